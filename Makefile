@@ -1,0 +1,43 @@
+# Everything a person runs. `make` keeps its environment in .venv and installs only when pyproject.toml has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where torch's CPU build comes from: on Linux a plain "pip install torch" brings gigabytes of CUDA, this index does not.
+# Where it cannot be reached, torch is taken from the index that pip is set up with, and make says so.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch==2.13.0
+
+.PHONY: run test lint format campaign clean
+
+run: $(VENV)/.installed  ## start the page on http://127.0.0.1:7860
+	$(BIN)/python app.py --mode single --port 7860
+
+test: $(VENV)/.installed-dev  ## everything the tests need, then the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+campaign: $(VENV)/.installed-dev  ## the long versions of the tests
+	QWEN_AIO_CAMPAIGN=1 $(BIN)/python -m pytest --timeout 1800
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 1 --timeout 15 --index-url $(TORCH_INDEX) $(TORCH) \
+		|| { echo "$(TORCH_INDEX) cannot be reached; taking torch from pip's own index"; $(BIN)/pip install --quiet $(TORCH); }
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	scripts/install-browser
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,6 @@
+"""Doorway: `python app.py --mode single|worker ...`. See `python app.py --help`."""
+
+from qwen_aio.cli.main import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(program="app.py", command="serve"))

@@ -1,0 +1,8 @@
+"""qwen_aio: one small chat model on the CPU, many tasks at once."""
+
+import os
+
+__version__ = "0.1.0"
+
+# CPU only, always: set before anything can import torch, so that a machine with a GPU behaves like one without.
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

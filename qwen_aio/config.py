@@ -1,0 +1,159 @@
+"""Settings, read once at the edge: flags > QWEN_AIO_* environment > qwen_aio.toml > defaults.
+
+Nothing below the command line reads the environment. What only a maintainer would turn is a constant where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from qwen_aio.errors import InvalidSettings
+
+PACKAGE = Path(__file__).resolve().parent
+WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Settings(BaseSettings):
+    """What a user may turn. Every field is a flag, a QWEN_AIO_* variable and a key of qwen_aio.toml."""
+
+    model_config = SettingsConfigDict(env_prefix="QWEN_AIO_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="port to listen on (single: 7860, worker: first free one from 7861)"
+    )
+    id: str | None = Field(None, description="name of this worker: letters, digits, dots, dashes (qwen-<port>)")
+    model: str | None = Field(None, description="model folder, or 'bundled'")
+    precision: Literal["auto", "fp32"] = Field("auto", description="precision of the weights; auto is fp32 for now")
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="threads for the model (the cores this process may use)"
+    )
+    prompts_dir: Path | None = Field(None, description="folder of tasks (prompts/ in home, else the packaged ones)")
+    status_dir: Path | None = Field(None, description="folder of status.json (status/ in home)")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="host names, besides loopback, that may be asked for; commas between them"
+    )
+    insecure: bool = Field(False, description="listen beyond this machine although there are no keys yet")
+    max_context: Annotated[int, Field(ge=128, le=32768)] = Field(
+        2048, description="tokens of prompt and answer together"
+    )
+    kv_mb: Annotated[int, Field(ge=8, le=65536)] = Field(512, description="memory for keys and values, in MB")
+    max_queue: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="requests that may wait in a worker")
+    golden: Literal["strict", "warn", "off"] | None = Field(
+        None, description="what a failing golden case does (strict for the shipped record, warn for your own)"
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str | None) -> str | None:
+        if value is not None and not WORKER_ID.fullmatch(value):
+            raise ValueError("an id has 1 to 64 letters, digits, dots and dashes, e.g. qwen-prod-01")
+        return value
+
+
+def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Settings:
+    """The settings of this run; `flags` holds only what the user typed. Raises InvalidSettings with a sentence.
+
+    Without `config`, qwen_aio.toml in home is read if it is there.
+    """
+    file = config or home() / "qwen_aio.toml"
+    if config is not None and not config.is_file():
+        raise InvalidSettings(f"no settings file at {config}")
+
+    class Sources(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    try:
+        settings = Sources(**flags)
+    except ValidationError as exc:
+        told = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
+        raise InvalidSettings(f"{told} (from flags, QWEN_AIO_* variables or {file})") from exc
+    except ValueError as exc:
+        raise InvalidSettings(f"{file} is not valid: {exc}") from exc
+    _check_exposure(settings)
+    return settings
+
+
+def _check_exposure(settings: Settings) -> None:
+    if settings.host not in LOOPBACK_HOSTS and not settings.insecure:
+        raise InvalidSettings(
+            f"--host {settings.host} would open this server to the network, and it has no keys yet: whoever reaches it "
+            "can use it. If you want that, add --insecure, and --allowed-hosts with the name that people will type"
+        )
+
+
+def home() -> Path:
+    """Where status/, models/ and state/ live: $QWEN_AIO_HOME, else the checkout, else the user's data folder."""
+    if from_environment := os.environ.get("QWEN_AIO_HOME"):
+        return Path(from_environment)
+    checkout = PACKAGE.parent
+    return checkout if (checkout / "pyproject.toml").is_file() else _user_data_folder() / "qwen_aio"
+
+
+def _user_data_folder() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+
+
+def prompts_dir(settings: Settings) -> Path:
+    """The folder of tasks: the given one, prompts/ in home, else the one packed into the wheel."""
+    own = settings.prompts_dir or home() / "prompts"
+    return own if settings.prompts_dir or own.is_dir() else PACKAGE / "prompts"
+
+
+def status_dir(settings: Settings) -> Path:
+    """The folder that all workers of one service share."""
+    return settings.status_dir or home() / "status"
+
+
+def state_dir() -> Path:
+    """Records that may be deleted at any time."""
+    return home() / "state"
+
+
+def usable_cores() -> int:
+    """Cores this process may really use: affinity and the cgroup's quota, at least one."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _cgroup_cores() or allowed))
+
+
+def _cgroup_cores() -> int | None:
+    """The CPU quota of the container in whole cores; None without one (cgroup v2 only)."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))

@@ -1,0 +1,361 @@
+"""The nouns of the product: plain, frozen data that every room speaks.
+
+Nothing here computes with tensors, reads files or knows HTTP. A request travels as
+
+    Request --tasks.render--> Prompt --engine--> Scores | Chunk*  --tasks.parse--> Event*, Result
+
+Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Kind = Literal["decision", "generation"]
+Role = Literal["user", "assistant"]
+FinishReason = Literal["stop", "length", "fixed"]
+Confidence = Literal["高", "中", "低"]
+
+
+# ---- what a task is -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch those filters off."""
+
+    max_tokens: int = 256
+    temperature: float = 0.7
+    top_p: float = 0.9
+    top_k: int = 40
+    repetition_penalty: float = 1.1
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def override(self, wish: SamplingWish) -> Sampling:
+        """These values where `wish` is silent, its values where it speaks."""
+        return replace(self, **{name: value for name, value in vars(wish).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class SamplingWish:
+    """What one request asks for; None means: as the task says."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """One possible outcome of a decision: `name` for programs, `text` as the model says it, `emoji` for people."""
+
+    name: str
+    text: str
+    emoji: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One routing rule of a task: all stated conditions must hold, and at least one word or pattern if any is listed.
+
+    With a `reply` the rule also answers by itself: the model is not asked (see chat/task.toml, self_harm).
+    """
+
+    task: str
+    name: str
+    priority: int  # lower is asked first
+    words: tuple[str, ...] = ()  # plain substrings, compared without case
+    patterns: tuple[str, ...] = ()  # regular expressions, searched without case
+    min_chars: int | None = None
+    max_chars: int | None = None
+    min_words: int | None = None  # a CJK character counts as one word
+    max_words: int | None = None
+    reply: str | None = None
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """A text whose outcome must stay what it was; for a generation task `answer` is the continuation to score."""
+
+    text: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A folder in `prompts/`, validated. `hash` covers all that can change what the model sees or how it is read."""
+
+    name: str
+    kind: Kind
+    title: dict[str, str]  # language code -> name shown on the page
+    template: str  # prompt.j2, with the blocks system / user / answer
+    hash: str
+    labels: tuple[Label, ...] = ()
+    high: float = 0.85  # probability from which confidence is 高
+    medium: float = 0.6  # ... from which it is 中
+    neutral: str | None = None  # label given when no label is clear
+    neutral_below: float = 0.0  # ... that is, when the best probability stays below this
+    text_format: str = ""  # the fixed format, with {label} and {confidence}
+    merged_format: str = ""  # the head of the merged line, with {emoji}, {label} and {confidence}
+    focus_words: tuple[str, ...] = ()
+    companion: str | None = None  # the task of the other kind that dialogue enhancement runs beside this one
+    sampling: Sampling = Sampling()
+    rules: tuple[Rule, ...] = ()
+    golden: tuple[GoldenCase, ...] = ()
+
+    def label(self, name: str) -> Label:
+        """The label called `name`; KeyError if there is none."""
+        return {label.name: label for label in self.labels}[name]
+
+
+# ---- what the model sees --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control token, put in by code as an id, e.g. `<|im_start|>`. Text can never become one."""
+
+    token: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text that is encoded with special-token parsing off. `can_cut`: may lose its middle when the context is full."""
+
+    text: str
+    can_cut: bool = False
+
+
+Segment = Control | Text
+Turn = tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is sent to the model: fixed head, earlier turns, this request.
+
+    When the context is full the oldest turns go first, then the middle of the cuttable text.
+    """
+
+    head: Turn  # the system part: the same for every request of the task
+    turns: tuple[Turn, ...]  # earlier exchanges, oldest first; dropped whole
+    body: Turn  # the user's block and the forced beginning of the answer
+
+
+# ---- what the engine gives back -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call; `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall time of one call. `prefill_ms` ends with the first token or score, `decode_ms` with the last token."""
+
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What did not fit into the context."""
+
+    dropped_turns: int = 0
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """Natural logarithm of the probability that the model continues with exactly this text."""
+
+    text: str
+    logprob: float
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Outcome of scoring a prompt's possible continuations, in the order they were given."""
+
+    labels: tuple[LabelScore, ...]
+    usage: Usage
+    timings: Timings
+    cuts: Cuts = Cuts()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer: whole characters only. The last one carries `finish_reason`, usage and timings."""
+
+    index: int  # 0, 1, 2 ... without a gap
+    text: str
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    cuts: Cuts = Cuts()
+
+
+# ---- what a person asks and gets ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One earlier turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One `/v1/run`: a text and what to do with it. `mode` is "auto" or a task's name."""
+
+    text: str
+    mode: str = "auto"
+    reply: bool = False
+    history: tuple[Message, ...] = ()
+    sampling: SamplingWish = SamplingWish()
+    timeout_s: float | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which task serves a request, and why in words: `rule sentiment.words: 失望`, `mode chat`, `default chat`."""
+
+    task: str
+    reason: str
+    rule: Rule | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision, always well formed: read off probabilities, never parsed out of free text."""
+
+    task: str
+    label: str
+    emotion: str  # the label's text, Chinese for every input
+    emoji: str
+    confidence: Confidence
+    probability: float  # scores[label]
+    scores: dict[str, float]  # label name -> probability; sums to 1 over the labels
+    abstained: bool  # no label was clear, so `label` is the neutral one
+    label_mass: float  # probability the labels held together among all continuations
+    text: str  # the fixed format
+    merged: str  # head of the merged line
+    usage: Usage
+    timings: Timings
+    cuts: Cuts = Cuts()
+    calibrated: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer, with its own costs: it may come from another worker than the decision."""
+
+    task: str
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    cuts: Cuts = Cuts()
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything one request led to. At least one of `decision` and `answer` is there."""
+
+    request_id: str
+    mode: str  # the task that was run
+    route: str
+    task_hash: str
+    model: str
+    worker: str
+    decision: Decision | None = None
+    answer: Answer | None = None
+    total_ms: float = 0.0
+
+    @property
+    def merged_line(self) -> str:
+        """Label and reply in one line; whichever of them there is if only one was asked for."""
+        reply = f'"{self.answer.text}"' if self.answer else ""
+        if self.decision is None:
+            return self.answer.text if self.answer else ""
+        return f"{self.decision.merged}→ {reply}" if reply else self.decision.merged
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Event: the decision is there; the answer, if any, follows."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Token:
+    """Event: a piece of the answer."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """Event: the end of a request. Nothing follows."""
+
+    result: Result
+
+
+Event = Decided | Token | Done
+
+
+# ---- how a worker is doing ------------------------------------------------------------------------------------------
+
+WorkerState = Literal["starting", "ready", "draining", "failed"]
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker's record in status.json; (id, pid, start_time, generation) is its identity."""
+
+    id: str
+    url: str
+    pid: int
+    start_time: float  # unix seconds
+    generation: int  # one more than the id's last life
+    seq: int  # one more with every report: a reader judges age by when this last changed
+    state: WorkerState
+    queue_depth: int = 0
+    running: int = 0
+    capacity: int = 0
+    completed: int = 0
+    latency_ms_last5: tuple[float, ...] = ()
+    latency_ms_mean5: float | None = None
+    ttft_ms_mean5: float | None = None
+    slow_ms: float | None = None  # total for decisions, first token for answers: mean of the last five
+    tokens_per_second: float = 0.0
+    cpu_percent: float = 0.0  # of this process, divided by its threads
+    cpu_jitter: float = 0.0  # standard deviation of the last ten CPU readings, percent points
+    rss_mb: float = 0.0
+    model: str = ""
+    model_sha: str = ""
+    tasks_sha: str = ""
+    wall_time: str = ""
+    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok", "recorded" or what differs

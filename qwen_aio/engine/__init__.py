@@ -1,0 +1,1 @@
+"""Token ids and tensors. torch lives here and only here; no tasks, no HTTP."""

@@ -1,0 +1,120 @@
+"""Segments -> token ids and back, with the model's own tokenizer.json.
+
+Text is encoded with special-token parsing off, so a control token typed by a person stays text; the ids of the added
+vocabulary come only from `Control` segments. Knows nothing of tasks or of context limits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+
+from qwen_aio.core import Control, Segment, Text
+from qwen_aio.errors import InvalidModel, InvalidRequest
+
+REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")
+END_CONTROLS = ("<|im_end|>", "<|endoftext|>")
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer in ChatML dress. Immutable; any thread may use it."""
+
+    def __init__(self, specification: str) -> None:
+        """`specification` is the content of a tokenizer.json. Raises InvalidModel without the tokens of ChatML."""
+        self._full = _exact(RustTokenizer.from_str(specification))
+        # The same vocabulary without added tokens: what encodes text cannot know a control token.
+        self._plain = _exact(RustTokenizer.from_str(json.dumps({**json.loads(specification), "added_tokens": []})))
+        added = self._full.get_added_tokens_decoder()
+        vocabulary = self._full.get_vocab(with_added_tokens=True)
+        self._controls = {token.content: token_id for token_id, token in added.items()}
+        self.added_ids = frozenset(added)
+        self.text_ids = frozenset(vocabulary.values()) - self.added_ids
+        self.end_ids = frozenset(self._controls[token] for token in END_CONTROLS if token in self._controls)
+        self.special_texts = tuple(sorted(token.content for token in added.values() if token.special))
+        self.vocab_size = max(vocabulary.values()) + 1
+        missing = [token for token in REQUIRED_CONTROLS if token not in self._controls]
+        if missing:
+            raise InvalidModel(f"the tokenizer has no {' and no '.join(missing)}: not a ChatML model")
+        if not vocabulary.keys() >= LETTER_BYTES.keys():
+            raise InvalidModel("the tokenizer is not byte-level: some text could not be encoded at all")
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """The tokenizer in `folder`/tokenizer.json. Raises InvalidModel."""
+        path = folder / "tokenizer.json"
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except InvalidModel:
+            raise
+        except Exception as exc:  # the Rust binding raises bare Exception for a damaged file
+            raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
+
+    def control_id(self, token: str) -> int:
+        """Id of a control token. Raises InvalidModel if the model has no such token."""
+        if token not in self._controls:
+            raise InvalidModel(f"the tokenizer has no control token {token}")
+        return self._controls[token]
+
+    def encode(self, segments: Sequence[Segment]) -> list[int]:
+        """Ids of the segments, one after another."""
+        ids: list[int] = []
+        for segment in segments:
+            ids.extend(self.encode_segment(segment))
+        return ids
+
+    def encode_segment(self, segment: Segment) -> list[int]:
+        """Ids of one segment. Raises InvalidRequest for text that is not valid Unicode."""
+        match segment:
+            case Control(token):
+                return [self.control_id(token)]
+            case Text(text):
+                return self.encode_text(text)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of plain text: never one of the added vocabulary. Raises InvalidRequest."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise InvalidRequest(f"the text holds a lone surrogate at position {exc.start}", param="text") from exc
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        if self.added_ids.isdisjoint(ids):
+            return ids
+        # A vocabulary may spell an added token with its own merges: such a literal is encoded letter by letter.
+        return [part for token_id in ids for part in self._split_added(token_id)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without control tokens; bytes that are no whole character come out as U+FFFD."""
+        return b"".join(self.token_bytes(token_id) for token_id in ids).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes a token stands for, perhaps only a part of a character; nothing for added tokens and holes."""
+        letters = None if token_id in self.added_ids else self._full.id_to_token(token_id)
+        return b"".join(LETTER_BYTES.get(letter) or letter.encode() for letter in letters or "")
+
+    def _split_added(self, token_id: int) -> list[int]:
+        if token_id not in self.added_ids:
+            return [token_id]
+        letters = self._full.id_to_token(token_id)
+        return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
+
+
+def _exact(tokenizer: RustTokenizer) -> RustTokenizer:
+    """A tokenizer.json may ask for cutting and filling; lengths are our own business."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _letter_bytes() -> dict[str, bytes]:
+    """Byte-level vocabularies write every byte as a visible letter: printable Latin-1 as itself, the rest from U+0100."""
+    alphabet = set(ByteLevel.alphabet())
+    letters = {chr(byte): bytes([byte]) for byte in range(256) if chr(byte) in alphabet}
+    hidden = [byte for byte in range(256) if chr(byte) not in letters]
+    return letters | {chr(0x100 + number): bytes([byte]) for number, byte in enumerate(hidden)}
+
+
+LETTER_BYTES = _letter_bytes()

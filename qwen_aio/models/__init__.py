@@ -1,0 +1,1 @@
+"""Where models are found. The bundled one lies beside this code, in `bundled/`. Loads no weights, imports no torch."""

@@ -1,0 +1,247 @@
+"""prompts/<task>/ -> Task, validated; every mistake is told with its file and line.
+
+Knows the format of task.toml and golden.jsonl. The template itself is compiled in template.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
+from qwen_aio.errors import InvalidTask
+
+TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+RESERVED_NAMES = frozenset({"auto"})  # modes that are not tasks
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Words = tuple[Annotated[str, Field(min_length=1, max_length=200)], ...]
+
+
+class _Table(BaseModel):
+    """A TOML table: unknown keys are mistakes, not extensions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Label(_Table):
+    name: Name
+    text: Annotated[str, Field(min_length=1, max_length=40)]
+    emoji: str
+
+
+class _Confidence(_Table):
+    high: Probability = 0.85
+    medium: Probability = 0.6
+
+
+class _Neutral(_Table):
+    label: str
+    below: Probability
+
+
+class _Sampling(_Table):
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 256
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    top_k: Annotated[int, Field(ge=0)] = 40
+    repetition_penalty: Annotated[float, Field(gt=0, le=5)] = 1.1
+    stop: Words = ()
+
+
+class _Rule(_Table):
+    name: Name
+    priority: int
+    words: Words = ()
+    patterns: tuple[str, ...] = ()
+    min_chars: int | None = None
+    max_chars: int | None = None
+    min_words: int | None = None
+    max_words: int | None = None
+    reply: Annotated[str, Field(min_length=1)] | None = None
+
+
+class _TaskFile(_Table):
+    kind: Kind
+    title: dict[str, str]
+    companion: str | None = None
+    labels: tuple[_Label, ...] = ()
+    confidence: _Confidence = _Confidence()
+    neutral: _Neutral | None = None
+    text_format: str = "{label}"
+    merged_format: str = "{emoji} {label}"
+    focus_words: Words = ()
+    sampling: _Sampling = _Sampling()
+    rules: tuple[_Rule, ...] = ()
+
+
+def load_tasks(prompts_dir: Path) -> dict[str, Task]:
+    """Every folder in `prompts_dir` that holds a task.toml, by name. Raises InvalidTask."""
+    if not prompts_dir.is_dir():
+        raise InvalidTask(f"no folder of tasks at {prompts_dir}; point --prompts-dir at one")
+    tasks = {path.parent.name: load_task(path.parent) for path in sorted(prompts_dir.glob("*/task.toml"))}
+    if not tasks:
+        raise InvalidTask(f"{prompts_dir} holds no task: a task is a folder with task.toml and prompt.j2")
+    for task in tasks.values():
+        _check_companion(task, tasks)
+    return tasks
+
+
+def load_task(folder: Path) -> Task:
+    """The task in `folder`. Raises InvalidTask naming file, line and what is wrong."""
+    if not TASK_NAME.fullmatch(folder.name) or folder.name in RESERVED_NAMES:
+        raise InvalidTask(f"{folder}: a task is named by small letters, digits and underscores, and not 'auto'")
+    source = _read(folder / "task.toml")
+    template = _read(folder / "prompt.j2")
+    golden_path = folder / "golden.jsonl"
+    golden = _read(golden_path) if golden_path.exists() else ""
+    file = _parse(folder / "task.toml", source)
+    _check_meaning(folder / "task.toml", file)
+    return Task(
+        name=folder.name,
+        kind=file.kind,
+        title=file.title,
+        template=template,
+        hash=task_hash(source, template),
+        labels=tuple(Label(**label.model_dump()) for label in file.labels),
+        high=file.confidence.high,
+        medium=file.confidence.medium,
+        neutral=file.neutral.label if file.neutral else None,
+        neutral_below=file.neutral.below if file.neutral else 0.0,
+        text_format=file.text_format,
+        merged_format=file.merged_format,
+        focus_words=file.focus_words,
+        companion=file.companion,
+        sampling=Sampling(**file.sampling.model_dump()),
+        rules=tuple(_rule(folder.name, rule) for rule in file.rules),
+        golden=_golden_cases(golden_path, golden, file.kind),
+    )
+
+
+def task_hash(source: str, template: str) -> str:
+    """Twelve hex digits over the two files that decide what the model sees. Line ends do not count."""
+    text = "\0".join(part.replace("\r\n", "\n") for part in (source, template))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def tasks_hash(tasks: Mapping[str, Task]) -> str:
+    """One hash over all tasks, for status.json: workers with equal hashes answer alike."""
+    return hashlib.sha256("".join(f"{name}:{tasks[name].hash};" for name in sorted(tasks)).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidTask(f"{path} cannot be read: {exc}") from exc
+
+
+def _parse(path: Path, source: str) -> _TaskFile:
+    try:
+        return _TaskFile.model_validate(tomllib.loads(source))
+    except tomllib.TOMLDecodeError as exc:
+        raise InvalidTask(f"{path} is not TOML: {exc}") from exc
+    except ValidationError as exc:
+        told = "; ".join(_tell(path, source, error) for error in exc.errors())
+        raise InvalidTask(told) from exc
+
+
+def _tell(path: Path, source: str, error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    keys = [part for part in error["loc"] if isinstance(part, str)]
+    message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"].lower()
+    return f"{path}:{_line_of(source, keys)}: {where}: {message}"
+
+
+def _line_of(source: str, keys: list[str]) -> int:
+    """The line on which the innermost of `keys` that can be found is written; 1 if none of them is."""
+    lines = source.splitlines()
+    for key in reversed(keys):
+        written = re.compile(rf"""(^|[\s\[{{.,"'])({re.escape(key)})["']?\s*(=|\]|\.)""")
+        found = [number for number, line in enumerate(lines, 1) if written.search(line.split("#")[0])]
+        if found:
+            return found[0]
+    return 1
+
+
+def _check_meaning(path: Path, file: _TaskFile) -> None:
+    """What a schema cannot say."""
+    names = [label.name for label in file.labels]
+    texts = [label.text for label in file.labels]
+    if file.kind == "decision" and len(names) < 2:
+        raise InvalidTask(f"{path}: a decision needs at least two labels")
+    if file.kind == "generation" and names:
+        raise InvalidTask(f"{path}: labels belong to a decision; this task generates")
+    if len(set(names)) < len(names) or len(set(texts)) < len(texts):
+        raise InvalidTask(f"{path}: labels must differ in name and in text")
+    if file.neutral and file.neutral.label not in names:
+        raise InvalidTask(f"{path}: neutral.label {file.neutral.label!r} is not one of {', '.join(names)}")
+    if file.confidence.medium > file.confidence.high:
+        raise InvalidTask(f"{path}: confidence.medium {file.confidence.medium} lies above high {file.confidence.high}")
+    _check_formats(path, file)
+    for rule in file.rules:
+        _check_rule(path, file, rule)
+
+
+def _check_formats(path: Path, file: _TaskFile) -> None:
+    try:
+        file.text_format.format(label="", confidence="")
+        file.merged_format.format(emoji="", label="", confidence="")
+    except (KeyError, IndexError, ValueError) as exc:
+        raise InvalidTask(
+            f"{path}: text_format and merged_format know {{label}}, {{confidence}}, {{emoji}}: {exc}"
+        ) from exc
+
+
+def _check_rule(path: Path, file: _TaskFile, rule: _Rule) -> None:
+    for pattern in rule.patterns:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise InvalidTask(
+                f"{path}: rule {rule.name}: pattern {pattern!r} is not a regular expression: {exc}"
+            ) from exc
+    limits = (rule.min_chars, rule.max_chars, rule.min_words, rule.max_words)
+    if not rule.words and not rule.patterns and all(limit is None for limit in limits):
+        raise InvalidTask(f"{path}: rule {rule.name} has no condition and would take every message")
+    if rule.reply and file.kind == "decision":
+        raise InvalidTask(f"{path}: rule {rule.name}: only a task that generates can have a fixed reply")
+
+
+def _check_companion(task: Task, tasks: Mapping[str, Task]) -> None:
+    if task.companion is None:
+        return
+    other = tasks.get(task.companion)
+    if other is None or other.kind == task.kind:
+        wanted = "generation" if task.kind == "decision" else "decision"
+        raise InvalidTask(f"task {task.name}: companion {task.companion!r} must be an existing task of kind {wanted}")
+
+
+def _rule(task: str, rule: _Rule) -> Rule:
+    fields = rule.model_dump()
+    if rule.reply:
+        fields["reply"] = rule.reply.strip()
+    return Rule(task=task, **fields)
+
+
+def _golden_cases(path: Path, source: str, kind: Kind) -> tuple[GoldenCase, ...]:
+    cases = []
+    for number, line in enumerate(source.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            case = GoldenCase(**json.loads(line))
+        except (ValueError, TypeError) as exc:
+            raise InvalidTask(f'{path}:{number}: a golden case is {{"text": ..., "answer": ...}}: {exc}') from exc
+        if (case.answer is None) != (kind == "decision"):
+            raise InvalidTask(f"{path}:{number}: an answer is given exactly in the cases of a task that generates")
+        cases.append(case)
+    return tuple(cases)

@@ -1,0 +1,53 @@
+"""Scores -> Decision: probabilities over the labels, a confidence, and neutral when no label is clear.
+
+Nothing is parsed out of free text, so a decision is well formed whatever the model would have said.
+"""
+
+from __future__ import annotations
+
+import math
+
+from qwen_aio.core import Confidence, Decision, Scores, Task
+
+
+def decide(task: Task, scores: Scores) -> Decision:
+    """The decision of `task` that `scores` (one per label, in the task's order) stand for.
+
+    The probabilities are the softmax of the labels' log probabilities; `label_mass` is what they held together before.
+    """
+    probabilities = _softmax([score.logprob for score in scores.labels])
+    by_name = {label.name: p for label, p in zip(task.labels, probabilities, strict=True)}
+    best = max(by_name, key=lambda name: by_name[name])
+    abstained = task.neutral is not None and by_name[best] < task.neutral_below
+    label = task.label(task.neutral if abstained and task.neutral is not None else best)
+    probability = by_name[label.name]
+    confidence: Confidence = "低" if abstained else _confidence(task, probability)
+    named = {"label": label.text, "confidence": confidence, "emoji": label.emoji}
+    return Decision(
+        task=task.name,
+        label=label.name,
+        emotion=label.text,
+        emoji=label.emoji,
+        confidence=confidence,
+        probability=probability,
+        scores=by_name,
+        abstained=abstained,
+        label_mass=min(1.0, sum(math.exp(score.logprob) for score in scores.labels)),
+        text=task.text_format.format(**named),
+        merged=task.merged_format.format(**named),
+        usage=scores.usage,
+        timings=scores.timings,
+        cuts=scores.cuts,
+    )
+
+
+def _softmax(logprobs: list[float]) -> list[float]:
+    top = max(logprobs)
+    weights = [math.exp(logprob - top) for logprob in logprobs]
+    return [weight / sum(weights) for weight in weights]
+
+
+def _confidence(task: Task, probability: float) -> Confidence:
+    if probability >= task.high:
+        return "高"
+    return "中" if probability >= task.medium else "低"

@@ -1,0 +1,83 @@
+"""Task + request -> Prompt: the Jinja template rendered block by block, put into ChatML by code.
+
+Templates run in a sandbox and an undefined variable is an error. What a user typed only ever becomes a `Text`
+segment, so `<|im_start|>system` in it is nothing but text. Knows no token ids and no lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jinja2 import DictLoader, StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from qwen_aio.core import Control, Message, Prompt, Segment, Task, Text, Turn
+from qwen_aio.errors import InvalidTask
+
+BLOCKS = ("system", "user", "answer")
+IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
+# What an expression in a template can raise, beside Jinja's own errors.
+_TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+
+
+class PromptTemplate:
+    """One task's template, compiled. Immutable after construction, safe to share."""
+
+    def __init__(self, task: Task) -> None:
+        """Raises InvalidTask if the template does not compile, lacks a block, or needs a variable nobody gives."""
+        self._task = task
+        self._template = _compile(task)
+        # The fixed blocks see only what is fixed: a system part that used the text could not be computed once.
+        fixed = {"focus_words": task.focus_words, "labels": [label.text for label in task.labels]}
+        self._fixed = fixed
+        self._head = _turn("system", self._render("system", fixed))
+        self._answer = self._render("answer", fixed)
+        self._render("user", {**fixed, "text": "", "feeling": None})
+
+    @property
+    def head(self) -> Turn:
+        """The system turn: the same for every request."""
+        return self._head
+
+    def prompt(self, text: str, *, history: Sequence[Message] = (), feeling: str | None = None) -> Prompt:
+        """The prompt for `text` after `history`; `feeling` is the text of a label decided before, if any."""
+        user = self._render("user", {**self._fixed, "text": text, "feeling": feeling})
+        body = (
+            *_turn("user", user, can_cut=True),
+            IM_START,
+            Text(f"assistant\n{self._answer}"),
+        )
+        return Prompt(head=self._head, turns=_exchanges(history), body=body)
+
+    def _render(self, block: str, variables: Mapping[str, object]) -> str:
+        try:
+            return "".join(self._template.blocks[block](self._template.new_context(dict(variables))))
+        except _TEMPLATE_FAILURES as exc:
+            raise InvalidTask(f"task {self._task.name}: prompt.j2, block {block}: {exc}") from exc
+
+
+def _compile(task: Task) -> Template:
+    # An empty loader: a template that includes another file is an error, not a way to read this machine.
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, loader=DictLoader({}))
+    try:
+        template = environment.from_string(task.template)
+    except TemplateError as exc:
+        raise InvalidTask(f"task {task.name}: prompt.j2: {exc}") from exc
+    missing = [block for block in BLOCKS if block not in template.blocks]
+    if missing:
+        raise InvalidTask(f"task {task.name}: prompt.j2 lacks the block {', '.join(missing)}")
+    return template
+
+
+def _turn(role: str, content: str, *, can_cut: bool = False) -> Turn:
+    return (IM_START, Text(f"{role}\n{content}", can_cut=can_cut), IM_END, Text("\n"))
+
+
+def _exchanges(history: Sequence[Message]) -> tuple[Turn, ...]:
+    """History cut into exchanges, each beginning with a user message, so that dropping one leaves a clean start."""
+    exchanges: list[list[Segment]] = []
+    for message in history:
+        if message.role == "user" or not exchanges:
+            exchanges.append([])
+        exchanges[-1].extend(_turn(message.role, message.content))
+    return tuple(tuple(exchange) for exchange in exchanges)

@@ -1,0 +1,90 @@
+"""Fakes behind the product's real seams: an engine that follows a script, a clock that stands still, small tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from qwen_aio.core import Chunk, LabelScore, Prompt, Sampling, Scores, Text, Timings, Usage
+from qwen_aio.errors import QwenAioError
+
+
+class FakeClock:
+    """Time that passes only when told."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class FakeEngine:
+    """Scores every continuation by a table and answers with given pieces. Remembers what it was asked.
+
+    `gate`, when given, must be set before any piece after the first is given out: a stream can be held open.
+    """
+
+    def __init__(
+        self,
+        *,
+        probabilities: dict[str, float] | None = None,
+        pieces: Sequence[str] = ("你", "好"),
+        gate: asyncio.Event | None = None,
+        error: QwenAioError | None = None,
+        error_after: int = 0,
+    ) -> None:
+        self.probabilities = probabilities or {"正面": 0.05, "中性": 0.03, "负面": 0.9}
+        self.pieces = tuple(pieces)
+        self.gate = gate
+        self.error = error
+        self.error_after = error_after
+        self.prompts: list[Prompt] = []
+        self.samplings: list[Sampling] = []
+        self.call_ids: list[str] = []
+        self.open_streams = 0
+        self.cancelled = 0
+
+    async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
+        self.call_ids.append(request_id)
+        self.prompts.append(prompt)
+        if self.error:
+            raise self.error
+        if self.gate:
+            await self._wait(self.gate.wait)
+        scores = tuple(LabelScore(text, math.log(self.probabilities.get(text, 1e-9)), 1) for text in continuations)
+        return Scores(scores, Usage(95, 71, 0), Timings(1.0, 80.0, 0.0, 81.0))
+
+    async def generate(self, request_id: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+        self.call_ids.append(request_id)
+        self.prompts.append(prompt)
+        self.samplings.append(sampling)
+        self.open_streams += 1
+        try:
+            for index, piece in enumerate(self.pieces):
+                if self.error and index == self.error_after:
+                    raise self.error
+                if index and self.gate:
+                    await self._wait(self.gate.wait)
+                yield Chunk(index, piece, (index,))
+            usage = Usage(60, 30, len(self.pieces))
+            yield Chunk(len(self.pieces), "", (), "stop", usage, Timings(1.0, 50.0, 100.0, 151.0))
+        finally:
+            self.open_streams -= 1
+
+    async def _wait(self, wait: Callable[[], object]) -> None:
+        try:
+            await wait()  # type: ignore[misc]
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+def user_text(prompt: Prompt) -> str:
+    """The user's block of a prompt, without its role."""
+    texts = [segment.text for segment in prompt.body if isinstance(segment, Text) and segment.can_cut]
+    return texts[0].removeprefix("user\n")

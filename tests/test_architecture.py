@@ -1,0 +1,88 @@
+"""The rooms of the house and who may enter which: read off the imports themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path("qwen_aio")
+FLOOR = {"core", "errors", "config", "routing", "status_file"}
+MAY_IMPORT = {
+    "floor": set(),
+    "wire": FLOOR,
+    "client": FLOOR | {"wire"},
+    "tasks": FLOOR,
+    "engine": FLOOR,
+    "models": FLOOR,
+    "worker": FLOOR | {"wire", "client", "tasks", "engine", "models"},
+    "ui": FLOOR | {"client", "tasks", "models"},
+    "cli": FLOOR | {"wire", "client", "tasks", "engine", "models", "worker", "ui"},
+}
+TORCH_ROOMS = {"engine"}
+
+
+def room_of(module: str) -> str:
+    """`qwen_aio.engine.model` -> `engine`; the modules of the floor are one room."""
+    part = module.split(".")[1]
+    return "floor" if part in FLOOR else part
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_a_room_imports_only_rooms_below_it(path):
+    module = ".".join(path.with_suffix("").parts)
+    room = room_of(module)
+    others = {name.split(".")[1] for name in imports_of(path) if name.startswith("qwen_aio.")} - {"__version__"}
+    allowed = FLOOR if room == "floor" else MAY_IMPORT[room] | {room}
+    assert others <= allowed, f"{module} must not import {sorted(others - allowed)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_torch_lives_in_the_engine_alone(path):
+    heavy = {name.split(".")[0] for name in imports_of(path)} & {"torch", "transformers", "safetensors"}
+    assert not heavy or path.parts[1] in TORCH_ROOMS
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_gradio_lives_in_the_ui_alone(path):
+    assert "gradio" not in {name.split(".")[0] for name in imports_of(path)} or path.parts[1] == "ui"
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level packages in memory after importing `module` in a fresh process."""
+    code = f"import sys, {module}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("module", ["qwen_aio.client", "qwen_aio.routing", "qwen_aio.status_file", "qwen_aio.cli.main"])
+def test_light_doors_load_no_torch_and_no_gradio(module):
+    assert not loaded_by(module) & {"torch", "transformers", "gradio"}
+
+
+def test_worker_and_engine_load_no_gradio():
+    assert "gradio" not in loaded_by("qwen_aio.worker.app, qwen_aio.engine.service, qwen_aio.cli.serve")
+
+
+def test_cuda_is_hidden_before_anything_else_is_imported():
+    code = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = '0'; import qwen_aio; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "-1"
+    first = next(node for node in ast.parse(Path("app.py").read_text()).body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert isinstance(first, ast.ImportFrom)
+    assert first.module in {"__future__", "qwen_aio.cli.main"}

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from qwen_aio import config
+from qwen_aio.errors import InvalidSettings
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatch):
+    (tmp_path / "qwen_aio.toml").write_text('port = 1001\nkv_mb = 64\nid = "from-file"\n')
+    monkeypatch.setenv("QWEN_AIO_PORT", "1002")
+    monkeypatch.setenv("QWEN_AIO_KV_MB", "65")
+    settings = config.load_settings({"port": "1003"})
+    assert (settings.port, settings.kv_mb, settings.id, settings.max_context) == (1003, 65, "from-file", 2048)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"port": "0"}, "port"),
+        ({"port": "eighty"}, "port"),
+        ({"id": "a b"}, "qwen-prod-01"),
+        ({"id": "x" * 65}, "64 letters"),
+        ({"precision": "int3"}, "precision"),
+        ({"threads": "0"}, "threads"),
+        ({"max_context": "1"}, "max_context"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_name(flags, told):
+    with pytest.raises(InvalidSettings, match=told):
+        config.load_settings(flags)
+
+
+def test_an_unknown_key_or_a_broken_file_is_told(tmp_path):
+    (tmp_path / "qwen_aio.toml").write_text("prot = 1")
+    with pytest.raises(InvalidSettings, match="prot"):
+        config.load_settings({})
+    (tmp_path / "qwen_aio.toml").write_text("port = ")
+    with pytest.raises(InvalidSettings, match=r"qwen_aio\.toml"):
+        config.load_settings({})
+    with pytest.raises(InvalidSettings, match="no settings file"):
+        config.load_settings({}, config=tmp_path / "other.toml")
+
+
+def test_listening_beyond_this_machine_must_be_meant():
+    with pytest.raises(InvalidSettings, match="--insecure"):
+        config.load_settings({"host": "0.0.0.0"})
+    assert config.load_settings({"host": "0.0.0.0", "insecure": True}).host == "0.0.0.0"
+
+
+def test_allowed_hosts_are_separated_by_commas(monkeypatch):
+    monkeypatch.setenv("QWEN_AIO_ALLOWED_HOSTS", "shop.lan, qwen.lan")
+    assert config.load_settings({}).allowed_hosts == ("shop.lan", "qwen.lan")
+
+
+def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
+    settings = config.load_settings({})
+    assert config.home() == tmp_path
+    assert config.status_dir(settings) == tmp_path / "status"
+    assert config.prompts_dir(settings) == config.PACKAGE / "prompts"
+    (tmp_path / "prompts").mkdir()
+    assert config.prompts_dir(settings) == tmp_path / "prompts"
+    monkeypatch.delenv("QWEN_AIO_HOME")
+    assert config.home() == Path.cwd()
+
+
+def test_at_least_one_core_is_usable():
+    assert config.usable_cores() >= 1
