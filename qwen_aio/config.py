@@ -129,9 +129,9 @@ def _user_data_folder() -> Path:
 
 
 def prompts_dir(settings: Settings) -> Path:
-    """The folder of tasks: the given one, prompts/ in home, else the one packed into the wheel."""
-    own = settings.prompts_dir or home() / "prompts"
-    return own if settings.prompts_dir or own.is_dir() else PACKAGE / "prompts"
+    """The folder of tasks: the given one, prompts/ in home, else the shipped one (in the wheel or the checkout)."""
+    places = (home() / "prompts", PACKAGE / "prompts", PACKAGE.parent / "prompts")
+    return settings.prompts_dir or next((place for place in places if place.is_dir()), places[0])
 
 
 def status_dir(settings: Settings) -> Path:

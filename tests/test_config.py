@@ -62,7 +62,7 @@ def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
     settings = config.load_settings({})
     assert config.home() == tmp_path
     assert config.status_dir(settings) == tmp_path / "status"
-    assert config.prompts_dir(settings) == config.PACKAGE / "prompts"
+    assert (config.prompts_dir(settings) / "sentiment" / "task.toml").is_file()
     (tmp_path / "prompts").mkdir()
     assert config.prompts_dir(settings) == tmp_path / "prompts"
     monkeypatch.delenv("QWEN_AIO_HOME")

@@ -99,7 +99,7 @@ class Tokenizer:
         if token_id not in self.added_ids:
             return [token_id]
         letters = self._full.id_to_token(token_id)
-        return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
+        return [part for letter in letters or "" for part in self._plain.encode(letter, add_special_tokens=False).ids]
 
 
 def _exact(tokenizer: RustTokenizer) -> RustTokenizer:
@@ -110,7 +110,7 @@ def _exact(tokenizer: RustTokenizer) -> RustTokenizer:
 
 
 def _letter_bytes() -> dict[str, bytes]:
-    """Byte-level vocabularies write every byte as a visible letter: printable Latin-1 as itself, the rest from U+0100."""
+    """Byte-level vocabularies write a byte as a visible letter: printable Latin-1 as itself, the rest from U+0100."""
     alphabet = set(ByteLevel.alphabet())
     letters = {chr(byte): bytes([byte]) for byte in range(256) if chr(byte) in alphabet}
     hidden = [byte for byte in range(256) if chr(byte) not in letters]

@@ -1,13 +1,12 @@
 """Request -> events: route, render, ask the engine, shape the outcome.
 
 The one place that knows both tasks and engine. Knows no HTTP: app.py in front of it does, and in single mode the page
-calls it in process. Lives on the event loop.
+calls it in process. Lives on the event loop; holds no state of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -80,7 +79,6 @@ class TaskService:
         self._model = model
         self._worker = worker
         self._clock = clock
-        self._calls = itertools.count()  # callers may repeat a request id; the engine's must be unique
 
     @property
     def worker(self) -> str:
@@ -164,7 +162,7 @@ class TaskService:
     async def _decide(self, request: Request, task: Task) -> Decision:
         # A decision is about this text alone: earlier turns would colour it.
         prompt = self._templates[task.name].prompt(request.text)
-        scores = await self._engine.score(self._call_id(request), prompt, [label.text for label in task.labels])
+        scores = await self._engine.score(request.request_id, prompt, [label.text for label in task.labels])
         return decide(task, scores)
 
     async def _answer(
@@ -181,16 +179,13 @@ class TaskService:
         prompt = self._templates[task.name].prompt(request.text, history=request.history, feeling=feeling)
         sampling = task.sampling.override(request.sampling)
         parts: list[str] = []
-        async with aclosing(self._engine.generate(self._call_id(request), prompt, sampling)) as chunks:
+        async with aclosing(self._engine.generate(request.request_id, prompt, sampling)) as chunks:
             async for chunk in chunks:
                 if chunk.text:
                     yield Token(len(parts), chunk.text)
                     parts.append(chunk.text)
                 if chunk.finish_reason:
                     yield self._finished(task, "".join(parts), chunk)
-
-    def _call_id(self, request: Request) -> str:
-        return f"{request.request_id}.{next(self._calls)}"
 
     def _finished(self, task: Task, text: str, last: Chunk) -> Answer:
         assert last.finish_reason is not None and last.usage is not None and last.timings is not None

@@ -75,13 +75,6 @@ async def test_self_harm_is_answered_by_people_not_by_the_model(mode):
     assert engine.samplings == []
 
 
-async def test_equal_request_ids_do_not_meet_in_the_engine():
-    engine = FakeEngine()
-    shared, request = service(engine), Request(STORY, reply=True, request_id="same")
-    await asyncio.gather(shared.run(request), shared.run(request))
-    assert len(set(engine.call_ids)) == 4
-
-
 async def test_closing_the_stream_frees_the_engine():
     engine = FakeEngine(gate=asyncio.Event())
     stream = service(engine).stream(Request("你好"))

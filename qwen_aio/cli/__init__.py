@@ -1,0 +1,1 @@
+"""Composition root: flags -> settings -> finished objects -> run. One small file per command."""

@@ -1,0 +1,92 @@
+"""Settings -> a loaded, warmed and checked engine behind a TaskService.
+
+The order matters: threads are set before torch is imported, the fixed prompts are computed before the golden
+cases use them, and nobody is served before the golden cases hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qwen_aio.config import Settings, home, state_dir, usable_cores
+from qwen_aio.core import Task
+from qwen_aio.models.find import ModelFolder, find_model
+from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.worker.golden import GoldenBook, check_golden
+from qwen_aio.worker.service import TaskService
+
+if TYPE_CHECKING:
+    from qwen_aio.engine.service import EngineService
+
+PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that answers."""
+
+    service: TaskService
+    engine: EngineService
+    golden: dict[str, str]
+
+
+def choose_model(settings: Settings) -> ModelFolder:
+    """The model folder this run takes. Raises InvalidModel."""
+    return find_model(settings.model, home=home())
+
+
+def told_model(model: ModelFolder) -> str:
+    """The one line that says which model was taken and why."""
+    kind = "the bundled demonstration model" if model.is_bundled else f"the model in {model.path}"
+    return f"model {model.name}: {kind} ({model.chosen_by})"
+
+
+def prepare_process(threads: int | None) -> int:
+    """Set what must be set before torch is imported; the number of threads the model gets."""
+    count = threads or usable_cores()
+    os.environ.update(
+        {
+            "OMP_NUM_THREADS": str(count),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+        }
+    )
+    return count
+
+
+@asynccontextmanager
+async def loaded(
+    settings: Settings, tasks: Mapping[str, Task], model: ModelFolder, *, sha: str, worker: str, threads: int
+) -> AsyncIterator[Loaded]:
+    """The engine of `model`, ready to serve `tasks`; it ends with the context.
+
+    Raises InvalidModel, GoldenMismatch.
+    """
+    engine = await asyncio.to_thread(_load_engine, settings, model, threads)
+    engine.start()
+    try:
+        for task in tasks.values():
+            await engine.pin(PromptTemplate(task).head)
+        shipped = model.path / "golden" if model.is_bundled else None
+        book = GoldenBook(sha, PRECISION, own=state_dir() / "golden", shipped=shipped)
+        golden = await check_golden(engine, tasks, book, policy=settings.golden)
+        yield Loaded(TaskService(engine, tasks, model=model.name, worker=worker), engine, golden)
+    finally:
+        await engine.close()
+
+
+def _load_engine(settings: Settings, model: ModelFolder, threads: int) -> EngineService:
+    # Here and not above: importing torch takes seconds, and --help should not.
+    from qwen_aio.engine.config import EngineLimits
+    from qwen_aio.engine.load import load_engine
+    from qwen_aio.engine.service import EngineService
+
+    limits = EngineLimits(max_context=settings.max_context, kv_mb=settings.kv_mb, max_queue=settings.max_queue)
+    return EngineService(load_engine(model.path, limits, threads=threads))

@@ -1,0 +1,61 @@
+"""The command `qwen-aio`, and what app.py calls: parse, dispatch, tell errors as one sentence.
+
+Imports nothing heavy: each command loads what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from qwen_aio import __version__
+from qwen_aio.cli import run, serve, tasks
+from qwen_aio.errors import QwenAioError
+
+COMMANDS = {"serve": serve, "run": run, "tasks": tasks}
+
+
+def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", command: str | None = None) -> int:
+    """Run `command`, or the one named first in `arguments`; the exit status."""
+    # A console that is not UTF-8 (Windows) must not turn an emoji into a crash.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    parsed = _parser(program, command).parse_args(arguments)
+    try:
+        status: int = COMMANDS[parsed.command].main(parsed)
+        return status
+    except QwenAioError as exc:
+        print(f"{program}: {exc.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(program: str, command: str | None) -> argparse.ArgumentParser:
+    if command is not None:
+        return _filled(argparse.ArgumentParser(prog=program, description=COMMANDS[command].__doc__), command)
+    parser = argparse.ArgumentParser(prog=program, description="One small model on the CPU, many tasks at once.")
+    _add_version(parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        told = (module.__doc__ or "").splitlines()[0]
+        _filled(commands.add_parser(name, help=told, description=module.__doc__), name)
+    return parser
+
+
+def _filled(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    COMMANDS[command].add_arguments(parser)
+    _add_version(parser)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"qwen_aio {__version__}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""Ask once from the command line: the merged line and the time, or the whole result as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from qwen_aio.cli.flags import add_settings_flags, settings_from
+from qwen_aio.config import Settings, prompts_dir
+from qwen_aio.core import Request, Result, SamplingWish
+from qwen_aio.errors import InvalidRequest
+
+MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `qwen-aio run` understands."""
+    parser.add_argument("text", help="the text; - reads it from standard input")
+    parser.add_argument("--mode", default="auto", help="auto or a task's name [auto]")
+    parser.add_argument("--reply", action="store_true", help="decide and answer (dialogue enhancement)")
+    parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
+    parser.add_argument("--seed", type=int, help="same seed, same answer")
+    parser.add_argument("--url", help="ask the server at this address instead of loading a model here")
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    add_settings_flags(parser, *MODEL_SETTINGS)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Ask and print; the exit status."""
+    settings = settings_from(arguments)
+    text = sys.stdin.read() if arguments.text == "-" else arguments.text
+    if not text.strip():
+        raise InvalidRequest("the text is empty")
+    wish = SamplingWish(max_tokens=arguments.max_tokens, seed=arguments.seed)
+    request = Request(text, mode=arguments.mode, reply=arguments.reply, sampling=wish, request_id="cli")
+    asked = _ask_server(arguments.url, request) if arguments.url else _ask_here(settings, request)
+    _print(asyncio.run(asked), as_json=arguments.json)
+    return 0
+
+
+async def _ask_server(url: str, request: Request) -> Result:
+    from qwen_aio.client import Client
+
+    async with Client(url) as client:
+        return await client.run(request)
+
+
+async def _ask_here(settings: Settings, request: Request) -> Result:
+    from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
+    from qwen_aio.models.find import model_sha
+    from qwen_aio.tasks.loader import load_tasks
+
+    threads = prepare_process(settings.threads)
+    tasks = load_tasks(prompts_dir(settings))
+    model = choose_model(settings)
+    started = time.monotonic()
+    async with loaded(settings, tasks, model, sha=model_sha(model.path), worker="cli", threads=threads) as ready:
+        print(f"{told_model(model)}, ready after {time.monotonic() - started:.1f} s", file=sys.stderr)
+        return await ready.service.run(request)
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        from qwen_aio.wire import result_to_json
+
+        print(result_to_json(result))
+        return
+    print(result.merged_line)
+    print(f"{result.total_ms / 1000:.2f} s ({result.route})")

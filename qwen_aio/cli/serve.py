@@ -1,0 +1,177 @@
+"""Serve: the page and /v1 in one process (single), or one worker for a service of many (worker).
+
+python app.py                                    the page on http://127.0.0.1:7860
+python app.py --mode worker --port 7861 --id qwen-1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from qwen_aio import __version__
+from qwen_aio.cli.flags import add_settings_flags, settings_from
+from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
+from qwen_aio.config import LOOPBACK_HOSTS, Settings, prompts_dir, status_dir
+from qwen_aio.core import Task, WorkerStatus
+from qwen_aio.models.find import ModelFolder, model_sha
+from qwen_aio.status_file import StatusFile
+from qwen_aio.tasks.loader import load_tasks, tasks_hash
+from qwen_aio.worker.app import create_app
+from qwen_aio.worker.door import Door
+from qwen_aio.worker.health import NoEngine, ProcessMeter, WorkerHealth
+from qwen_aio.worker.heartbeat import Heartbeat
+from qwen_aio.worker.server import bind, bind_first_free, run_server
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from qwen_aio.engine.service import EngineService
+
+SINGLE_PORT = 7860
+FIRST_WORKER_PORT = 7861
+STATUS_LOCK_S = 2.0  # a beat that cannot have the file for so long skips a turn
+
+Mode = Literal["single", "worker"]
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `app.py` understands."""
+    parser.add_argument(
+        "--mode", choices=("single", "worker"), default="single", help="with a page or without [single]"
+    )
+    add_settings_flags(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Serve until a signal; the exit status."""
+    settings = settings_from(arguments)
+    _log_to_stderr(settings)
+    threads = prepare_process(settings.threads)
+    tasks = load_tasks(prompts_dir(settings))
+    model = choose_model(settings)
+    with _listening(settings, arguments.mode) as sock:
+        worker = Worker(settings, tasks, model, mode=arguments.mode, sock=sock, threads=threads)
+        return asyncio.run(worker.run())
+
+
+class Worker:
+    """One worker process, put together. Everything it owns ends with `run`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: Mapping[str, Task],
+        model: ModelFolder,
+        *,
+        mode: Mode,
+        sock: socket.socket,
+        threads: int,
+    ) -> None:
+        port: int = sock.getsockname()[1]
+        self._settings = settings
+        self._tasks = tasks
+        self._model = model
+        self._mode = mode
+        self._sock = sock
+        self._threads = threads
+        self._id = settings.id or f"qwen-{port}"
+        self._url = _url(settings.host, port)
+        self._engine: EngineService | None = None
+
+    async def run(self) -> int:
+        """Load, serve, end. Raises SetupError for what an operator must mend."""
+        status_file = StatusFile(_status_path(self._settings), lock_timeout_s=STATUS_LOCK_S)
+        with status_file.claimed(self._id, url=self._url) as first:
+            health = self._health(first)
+            door = Door(record=health.record)
+            app = self._app(door, health)
+            print(f"{told_model(self._model)}; open {self._url}", flush=True)
+            heartbeat = Heartbeat(health, write=status_file.write, state=lambda: door.state)
+            async with heartbeat.beating():
+                return await run_server(app, sock=self._sock, door=door, life=lambda: self._live(door, health))
+
+    async def _live(self, door: Door, health: WorkerHealth) -> None:
+        """Load, open the door, and wait for the engine to fail, which it should not."""
+        sha = await asyncio.to_thread(model_sha, self._model.path)
+        tasks_sha = tasks_hash(self._tasks)
+        health.describe(model=self._model.name, model_sha=sha, tasks_sha=tasks_sha, golden={})
+        async with loaded(
+            self._settings, self._tasks, self._model, sha=sha, worker=self._id, threads=self._threads
+        ) as ready:
+            self._engine = ready.engine
+            health.describe(model=self._model.name, model_sha=sha, tasks_sha=tasks_sha, golden=ready.golden)
+            door.open(ready.service)
+            log.info("ready worker=%s model=%s url=%s", self._id, self._model.name, self._url)
+            raise await ready.engine.wait_failed()
+
+    def _health(self, first: WorkerStatus) -> WorkerHealth:
+        return WorkerHealth(
+            first,
+            engine=lambda: self._engine.snapshot() if self._engine else NoEngine(),
+            meter=ProcessMeter(threads=self._threads),
+        )
+
+    def _app(self, door: Door, health: WorkerHealth) -> FastAPI:
+        settings = self._settings
+        if self._mode == "worker":
+            return create_app(
+                door,
+                status=lambda: health.latest,
+                context_tokens=settings.max_context,
+                allowed_hosts=_hosts(settings),
+            )
+        # Here and not above: gradio takes seconds to import, and a worker has no page.
+        from qwen_aio.ui.mount import PAGE_CSP, mount_page
+        from qwen_aio.ui.page import build_page
+        from qwen_aio.ui.service import About
+
+        app = create_app(
+            door,
+            status=lambda: health.latest,
+            context_tokens=settings.max_context,
+            allowed_hosts=_hosts(settings),
+            page_csp=PAGE_CSP,
+        )
+        about = About(self._model.name, self._model.is_bundled, __version__, self._id)
+        return mount_page(app, build_page(door, about=about))
+
+
+def _listening(settings: Settings, mode: Mode) -> socket.socket:
+    """The port is taken before anything is loaded: a mistake is told at once."""
+    if settings.port is not None:
+        return bind(settings.host, settings.port)
+    if mode == "single":
+        return bind(settings.host, SINGLE_PORT)
+    return bind_first_free(settings.host, FIRST_WORKER_PORT)
+
+
+def _hosts(settings: Settings) -> tuple[str, ...]:
+    own = () if settings.host in {*LOOPBACK_HOSTS, "0.0.0.0", "::"} else (settings.host,)
+    return (*settings.allowed_hosts, *own)
+
+
+def _url(host: str, port: int) -> str:
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+    return f"http://{name}:{port}"
+
+
+def _status_path(settings: Settings) -> Path:
+    folder = status_dir(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "status.json"
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    for chatty in ("httpx", "httpcore", "asyncio", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,177 @@
+"""Async client of a worker or a balancer: requests and events of core.py on this side, HTTP on the other.
+
+Raises the error that the server raised, by its own class; whatever goes wrong on the way is ServerUnreachable. Knows
+no proxy: a text for a machine of one's own must not pass through somebody else's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from qwen_aio.core import Done, Event, Request, Result, Task
+from qwen_aio.errors import ServerUnreachable
+from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.event import read_event
+from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
+from qwen_aio.wire.result import RunResponse
+from qwen_aio.wire.shape import JSON_MEDIA
+from qwen_aio.wire.task import TasksResponse
+
+CONNECT_TIMEOUT_S = 5.0
+ABOUT_TIMEOUT_S = 10.0
+DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for one that cannot any more
+MAX_EVENT_BYTES = 1_000_000
+MAX_REPLY_BYTES = 16_000_000
+
+
+class Client:
+    """Speaks to one address. Use it as an async context manager, or close it; made anywhere, used on one loop."""
+
+    def __init__(self, base_url: str) -> None:
+        self._url = base_url.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client {self._url}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def run(self, request: Request) -> Result:
+        """The finished outcome. Raises what the server raises, ServerUnreachable."""
+        async with self._post(request, stream=False) as response:
+            return RunResponse.model_validate_json(await _body(response)).to_core()
+
+    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Decided?, Token*, Done. Closing it hangs up, which ends the work. Raises what `run` raises."""
+        async with self._post(request, stream=True) as response:
+            frames = FrameReader()
+            async for chunk in response.content.iter_any():
+                for name, data in frames.feed(chunk):
+                    event = read_event(name, data)
+                    if event is not None:
+                        yield event
+                    if isinstance(event, Done):
+                        return
+        raise ServerUnreachable(f"{self._url} hung up in the middle of an answer; {self._check}")
+
+    async def tasks(self) -> Mapping[str, Task]:
+        """Every task by name, without its template. Raises what the server raises, ServerUnreachable."""
+        async with self._call("GET", "/v1/tasks", timeout_s=ABOUT_TIMEOUT_S) as response:
+            await _raise_refusal(response)
+            return TasksResponse.model_validate_json(await _body(response)).to_core()
+
+    async def health(self) -> dict[str, Any]:
+        """The record of GET /health, also of a server that is not ready: see `state`. Raises ServerUnreachable."""
+        async with self._call("GET", "/health", timeout_s=ABOUT_TIMEOUT_S) as response:
+            record = json.loads(await _body(response))
+            if not isinstance(record, dict) or "state" not in record:
+                raise ValueError("not a health record")
+            return record
+
+    @asynccontextmanager
+    async def _post(self, request: Request, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
+        body = RunRequest.from_core(request, stream=stream).model_dump_json(exclude_none=True)
+        headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": request.request_id} if request.request_id else {})
+        limit_s = (request.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
+        async with self._call("POST", "/v1/run", timeout_s=limit_s, data=body, headers=headers) as response:
+            await _raise_refusal(response)
+            yield response
+
+    @asynccontextmanager
+    async def _call(
+        self, method: str, path: str, *, timeout_s: float, **more: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One exchange; also what goes wrong while its body is read becomes ServerUnreachable."""
+        self._session = self._session or aiohttp.ClientSession(trust_env=False)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
+        calling = self._session.request(method, self._url + path, timeout=timeout, allow_redirects=False, **more)
+        try:
+            async with calling as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise ServerUnreachable(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
+        except ValueError as exc:
+            raise ServerUnreachable(f"{self._url} answers, but not as qwen_aio does; {self._check}") from exc
+
+    @property
+    def _check(self) -> str:
+        return f"is that the right address, and does it run? Try: curl {self._url}/health"
+
+
+class FrameReader:
+    """Bytes, cut anywhere, -> server-sent events. Holds at most MAX_EVENT_BYTES."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()  # a line that has not ended
+        self._name = ""
+        self._data: list[bytes] = []
+        self._size = 0  # of the event so far
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
+        """The events that `chunk` completes: name and data. Raises ValueError for one that is too large."""
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._grow(end)
+            line = bytes(self._rest).removesuffix(b"\r")
+            self._rest.clear()
+            if line:
+                self._field(line)
+                continue
+            if self._data:
+                yield self._name or "message", b"\n".join(self._data)
+            self._name, self._data, self._size = "", [], 0
+        self._grow(rest)
+
+    def _grow(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > MAX_EVENT_BYTES:
+            raise ValueError(f"an event has more than {MAX_EVENT_BYTES} bytes")
+        self._rest += part
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")  # a comment has no name
+        if name == b"event":
+            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+        elif name == b"data":
+            self._data.append(value.removeprefix(b" "))
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise ValueError(f"a reply has more than {MAX_REPLY_BYTES} bytes")
+    return bytes(body)
+
+
+async def _raise_refusal(response: aiohttp.ClientResponse) -> None:
+    if response.status == 200:
+        return
+    told = ErrorResponse.model_validate_json(await _body(response))
+    wait = response.headers.get("Retry-After", "")
+    raise told.to_core(retry_after_s=int(wait) if wait.isdecimal() else None)
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return exc.os_error.strerror or str(exc.os_error)
+    return str(exc) or "it took too long"

@@ -1,0 +1,127 @@
+"""What a model folder says about itself, and how much the engine may use.
+
+Reads config.json and generation_config.json; knows nothing of tensors. Whatever our forward pass would compute
+wrongly (another architecture, a sliding window, stretched positions, packed weights) is refused here, by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_aio.errors import InvalidModel
+
+ARCHITECTURE = "Qwen2ForCausalLM"
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much one engine may hold at once. Tokens unless the name says otherwise."""
+
+    max_context: int = 2048  # prompt and answer together
+    kv_mb: int = 512  # keys and values of running and remembered tokens
+    max_running: int = 8  # sequences computed at the same time ...
+    max_answers: int = 6  # ... of which so many may be answers: the rest is always free for decisions
+    max_batch_tokens: int = 256  # rows of one step; longer prompts are computed in chunks, so nobody's stream stalls
+    max_queue: int = 256  # requests waiting beyond the running ones
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and constants of a Qwen2 checkpoint."""
+
+    vocab_size: int  # rows of the output matrix; may exceed the tokenizer's vocabulary
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    rms_norm_eps: float
+    max_positions: int
+    tied: bool  # the output matrix is the embedding
+    eos_ids: tuple[int, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelConfig:
+        """The config of the checkpoint in `folder`. Raises InvalidModel."""
+        path = folder / "config.json"
+        values = _read_object(path)
+        generation = folder / "generation_config.json"
+        eos = [*_eos_ids(values), *(_eos_ids(_read_object(generation)) if generation.exists() else [])]
+        _refuse_foreign(path, values)
+        try:
+            return _from_values(values, eos_ids=tuple(sorted(set(eos))))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as exc:
+            raise InvalidModel(f"{path} is incomplete or damaged: {exc!r}") from exc
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
+    if not isinstance(values, dict):
+        raise InvalidModel(f"{path} holds no JSON object")
+    return values
+
+
+def _eos_ids(values: Mapping[str, Any]) -> list[int]:
+    eos = values.get("eos_token_id")
+    if eos is None:
+        return []
+    return [int(token) for token in eos] if isinstance(eos, list) else [int(eos)]
+
+
+def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
+    architectures = values.get("architectures") or []
+    if architectures != [ARCHITECTURE] and values.get("model_type") != "qwen2":
+        raise InvalidModel(
+            f"{path}: this is a {architectures or values.get('model_type')}; only {ARCHITECTURE} is loaded"
+        )
+    if "auto_map" in values:
+        raise InvalidModel(f"{path} has auto_map: a model that brings its own code is not loaded")
+    if values.get("quantization_config"):
+        method = values["quantization_config"].get("quant_method", "unknown")
+        raise InvalidModel(f"{path}: weights are quantized ({method}); use the checkpoint in bf16, fp16 or fp32")
+    if values.get("hidden_act", "silu") != "silu":
+        raise InvalidModel(f"{path}: hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'")
+    if values.get("use_sliding_window"):
+        raise InvalidModel(f"{path}: use_sliding_window is on; sliding windows are not supported")
+    rope = _rope(values)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise InvalidModel(f"{path}: rope scaling {kind!r} is not supported, only plain rotary positions")
+
+
+def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """transformers 5 writes `rope_parameters`, earlier versions `rope_scaling` (or null) beside `rope_theta`."""
+    return values.get("rope_parameters") or values.get("rope_scaling") or {}
+
+
+def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> ModelConfig:
+    num_heads = int(values["num_attention_heads"])
+    hidden_size = int(values["hidden_size"])
+    config = ModelConfig(
+        vocab_size=int(values["vocab_size"]),
+        hidden_size=hidden_size,
+        intermediate_size=int(values["intermediate_size"]),
+        num_layers=int(values["num_hidden_layers"]),
+        num_heads=num_heads,
+        num_kv_heads=int(values.get("num_key_value_heads") or num_heads),
+        head_dim=int(values.get("head_dim") or hidden_size // num_heads),
+        rope_theta=float(_rope(values).get("rope_theta") or values.get("rope_theta") or 10_000.0),
+        rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
+        max_positions=int(values.get("max_position_embeddings", 32_768)),
+        tied=bool(values.get("tie_word_embeddings", False)),
+        eos_ids=eos_ids,
+    )
+    if config.num_heads % config.num_kv_heads:
+        raise ValueError(f"{config.num_heads} heads cannot share {config.num_kv_heads} key-value heads evenly")
+    if config.head_dim % 2:
+        raise ValueError(f"head_dim {config.head_dim} is odd: rotary positions turn pairs")
+    return config

@@ -1,0 +1,189 @@
+"""The engine: requests in, one step after another, outputs out.
+
+A step asks the scheduler for rows, runs the model over them, and lets every sequence take what it was waiting for.
+Knows no threads, no tasks, no HTTP: service.py owns the thread it lives on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from qwen_aio.core import Prompt, Turn
+from qwen_aio.engine.answer import Answer
+from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.decision import Decision
+from qwen_aio.engine.fitting import Fitted, fit
+from qwen_aio.engine.kv_cache import KvCache
+from qwen_aio.engine.label_tree import LabelTree
+from qwen_aio.engine.model import Qwen2
+from qwen_aio.engine.sampler import Sampler, check_sampling
+from qwen_aio.engine.scheduler import Scheduler, Span
+from qwen_aio.engine.scoring import token_logprobs
+from qwen_aio.engine.sequence import Sequence
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.work import Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError
+
+LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory that a long continuation takes
+MIN_CONTEXT = 128  # less is no use to anybody
+
+
+class Engine:
+    """One model, its memory, and everybody who is computed. Used by one thread."""
+
+    def __init__(
+        self,
+        model: Qwen2,
+        tokenizer: Tokenizer,
+        limits: EngineLimits,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
+    ) -> None:
+        """Raises InvalidSettings if the memory holds no useful context."""
+        self.limits = limits
+        self.clock = clock
+        self._draw_seed = draw_seed
+        self._model = model
+        self._tokenizer = tokenizer
+        num_slots = KvMemory.num_slots(model.config, kv_mb=limits.kv_mb)
+        self._memory = KvMemory(model.config, num_slots)
+        self._cache = KvCache(num_slots)
+        self._scheduler = Scheduler(self._cache, limits)
+        self.max_context = min(self._scheduler.max_rows, model.config.max_positions)
+        if self.max_context < MIN_CONTEXT:
+            raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
+        self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
+        self._sampler = Sampler(tokenizer.text_ids | self._end_ids, vocab_size=model.config.vocab_size)
+        self._num_completed = self._num_steps = self._num_generated = 0
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(self._scheduler.num_running, self._num_completed, self._num_steps, self._num_generated)
+
+    def add(self, request_id: str, work: Work, *, arrived_s: float) -> None:
+        """Queue a request; ids are unique among those not finished, `arrived_s` is a time of `clock`.
+
+        How many may wait is the caller's business. Raises InvalidRequest, ContextTooSmall.
+        """
+        match work:
+            case Score():
+                self._scheduler.add(self._decision(request_id, work, arrived_s=arrived_s))
+            case Generate():
+                self._scheduler.add(self._answer(request_id, work, arrived_s=arrived_s))
+            case Pin(head):
+                self._scheduler.add(self._beginning(request_id, head, arrived_s=arrived_s))
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request in whatever phase it is; one that is not here any more is ignored."""
+        self._scheduler.abort(request_id)
+
+    @torch.inference_mode()
+    def step(self) -> list[Output]:
+        """Compute the next rows; what came of them, in the order the requests were admitted."""
+        self._scheduler.admit(now_s=self.clock())
+        spans = ordered(self._scheduler.next_batch())
+        if not spans:
+            return []
+        config = self._model.config
+        rows = gather_rows(spans, heads_per_kv_head=config.num_heads // config.num_kv_heads)
+        hidden = self._model.forward(rows, self._memory)
+        for span in spans:
+            span.sequence.num_computed = span.end
+        chunks = self._take_logits(spans, hidden)
+        self._num_steps += 1
+        finished = [output for span in spans if span.sequence.is_finished for output in self._finish(span.sequence)]
+        return [*chunks, *finished]
+
+    def check_integrity(self) -> None:
+        """AssertionError if a slot is lost or counted twice."""
+        self._cache.check_integrity()
+
+    def _decision(self, request_id: str, work: Score, *, arrived_s: float) -> Decision:
+        if not work.continuations:
+            raise InvalidRequest("there is nothing to score: no continuation was given")
+        encoded = [self._tokenizer.encode_text(text) for text in work.continuations]
+        if not all(encoded):
+            raise InvalidRequest("an empty continuation cannot be scored")
+        tree = LabelTree(encoded)
+        if tree.num_rows > self.max_context // 2:
+            raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {self.max_context // 2} do")
+        fitted = self._fit(work.prompt, num_more=tree.num_rows)
+        return Decision(request_id, fitted, texts=work.continuations, tree=tree, arrived_s=arrived_s)
+
+    def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> Answer:
+        check_sampling(work.sampling, max_tokens=self.max_context // 2)
+        seed = self._draw_seed() if work.sampling.seed is None else work.sampling.seed
+        return Answer(
+            request_id,
+            self._fit(work.prompt, num_more=work.sampling.max_tokens),
+            sampling=work.sampling,
+            seed=seed,
+            tokenizer=self._tokenizer,
+            end_ids=self._end_ids,
+            arrived_s=arrived_s,
+        )
+
+    def _beginning(self, request_id: str, head: Turn, *, arrived_s: float) -> Sequence:
+        fitted = self._fit(Prompt(head, (), ()), num_more=0)
+        if not fitted.ids:
+            raise InvalidRequest("an empty beginning cannot be pinned")
+        ids = list(fitted.ids)
+        return Sequence(request_id, ids, len(ids), len(ids), arrived_s, fitted.cuts)
+
+    def _fit(self, prompt: Prompt, *, num_more: int) -> Fitted:
+        return fit(prompt, tokenizer=self._tokenizer, room=self.max_context - num_more)
+
+    def _take_logits(self, spans: list[Span], hidden: Tensor) -> list[Output]:
+        """Every row that wanted to know gets its logits."""
+        wanted = [(span.sequence, row) for span in spans for row in span.logit_rows]
+        outputs: list[Output] = []
+        for start in range(0, len(wanted), LOGIT_ROWS):
+            logits = self._model.logits(hidden[start : start + LOGIT_ROWS])
+            for (sequence, row), row_logits in zip(wanted[start : start + LOGIT_ROWS], logits, strict=True):
+                match sequence:
+                    case Decision():
+                        sequence.record(row, token_logprobs(row_logits, sequence.tokens_after(row)))
+                    case Answer():
+                        outputs.extend(self._next_token(sequence, row_logits))
+        return outputs
+
+    def _next_token(self, answer: Answer, logits: Tensor) -> Iterator[Output]:
+        index, seen = answer.num_generated, answer.ids
+        token = self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
+        self._num_generated += 1
+        chunk = answer.accept(token, now_s=self.clock())
+        if chunk is not None:
+            yield Output(answer.request_id, chunk)
+
+    def _finish(self, sequence: Sequence) -> list[Output]:
+        """Take a sequence out of the run; what there is to say about it."""
+        self._scheduler.retire(sequence)
+        self._num_completed += 1
+        match sequence:
+            case Answer():
+                return []  # its last chunk has said it
+            case Decision():
+                return [Output(sequence.request_id, sequence.scores(now_s=self.clock()))]
+            case _:
+                return [Output(sequence.request_id, self._pin(sequence.ids))]
+
+    def _pin(self, ids: list[int]) -> Pinned | QwenAioError:
+        """At most a quarter of the memory may be pinned, so that the longest request always finds room."""
+        pinned, allowed = self._cache.num_to_pin(ids), self._cache.num_slots // 4
+        if pinned > allowed:
+            return InvalidSettings(
+                f"the fixed prompts of all tasks need {pinned} tokens of memory, {allowed} are allowed; raise --kv-mb"
+            )
+        self._cache.pin(ids)
+        return Pinned(len(ids))

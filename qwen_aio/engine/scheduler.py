@@ -1,0 +1,143 @@
+"""Who runs, and which rows the next step computes.
+
+Every step takes one row of each decoding answer and, within a budget, chunks of the prompts that are not computed yet:
+decisions first, since a person waits for their whole outcome, but answers are never starved. Admission leases all
+slots a sequence can come to need, so nothing running is ever thrown out again. What answers may hold together is
+bounded (their number, and three quarters of the slots), so a decision never waits for one of them to finish.
+Knows no torch and no text. Owned by the engine thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.kv_cache import KvCache
+from qwen_aio.engine.sequence import Sequence
+
+# An answer that could start is overtaken by at most so many decisions; then it goes first.
+PATIENCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """The rows `start` .. `start + count` of a sequence, to be computed in one step."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+    @property
+    def logit_rows(self) -> range:
+        """The rows of the span after which it is wanted what comes next."""
+        return range(max(self.start, self.sequence.first_logit_row), self.end)
+
+
+class Scheduler:
+    """Two waiting lines and the running sequences."""
+
+    def __init__(self, cache: KvCache, limits: EngineLimits) -> None:
+        self._cache = cache
+        self._limits = limits
+        self._answer_slots = cache.num_slots - cache.num_slots // 4
+        self._waiting_decisions: deque[Sequence] = deque()
+        self._waiting_answers: deque[Sequence] = deque()
+        self._running: list[Sequence] = []  # in order of admission
+        self._num_overtaken = 0  # decisions admitted since an answer that could start began to wait
+
+    def __repr__(self) -> str:
+        return (
+            f"<Scheduler {len(self._waiting_decisions)} decisions and {len(self._waiting_answers)} answers waiting,"
+            f" {len(self._running)} running>"
+        )
+
+    @property
+    def max_rows(self) -> int:
+        """The longest sequence that is sure to be admitted some day."""
+        return min(self._limits.max_context, self._answer_slots)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._running or self._waiting_decisions or self._waiting_answers)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    def add(self, sequence: Sequence) -> None:
+        assert sequence.num_rows <= self.max_rows
+        (self._waiting_answers if sequence.is_answer else self._waiting_decisions).append(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request wherever it is. An id that is not here has finished: nothing happens."""
+        for line in (self._waiting_decisions, self._waiting_answers):
+            for sequence in [waiting for waiting in line if waiting.request_id == request_id]:
+                line.remove(sequence)
+        for sequence in [running for running in self._running if running.request_id == request_id]:
+            self.retire(sequence)
+
+    def admit(self, *, now_s: float) -> None:
+        """Let in whoever there is room for. The first in line is not passed by when memory is short."""
+        while len(self._running) < self._limits.max_running:
+            line = self._next_line()
+            if not line:
+                return
+            lease = self._cache.lease(line[0].prompt_ids, num_rows=line[0].num_rows)
+            if lease is None:
+                return
+            sequence = line.popleft()
+            sequence.admit(lease, now_s=now_s)
+            self._running.append(sequence)
+            self._num_overtaken = 0 if sequence.is_answer else self._num_overtaken + self._answer_can_start()
+
+    def next_batch(self) -> list[Span]:
+        """The rows of the next step; not empty while anything runs."""
+        spans = [Span(s, s.num_computed, 1) for s in self._running if s.is_decoding]
+        prompts = [s for s in self._running if not s.is_decoding]
+        answers = [s for s in prompts if s.is_answer]
+        budget = self._limits.max_batch_tokens - len(spans)
+        kept = min(budget // 4, sum(_num_left(s) for s in answers))  # a flood of decisions leaves this to answers
+        chunks = _chunks((s for s in prompts if not s.is_answer), budget=budget - kept)
+        budget -= sum(span.count for span in chunks)
+        return [*spans, *chunks, *_chunks(answers, budget=budget)]
+
+    def retire(self, sequence: Sequence) -> None:
+        """A running sequence ends; what it computed is remembered."""
+        assert sequence.lease is not None
+        self._running.remove(sequence)
+        self._cache.release(sequence.lease, sequence.remembered_ids)
+        sequence.lease = None
+
+    def _next_line(self) -> deque[Sequence] | None:
+        if self._answer_can_start() and (not self._waiting_decisions or self._num_overtaken >= PATIENCE):
+            return self._waiting_answers
+        return self._waiting_decisions or None
+
+    def _answer_can_start(self) -> bool:
+        """No other answer stands in the way of the first one waiting."""
+        if not self._waiting_answers:
+            return False
+        answers = [sequence for sequence in self._running if sequence.is_answer]
+        num_rows = sum(sequence.num_rows for sequence in answers) + self._waiting_answers[0].num_rows
+        return len(answers) < self._limits.max_answers and num_rows <= self._answer_slots
+
+
+def _num_left(sequence: Sequence) -> int:
+    return len(sequence.ids) - sequence.num_computed
+
+
+def _chunks(sequences: Iterable[Sequence], *, budget: int) -> list[Span]:
+    """As much of each as fits, first come first served."""
+    spans = []
+    for sequence in sequences:
+        count = min(_num_left(sequence), budget)
+        if count > 0:
+            spans.append(Span(sequence, sequence.num_computed, count))
+            budget -= count
+    return spans

@@ -1,0 +1,267 @@
+"""The one door between asyncio and the engine thread.
+
+Requests go in through one inbox, outputs come back through `call_soon_threadsafe`. Who waits here always gets an end:
+an outcome, an error of its own, or EngineStopped at once when the thread dies. Knows no HTTP and no torch.
+
+    engine, inbox's far end     engine thread
+    streams, failure            event loop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Protocol
+
+from qwen_aio.core import Chunk, Prompt, Sampling, Scores, Turn
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.work import Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError
+
+logger = logging.getLogger(__name__)
+
+
+class StepEngine(Protocol):
+    """What the service needs of engine.Engine."""
+
+    @property
+    def limits(self) -> EngineLimits: ...
+    @property
+    def clock(self) -> Callable[[], float]: ...
+    @property
+    def has_work(self) -> bool: ...
+    @property
+    def counters(self) -> Counters: ...
+    def add(self, request_id: str, work: Work, *, arrived_s: float) -> None: ...
+    def abort(self, request_id: str) -> None: ...
+    def step(self) -> list[Output]: ...
+
+
+@dataclass(frozen=True)
+class EngineSnapshot:
+    """How the engine is doing at this moment. `capacity`: requests computed at the same time."""
+
+    queue_depth: int
+    running: int
+    capacity: int
+    completed: int
+    steps: int
+    generated_tokens: int
+    failure: str | None  # a sentence, once the engine is gone
+
+
+@dataclass(frozen=True)
+class Submit:
+    request_id: str
+    work: Work
+    arrived_s: float
+
+
+@dataclass(frozen=True)
+class Abort:
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    pass
+
+
+@dataclass(eq=False)
+class _Stream:
+    """Somebody who waits. Holds at most `max_tokens` chunks however slowly they are read."""
+
+    outputs: asyncio.Queue[Chunk | Scores | Pinned | QwenAioError] = field(default_factory=asyncio.Queue)
+    is_finished: bool = False  # nothing more comes in
+
+
+class EngineService:
+    """Created anywhere, started and used on one event loop."""
+
+    def __init__(self, engine: StepEngine) -> None:
+        self._engine = engine  # engine thread only, but for its constants
+        self._inbox: SimpleQueue[Submit | Abort | Stop] = SimpleQueue()  # loop -> engine thread
+        self._counters = Counters()  # replaced whole by the engine thread, read by the loop
+        self._streams: dict[str, _Stream] = {}  # event loop only
+        self._numbers = itertools.count()  # event loop only
+        self._failure: BaseException | None = None  # event loop only; also after a regular close
+        self._failed = asyncio.Event()  # the thread died of an error
+        self._ended = asyncio.Event()  # the thread is over, one way or the other
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine thread; outputs come back to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def pin(self, head: Turn) -> int:
+        """Compute a fixed beginning of prompts and keep it; the number of its tokens.
+
+        Raises InvalidSettings if the memory has no room for it, EngineStopped.
+        """
+        pinned = await self._outcome("pin", Pin(head))
+        assert isinstance(pinned, Pinned)
+        return pinned.num_tokens
+
+    async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
+        """Log probabilities of the continuations. Cancelling the caller frees the sequence.
+
+        Raises InvalidRequest, ContextTooSmall, QueueFull, EngineStopped.
+        """
+        scores = await self._outcome(request_id, Score(prompt, tuple(continuations)))
+        assert isinstance(scores, Scores)
+        return scores
+
+    async def generate(self, request_id: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk]:
+        """The answer, piece by piece; the last piece carries `finish_reason`. Closing the iterator frees the sequence.
+
+        Raises InvalidRequest, ContextTooSmall, QueueFull, EngineStopped.
+        """
+        outputs = self._outputs(request_id, Generate(prompt, sampling))
+        try:
+            async for chunk in outputs:
+                assert isinstance(chunk, Chunk)
+                yield chunk
+        finally:
+            await outputs.aclose()
+
+    def snapshot(self) -> EngineSnapshot:
+        """Counts as of the last step; call it on the loop."""
+        counters = self._counters
+        running = 0 if self._failure else counters.running
+        return EngineSnapshot(
+            queue_depth=max(0, self._num_open() - running),
+            running=running,
+            capacity=self._engine.limits.max_running,
+            completed=counters.completed,
+            steps=counters.steps,
+            generated_tokens=counters.generated_tokens,
+            failure=None if self._failure is None else f"the engine has stopped: {self._failure!r}",
+        )
+
+    async def wait_failed(self) -> BaseException:
+        """Wait until the engine thread dies of an error, and return that error. A regular close does not count."""
+        await self._failed.wait()
+        assert self._failure is not None
+        return self._failure
+
+    async def close(self) -> None:
+        """Stop the thread after its present step. Everyone who waits gets EngineStopped at once."""
+        self._fail_all(EngineStopped("the engine is shutting down"))
+        if self._thread.is_alive():
+            self._inbox.put(Stop())
+            await self._ended.wait()
+
+    # ---- event loop ----
+
+    async def _outcome(self, request_id: str, work: Work) -> Chunk | Scores | Pinned:
+        """The single output of a request."""
+        outputs = self._outputs(request_id, work)
+        try:
+            return await anext(outputs)
+        finally:
+            await outputs.aclose()
+
+    async def _outputs(self, request_id: str, work: Work) -> AsyncGenerator[Chunk | Scores | Pinned]:
+        """Submit, hand on what comes, and whatever happens take the request back."""
+        self._check_open()
+        name = f"{request_id}#{next(self._numbers)}"  # a client may use one id twice
+        stream = self._streams[name] = _Stream()
+        self._inbox.put(Submit(name, work, self._engine.clock()))
+        try:
+            while not (stream.is_finished and stream.outputs.empty()):
+                item = await stream.outputs.get()
+                if isinstance(item, QwenAioError):
+                    raise item
+                yield item
+        finally:
+            del self._streams[name]
+            if not stream.is_finished:
+                self._inbox.put(Abort(name))
+
+    def _check_open(self) -> None:
+        limits = self._engine.limits
+        if self._failure is not None:
+            raise _stopped(self._failure)
+        if self._num_open() >= limits.max_running + limits.max_queue:
+            raise QueueFull(f"{limits.max_queue} requests are waiting already; try again", retry_after_s=1)
+
+    def _num_open(self) -> int:
+        return sum(not stream.is_finished for stream in self._streams.values())
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            stream = self._streams.get(output.request_id)  # None: the reader has left
+            if stream is not None and not stream.is_finished:
+                stream.is_finished = output.is_last
+                stream.outputs.put_nowait(output.item)
+
+    def _end(self, failure: BaseException | None) -> None:
+        """The thread's last word."""
+        if failure is not None:
+            self._fail_all(failure)
+            self._failed.set()
+        self._ended.set()
+
+    def _fail_all(self, failure: BaseException) -> None:
+        self._failure = self._failure or failure
+        for stream in self._streams.values():
+            if not stream.is_finished:
+                stream.is_finished = True
+                stream.outputs.put_nowait(_stopped(failure))
+
+    # ---- engine thread ----
+
+    def _run(self) -> None:
+        try:
+            while self._take_commands():
+                outputs = self._engine.step()
+                self._counters = self._engine.counters
+                if outputs and not self._post(partial(self._deliver, outputs)):
+                    return
+            self._post(partial(self._end, None))
+        except BaseException as exc:  # the one broad except of the process: nobody may be left waiting
+            logger.exception("the engine thread died")
+            self._post(partial(self._end, exc))
+
+    def _take_commands(self) -> bool:
+        """Take everything that came; wait for it while there is nothing to compute. False means stop."""
+        while not self._engine.has_work or not self._inbox.empty():
+            match self._inbox.get():
+                case Stop():
+                    return False
+                case Submit(request_id, work, arrived_s):
+                    self._add(request_id, work, arrived_s=arrived_s)
+                case Abort(request_id):
+                    self._engine.abort(request_id)
+            self._counters = self._engine.counters
+        return True
+
+    def _add(self, request_id: str, work: Work, *, arrived_s: float) -> None:
+        try:
+            self._engine.add(request_id, work, arrived_s=arrived_s)
+        except QwenAioError as exc:  # concerns this request alone
+            self._post(partial(self._deliver, [Output(request_id, exc)]))
+
+    def _post(self, callback: Callable[[], None]) -> bool:
+        """Run `callback` on the loop; False if the loop is closed, so that nobody is there any more."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            return False
+        return True
+
+
+def _stopped(failure: BaseException) -> EngineStopped:
+    """A fresh exception for each who waits, chained to what happened."""
+    error = EngineStopped("the engine has stopped; nothing can be computed until the process is restarted")
+    error.__cause__ = failure
+    return error

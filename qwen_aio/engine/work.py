@@ -1,0 +1,63 @@
+"""What can be asked of the engine, and what comes out of a step. Frozen, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_aio.core import Chunk, Prompt, Sampling, Scores, Turn
+from qwen_aio.errors import QwenAioError
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely is each of these continuations of the prompt?"""
+
+    prompt: Prompt
+    continuations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Continue the prompt."""
+
+    prompt: Prompt
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Compute this beginning of many prompts and keep it for ever."""
+
+    head: Turn
+
+
+Work = Score | Generate | Pin
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A beginning is computed and stays."""
+
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """Something a request gets. It is the request's last unless it is a Chunk without a finish reason."""
+
+    request_id: str
+    item: Chunk | Scores | Pinned | QwenAioError
+
+    @property
+    def is_last(self) -> bool:
+        return not isinstance(self.item, Chunk) or self.item.finish_reason is not None
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the engine has done so far, and how many sequences it computes at the moment."""
+
+    running: int = 0
+    completed: int = 0
+    steps: int = 0
+    generated_tokens: int = 0

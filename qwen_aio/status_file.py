@@ -1,0 +1,278 @@
+"""status.json: the records of all workers that share one folder.
+
+The file is whole and valid at every instant: a writer takes the lock beside it, writes a temporary file and puts that
+in the place of the old one; a reader takes no lock. Knows what a sound record is, not what anybody concludes from it.
+
+Whoever holds status.json.lock owns the file, for a moment; whoever holds worker-<id>.lock owns the id, for life. Both
+are locks of the operating system and vanish with their process however it ends, so that no process id, which may have
+been given to somebody else, has to be judged. They work on Linux, macOS and Windows, but not on every network disk.
+A worker's last record stays behind: it tells how that life ended, and the next life counts on from its generation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from filelock import FileLock, Timeout
+
+from qwen_aio.core import WorkerState, WorkerStatus
+from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
+
+WRITE_LIMIT = 20 * 1024  # bytes: about thirty workers; the oldest records give way
+READ_LIMIT = 1024 * 1024  # bytes: whatever is larger was not written by us
+KEEP_S = 600.0
+LARGEST = 2**53  # beyond it JavaScript changes an integer's value
+# Windows refuses to replace, or to open, a file that somebody has open at that moment.
+REPLACE_ATTEMPTS, READ_ATTEMPTS, ATTEMPT_PAUSE_S = 40, 4, 0.005
+
+_HEAD, _TAIL = '{"version": 1, "workers": {\n', "\n}}\n"
+_COUNTS = ("queue_depth", "running", "capacity", "completed")
+_AMOUNTS = ("tokens_per_second", "cpu_percent", "cpu_jitter", "rss_mb")
+_MEANS = ("latency_ms_mean5", "ttft_ms_mean5", "slow_ms")
+_TEXTS = ("model", "model_sha", "tasks_sha", "wall_time")
+T = TypeVar("T")
+
+
+def read_statuses(path: Path) -> dict[str, WorkerStatus]:
+    """Every sound record by worker id; empty if no worker has written yet. Takes no lock. Raises StatusUnreadable.
+
+    Unknown fields are ignored, numbers that make no sense are mended, a record without a sound identity is left out.
+    """
+    try:
+        return _decode(_patiently(lambda: _content(path), attempts=READ_ATTEMPTS))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise StatusUnreadable(f"{path} cannot be read: {exc}; a worker's next report replaces a damaged file") from exc
+
+
+def utc_time(seconds: float) -> str:
+    """`wall_time` of a record, e.g. 2026-01-01T00:00:00Z; `seconds` since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class StatusFile:
+    """The writing side. Its methods block for up to `lock_timeout_s`: call them from one thread, off the event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lock_timeout_s: float,
+        clock: Callable[[], float] = time.time,
+        replace: Callable[[Path, Path], None] = os.replace,
+    ) -> None:
+        self._path = path
+        self._lock_timeout_s = lock_timeout_s
+        self._clock = clock
+        self._replace = replace
+        self._last_seen: dict[str, tuple[int, int]] = {}  # id -> generation, seq; under the lock only
+
+    @contextmanager
+    def claimed(self, worker_id: str, *, url: str) -> Iterator[WorkerStatus]:
+        """Own `worker_id` while the context lasts; gives the first record ("starting"), which is in the file already.
+
+        Raises DuplicateWorker if a live process owns the id, StatusUnwritable.
+        """
+        life = FileLock(self._path.with_name(f"worker-{worker_id}.lock"), thread_local=False, fallback_to_soft=False)
+        try:
+            yield self._claim(life, worker_id, url)
+        finally:
+            life.release()
+
+    def write(self, status: WorkerStatus) -> None:
+        """Put `status` in the place of its worker's last record. The others' records stay, unless too old or unsound.
+
+        Raises StatusUnwritable: locked for too long, disk full, folder unsafe, or a later life owns the id by now.
+        """
+        with self._locked():
+            statuses = self._current()
+            found = statuses.get(status.id)
+            if found and _is_later_life(found, status) and self._is_fresh(found):
+                raise StatusUnwritable(
+                    f"{status.id} belongs to a later life by now (generation {found.generation}, pid {found.pid}); "
+                    f"stop this one (generation {status.generation}, pid {status.pid})"
+                )
+            self._put(status, statuses)
+
+    def _claim(self, life: FileLock, worker_id: str, url: str) -> WorkerStatus:
+        # The life lock is taken inside the file's lock: who loses a race finds the winner's record already written.
+        with self._locked():
+            statuses = self._current()
+            last = statuses.get(worker_id)
+            try:
+                life.acquire(blocking=False)
+            except Timeout as exc:
+                owner = f"pid {last.pid}, {last.url}" if last else "its record is missing"
+                raise DuplicateWorker(
+                    f"worker {worker_id} is already running ({owner}); stop it, or name this one differently with --id",
+                    param="id",
+                ) from exc
+            first = WorkerStatus(
+                id=worker_id,
+                url=url,
+                pid=os.getpid(),
+                start_time=round(self._clock(), 3),
+                generation=last.generation + 1 if last else 1,
+                seq=1,
+                state="starting",
+                wall_time=utc_time(self._clock()),
+            )
+            self._put(first, statuses)
+            return first
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds status.json.lock; every failure of the disk inside becomes StatusUnwritable."""
+        lock_path = self._path.with_name(f"{self._path.name}.lock")
+        try:
+            self._check_folder()
+            # No fallback to a lock made of a mere file: that one would survive the death of its owner.
+            with FileLock(lock_path, timeout=self._lock_timeout_s, poll_interval=0.01, fallback_to_soft=False):
+                yield
+        except Timeout as exc:
+            waited = f"{self._lock_timeout_s:g} s"
+            raise StatusUnwritable(f"{lock_path} was held by another process for {waited}; is one stopped?") from exc
+        except OSError as exc:
+            raise StatusUnwritable(f"{self._path} cannot be written: {exc}; mend it or change --status-dir") from exc
+
+    def _check_folder(self) -> None:
+        folder = self._path.parent
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if os.name == "posix" and folder.stat().st_mode & stat.S_IWOTH:
+            raise StatusUnwritable(
+                f"{folder} may be written by everybody, who could then send requests elsewhere; "
+                f"run chmod o-w {folder} or choose another folder with --status-dir"
+            )
+        if self._path.is_symlink():
+            raise StatusUnwritable(f"{self._path} is a symbolic link, which no worker makes; remove it")
+
+    def _current(self) -> dict[str, WorkerStatus]:
+        """What the file holds; a damaged one holds nothing. An OSError goes up: it must not erase anybody's record."""
+        try:
+            return _decode(_content(self._path))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _put(self, mine: WorkerStatus, statuses: Mapping[str, WorkerStatus]) -> None:
+        others = [status for status in statuses.values() if status.id != mine.id and self._is_fresh(status)]
+        self._last_seen = {status.id: (status.generation, status.seq) for status in others}
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        temporary.unlink(missing_ok=True)  # left by a writer that was killed
+        temporary.touch(mode=0o644, exist_ok=False)
+        temporary.write_bytes(_encode(mine, others))
+        # Not synced to the disk: after a power cut nobody lives whose record could be missed.
+        _patiently(lambda: self._replace(temporary, self._path), attempts=REPLACE_ATTEMPTS)
+
+    def _is_fresh(self, status: WorkerStatus) -> bool:
+        """Younger than ten minutes, or seen moving: a wall clock that jumps must not erase who is alive."""
+        has_moved = self._last_seen.get(status.id, (status.generation, status.seq)) != (status.generation, status.seq)
+        return has_moved or abs(self._clock() - _seconds(status.wall_time)) < KEEP_S
+
+
+def _is_later_life(found: WorkerStatus, mine: WorkerStatus) -> bool:
+    is_same_process = (found.pid, found.start_time) == (mine.pid, mine.start_time)
+    return found.generation > mine.generation and not is_same_process
+
+
+def _seconds(wall_time: str) -> float:
+    try:
+        return datetime.strptime(wall_time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return -math.inf
+
+
+def _patiently(action: Callable[[], T], *, attempts: int) -> T:
+    """The result of `action`, tried again while the file is open elsewhere; the last attempt may raise."""
+    for _ in range(attempts - 1):
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(ATTEMPT_PAUSE_S)
+    return action()
+
+
+def _content(path: Path) -> bytes:
+    """All bytes of the file. Raises OSError; ValueError for what no worker can have written."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a plain file: remove it")
+    if found.st_size > READ_LIMIT:
+        raise ValueError(f"it has {found.st_size} bytes, more than {READ_LIMIT}")
+    return path.read_bytes()
+
+
+# ---- records and their JSON -----------------------------------------------------------------------------------------
+
+
+def _encode(mine: WorkerStatus, others: Iterable[WorkerStatus]) -> bytes:
+    """One record a line, ordered by id. If not all fit into WRITE_LIMIT, the oldest are left out, never `mine`."""
+    lines: dict[str, str] = {}
+    room = WRITE_LIMIT - len(_HEAD) - len(_TAIL)
+    for status in (mine, *sorted(others, key=lambda other: other.wall_time, reverse=True)):
+        line = f"{json.dumps(status.id)}: {json.dumps(asdict(status), allow_nan=False)}"
+        room -= len(line) + len(",\n")  # dumps gives ASCII: one byte a character
+        if room < 0 and lines:
+            break
+        lines[status.id] = line
+    return (_HEAD + ",\n".join(lines[worker_id] for worker_id in sorted(lines)) + _TAIL).encode("ascii")
+
+
+def _decode(content: bytes) -> dict[str, WorkerStatus]:
+    """Raises ValueError if this is not a table of workers at all."""
+    try:
+        table = json.loads(content)
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+    workers = table.get("workers") if isinstance(table, dict) else None
+    if not isinstance(workers, dict):
+        raise ValueError("it holds no table of workers")
+    return {worker_id: _status(entry) for worker_id, entry in workers.items() if _is_sound(worker_id, entry)}
+
+
+def _is_sound(worker_id: str, entry: Any) -> bool:
+    """Is it clear whose record this is, where its worker listens, and what it says of itself?"""
+    if not isinstance(entry, dict) or entry.get("id") != worker_id or not _is_text(worker_id):
+        return False
+    numbers = [entry.get(name) for name in ("pid", "generation", "seq")]
+    is_identified = all(type(number) is int and 0 <= number <= LARGEST for number in numbers)
+    has_url = _is_text(entry.get("url")) and entry["url"].startswith(("http://", "https://"))
+    return is_identified and has_url and entry.get("state") in get_args(WorkerState)
+
+
+def _status(entry: dict[str, Any]) -> WorkerStatus:
+    latencies = entry.get("latency_ms_last5")
+    golden = entry.get("golden")
+    fields: dict[str, Any] = {name: entry[name] for name in ("id", "url", "pid", "generation", "seq", "state")}
+    fields |= {name: int(_number(entry.get(name)) or 0) for name in _COUNTS}
+    fields |= {name: _number(entry.get(name)) or 0.0 for name in _AMOUNTS}
+    fields |= {name: _number(entry.get(name)) for name in _MEANS}
+    fields |= {name: entry[name] for name in _TEXTS if _is_text(entry.get(name))}
+    return WorkerStatus(
+        **fields,
+        start_time=_number(entry.get("start_time")) or 0.0,
+        latency_ms_last5=tuple(_number(item) or 0.0 for item in latencies[-5:]) if isinstance(latencies, list) else (),
+        golden={name: text for name, text in golden.items() if _is_text(text)} if isinstance(golden, dict) else {},
+    )
+
+
+def _number(value: object) -> float | None:
+    """Held between 0 and LARGEST; None for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return float(min(max(value, 0), LARGEST))
+
+
+def _is_text(value: object) -> bool:
+    """A string that can be sent on: a lone surrogate, which JSON allows, could not be encoded."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

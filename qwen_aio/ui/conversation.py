@@ -1,0 +1,62 @@
+"""The right panel as HTML. Pure functions; everything that is shown passes `escape`.
+
+Not Gradio's own chatbot: with Markdown off it still reads messages as HTML, so that a model could place an image or a
+link. Here a message can only be text.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.view import View
+
+# Runs once in the browser, with `element` the panel. Copies a message, and keeps the newest one in sight unless the
+# visitor scrolled away. Without https there is no navigator.clipboard, hence the older way.
+BEHAVIOUR = """
+const box = element.parentElement;
+let follows = true, asked = 0;
+box.addEventListener("scroll", () => { follows = box.scrollHeight - box.scrollTop - box.clientHeight < 48; });
+new MutationObserver(() => {
+    const now = element.querySelectorAll(".user").length;
+    if (follows || now !== asked) box.scrollTop = box.scrollHeight;
+    asked = now;
+}).observe(element, { childList: true, subtree: true, characterData: true });
+element.addEventListener("click", async (event) => {
+    const button = event.target.closest(".copy");
+    if (!button) return;
+    const bubble = button.parentElement.querySelector(".bubble");
+    if (navigator.clipboard) {
+        await navigator.clipboard.writeText(bubble.textContent);
+    } else {
+        getSelection().selectAllChildren(bubble);
+        document.execCommand("copy");
+        getSelection().removeAllRanges();
+    }
+    const word = button.textContent;
+    button.textContent = button.dataset.copied;
+    setTimeout(() => { button.textContent = word; }, 1500);
+});
+"""
+
+
+def conversation_html(view: View, strings: Strings) -> str:
+    """All messages, oldest first, each with a button that copies it."""
+    parts = []
+    for exchange in view.exchanges:
+        parts.append(_message("user", strings.you, exchange.asked, strings))
+        if exchange.answer:
+            parts.append(_message("assistant", strings.model, exchange.answer, strings))
+    if view.is_open and not view.exchanges[-1].answer:
+        parts.append('<div class="assistant writing" aria-hidden="true"><i></i><i></i><i></i></div>')
+    if not parts:
+        parts.append(f'<p class="hint">{escape(strings.conversation_empty)}</p>')
+    return f'<div class="messages" role="log" aria-label="{escape(strings.conversation)}">{"".join(parts)}</div>'
+
+
+def _message(role: str, speaker: str, text: str, strings: Strings) -> str:
+    return (
+        f'<div class="{role}"><span class="speaker">{escape(speaker)}</span>'
+        f'<div class="bubble" dir="auto">{escape(text)}</div>'
+        f'<button type="button" class="copy" data-copied="{escape(strings.copied)}">{escape(strings.copy)}</button></div>'
+    )

@@ -1,0 +1,104 @@
+"""The left panel as HTML. Pure functions; everything that is shown passes `escape`.
+
+Works for any decision task: labels and emojis come from the task, words from strings.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from qwen_aio.core import Decision, Label, Result, Task
+from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.view import Feeling
+
+MAX_QUOTE_CHARS = 160
+
+
+def feeling_html(feeling: Feeling, strings: Strings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
+    """The panel: the text, its label with confidence, bars for all labels, the merged line, route and timing."""
+    parts = [_quote(feeling.text)]
+    if feeling.decision is not None:
+        parts += _decided(feeling.decision, strings, tasks)
+    elif not feeling.text:
+        parts += [_faces(tasks), _hint(strings.feeling_empty)]
+    elif is_running:
+        parts.append(f'<p class="hint waiting">{escape(strings.feeling_waiting)}</p>')
+    elif feeling.result is not None:
+        parts.append(_hint(strings.feeling_none))
+    if feeling.decision is not None:
+        line = feeling.result.merged_line if feeling.result is not None else feeling.decision.merged
+        parts.append(f'<p class="merged" lang="zh">{escape(line)}</p>')
+    if feeling.result is not None:
+        parts.append(_facts(feeling.result, strings))
+    return f'<div class="feeling" aria-live="polite">{"".join(parts)}</div>'
+
+
+def duration(milliseconds: float) -> str:
+    """`88 ms`, `1.4 s`."""
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def route_text(route: str, strings: Strings) -> str:
+    """Why this task was chosen, in the page's language."""
+    kind, _, rest = route.partition(" ")
+    known = {"rule": strings.route_rule, "mode": strings.route_mode, "default": strings.route_default}
+    return known[kind].format(rest) if kind in known else route
+
+
+def _quote(text: str) -> str:
+    if not text:
+        return ""
+    short = text if len(text) <= MAX_QUOTE_CHARS else text[:MAX_QUOTE_CHARS] + "…"
+    return f'<blockquote dir="auto">{escape(short)}</blockquote>'
+
+
+def _faces(tasks: Mapping[str, Task]) -> str:
+    """What the panel may come to show: the emojis of all labels."""
+    faces = " ".join(label.emoji for name in sorted(tasks) for label in tasks[name].labels)
+    return f'<p class="faces" aria-hidden="true">{escape(faces)}</p>'
+
+
+def _hint(text: str) -> str:
+    return f'<p class="hint">{escape(text)}</p>'
+
+
+def _decided(decision: Decision, strings: Strings, tasks: Mapping[str, Task]) -> list[str]:
+    task = tasks.get(decision.task)
+    labels = {label.name: label for label in task.labels} if task else {}
+    chosen = labels.get(decision.label, Label(decision.label, decision.emotion, decision.emoji))
+    verdict = (
+        f'<div class="verdict"><span class="emoji" aria-hidden="true">{escape(chosen.emoji)}</span>'
+        f'<p><strong>{escape(strings.label(chosen))}</strong>'
+        f'<span class="confidence">{escape(strings.confidence[decision.confidence])}</span></p></div>'
+    )
+    bars = "".join(
+        _bar(labels.get(name, Label(name, name, "")), share, strings, is_chosen=name == decision.label)
+        for name, share in decision.scores.items()
+    )
+    abstained = _hint(strings.abstained) if decision.abstained else ""
+    return [verdict, abstained, f'<ul class="bars" aria-label="{escape(strings.all_labels)}">{bars}</ul>']
+
+
+def _bar(label: Label, share: float, strings: Strings, *, is_chosen: bool) -> str:
+    percent = f"{share * 100:.1f}"
+    return (
+        f'<li{" class=chosen" if is_chosen else ""}><span class="name">{escape(strings.label(label))}</span>'
+        f'<span class="track" aria-hidden="true"><span style="width:{percent}%"></span></span>'
+        f'<span class="value">{percent} %</span></li>'
+    )
+
+
+def _facts(result: Result, strings: Strings) -> str:
+    facts = [(strings.route, route_text(result.route, strings))]
+    parts = [part for part in (result.decision, result.answer) if part is not None]
+    if result.decision is not None:
+        facts.append((strings.timing_decision, duration(result.decision.timings.total_ms)))
+    if result.answer is not None:
+        facts.append((strings.timing_answer, duration(result.answer.timings.total_ms)))
+    if len(parts) > 1:
+        facts.append((strings.timing_total, duration(result.total_ms)))
+    cached, prompt = sum(part.usage.cached_tokens for part in parts), sum(part.usage.prompt_tokens for part in parts)
+    facts.append((strings.timing_cached, strings.cached.format(cached=cached, prompt=prompt)))
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">{items}</dl>'

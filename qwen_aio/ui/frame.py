@@ -1,0 +1,35 @@
+"""What stands around the two panels, as HTML: name, headings, notices, who answers. Everything passes `escape`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from qwen_aio.ui.service import About
+from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.view import Notice
+
+
+def notices_html(notices: Sequence[Notice], strings: Strings) -> str:
+    """One line for each notice; errors are told from remarks by a class."""
+    return "".join(
+        f'<p class="notice{" error" if notice.is_error else ""}">{escape(strings.notice(notice))}</p>'
+        for notice in notices
+    )
+
+
+def header_html(strings: Strings) -> str:
+    """Name and purpose of the page."""
+    return f'<h1>Qwen All-in-One</h1><p class="tagline">{escape(strings.tagline)}</p>'
+
+
+def title_html(title: str) -> str:
+    """Heading of a panel."""
+    return f"<h2>{escape(title)}</h2>"
+
+
+def about_html(about: About, strings: Strings) -> str:
+    """Who answers, and how much to expect of it."""
+    line = strings.about.format(model=about.model, worker=about.worker, version=about.version)
+    remark = f'<p class="bundled">{escape(strings.about_bundled)}</p>' if about.is_bundled else ""
+    return f"{remark}<p>{escape(line)}</p>"

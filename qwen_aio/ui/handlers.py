@@ -1,0 +1,119 @@
+"""What happens when a visitor acts: requests go to the service, views come back. Knows nothing of Gradio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import cast
+
+from qwen_aio.core import Decided, Request, Task
+from qwen_aio.errors import QwenAioError
+from qwen_aio.ui.service import Service
+from qwen_aio.ui.session import Session, StopSwitch
+from qwen_aio.ui.strings import language_for
+from qwen_aio.ui.view import NOTICE_KEYS, Notice, NoticeKey, View
+
+MAX_TEXT_CHARS = 8000
+FLUSH_S = 0.1  # streamed text reaches the page at most this often
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the visitor sent: the text, the chosen mode, and whether label and reply are both wanted."""
+
+    text: str
+    mode: str = "auto"
+    is_enhanced: bool = True
+
+    def expects_answer(self, tasks: Mapping[str, Task]) -> bool:
+        """Whether an answer is certain before anything is decided, so that the text can enter the conversation now."""
+        task = tasks.get(self.mode)
+        return self.is_enhanced or (task is not None and task.kind == "generation")
+
+
+class Handlers:
+    """The verbs of the page. Stateless: what lasts is in the visitor's Session."""
+
+    def __init__(self, service: Service, *, clock: Clock = time.monotonic) -> None:
+        self._service = service
+        self._clock = clock
+
+    async def open(self, session: Session, accept_language: str) -> View:
+        """The first view, in the language the browser asks for."""
+        session.language = language_for(accept_language)
+        try:
+            session.tasks = await self._service.tasks()
+        except QwenAioError as exc:
+            session.view = session.view.ended(_sentence(exc))
+        return session.view
+
+    async def submit(self, session: Session, ask: Ask) -> AsyncGenerator[View, None]:
+        """The views of one request, from the moment it is sent until nothing more comes.
+
+        Closing this generator closes the service's stream, which frees the sequence in the engine.
+        """
+        ask = replace(ask, text=ask.text.strip())
+        refusal = _refusal(session, ask)
+        if refusal is not None:
+            session.view = replace(session.view, notices=(refusal,), draft=None)
+            yield session.view
+        elif ask.text:
+            with session.running() as stop:
+                async with aclosing(self._views(session, ask, stop)) as views:
+                    async for view in views:
+                        session.view = View() if session.is_leaving else view
+                        yield session.view
+
+    def stop(self, session: Session) -> View | None:
+        """Ends the running request; its own handler then shows the outcome, so there is a view only if none runs."""
+        if session.is_running:
+            session.stop()
+            return None
+        session.view = session.view.ended()
+        return session.view
+
+    def begin_anew(self, session: Session) -> View | None:
+        """The empty page; None if a request runs: it is stopped, and its own handler shows the empty page."""
+        if session.is_running:
+            session.leave()
+            return None
+        session.view = View()
+        return session.view
+
+    def broke(self, session: Session) -> View:
+        """The view after a failure nobody foresaw; its traceback is in the log."""
+        session.view = session.view.taken_back(Notice("internal", is_error=True))
+        return session.view
+
+    async def _views(self, session: Session, ask: Ask, stop: StopSwitch) -> AsyncGenerator[View, None]:
+        request = Request(ask.text, mode=ask.mode, reply=ask.is_enhanced, history=session.view.history())
+        view = session.view.asking(ask.text, expects_answer=ask.expects_answer(session.tasks))
+        yield view
+        flushed_at = self._clock()
+        try:
+            async with aclosing(self._service.stream(request)) as events:
+                while (event := await stop.next(events)) is not None:
+                    view = view.after(event)
+                    if view.is_running and (isinstance(event, Decided) or self._clock() - flushed_at >= FLUSH_S):
+                        flushed_at = self._clock()
+                        yield view
+        except QwenAioError as exc:
+            view = view.taken_back(_sentence(exc))
+        yield view.ended(Notice("stopped")) if view.is_running else view
+
+
+def _refusal(session: Session, ask: Ask) -> Notice | None:
+    if session.is_running:
+        return Notice("busy")
+    if len(ask.text) > MAX_TEXT_CHARS:
+        return Notice("too_long", {"length": len(ask.text), "limit": MAX_TEXT_CHARS}, is_error=True)
+    return None
+
+
+def _sentence(error: QwenAioError) -> Notice:
+    key = cast(NoticeKey, error.code) if error.code in NOTICE_KEYS else "internal"
+    return Notice(key, {"message": error.message}, is_error=True)

@@ -1,0 +1,107 @@
+"""The components of the page and where they stand. Knows no events; those are in page.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+# Before gradio is imported: it asks the internet about new versions and counts its users otherwise.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from qwen_aio.core import Task
+from qwen_aio.ui.conversation import BEHAVIOUR, conversation_html
+from qwen_aio.ui.feeling import feeling_html
+from qwen_aio.ui.frame import about_html, header_html, title_html
+from qwen_aio.ui.handlers import MAX_TEXT_CHARS
+from qwen_aio.ui.service import About
+from qwen_aio.ui.session import Session
+from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.view import Feeling, View
+
+EXAMPLES = (
+    "快递太慢了,差评!",
+    "客服态度超好,必须点赞!",
+    "这破手机,充一次电只能用3小时,气死我了!",
+    "刚收到货,包装完好,但颜色和图片不太一样,有点小失望",
+    "The battery died after two days and nobody answers my emails.",
+    "Lovely little hotel, friendly staff, we will be back!",
+)
+
+
+class Layout:
+    """Places every component once, in the current `gr.Blocks`; a visitor's own language comes when the page is opened."""
+
+    def __init__(self, words: Strings, about: About) -> None:
+        self.session = gr.State(Session())  # copied for every tab
+        self._place_top(words)
+        with gr.Row(elem_id="panels"):
+            self._place_feeling(words)
+            self._place_conversation(words)
+        with gr.Column(elem_id="composer", elem_classes="card"):
+            self._place_composer(words)
+        with gr.Row(elem_id="examples"):
+            self.examples_title = _html(title_html(words.examples), elem_id="examples-title")
+            self.examples = [gr.Button(example, size="sm", elem_classes="example") for example in EXAMPLES]
+        self.about = _html(about_html(about, words), elem_id="about")
+
+    @property
+    def changing(self) -> list[gr.blocks.Block]:
+        """What a request can change."""
+        return [self.conversation, self.feeling, self.notices, self.text, self.send, self.stop]
+
+    @property
+    def worded(self) -> list[gr.blocks.Block]:
+        """What a language has words on, beside all that a request can change."""
+        texts = [self.header, self.feeling_title, self.conversation_title, self.examples_title, self.about]
+        return [*self.changing, *texts, self.language, self.new, self.mode, self.enhance]
+
+    def _place_top(self, words: Strings) -> None:
+        with gr.Row(elem_id="top"):
+            self.header = _html(header_html(words), elem_id="header")
+            self.language = _segments([("English", "en"), ("中文", "zh")], label=words.language, elem_id="language")
+
+    def _place_feeling(self, words: Strings) -> None:
+        with gr.Column(elem_id="left", elem_classes="card"):
+            self.feeling_title = _html(title_html(words.feeling))
+            self.feeling = _html(feeling_html(Feeling(), words, tasks={}, is_running=False), elem_id="feeling")
+
+    def _place_conversation(self, words: Strings) -> None:
+        with gr.Column(elem_id="right", elem_classes="card"):
+            with gr.Row(elem_id="right-top"):
+                self.conversation_title = _html(title_html(words.conversation))
+                self.new = gr.Button(words.new, size="sm", elem_id="new")
+            self.conversation = _html(conversation_html(View(), words), elem_id="conversation", js_on_load=BEHAVIOUR)
+
+    def _place_composer(self, words: Strings) -> None:
+        self.notices = _html("", elem_id="notices")
+        with gr.Row(elem_id="choices"):
+            self.mode = _segments(modes({}, words), label=words.mode, elem_id="mode")
+            self.enhance = gr.Checkbox(value=True, label=words.enhance, elem_id="enhance")
+        with gr.Row(elem_id="entry"):
+            self.text = gr.Textbox(
+                label=words.message,
+                placeholder=words.placeholder,
+                lines=1,
+                max_lines=6,
+                max_length=MAX_TEXT_CHARS,
+                elem_id="text",
+            )
+            self.send = gr.Button(words.send, variant="primary", elem_id="send")
+            self.stop = gr.Button(words.stop, elem_id="stop", visible=False)
+
+
+def modes(tasks: Mapping[str, Task], words: Strings) -> list[tuple[str, str]]:
+    """(title, value) of the mode switch: auto, then decisions, then the tasks that write."""
+    ordered = sorted(tasks.values(), key=lambda task: (task.kind, task.name))
+    return [(words.auto, "auto"), *((words.title(task), task.name) for task in ordered)]
+
+
+def _html(value: str, *, elem_id: str | None = None, js_on_load: str | None = None) -> gr.HTML:
+    return gr.HTML(value, elem_id=elem_id, js_on_load=js_on_load, apply_default_css=False)
+
+
+def _segments(choices: list[tuple[str, str]], *, label: str, elem_id: str) -> gr.Radio:
+    """A radio that looks like one bar cut in segments; the first choice is chosen."""
+    return gr.Radio(choices, value=choices[0][1], label=label, elem_id=elem_id, elem_classes="segments")

@@ -1,0 +1,149 @@
+"""The page: which visitor's act calls which handler, and how a view reaches the components.
+
+Every output of a running request has one writer, its own handler, so that late events cannot overwrite newer ones.
+What an act means is in handlers.py, how things look in the *_html functions and style.css.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from qwen_aio.ui.layout import Layout, modes  # first: it tells gradio to stay quiet before gradio is imported
+
+import gradio as gr  # isort: skip
+
+from qwen_aio.ui.conversation import conversation_html
+from qwen_aio.ui.feeling import feeling_html
+from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
+from qwen_aio.ui.handlers import Ask, Handlers
+from qwen_aio.ui.service import About, Service
+from qwen_aio.ui.session import Session
+from qwen_aio.ui.strings import ENGLISH, STRINGS, Language
+from qwen_aio.ui.view import View
+
+TITLE = "Qwen All-in-One"
+MAX_RUNNING = 16  # requests of all visitors that run at once; the service has a queue of its own behind this
+MAX_WAITING = 64  # acts of all visitors that wait
+MAX_SESSIONS = 500  # tabs whose conversation is remembered
+
+# Runs in the browser when the language is known: the page's language, and names for groups that Gradio leaves nameless.
+TELL_BROWSER = """(language) => {
+    document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+    for (const group of document.querySelectorAll("fieldset")) {
+        group.setAttribute("aria-label", group.querySelector("[data-testid=block-info]").textContent.trim());
+    }
+}"""
+
+Outputs = dict[Any, Any]  # Gradio component -> its new value
+
+
+def build_page(service: Service, *, about: About) -> gr.Blocks:
+    """The page, not yet served; see mount.py."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        _Wiring(page, Layout(ENGLISH, about), Handlers(service), about).connect()
+    page.state_session_capacity = MAX_SESSIONS
+    page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=MAX_RUNNING)
+    return page
+
+
+class _Wiring:
+    """Connects acts with handlers, and views with components."""
+
+    def __init__(self, page: gr.Blocks, layout: Layout, handlers: Handlers, about: About) -> None:
+        self._page = page
+        self._layout = layout
+        self._handlers = handlers
+        self._about = about
+        self._running: dict[str, Session] = {}  # by Gradio's id of the tab; event loop only
+
+    def connect(self) -> None:
+        """Registers every event."""
+        place = self._layout
+        # Private, all of them: programs use /v1.
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+        opened = self._page.load(self._open, [place.session], place.worded, **quiet)
+        spoken = place.language.input(self._speak, [place.session, place.language], place.worded, **quiet)
+        for changed in (opened, spoken):
+            changed.then(None, [place.language], None, js=TELL_BROWSER, **quiet)
+
+        asking = [place.session, place.mode, place.enhance]
+        typed = gr.on([place.text.submit, place.send.click], self._submit, [place.text, *asking], place.changing, **quiet)
+        picked = [example.click(self._submit, [example, *asking], place.changing, **quiet) for example in place.examples]
+        for sent in (typed, *picked):
+            sent.failure(self._broke, [place.session], place.changing, **quiet)
+
+        # Past the queue: they must work when it is full.
+        place.stop.click(self._stop, [place.session], place.changing, queue=False, **quiet)
+        place.new.click(self._begin_anew, [place.session], place.changing, queue=False, **quiet)
+        self._page.unload(self._close)
+
+    async def _open(self, session: Session, request: gr.Request) -> Outputs:
+        await self._handlers.open(session, request.headers.get("accept-language", ""))
+        return self._worded(session)
+
+    async def _speak(self, session: Session, language: Language) -> Outputs:
+        session.language = language
+        return self._worded(session)
+
+    async def _submit(
+        self, text: str, session: Session, mode: str, is_enhanced: bool, request: gr.Request
+    ) -> AsyncIterator[Outputs]:
+        tab = str(request.session_hash)
+        async with aclosing(self._handlers.submit(session, Ask(text, mode, is_enhanced))) as views:
+            self._running[tab] = session
+            try:
+                async for view in views:
+                    yield self._changing(view, session)
+            finally:
+                self._running.pop(tab, None)
+
+    async def _stop(self, session: Session) -> Outputs:
+        view = self._handlers.stop(session)
+        return self._changing(view, session) if view else {}
+
+    async def _begin_anew(self, session: Session) -> Outputs:
+        view = self._handlers.begin_anew(session)
+        return self._changing(view, session) if view else {}
+
+    async def _broke(self, session: Session) -> Outputs:
+        return self._changing(self._handlers.broke(session), session)
+
+    async def _close(self, request: gr.Request) -> None:
+        """The tab is gone: nobody reads the answer any more."""
+        session = self._running.get(str(request.session_hash))
+        if session is not None:
+            self._handlers.stop(session)
+
+    def _changing(self, view: View, session: Session) -> Outputs:
+        place, words = self._layout, STRINGS[session.language]
+        return {
+            place.conversation: conversation_html(view, words),
+            place.feeling: feeling_html(view.feeling, words, tasks=session.tasks, is_running=view.is_running),
+            place.notices: notices_html(view.notices, words),
+            place.text: gr.skip() if view.draft is None else view.draft,
+            place.send: gr.update(visible=not view.is_running),
+            place.stop: gr.update(visible=view.is_running),
+        }
+
+    def _worded(self, session: Session) -> Outputs:
+        """The whole page in the visitor's language, without touching what is typed or chosen."""
+        place, words, view = self._layout, STRINGS[session.language], session.view
+        return {
+            **self._changing(replace(view, draft=None), session),
+            place.header: header_html(words),
+            place.language: gr.update(value=session.language, label=words.language),
+            place.feeling_title: title_html(words.feeling),
+            place.conversation_title: title_html(words.conversation),
+            place.new: words.new,
+            place.mode: gr.update(choices=modes(session.tasks, words), label=words.mode),
+            place.enhance: gr.update(label=words.enhance),
+            place.text: gr.update(label=words.message, placeholder=words.placeholder),
+            place.send: gr.update(value=words.send, visible=not view.is_running),
+            place.stop: gr.update(value=words.stop, visible=view.is_running),
+            place.examples_title: title_html(words.examples),
+            place.about: about_html(self._about, words),
+        }

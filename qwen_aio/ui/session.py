@@ -1,0 +1,87 @@
+"""One visitor: what they see, in which language, and the request that runs for them, if any.
+
+Lives on the event loop; Gradio keeps one per browser tab. While a request runs, its handler alone changes the view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+
+from qwen_aio.core import Event, Task
+from qwen_aio.ui.strings import Language
+from qwen_aio.ui.view import View
+
+
+class Session:
+    """The state behind one tab."""
+
+    def __init__(self) -> None:
+        self.language: Language = "en"
+        self.tasks: Mapping[str, Task] = {}  # as they were when the page was opened
+        self.view = View()
+        self._stop: StopSwitch | None = None  # there while a request runs
+        self._is_leaving = False  # the conversation ends with the request that runs
+
+    def __repr__(self) -> str:
+        return f"<Session {self.language}, {len(self.view.exchanges)} exchanges, running={self.is_running}>"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a request of this tab is under way."""
+        return self._stop is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the running request was stopped in order to begin anew."""
+        return self._is_leaving
+
+    @contextmanager
+    def running(self) -> Iterator[StopSwitch]:
+        """Holds the tab's only place for a request."""
+        assert self._stop is None
+        self._stop = StopSwitch()
+        try:
+            yield self._stop
+        finally:
+            self._stop = None
+            self._is_leaving = False
+
+    def stop(self) -> None:
+        """Ends the running request; nothing happens if none runs."""
+        if self._stop is not None:
+            self._stop.throw()
+
+    def leave(self) -> None:
+        """Ends the running request and with it the conversation."""
+        self._is_leaving = True
+        self.stop()
+
+
+class StopSwitch:
+    """Interrupts one consumer of events wherever it waits. Event loop only; no task of its own."""
+
+    def __init__(self) -> None:
+        self.is_thrown = False
+        self._waiting: asyncio.Timeout | None = None  # around the consumer's current wait
+
+    def throw(self) -> None:
+        """Ends the consumer's wait now, or its next one before it begins."""
+        self.is_thrown = True
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    async def next(self, events: AsyncIterator[Event]) -> Event | None:
+        """The next event; None at their end or when the switch is thrown."""
+        if self.is_thrown:
+            return None
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                return await anext(events, None)
+        except TimeoutError:
+            if not self.is_thrown:
+                raise
+            return None
+        finally:
+            self._waiting = None

@@ -1,0 +1,197 @@
+"""Every word on the page, in English and Chinese. A missing one is a TypeError at import.
+
+Words in braces are filled in by whoever shows the sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from qwen_aio.core import Confidence, Label, Task
+from qwen_aio.ui.view import Notice, NoticeKey
+
+Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True)
+class Strings:
+    """The words of one language."""
+
+    code: str  # for the page's lang attribute
+    tagline: str
+    language: str
+    feeling: str
+    conversation: str
+    conversation_empty: str
+    you: str
+    model: str
+    copy: str
+    copied: str
+    message: str
+    placeholder: str
+    send: str
+    stop: str
+    new: str
+    mode: str
+    auto: str
+    enhance: str
+    examples: str
+    feeling_empty: str
+    feeling_waiting: str
+    feeling_none: str
+    abstained: str
+    all_labels: str
+    confidence: Mapping[Confidence, str]
+    route: str
+    route_rule: str
+    route_mode: str
+    route_default: str
+    timing_decision: str
+    timing_answer: str
+    timing_total: str
+    timing_cached: str
+    cached: str
+    about: str
+    about_bundled: str
+    notices: Mapping[NoticeKey, str]
+
+    def notice(self, notice: Notice) -> str:
+        """The sentence `notice` stands for."""
+        return self.notices[notice.key].format_map(notice.values)
+
+    def label(self, label: Label) -> str:
+        """What a person calls `label`: its name in English, its own text in Chinese."""
+        return label.text if self.code.startswith("zh") else label.name.replace("_", " ").capitalize()
+
+    def title(self, task: Task) -> str:
+        """The task's name on the page; its plain name where the task has no title in this language."""
+        return task.title.get(self.code[:2], task.name)
+
+
+ENGLISH = Strings(
+    code="en",
+    tagline="One small model reads the feeling of a message, and answers it.",
+    language="Language",
+    feeling="Feeling",
+    conversation="Conversation",
+    conversation_empty="Say something kind, something cross, or anything in between.",
+    you="You",
+    model="Model",
+    copy="Copy",
+    copied="Copied",
+    message="Your message",
+    placeholder="Write a message. Enter sends, Shift+Enter starts a new line.",
+    send="Send",
+    stop="Stop",
+    new="New conversation",
+    mode="Task",
+    auto="Auto",
+    enhance="Feeling and reply together",
+    examples="Try one of these",
+    feeling_empty="The feeling of your message will appear here.",
+    feeling_waiting="Reading…",
+    feeling_none="No feeling was asked for this time.",
+    abstained="No label was clear enough, so it counts as neutral.",
+    all_labels="All labels",
+    confidence={"高": "high confidence", "中": "medium confidence", "低": "low confidence"},
+    route="Chosen by",
+    route_rule="rule {0}",
+    route_mode="you: {0}",
+    route_default="no rule matched, so {0}",
+    timing_decision="Feeling",
+    timing_answer="Reply",
+    timing_total="Together",
+    timing_cached="Reused tokens",
+    cached="{cached} of {prompt}",
+    about="{model} answers, on worker {worker} · version {version} · no internet needed",
+    about_bundled="This is the small demonstration model that comes with the program: quick, often right, sometimes odd.",
+    notices={
+        "stopped": "Stopped. What was written so far stays.",
+        "busy": "The last message is still being answered. Wait for it, or press Stop.",
+        "too_long": "The message has {length} characters; at most {limit} fit here. Please shorten it.",
+        "turns_dropped": "The conversation outgrew the model's memory: the oldest exchanges ({count}) were left out.",
+        "truncated": "The message was too long for the model: only its beginning and its end were read.",
+        "length": "The reply reached its length limit and was cut off.",
+        "invalid_request": "This message could not be taken: {message}.",
+        "context_too_small": "The message leaves no room for a reply: {message}.",
+        "unknown_task": "The chosen task no longer exists. Reload the page to see the tasks there are.",
+        "body_too_large": "The message is too large. Please shorten it.",
+        "not_ready": "The model is still loading. Please try again in a few seconds.",
+        "draining": "The program is shutting down and takes no more messages.",
+        "queue_full": "Many people are asking at once. Please try again in a moment.",
+        "deadline_exceeded": "It took too long and was given up. A shorter message may help.",
+        "engine_stopped": "The model has stopped. Please restart the program.",
+        "server_unreachable": "The server cannot be reached. Is it running?",
+        "internal": "Something went wrong inside the program; its log has the details. Please try again.",
+    },
+)
+
+CHINESE = Strings(
+    code="zh-CN",
+    tagline="一个小模型,读懂一句话的情绪,再好好回应。",
+    language="语言",
+    feeling="情绪",
+    conversation="对话",
+    conversation_empty="说句高兴的、生气的,或者随便聊聊。",
+    you="你",
+    model="模型",
+    copy="复制",
+    copied="已复制",
+    message="你的消息",
+    placeholder="写点什么吧。回车发送,Shift+回车换行。",
+    send="发送",
+    stop="停止",
+    new="新对话",
+    mode="任务",
+    auto="自动",
+    enhance="对话增强:判断与回复一起给出",
+    examples="试试这些",
+    feeling_empty="你这句话的情绪会显示在这里。",
+    feeling_waiting="正在读…",
+    feeling_none="这一次没有要求判断情绪。",
+    abstained="没有哪个标签足够明确,所以记为中性。",
+    all_labels="全部标签",
+    confidence={"高": "置信度高", "中": "置信度中", "低": "置信度低"},
+    route="选择依据",
+    route_rule="规则 {0}",
+    route_mode="你选择的 {0}",
+    route_default="没有规则匹配,用 {0}",
+    timing_decision="判断",
+    timing_answer="回复",
+    timing_total="合计",
+    timing_cached="复用词元",
+    cached="{cached} / {prompt}",
+    about="由 {model} 回答,工作进程 {worker} · 版本 {version} · 无需联网",
+    about_bundled="这是随程序附带的小型演示模型:很快,常常是对的,偶尔会说得奇怪。",
+    notices={
+        "stopped": "已停止,写出来的部分会保留。",
+        "busy": "上一条消息还在回答中,请稍等,或按“停止”。",
+        "too_long": "消息有 {length} 个字符,这里最多 {limit} 个,请缩短一些。",
+        "turns_dropped": "对话超出了模型的记忆,最早的 {count} 轮没有带上。",
+        "truncated": "消息太长,模型只读了开头和结尾。",
+        "length": "回复到了长度上限,后面被截断了。",
+        "invalid_request": "这条消息无法处理:{message}。",
+        "context_too_small": "消息没有给回复留下空间:{message}。",
+        "unknown_task": "所选的任务已经不存在,请刷新页面查看现有任务。",
+        "body_too_large": "消息太大了,请缩短一些。",
+        "not_ready": "模型还在加载,请过几秒再试。",
+        "draining": "程序正在关闭,不再接收新消息。",
+        "queue_full": "现在提问的人太多,请稍后再试。",
+        "deadline_exceeded": "用时太久,已经放弃。消息短一些也许会好。",
+        "engine_stopped": "模型已经停止,请重新启动程序。",
+        "server_unreachable": "连不上服务器,它在运行吗?",
+        "internal": "程序内部出了错,详情在日志里。请再试一次。",
+    },
+)
+
+STRINGS: Mapping[Language, Strings] = {"en": ENGLISH, "zh": CHINESE}
+
+
+def language_for(accept_language: str) -> Language:
+    """The page's language for a browser's Accept-Language header: whichever of ours it lists first, else English."""
+    for part in accept_language.lower().split(","):
+        if part.strip()[:2] in STRINGS:
+            return "zh" if part.strip().startswith("zh") else "en"
+    return "en"

@@ -1,0 +1,142 @@
+"""What one visitor sees, as frozen data: the conversation, the feeling of the latest text, and a notice.
+
+Knows no language and no HTML: strings.py has the words, feeling.py the left panel, page.py the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from qwen_aio.core import Decided, Decision, Done, Event, Message, Result, Token
+
+MAX_EXCHANGES = 100  # what the page keeps of a conversation; older ones leave it
+MAX_EXCHANGES_SENT = 20  # of these, the latest travel with a request; the model's context is shorter still
+
+NoticeKey = Literal[
+    "stopped",
+    "busy",
+    "too_long",
+    "turns_dropped",
+    "truncated",
+    "length",
+    "invalid_request",
+    "context_too_small",
+    "unknown_task",
+    "body_too_large",
+    "not_ready",
+    "draining",
+    "queue_full",
+    "deadline_exceeded",
+    "engine_stopped",
+    "server_unreachable",
+    "internal",
+]
+NOTICE_KEYS: frozenset[str] = frozenset(get_args(NoticeKey))
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence for the visitor, still without its language. `values` fill its braces."""
+
+    key: NoticeKey
+    values: Mapping[str, str | int] = field(default_factory=dict)
+    is_error: bool = False
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A message and what was answered to it so far."""
+
+    asked: str
+    answer: str = ""
+
+
+@dataclass(frozen=True)
+class Feeling:
+    """The left panel: the latest text and what was decided about it. `result` is there once the request is done."""
+
+    text: str = ""
+    decision: Decision | None = None
+    result: Result | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything on the page that a request can change."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    is_open: bool = False  # the last exchange belongs to the request that runs
+    feeling: Feeling = Feeling()
+    notices: tuple[Notice, ...] = ()
+    is_running: bool = False
+    draft: str | None = None  # what the text box becomes; None leaves it alone
+
+    def asking(self, text: str, *, expects_answer: bool) -> View:
+        """The view at the moment `text` is sent. A text that only gets a decision does not enter the conversation."""
+        view = View(self.exchanges, feeling=Feeling(text), is_running=True, draft="")
+        return view._opened() if expects_answer else view
+
+    def after(self, event: Event) -> View:
+        """The view after `event` of the request that runs."""
+        match event:
+            case Decided(decision):
+                return replace(self, feeling=replace(self.feeling, decision=decision), draft=None)
+            case Token(_, text):
+                view = self if self.is_open else self._opened()
+                return view._answered(view.exchanges[-1].answer + text)
+            case Done(result):
+                return self._done(result)
+
+    def ended(self, *notices: Notice) -> View:
+        """The view when nothing more comes. What was answered stays."""
+        return replace(self, is_running=False, is_open=False, notices=notices, draft=None)
+
+    def taken_back(self, *notices: Notice) -> View:
+        """The view of a request that failed. Without any answer its text goes back to the text box, to be sent again."""
+        if self.is_open and self.exchanges[-1].answer:
+            return self.ended(*notices)
+        return replace(self._closed().ended(*notices), draft=self.feeling.text)
+
+    def history(self) -> tuple[Message, ...]:
+        """The finished exchanges that travel with the next request, oldest first."""
+        finished = [exchange for exchange in self.exchanges if exchange.answer]
+        return tuple(
+            message
+            for exchange in finished[-MAX_EXCHANGES_SENT:]
+            for message in (Message("user", exchange.asked), Message("assistant", exchange.answer))
+        )
+
+    def _opened(self) -> View:
+        exchanges = (*self.exchanges, Exchange(self.feeling.text))[-MAX_EXCHANGES:]
+        return replace(self, exchanges=exchanges, is_open=True)
+
+    def _closed(self) -> View:
+        return replace(self, exchanges=self.exchanges[:-1], is_open=False) if self.is_open else self
+
+    def _answered(self, answer: str) -> View:
+        exchange = replace(self.exchanges[-1], answer=answer)
+        return replace(self, exchanges=(*self.exchanges[:-1], exchange), draft=None)
+
+    def _done(self, result: Result) -> View:
+        view = replace(self, feeling=replace(self.feeling, decision=result.decision, result=result))
+        if result.answer is None:
+            return view._closed().ended(*_told(result, num_unsent=0))
+        view = view if view.is_open else view._opened()
+        num_unsent = max(0, sum(bool(exchange.answer) for exchange in view.exchanges[:-1]) - MAX_EXCHANGES_SENT)
+        return view._answered(result.answer.text).ended(*_told(result, num_unsent=num_unsent))
+
+
+def _told(result: Result, *, num_unsent: int) -> tuple[Notice, ...]:
+    """What the visitor should know about a request that went well; `num_unsent` exchanges did not even travel."""
+    cuts = [part.cuts for part in (result.decision, result.answer) if part is not None]
+    num_dropped = num_unsent + max((cut.dropped_turns for cut in cuts), default=0)
+    notices = []
+    if num_dropped:
+        notices.append(Notice("turns_dropped", {"count": num_dropped}))
+    if any(cut.truncated for cut in cuts):
+        notices.append(Notice("truncated"))
+    if result.answer is not None and result.answer.finish_reason == "length":
+        notices.append(Notice("length"))
+    return tuple(notices)

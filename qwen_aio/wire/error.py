@@ -1,0 +1,82 @@
+"""Errors on the wire: the body, the status and the headers of a refusal, and the way back to the error it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qwen_aio.errors import QwenAioError
+from qwen_aio.wire.shape import Answered
+
+
+class ErrorDetail(Answered):
+    """What went wrong: a sentence, a class of errors, the field at fault, a word for programs."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str
+    request_id: str = ""
+
+
+class ErrorResponse(Answered):
+    """Every reply with a status of 400 or more, and the `error` event of a stream."""
+
+    error: ErrorDetail
+
+    @classmethod
+    def from_core(cls, error: QwenAioError, request_id: str) -> ErrorResponse:
+        kind = _error_type(http_status(error))
+        detail = ErrorDetail(
+            message=error.message, type=kind, param=error.param, code=error.code, request_id=request_id
+        )
+        return cls(error=detail)
+
+    def to_core(self, *, retry_after_s: int | None = None) -> QwenAioError:
+        """The error that the server raised; the base class for a code this version does not know."""
+        kind = _ERRORS.get(self.error.code, QwenAioError)
+        return kind(self.error.message, param=self.error.param, retry_after_s=retry_after_s)
+
+
+_STATUS = {
+    "invalid_request": 400,
+    "context_too_small": 400,
+    "host_refused": 400,
+    "origin_refused": 403,
+    "unknown_task": 404,
+    "unknown_path": 404,
+    "method_not_allowed": 405,
+    "body_too_slow": 408,
+    "body_too_large": 413,
+    "unsupported_media": 415,
+    "not_ready": 503,
+    "draining": 503,
+    "queue_full": 503,
+    "engine_stopped": 503,
+    "server_unreachable": 503,
+    "deadline_exceeded": 504,
+}
+
+
+def http_status(error: QwenAioError) -> int:
+    """500 for what no caller is to blame for and no waiting mends."""
+    return _STATUS.get(error.code, 500)
+
+
+def error_headers(error: QwenAioError) -> dict[str, str]:
+    """Retry-After, where trying again later makes sense."""
+    return {"Retry-After": str(max(1, error.retry_after_s or 1))} if http_status(error) == 503 else {}
+
+
+def _error_type(status: int) -> str:
+    if status < 500:
+        return "invalid_request_error"
+    return {503: "overloaded_error", 504: "timeout_error"}.get(status, "server_error")
+
+
+def _family(kind: type[QwenAioError]) -> Iterable[type[QwenAioError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
+
+
+_ERRORS = {kind.code: kind for kind in _family(QwenAioError)}

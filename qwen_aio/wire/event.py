@@ -1,0 +1,71 @@
+"""A stream on the wire: server-sent events, one line of JSON each. `done` or `error` ends it, and nothing else does."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from qwen_aio.core import Decided, Done, Event, FinishReason, Token
+from qwen_aio.errors import QwenAioError
+from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.result import DecisionShape, RunResponse
+from qwen_aio.wire.shape import Answered
+
+KEEP_ALIVE = b": still here\n\n"  # a comment: readers skip it
+
+
+class TokenShape(Answered):
+    """The `token` event."""
+
+    index: int
+    text: str
+
+
+class DoneShape(RunResponse):
+    """The `done` event: the whole result. `finish_reason` is the reply's; null if nothing was generated."""
+
+    finish_reason: FinishReason | None
+
+
+def event_frame(event: Event) -> bytes:
+    """`event` as it is sent."""
+    match event:
+        case Decided(decision):
+            return _frame("decision", DecisionShape.from_core(decision))
+        case Token(index, text):
+            return _frame("token", TokenShape(index=index, text=text))
+        case Done(result):
+            reason = result.answer.finish_reason if result.answer else None
+            fields = vars(RunResponse.from_core(result))
+            return _frame("done", DoneShape(**fields, finish_reason=reason))
+
+
+def error_frame(error: QwenAioError, request_id: str) -> bytes:
+    """The last event of a stream that failed."""
+    return _frame("error", ErrorResponse.from_core(error, request_id))
+
+
+def read_event(name: str, data: bytes) -> Event | None:
+    """The event, or None for one that this version does not know.
+
+    Raises the error that an `error` event tells, ValueError if `data` is not of the shape that `name` promises.
+    """
+    try:
+        match name:
+            case "decision":
+                return Decided(DecisionShape.model_validate_json(data).to_core())
+            case "token":
+                token = TokenShape.model_validate_json(data)
+                return Token(token.index, token.text)
+            case "done":
+                return Done(RunResponse.model_validate_json(data).to_core())
+            case "error":
+                error = ErrorResponse.model_validate_json(data).to_core()
+            case _:
+                return None
+    except ValidationError as exc:
+        raise ValueError(f"event {name} has an unexpected shape") from exc
+    raise error
+
+
+def _frame(name: str, shape: Answered) -> bytes:
+    return f"event: {name}\ndata: ".encode() + shape.to_json() + b"\n\n"

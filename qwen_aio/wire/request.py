@@ -1,0 +1,179 @@
+"""`POST /v1/run`: bytes -> RunRequest -> the requests of core.py.
+
+Every mistake becomes one sentence; it names the field and never echoes a text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from qwen_aio.core import Message, Request, Role, SamplingWish
+from qwen_aio.errors import InvalidRequest
+from qwen_aio.wire.shape import Sent
+
+MAX_BODY_BYTES = 1_000_000
+MAX_TEXTS = 256
+MAX_HISTORY = 1000  # messages
+MAX_TOKENS = 4096
+MAX_TIMEOUT_S = 600.0
+
+Stop = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class HistoryMessage(Sent):
+    """One earlier turn."""
+
+    role: Role
+    content: str
+
+
+class RunRequest(Sent):
+    """`POST /v1/run`: one `text`, or many `texts` that are answered in order."""
+
+    text: str | None = None
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    mode: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
+    reply: bool = False
+    history: Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_factory=list)]
+    stream: bool = False
+    explain: bool = False
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=5)] | None = None
+    stop: Annotated[list[Stop], Field(min_length=1, max_length=8)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
+
+    @model_validator(mode="after")
+    def _check_meaning(self) -> Self:
+        if (self.text is None) == (self.texts is None):
+            raise InvalidRequest("send either text (one string) or texts (a list of strings)", param="text")
+        if self.texts is not None and (self.stream or self.history):
+            raise InvalidRequest("stream and history belong to one text; send text instead of texts", param="texts")
+        for index, text in enumerate(self.texts or []):
+            if not text.strip():
+                where = f"texts.{index}"
+                raise InvalidRequest(f"{where} is empty; send at least one visible character", param=where)
+        if self.explain:
+            raise InvalidRequest("explain is not offered by this version; leave it out", param="explain")
+        self._check_turns()
+        return self
+
+    def _check_turns(self) -> None:
+        for index, message in enumerate(self.history):
+            if message.role != ("user", "assistant")[index % 2]:
+                where = f"history.{index}.role"
+                raise InvalidRequest(f"{where}: user and assistant take turns, and user begins", param=where)
+        if len(self.history) % 2:
+            raise InvalidRequest("history ends with an answer; the new message goes into text", param="history")
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> RunRequest:
+        """Raises InvalidRequest with one sentence about the first mistake."""
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as exc:
+            raise _invalid(exc) from exc
+
+    @classmethod
+    def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
+        """Raises InvalidRequest if a value is out of range."""
+        fields = {
+            "text": request.text,
+            "mode": request.mode,
+            "reply": request.reply,
+            "history": [asdict(message) for message in request.history],
+            "stream": stream,
+            "timeout_s": request.timeout_s,
+            **vars(request.sampling),
+            "stop": None if request.sampling.stop is None else list(request.sampling.stop),
+        }
+        return cls.parse({name: value for name, value in fields.items() if value is not None})
+
+    def to_core(self, request_id: str) -> tuple[Request, ...]:
+        """One request per text."""
+        sampling = SamplingWish(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            repetition_penalty=self.repetition_penalty,
+            stop=None if self.stop is None else tuple(self.stop),
+            seed=self.seed,
+        )
+        history = tuple(Message(message.role, message.content) for message in self.history)
+        texts = [self.text] if self.text is not None else self.texts or []
+        one = Request("", self.mode, self.reply, history, sampling, self.timeout_s, request_id)
+        return tuple(replace(one, text=text) for text in texts)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`, read as strictly as it is written down. Raises InvalidRequest, echoing no text."""
+    if not body:
+        raise InvalidRequest('the body is empty; send JSON, for example {"text": "hello"}')
+    try:
+        text = body.decode("utf-8")
+        fields = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the body is not UTF-8 (byte {exc.start})") from exc
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest("the body holds half of a surrogate pair (\\ud800 to \\udfff), which is no text") from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the body is nested too deeply") from exc
+    except json.JSONDecodeError as exc:
+        raise InvalidRequest(f"the body is not JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})") from exc
+    except ValueError as exc:  # an integer of thousands of digits
+        raise InvalidRequest("the body holds a number that is too long") from exc
+    if not isinstance(fields, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {_KINDS[type(fields)]}")
+    return fields
+
+
+_KINDS = {
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise InvalidRequest(f"{_shown(name)} is given twice")
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidRequest(f"{name} is not a JSON number")
+
+
+def _invalid(exc: ValidationError) -> InvalidRequest:
+    first = exc.errors(include_url=False, include_context=False)[0]
+    param = ".".join(str(part)[:40] for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(RunRequest.model_fields) if len(first["loc"]) == 1 else "role, content"
+        return InvalidRequest(f"unknown field {_shown(first['loc'][-1])}; known: {known}", param=param)
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return InvalidRequest(f"{param}: {message}, not {_shown(first['input'])}", param=param)
+
+
+def _shown(value: Any) -> str:
+    """`value` for a sentence: a short scalar as JSON, of anything longer only what it is."""
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    written = json.dumps(value)
+    return written if len(written) <= 60 else f"{_KINDS[type(value)]} of {len(written)} characters"

@@ -1,0 +1,154 @@
+"""The way into a worker: who may come in now, who is inside, and what it took them.
+
+Everybody passes here, HTTP handlers and in single mode the page, so that draining, counting and the figures of health
+hold for all. Knows no HTTP. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+from qwen_aio.core import Done, Event, Kind, Request, Result, Task, Timings, WorkerState
+from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
+from qwen_aio.worker.service import TaskService
+
+logger = logging.getLogger(__name__)
+
+
+class Door:
+    """Closed until `open`; closed again by `drain` or `fail`, which let those inside finish; `cut_off` does not."""
+
+    def __init__(self, *, record: Callable[[Kind, Timings], None]) -> None:
+        """`record` is told what every call of the engine took."""
+        self._record = record
+        self._service: TaskService | None = None
+        self._state: WorkerState = "starting"
+        self._failure = ""
+        self._in_flight = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._is_cut_off = False
+        self._waits: set[asyncio.Timeout] = set()  # one per request that waits for its next event
+
+    def __repr__(self) -> str:
+        return f"<Door {self._state}, {self._in_flight} in flight>"
+
+    @property
+    def state(self) -> WorkerState:
+        """What the worker is doing."""
+        return self._state
+
+    @property
+    def in_flight(self) -> int:
+        """Requests inside."""
+        return self._in_flight
+
+    @property
+    def refusal(self) -> QwenAioError | None:
+        """Why nobody may come in now; None if everybody may."""
+        match self._state:
+            case "starting":
+                return NotReady("the model is still loading; try again in a few seconds", retry_after_s=2)
+            case "draining":
+                return Draining("this worker is shutting down and takes no more requests", retry_after_s=2)
+            case "failed":
+                return EngineStopped(self._failure, retry_after_s=5)
+            case "ready":
+                return None
+
+    @property
+    def service(self) -> TaskService:
+        """Raises NotReady until there is one."""
+        if self._service is None:
+            raise self.refusal or NotReady("the model is still loading")
+        return self._service
+
+    # ---- whoever runs the process ----
+
+    def open(self, service: TaskService) -> None:
+        """Let everybody in, unless the worker is shutting down already."""
+        self._service = service
+        if self._state == "starting":
+            self._state = "ready"
+
+    def drain(self) -> None:
+        """Let nobody in any more."""
+        if self._state != "failed":
+            self._state = "draining"
+
+    def fail(self, reason: str) -> None:
+        """Let nobody in any more: the engine is gone. `reason` is a sentence for those who ask."""
+        self._state, self._failure = "failed", reason
+
+    def cut_off(self) -> None:
+        """End everything inside with the refusal as its error."""
+        assert self.refusal is not None
+        self._is_cut_off = True
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+
+    async def wait_empty(self) -> None:
+        """Until nobody is inside."""
+        await self._empty.wait()
+
+    # ---- whoever wants an answer ----
+
+    async def tasks(self) -> Mapping[str, Task]:
+        """Every task by name. Raises NotReady."""
+        return await self.service.tasks()
+
+    async def run(self, request: Request) -> Result:
+        """The finished outcome of `request`. Raises what `stream` raises."""
+        async with aclosing(self.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return event.result
+        raise AssertionError("a stream ends with Done or an error")
+
+    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """What TaskService.stream gives and raises; besides NotReady, Draining and EngineStopped."""
+        if self.refusal is not None:
+            raise self.refusal
+        self._in_flight += 1
+        self._empty.clear()
+        try:
+            async with aclosing(self.service.stream(request)) as events:
+                while (event := await self._next(events)) is not None:
+                    if isinstance(event, Done):
+                        self._finish(event.result)
+                    yield event
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._empty.set()
+
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
+        """The next event; None at the end."""
+        # A limit that never strikes, unless cut_off moves it.
+        limit = asyncio.timeout(0 if self._is_cut_off else None)
+        self._waits.add(limit)
+        try:
+            async with limit:
+                return await anext(events, None)
+        except TimeoutError as exc:
+            assert self.refusal is not None
+            raise self.refusal from exc
+        finally:
+            self._waits.discard(limit)
+
+    def _finish(self, result: Result) -> None:
+        answer = result.answer if result.answer and result.answer.finish_reason != "fixed" else None
+        if result.decision:
+            self._record("decision", result.decision.timings)
+        if answer:
+            self._record("generation", answer.timings)
+        logger.info(
+            "request done id=%s task=%s tokens=%d ms=%d",
+            result.request_id,
+            result.mode,
+            answer.usage.completion_tokens if answer else 0,
+            result.total_ms,
+        )

@@ -1,0 +1,179 @@
+"""What a worker knows of its own health, and the record it makes of that.
+
+Counts finished work, takes CPU readings, and asks the engine how it stands. Knows no file and no HTTP. Owned by the
+event loop; no method awaits, so no lock is needed.
+
+`seq` is the pulse of the engine, not of this process: it goes up only if the engine has nothing to do or has made a
+step since the last record. An engine that hangs under work thus looks to every reader like one that is gone, however
+lively the process around it is. An engine that hangs with nothing to do is found out by its first request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import Protocol
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+
+from qwen_aio.core import Kind, Timings, WorkerState, WorkerStatus
+from qwen_aio.status_file import utc_time
+
+LAST_REQUESTS = 5
+LAST_READINGS = 10  # two seconds of CPU readings, 200 ms apart
+
+
+class EngineSnapshot(Protocol):
+    """How an engine stands at one moment. `completed`, `steps` and `generated_tokens` count since it was made."""
+
+    @property
+    def queue_depth(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def completed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def generated_tokens(self) -> int: ...
+    @property
+    def failure(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class NoEngine:
+    """The engine while the model is still loading."""
+
+    queue_depth: int = 0
+    running: int = 0
+    capacity: int = 0
+    completed: int = 0
+    steps: int = 0
+    generated_tokens: int = 0
+    failure: str | None = None
+
+
+class Meter(Protocol):
+    """What the operating system says of this process."""
+
+    def cpu_percent(self) -> float:
+        """Since the last call; 0 to 100 of what the worker may use."""
+
+    def rss_mb(self) -> float:
+        """Resident memory, in units of 2**20 bytes."""
+
+
+class ProcessMeter:
+    """The Meter of this process, through psutil."""
+
+    def __init__(self, *, threads: int) -> None:
+        """`threads` is what the model computes with: that many busy ones are 100 percent."""
+        self._process = psutil.Process()
+        self._threads = threads
+        self._process.cpu_percent()  # the first reading only marks where the next begins
+
+    def cpu_percent(self) -> float:
+        """See Meter."""
+        return float(min(100.0, self._process.cpu_percent() / self._threads))
+
+    def rss_mb(self) -> float:
+        """See Meter."""
+        return float(self._process.memory_info().rss / 2**20)
+
+
+class WorkerHealth:
+    """Makes one WorkerStatus after another. `latest` is the last one made: what /health shows."""
+
+    def __init__(
+        self,
+        first: WorkerStatus,
+        *,
+        engine: Callable[[], EngineSnapshot],
+        meter: Meter,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`first` is what StatusFile.claimed gave; `engine` tells how it stands, NoEngine() while there is none."""
+        self.latest = first
+        self._engine = engine
+        self._meter = meter
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._inference_ms: deque[float] = deque(maxlen=LAST_REQUESTS)
+        self._ttft_ms: deque[float] = deque(maxlen=LAST_REQUESTS)
+        self._slow_ms: deque[float] = deque(maxlen=LAST_REQUESTS)
+        self._readings: deque[float] = deque(maxlen=LAST_READINGS)
+        self._busy_readings: deque[float] = deque(maxlen=LAST_READINGS)
+        self._was_busy = False
+        self._reported = engine()
+        self._reported_at = clock()
+
+    def describe(self, *, model: str, model_sha: str, tasks_sha: str, golden: Mapping[str, str]) -> None:
+        """What later records say of the model, once it is loaded."""
+        self.latest = replace(self.latest, model=model, model_sha=model_sha, tasks_sha=tasks_sha, golden=dict(golden))
+
+    def record(self, kind: Kind, timings: Timings) -> None:
+        """Count one finished call of the engine. The time it waited in the queue does not count as its latency."""
+        inference_ms = timings.prefill_ms + timings.decode_ms
+        self._inference_ms.append(inference_ms)
+        if kind == "generation":
+            self._ttft_ms.append(timings.prefill_ms)
+        # A long answer is not a slow one: it is judged by its first token, a decision by the whole.
+        self._slow_ms.append(timings.prefill_ms if kind == "generation" else inference_ms)
+
+    def sample(self) -> None:
+        """Take one CPU reading; called every 200 ms."""
+        reading = self._meter.cpu_percent()
+        is_busy = _has_work(self._engine())
+        self._readings.append(reading)
+        # A reading covers the time since the one before: busy at one end only, it would pass idleness off as jitter.
+        if is_busy and self._was_busy:
+            self._busy_readings.append(reading)
+        self._was_busy = is_busy
+
+    def status(self, state: WorkerState) -> WorkerStatus:
+        """The next record: `state`, or "failed" once the engine is."""
+        engine, now = self._engine(), self._clock()
+        self.latest = replace(
+            self.latest,
+            seq=self.latest.seq + (1 if self._is_alive(engine) else 0),
+            state="failed" if engine.failure else state,
+            queue_depth=engine.queue_depth,
+            running=engine.running,
+            capacity=engine.capacity,
+            completed=engine.completed,
+            latency_ms_last5=tuple(round(value, 1) for value in self._inference_ms),
+            latency_ms_mean5=_mean(self._inference_ms),
+            ttft_ms_mean5=_mean(self._ttft_ms),
+            slow_ms=_mean(self._slow_ms),
+            tokens_per_second=self._tokens_per_second(engine, now),
+            cpu_percent=_mean(self._readings) or 0.0,
+            cpu_jitter=round(pstdev(self._busy_readings), 1) if self._busy_readings else 0.0,
+            rss_mb=round(self._meter.rss_mb(), 1),
+            wall_time=utc_time(self._wall_clock()),
+        )
+        self._reported, self._reported_at = engine, now
+        return self.latest
+
+    def _is_alive(self, engine: EngineSnapshot) -> bool:
+        has_stepped = engine.steps != self._reported.steps
+        return engine.failure is None and (has_stepped or not _has_work(engine))
+
+    def _tokens_per_second(self, engine: EngineSnapshot, now: float) -> float:
+        """Over all answers, since the last record."""
+        elapsed_s = now - self._reported_at
+        tokens = engine.generated_tokens - self._reported.generated_tokens
+        return round(tokens / elapsed_s, 1) if elapsed_s > 0 else 0.0
+
+
+def _has_work(engine: EngineSnapshot) -> bool:
+    return engine.running > 0 or engine.queue_depth > 0
+
+
+def _mean(values: Collection[float]) -> float | None:
+    return round(fmean(values), 1) if values else None

@@ -1,0 +1,88 @@
+"""The pulse of a worker: a CPU reading every 200 ms, a record into status.json every 2 s.
+
+Owns one task on the event loop and one thread that writes. A record that cannot be written is counted and told once;
+the service goes on, and so does the trying. Knows neither engine nor HTTP; what a record says is health.py's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from itertools import count
+
+from qwen_aio.core import WorkerState, WorkerStatus
+from qwen_aio.errors import StatusUnwritable
+from qwen_aio.worker.health import WorkerHealth
+
+SAMPLE_S = 0.2
+SAMPLES_PER_RECORD = 10  # so a record every 2 s
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Beats inside `beating()`; `write_errors` counts the records that did not reach the file."""
+
+    def __init__(
+        self,
+        health: WorkerHealth,
+        *,
+        write: Callable[[WorkerStatus], None],
+        state: Callable[[], WorkerState],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`write` is StatusFile.write; `state` tells what the worker is doing at the moment it is asked."""
+        self.write_errors = 0
+        self._health = health
+        self._write = write
+        self._state = state
+        self._pause = pause
+        self._is_failing = False
+        # One thread, so that records reach the file in the order they were made, also when a beat was cancelled.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="status-writer")
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Beat while the context lasts; then leave a last record, "failed" if the worker says so, else "draining".
+
+        An end of the task that nobody asked for is logged at once, stops `seq`, and is raised when the context ends.
+        """
+        task = asyncio.create_task(self._beat(), name="heartbeat")
+        task.add_done_callback(_tell_end)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            await self._report("failed" if self._state() == "failed" else "draining")
+            self._writer.shutdown()
+            if not task.cancelled():
+                task.result()
+
+    async def _beat(self) -> None:
+        for tick in count():
+            self._health.sample()
+            if tick % SAMPLES_PER_RECORD == 0:
+                await self._report(self._state())
+            await self._pause(SAMPLE_S)
+
+    async def _report(self, state: WorkerState) -> None:
+        status = self._health.status(state)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._write, status)
+        except StatusUnwritable as exc:
+            self.write_errors += 1
+            if not self._is_failing:
+                log.warning("status not written, service goes on: %s", exc)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                log.info("status written again id=%s errors=%d", status.id, self.write_errors)
+            self._is_failing = False
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (exc := task.exception()):
+        log.critical("heartbeat ended: balancers will take this worker for gone", exc_info=exc)

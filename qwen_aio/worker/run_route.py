@@ -1,0 +1,93 @@
+"""`POST /v1/run`: read, run for as long as the caller waits, answer as JSON or as a stream of events.
+
+Knows the door and the shapes, nothing of what is behind the door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from qwen_aio.core import Request, Result
+from qwen_aio.errors import DeadlineExceeded, InvalidRequest
+from qwen_aio.wire.request import RunRequest, read_object
+from qwen_aio.wire.result import RunListResponse, RunResponse
+from qwen_aio.wire.shape import JSON_MEDIA, Answered
+from qwen_aio.worker.caller import CallerGone, while_connected
+from qwen_aio.worker.door import Door
+from qwen_aio.worker.service import ANSWER_TIMEOUT_S
+from qwen_aio.worker.sse import StreamTimes, send_events
+
+PARALLEL_TEXTS = 8  # of one list of texts: others want to be served too
+
+
+class RunRoute:
+    """An ASGI application of its own: only at this level is it seen when a caller hangs up."""
+
+    def __init__(self, door: Door, *, times: StreamTimes) -> None:
+        self._door = door
+        self._times = times
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises QwenAioError while no status has been sent."""
+        if self._door.refusal is not None:
+            raise self._door.refusal
+        body = await HttpRequest(scope, receive).body()
+        wanted = RunRequest.parse(_with_timeout(read_object(body), Headers(scope=scope)))
+        requests = wanted.to_core(scope["state"]["request_id"])
+        try:
+            if wanted.stream:
+                await self._stream(requests[0], receive, send)
+            else:
+                work = self._run_all(requests) if wanted.texts else self._run(requests[0])
+                answer = await while_connected(receive, work)
+                headers = {"Cache-Control": "no-store"}
+                await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
+        except CallerGone:
+            return
+
+    async def _stream(self, request: Request, receive: Receive, send: Send) -> None:
+        async with aclosing(self._door.stream(request)) as events:
+            sending = send_events(events, send, request_id=request.request_id, times=self._times)
+            await while_connected(receive, sending)
+
+    async def _run(self, request: Request) -> Answered:
+        return RunResponse.from_core(await self._door.run(request))
+
+    async def _run_all(self, requests: tuple[Request, ...]) -> Answered:
+        """All or nothing: the first error ends the rest. The deadline is one for all."""
+        limit_s = requests[0].timeout_s or ANSWER_TIMEOUT_S
+        free = asyncio.Semaphore(PARALLEL_TEXTS)
+
+        async def run(request: Request) -> Result:
+            async with free:
+                return await self._door.run(request)
+
+        runs = [asyncio.ensure_future(run(request)) for request in requests]
+        try:
+            async with asyncio.timeout(limit_s):
+                results = await asyncio.gather(*runs)
+        except TimeoutError as exc:
+            raise DeadlineExceeded(f"not finished within {limit_s:g} s; send fewer texts or raise timeout_s") from exc
+        finally:
+            for task in runs:
+                task.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+        return RunListResponse(results=[RunResponse.from_core(result) for result in results])
+
+
+def _with_timeout(fields: dict[str, Any], headers: Headers) -> dict[str, Any]:
+    """`fields`, with timeout_s from X-Request-Timeout (seconds) where the body says nothing."""
+    if "x-request-timeout" not in headers:
+        return fields
+    try:
+        timeout_s = float(headers["x-request-timeout"])
+    except ValueError as exc:
+        raise InvalidRequest("X-Request-Timeout is not a number of seconds", param="timeout_s") from exc
+    return {"timeout_s": timeout_s} | fields

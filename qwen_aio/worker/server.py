@@ -1,0 +1,167 @@
+"""The process around the application: its port, its signals, and the order in which it ends.
+
+    first signal      nobody comes in any more, those inside finish, the listener stays open to say so; exit code 0
+    grace is over     those still inside get an error
+    second signal     everything ends at once
+    the life fails    those inside get an error, and what happened is raised
+
+Knows neither engine nor tasks: the composition root gives it a `life`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from qwen_aio.errors import InvalidSettings
+from qwen_aio.worker.caller import cancel
+from qwen_aio.worker.door import Door
+
+GRACE_S = 30.0
+LAST_WORDS_S = 2.0  # for those who were cut off to be told
+TRIED_PORTS = 100
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+logger = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that owns `port` (0: any free one); what comes before the server runs waits. Raises InvalidSettings."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # a restart would find its own port taken for a minute; Windows means something else
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen()  # two processes can bind one port, but only one can listen
+    except OSError as exc:
+        sock.close()
+        why = "it is in use; stop what runs there" if exc.errno == errno.EADDRINUSE else exc.strerror
+        raise InvalidSettings(f"cannot listen on {host}:{port}: {why}, or choose another with --port") from exc
+    return sock
+
+
+def bind_first_free(host: str, start: int) -> socket.socket:
+    """As `bind`, on the first free port from `start` on."""
+    for port in range(start, start + TRIED_PORTS):
+        try:
+            return bind(host, port)
+        except InvalidSettings as exc:
+            if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno != errno.EADDRINUSE:
+                raise
+    raise InvalidSettings(f"no free port from {start} to {start + TRIED_PORTS - 1}; choose one with --port")
+
+
+async def run_server(
+    app: ASGIApp,
+    *,
+    sock: socket.socket,
+    door: Door,
+    life: Callable[[], Coroutine[Any, Any, None]],
+    grace_s: float = GRACE_S,
+) -> int:
+    """Serve `app` on `sock` for as long as `life` lasts or until a signal; the exit code of the process.
+
+    `life` loads, opens the door, and then waits for what may fail; it is cancelled when the server ends, after the
+    last request. 0 after a signal, 128 + signal after a second one; what `life` raised is raised.
+    """
+    server = _Server(_config(app))
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    with _caught_signals(signals):
+        serving = asyncio.create_task(server.serve([sock]), name="http server")
+        living = asyncio.create_task(life(), name="life of the worker")
+        first = asyncio.create_task(signals.get())
+        second: int | None = None
+        try:
+            await asyncio.wait({serving, living, first}, return_when=asyncio.FIRST_COMPLETED)
+            if living.done() and not living.cancelled() and (failure := living.exception()):
+                door.fail(f"this worker has failed and ends: {failure}")
+                await _cut_off(door)
+            else:
+                second = await _drain(door, signals, grace_s)
+        finally:
+            server.end(at_once=second is not None)
+            await cancel(first)
+            await asyncio.wait({serving})
+            await cancel(living)
+    serving.result()
+    if not living.cancelled():
+        living.result()
+    return 0 if second is None else 128 + second
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own idea of signals: it would close the listener first and raise them again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def end(self, *, at_once: bool) -> None:
+        """Close the listener and the connections."""
+        self.force_exit = at_once
+        self.should_exit = True
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # a line per request is written where it is known what it was
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than clients and balancers keep an idle connection
+        timeout_graceful_shutdown=1,  # requests are over by then; this is for pages that keep a stream open
+        h11_max_incomplete_event_size=32 * 1024,  # all headers together
+    )
+
+
+async def _drain(door: Door, signals: asyncio.Queue[int], grace_s: float) -> int | None:
+    """Wait for those inside; the number of a second signal, if one came and ended that."""
+    door.drain()
+    logger.info("draining in_flight=%d", door.in_flight)
+    empty, second = asyncio.create_task(door.wait_empty()), asyncio.create_task(signals.get())
+    try:
+        await asyncio.wait({empty, second}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        if not empty.done():
+            await _cut_off(door)
+        return second.result() if second.done() else None
+    finally:
+        await cancel(empty)
+        await cancel(second)
+
+
+async def _cut_off(door: Door) -> None:
+    door.cut_off()
+    try:
+        await asyncio.wait_for(door.wait_empty(), LAST_WORDS_S)
+    except TimeoutError:
+        logger.warning("still in flight at the end: %d", door.in_flight)
+
+
+@contextmanager
+def _caught_signals(signals: asyncio.Queue[int]) -> Iterator[None]:
+    """Put every signal into `signals` instead of dying of it."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        # Not loop.add_signal_handler: Windows has none.
+        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(signals.put_nowait, number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+
+import pytest
+
+from qwen_aio import __version__
+from qwen_aio.cli.main import main
+from qwen_aio.config import Settings
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+
+
+def test_help_names_every_setting_with_its_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"], program="app.py", command="serve")
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(f"--{name.replace('_', '-')}" in told for name in Settings.model_fields)
+    assert "[2048]" in told
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"]])
+def test_version_is_told_everywhere(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--version"])
+    assert ended.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_list_shows_tasks_with_labels_and_rules(capsys):
+    assert main(["tasks", "list"]) == 0
+    told = capsys.readouterr().out
+    assert "negative = 负面" in told
+    assert "self_harm" in told
+
+
+def test_render_prints_what_the_model_sees(capsys):
+    assert main(["tasks", "render", "chat", "--text", "hi <|im_end|>", "--feeling", "负面"]) == 0
+    told = capsys.readouterr().out
+    assert "<|im_start|>user\nhi <|im_end|>\n(负面)<|im_end|>\n<|im_start|>assistant\n" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tasks", "render", "poem", "--text", "x"], "unknown task 'poem'; known: chat, sentiment, summarize"),
+        (["run", "  "], "empty"),
+        (["run", "x", "--model", "/nowhere"], "no model folder"),
+        (["run", "x", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
+        (["tasks", "list", "--prompts-dir", "/nowhere"], "no folder of tasks"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_1(arguments, told, capsys):
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_lint_and_run_with_the_bundled_model():
+    def ask(*arguments: str) -> str:
+        command = [sys.executable, "-m", "qwen_aio.cli.main", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+
+    linted = ask("tasks", "lint")
+    assert "sentiment: " in linted
+    assert "golden cases of sentiment: ok" in linted
+    merged = ask("run", "刚收到货,颜色和图片不太一样,有点小失望", "--reply", "--seed", "1")
+    assert merged.startswith("【😔 LLM 情感判断:负面|")
+    assert "】→ \"" in merged
+    assert " s (rule sentiment.words: 失望)" in merged
+    assert '"label":"negative"' in ask("run", "太差了", "--mode", "sentiment", "--json").replace(" ", "")

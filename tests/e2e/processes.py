@@ -1,0 +1,114 @@
+"""Real processes, as a user would start them: in a folder of their own, ended whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_WITHIN_S = 90.0
+OPENER = build_opener(ProxyHandler({}))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class App:
+    """A running `python app.py ...`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    home: Path
+    log: Path
+
+    def get(self, path: str) -> tuple[int, Any]:
+        return self._send(Request(self.url + path))
+
+    def post(self, path: str, body: object) -> tuple[int, Any]:
+        content = json.dumps(body).encode()
+        return self._send(Request(self.url + path, content, {"Content-Type": "application/json"}))
+
+    def status(self) -> dict[str, Any]:
+        return json.loads((self.home / "status" / "status.json").read_text())["workers"]
+
+    def wait_until(self, condition: str, check: Any) -> None:
+        """Poll `check`; a process that ends or takes too long fails with its log."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not check():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"not {condition}; status {self.process.poll()}; log:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/readyz")[0] == 200
+        except (URLError, OSError):
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+    def _send(self, request: Request) -> tuple[int, Any]:
+        try:
+            with OPENER.open(request, timeout=60) as response:
+                return response.status, _read(response)
+        except HTTPError as error:
+            return error.code, _read(error)
+
+
+def _read(response: Any) -> Any:
+    content = response.read()
+    is_json = response.headers.get_content_type() == "application/json"
+    return json.loads(content) if is_json else content.decode()
+
+
+def start(home: Path, *flags: str, port: int | None = None, wait: bool = True) -> App:
+    """Start app.py with a home of its own; ready when this returns, unless `wait` is false."""
+    port = port or free_port()
+    home.mkdir(exist_ok=True)
+    log = home / f"{port}.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
+    environment |= {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), *flags, "--port", str(port)],
+        env=environment,
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    app = App(process, f"http://127.0.0.1:{port}", home, log)
+    if wait:
+        try:
+            app.wait_until("ready", app.is_ready)
+        except AssertionError:
+            process.kill()
+            raise
+    return app
+
+
+@contextmanager
+def running(home: Path, *flags: str, port: int | None = None) -> Iterator[App]:
+    app = start(home, *flags, port=port)
+    try:
+        yield app
+    finally:
+        if app.process.poll() is None:
+            app.process.kill()
+        app.process.wait()

@@ -1,0 +1,68 @@
+"""Short ways to say what the tests of the engine do all the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qwen_aio.core import Chunk, Control, Prompt, Sampling, Scores, Text, Turn
+from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.work import Generate, Output, Score, Work
+
+START, END = Control("<|im_start|>"), Control("<|im_end|>")
+GREEDY = Sampling(max_tokens=12, temperature=0, repetition_penalty=1)
+SYSTEM = "判断这段文字的情感,只答正面、负面或中性。"
+
+
+def turn(role: str, text: str) -> Turn:
+    return (START, Text(f"{role}\n{text}", can_cut=role == "user"), END, Text("\n"))
+
+
+def prompt(text: str, *, system: str = SYSTEM, turns: tuple[Turn, ...] = ()) -> Prompt:
+    return Prompt(turn("system", system), turns, (*turn("user", text), START, Text("assistant\n")))
+
+
+def generate(text: str, sampling: Sampling = GREEDY) -> Generate:
+    return Generate(prompt(text), sampling)
+
+
+def score(text: str, *continuations: str) -> Score:
+    return Score(prompt(text), continuations or ("正面", "负面", "中性"))
+
+
+def run(engine: Engine, works: Mapping[str, Work]) -> dict[str, list[Output]]:
+    """Everything at once, to the end."""
+    for name, work in works.items():
+        engine.add(name, work, arrived_s=engine.clock())
+    return finish(engine)
+
+
+def finish(engine: Engine) -> dict[str, list[Output]]:
+    """Step until nothing is left; outputs by request. The books are balanced after every step."""
+    outputs: dict[str, list[Output]] = {}
+    while engine.has_work:
+        for output in engine.step():
+            outputs.setdefault(output.request_id, []).append(output)
+        engine.check_integrity()
+    return outputs
+
+
+def chunks_of(outputs: list[Output]) -> list[Chunk]:
+    return [output.item for output in outputs if isinstance(output.item, Chunk)]
+
+
+def text_of(outputs: list[Output]) -> str:
+    return "".join(chunk.text for chunk in chunks_of(outputs))
+
+
+def ids_of(outputs: list[Output]) -> list[int]:
+    return [token for chunk in chunks_of(outputs) for token in chunk.token_ids]
+
+
+def scores_of(outputs: list[Output]) -> Scores:
+    [output] = outputs
+    assert isinstance(output.item, Scores)
+    return output.item
+
+
+def logprobs_of(outputs: list[Output]) -> list[float]:
+    return [label.logprob for label in scores_of(outputs).labels]

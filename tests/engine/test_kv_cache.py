@@ -1,0 +1,161 @@
+"""Bookkeeping of slots: whatever happens in whatever order, none is lost, none is shared by mistake."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from qwen_aio.engine.kv_cache import KvCache, Lease
+
+# Three tokens only, so that beginnings are often shared.
+PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+
+
+def remember(cache: KvCache, *ids: int) -> None:
+    lease = cache.lease(ids, num_rows=len(ids))
+    assert lease is not None
+    cache.release(lease, ids)
+
+
+def test_a_known_beginning_is_shared_but_never_the_whole_prompt() -> None:
+    cache = KvCache(10)
+    remember(cache, 1, 2, 3)
+    lease = cache.lease([1, 2, 3], num_rows=3)
+    assert lease is not None
+    assert lease.num_shared == 2
+    assert lease.slots[:2] == [node.slot for node in cache.match([1, 2])]
+    assert lease.slots[2] != cache.match([1, 2, 3])[2].slot
+
+
+def test_what_two_computed_at_once_is_kept_once() -> None:
+    cache = KvCache(10)
+    leases = [cache.lease([1, 2, 3], num_rows=4) for _ in range(2)]
+    for lease in leases:
+        assert lease is not None
+        cache.release(lease, [1, 2, 3])
+    assert cache.num_free == 7
+    cache.check_integrity()
+
+
+def test_the_least_recently_used_goes_first_and_from_its_end() -> None:
+    cache = KvCache(6)
+    remember(cache, 1, 1, 1)
+    remember(cache, 2, 2, 2)
+    remember(cache, 1, 1, 1)  # used again
+    lease = cache.lease([3, 3], num_rows=2)
+    assert lease is not None
+    assert len(cache.match([2, 2, 2])) == 1
+    assert len(cache.match([1, 1, 1])) == 3
+
+
+def test_what_is_in_use_is_not_forgotten() -> None:
+    cache = KvCache(4)
+    remember(cache, 1, 1)
+    lease = cache.lease([1, 2], num_rows=2)
+    assert lease is not None
+    assert cache.num_available == 2
+    assert cache.lease([3, 3, 3], num_rows=3) is None
+    cache.release(lease, [1])
+    assert cache.lease([3, 3, 3], num_rows=3) is not None
+
+
+def test_what_was_not_computed_is_not_remembered() -> None:
+    cache = KvCache(8)
+    lease = cache.lease([1, 2, 3, 4], num_rows=6)
+    assert lease is not None
+    cache.release(lease, [1, 2])
+    assert len(cache.match([1, 2, 3, 4])) == 2
+    assert cache.num_free == 6
+
+
+def test_a_pin_outlives_everything() -> None:
+    cache = KvCache(6)
+    remember(cache, 1, 2)
+    cache.pin([1, 2])
+    cache.pin([1, 2])
+    assert cache.num_pinned == 2
+    for token in range(3, 9):
+        remember(cache, *[token] * 4)
+    assert len(cache.match([1, 2])) == 2
+    assert cache.lease([9] * 5, num_rows=5) is None
+
+
+def test_its_picture_names_the_parts() -> None:
+    cache = KvCache(9)
+    remember(cache, 1, 2)
+    cache.lease([5], num_rows=3)
+    assert repr(cache) == "<KvCache 4 free, 2 remembered, 3 leased of 9>"
+
+
+class KvCacheMachine(RuleBasedStateMachine):
+    """Any order of leases, releases and pins."""
+
+    @initialize(num_slots=st.integers(4, 40))
+    def start(self, num_slots: int) -> None:
+        self.cache = KvCache(num_slots)
+        self.leases: list[tuple[Lease, list[int]]] = []
+        self.pinned: list[list[int]] = []
+
+    @rule(ids=PROMPTS, num_more=st.integers(0, 6))
+    def lease(self, ids: list[int], num_more: int) -> None:
+        num_rows = len(ids) + num_more
+        known = len(self.cache.match(ids[:-1]))
+        available = self.cache.num_available
+        lease = self.cache.lease(ids, num_rows=num_rows)
+        if lease is None:
+            assert num_rows > available  # refused only when memory is really short
+            return
+        assert len(lease.slots) == len(set(lease.slots)) == num_rows
+        assert lease.num_shared == known < len(ids)
+        self.leases.append((lease, ids))
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        if self.leases:
+            lease, ids = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
+            # It may have generated some, or have been aborted halfway.
+            grown = ids + data.draw(st.lists(st.integers(0, 2), max_size=len(lease.slots) - len(ids)))
+            computed = grown[: data.draw(st.integers(lease.num_shared, len(grown)))]
+            self.cache.release(lease, computed)
+            assert len(self.cache.match(computed)) == len(computed)
+
+    @rule(ids=PROMPTS)
+    def pin(self, ids: list[int]) -> None:
+        if self.cache.num_to_pin(ids) <= self.cache.num_slots // 4:
+            known = ids[: len(self.cache.match(ids))]
+            self.cache.pin(known)
+            self.pinned.append(known)
+
+    @invariant()
+    def every_slot_is_in_one_place(self) -> None:
+        self.cache.check_integrity()
+
+    @invariant()
+    def no_two_own_the_same_slot(self) -> None:
+        own = [slot for lease, _ in self.leases for slot in lease.own_slots]
+        assert len(own) == len(set(own))
+
+    @invariant()
+    def pins_hold(self) -> None:
+        assert all(len(self.cache.match(ids)) == len(ids) for ids in self.pinned)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cache"):
+            return
+        for lease, ids in self.leases:
+            self.cache.release(lease, ids)
+        assert self.cache.num_available == self.cache.num_slots - self.cache.num_pinned
+        self.cache.check_integrity()
+
+
+TestKvCache = KvCacheMachine.TestCase
+TestKvCache.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_lost_slot_is_noticed() -> None:
+    cache = KvCache(5)
+    cache._free.pop()
+    with pytest.raises(AssertionError):
+        cache.check_integrity()

@@ -1,0 +1,86 @@
+"""The next token: filters as transformers has them, chance as a function of seed and place alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from qwen_aio.core import Sampling
+from qwen_aio.engine.sampler import Sampler, uniform
+
+VOCAB = 50
+EVERYTHING = Sampler(range(VOCAB), vocab_size=VOCAB)
+
+
+def some_logits(seed: int) -> torch.Tensor:
+    return torch.randn(VOCAB, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+def drawn(sampling: Sampling, *, sampler: Sampler = EVERYTHING, times: int = 4000) -> torch.Tensor:
+    """How often each token was drawn."""
+    tokens = [sampler.pick(some_logits(0), sampling, seen_ids=[3, 4, 3], seed=5, index=n) for n in range(times)]
+    return torch.bincount(torch.tensor(tokens), minlength=VOCAB) / times
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1, top_p=1, top_k=0, repetition_penalty=1),
+        Sampling(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1),
+        Sampling(temperature=1.5, top_p=0.5, top_k=0, repetition_penalty=1),
+        Sampling(temperature=1, top_p=1, top_k=3, repetition_penalty=1.8),
+    ],
+    ids=["plain", "as in chat", "top_p", "top_k and penalty"],
+)
+def test_frequencies_are_the_probabilities_transformers_computes(sampling: Sampling) -> None:
+    steps = [
+        RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty),
+        TemperatureLogitsWarper(sampling.temperature),
+    ]
+    steps += [TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
+    steps += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []
+    scores = LogitsProcessorList(steps)(torch.tensor([[3, 4, 3]]), some_logits(0).unsqueeze(0))
+    expected = scores.softmax(-1)[0]
+    frequencies = drawn(sampling)
+    assert (frequencies - expected).abs().max() < 0.04
+    assert ((frequencies > 0) <= (expected > 0)).all()  # what was filtered out never comes
+
+
+def test_greedy_takes_the_best_after_the_penalty() -> None:
+    logits = torch.zeros(VOCAB)
+    logits[7], logits[8], logits[9] = 3.0, 2.0, -1.0
+    greedy = Sampling(temperature=0, repetition_penalty=2)
+    assert EVERYTHING.pick(logits, greedy, seen_ids=[1], seed=0, index=0) == 7
+    assert EVERYTHING.pick(logits, greedy, seen_ids=[1, 7], seed=0, index=0) == 8
+
+
+@given(
+    st.floats(0, 1e30),
+    st.floats(1e-6, 1),
+    st.integers(0, 100),
+    st.floats(0.01, 100),
+    st.integers(-(2**70), 2**70),
+)
+def test_no_extreme_ever_draws_a_banned_token(
+    temperature: float, top_p: float, top_k: int, penalty: float, seed: int
+) -> None:
+    sampler = Sampler([2, 3, 5, 7], vocab_size=VOCAB)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=penalty)
+    assert sampler.pick(some_logits(1) * 20, sampling, seen_ids=[1, 2, 3], seed=seed, index=11) in {2, 3, 5, 7}
+
+
+def test_chance_depends_on_seed_and_place_alone() -> None:
+    assert uniform(1, 2) == uniform(1, 2)
+    numbers = [uniform(seed, index) for seed in range(20) for index in range(20)]
+    assert len(set(numbers)) == len(numbers)
+    assert all(0 <= number < 1 for number in numbers)
+    assert 0.4 < sum(numbers) / len(numbers) < 0.6

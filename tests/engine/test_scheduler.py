@@ -1,0 +1,215 @@
+"""Who runs and what a step takes, with sequences that compute nothing."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from qwen_aio.core import Cuts
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.kv_cache import KvCache
+from qwen_aio.engine.scheduler import PATIENCE, Scheduler, Span
+from qwen_aio.engine.sequence import Sequence
+
+LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
+
+
+class FakeDecision(Sequence):
+    def __init__(self, name: str, ids: list[int]) -> None:
+        super().__init__(name, ids, len(ids), len(ids), 0.0, Cuts())
+
+
+class FakeAnswer(Sequence):
+    """Generates `max_tokens` tokens, always the same one."""
+
+    def __init__(self, name: str, ids: list[int], *, max_tokens: int) -> None:
+        super().__init__(name, list(ids), len(ids), len(ids) + max_tokens, 0.0, Cuts())
+
+    @property
+    def is_answer(self) -> bool:
+        return True
+
+    @property
+    def is_decoding(self) -> bool:
+        return len(self.ids) > self.num_prompt
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.ids) == self.num_rows
+
+
+def compute(scheduler: Scheduler) -> list[Span]:
+    """What the engine does with a batch, without the numbers."""
+    scheduler.admit(now_s=0.0)
+    spans = scheduler.next_batch()
+    for span in spans:
+        sequence = span.sequence
+        sequence.num_computed = span.end
+        if sequence.is_answer and span.end == len(sequence.ids):
+            sequence.ids.append(9)
+        if sequence.is_finished:
+            scheduler.retire(sequence)
+    return spans
+
+
+def names(spans: list[Span]) -> list[str]:
+    return [span.sequence.request_id for span in spans]
+
+
+def make(num_slots: int = 256, limits: EngineLimits = LIMITS) -> Scheduler:
+    return Scheduler(KvCache(num_slots), limits)
+
+
+def test_a_step_takes_one_row_of_each_answer_and_chunks_of_prompts() -> None:
+    scheduler = make()
+    scheduler.add(FakeAnswer("a", [1, 2, 3], max_tokens=5))
+    assert [(span.start, span.count) for span in compute(scheduler)] == [(0, 3)]
+    scheduler.add(FakeDecision("d", list(range(20))))
+    assert [(*names([span]), span.start, span.count) for span in compute(scheduler)] == [("a", 3, 1), ("d", 0, 15)]
+    assert [(*names([span]), span.start, span.count) for span in compute(scheduler)] == [("a", 4, 1), ("d", 15, 5)]
+
+
+def test_decisions_are_computed_before_answers_that_came_earlier() -> None:
+    scheduler = make()
+    scheduler.add(FakeAnswer("a", [1] * 30, max_tokens=5))
+    scheduler.add(FakeDecision("d", [2] * 12))
+    spans = compute(scheduler)
+    assert [(*names([span]), span.count) for span in spans] == [("d", 12), ("a", 4)]  # a quarter is left to answers
+
+
+def test_answers_leave_places_for_decisions() -> None:
+    scheduler = make()
+    for n in range(6):
+        scheduler.add(FakeAnswer(f"a{n}", [n] * 4, max_tokens=20))
+    compute(scheduler)
+    assert scheduler.num_running == LIMITS.max_answers
+    scheduler.add(FakeDecision("d", [1, 2, 3]))
+    assert "d" in names(compute(scheduler))
+
+
+def test_answers_leave_memory_for_decisions() -> None:
+    scheduler = make(num_slots=80)  # 60 for answers
+    scheduler.add(FakeAnswer("a0", [1] * 10, max_tokens=40))
+    scheduler.add(FakeAnswer("a1", [2] * 10, max_tokens=10))
+    compute(scheduler)
+    assert scheduler.num_running == 1  # 50 + 20 would be too much
+    scheduler.add(FakeDecision("d", [3] * 20))
+    assert "d" in names(compute(scheduler))
+
+
+def test_decisions_may_use_every_place() -> None:
+    scheduler = make()
+    for n in range(6):
+        scheduler.add(FakeDecision(f"d{n}", [n] * 10))
+    scheduler.admit(now_s=0.0)
+    assert scheduler.num_running == LIMITS.max_running
+
+
+def test_a_flood_of_decisions_does_not_starve_an_answer() -> None:
+    scheduler = make()
+    scheduler.add(FakeAnswer("a", [5] * 12, max_tokens=2))
+    for n in range(PATIENCE + 40):
+        scheduler.add(FakeDecision(f"d{n}", [n % 7] * 16))  # as fast as they are computed
+        scheduler.add(FakeDecision(f"e{n}", [n % 5] * 16))
+        if "a" in names(compute(scheduler)):
+            return
+    raise AssertionError("the answer never ran")
+
+
+def test_the_first_in_line_is_not_passed_when_memory_is_short() -> None:
+    scheduler = make(num_slots=80)
+    scheduler.add(FakeDecision("big", [1] * 60))
+    scheduler.admit(now_s=0.0)
+    scheduler.add(FakeDecision("waits", [2] * 50))
+    scheduler.add(FakeDecision("small", [3] * 5))
+    assert names(compute(scheduler)) == ["big"]
+    order = [name for _ in range(12) for name in names(compute(scheduler))]
+    assert order.index("waits") < order.index("small")
+
+
+def test_abort_works_on_the_waiting_and_on_the_running() -> None:
+    scheduler = make()
+    for n in range(6):
+        scheduler.add(FakeAnswer(f"a{n}", [n] * 4, max_tokens=20))
+    compute(scheduler)
+    for n in range(6):
+        scheduler.abort(f"a{n}")
+    scheduler.abort("nobody")
+    assert not scheduler.has_work
+
+
+def test_its_picture_tells_who_waits() -> None:
+    scheduler = make()
+    scheduler.add(FakeDecision("d", [1]))
+    scheduler.add(FakeAnswer("a", [1], max_tokens=3))
+    assert repr(scheduler) == "<Scheduler 1 decisions and 1 answers waiting, 0 running>"
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Arrivals, aborts and steps in any order, with little memory."""
+
+    @initialize(num_slots=st.integers(24, 120), budget=st.integers(8, 40))
+    def start(self, num_slots: int, budget: int) -> None:
+        self.cache = KvCache(num_slots)
+        self.limits = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=budget)
+        self.scheduler = Scheduler(self.cache, self.limits)
+        self.open: dict[str, Sequence] = {}
+        self.count = 0
+
+    @rule(ids=st.lists(st.integers(0, 2), min_size=1, max_size=40), more=st.integers(0, 20))
+    def arrive(self, ids: list[int], more: int) -> None:
+        self.count += 1
+        name = str(self.count)
+        sequence = FakeAnswer(name, ids, max_tokens=more) if more else FakeDecision(name, ids)
+        if sequence.num_rows <= self.scheduler.max_rows:
+            self.scheduler.add(sequence)
+            self.open[name] = sequence
+
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        if self.open:
+            name = data.draw(st.sampled_from(sorted(self.open)))
+            self.scheduler.abort(name)
+            assert self.open.pop(name).lease is None
+
+    @rule()
+    def step(self) -> None:
+        before = {name: sequence.num_computed for name, sequence in self.open.items()}
+        decoding = {name for name, sequence in self.open.items() if sequence.lease and sequence.is_decoding}
+        spans = compute(self.scheduler)
+        assert bool(spans) == bool(self.open)  # whoever waits, something moves
+        assert sum(span.count for span in spans) <= self.limits.max_batch_tokens
+        assert len(set(names(spans))) == len(spans)
+        assert decoding <= set(names(spans))  # nobody's stream stalls
+        for span in spans:
+            assert span.count > 0
+            assert span.start >= before[span.sequence.request_id]
+        for span in spans:
+            if span.sequence.is_finished:
+                del self.open[span.sequence.request_id]
+
+    @invariant()
+    def limits_hold(self) -> None:
+        running = [sequence for sequence in self.open.values() if sequence.lease]
+        answers = [sequence for sequence in running if sequence.is_answer]
+        assert self.scheduler.num_running == len(running) <= self.limits.max_running
+        assert len(answers) <= self.limits.max_answers
+        assert sum(sequence.num_rows for sequence in answers) <= self.cache.num_slots * 3 / 4 + 1
+        self.cache.check_integrity()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cache"):
+            return
+        for _ in range(10_000):
+            if not self.open:
+                break
+            self.step()
+        assert not self.open
+        assert not self.scheduler.has_work
+        assert self.cache.num_available == self.cache.num_slots
+        self.cache.check_integrity()
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

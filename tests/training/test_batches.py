@@ -1,0 +1,77 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.batches import Heads, make_batch, plan
+from training.recipe import TASKS, Recipe
+from training.rows import Row, Rows
+
+
+def rows_of(lengths, repeats=1.0):
+    return Rows.collect((Row(ids=tuple(range(1, n + 1)), answer=(*[False] * (n - 1), True)), repeats) for n in lengths)
+
+
+def all_tasks(lengths, repeats=1.0):
+    return {task: rows_of(lengths, repeats) for task in TASKS}
+
+
+@given(st.lists(st.integers(2, 30), min_size=1, max_size=60), st.integers(30, 200))
+def test_a_plan_sees_every_row_once_and_fills_no_batch_beyond_its_budget(lengths, budget):
+    rows = all_tasks(lengths)
+    slots = plan(rows, Recipe(batch_tokens=budget, sort_window=16))
+    for task in TASKS:
+        seen = [row for slot in slots if slot.task == task for row in slot.rows]
+        assert sorted(seen) == list(range(len(lengths)))
+    assert all(len(slot.rows) * max(lengths[row] for row in slot.rows) <= budget for slot in slots)
+
+
+def test_the_same_recipe_gives_the_same_plan_and_the_same_batches():
+    rows, recipe = all_tasks([5, 9, 3, 12, 7] * 8, repeats=1.6), Recipe(batch_tokens=64)
+    first, second = plan(rows, recipe), plan(rows, recipe)
+    heads = Heads(dict.fromkeys(TASKS, (1, 2)), [(3,), (4,)], recipe)
+    assert len(first) == len(second)
+    for step, (one, other) in enumerate(zip(first, second, strict=True)):
+        assert one.task == other.task
+        np.testing.assert_array_equal(one.rows, other.rows)
+        batches = [make_batch(slot, rows[slot.task], heads, step=step, recipe=recipe) for slot in (one, other)]
+        for mine, theirs in zip(vars_of(batches[0]), vars_of(batches[1]), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def vars_of(batch):
+    return (batch.head, batch.rows, batch.positions, batch.targets, batch.is_answer)
+
+
+def test_fractional_repeats_take_their_share_of_the_rows():
+    slots = plan(all_tasks([4] * 2000, repeats=1.3), Recipe())
+    counts = np.bincount(np.concatenate([slot.rows for slot in slots if slot.task == "chat"]))
+    assert set(counts) == {1, 2}
+    assert 0.25 < (counts == 2).mean() < 0.35
+
+
+def test_every_answer_token_is_predicted_from_the_position_before_it():
+    rows, recipe = all_tasks([6, 4, 5]), Recipe(lm_share=0.0)
+    heads = Heads(dict.fromkeys(TASKS, (1,)), [], recipe)
+    slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
+    batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
+    assert batch.is_answer.all()
+    assert sorted(batch.targets.tolist()) == [4, 5, 6]  # each row's last token
+    torch.testing.assert_close(batch.rows.flatten()[batch.positions], batch.targets - 1)
+
+
+def test_padding_is_never_predicted():
+    rows, recipe = all_tasks([3, 20]), Recipe(lm_share=1.0)
+    heads = Heads(dict.fromkeys(TASKS, (1,)), [], recipe)
+    slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
+    batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
+    assert len(batch.targets) == 2 + 19
+    assert (batch.targets > 0).all()
+
+
+def test_now_and_then_the_sentiment_has_another_system_head():
+    recipe = Recipe(other_focus_share=0.5)
+    heads = Heads(dict.fromkeys(TASKS, (1,)), [(9,)], recipe)
+    rng = np.random.default_rng(0)
+    assert {heads.choose("sentiment", rng) for _ in range(30)} == {(1,), (9,)}
+    assert {heads.choose("chat", rng) for _ in range(30)} == {(1,)}

@@ -1,0 +1,4 @@
+"""How the bundled model was made: `python -m training --data DIR --out DIR --work DIR`, rerunnable and resumable.
+
+Not part of the installed package. It imports the product (prompts, encoding) and is imported by nothing.
+"""

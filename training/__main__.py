@@ -1,0 +1,97 @@
+"""`python -m training --data DIR --out DIR --work DIR`: the bundled model from nothing, resumable at any instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.tasks.loader import load_tasks
+from training import corpus, prepare
+from training.batches import plan
+from training.export import export
+from training.gates import Examiner
+from training.model import Network
+from training.recipe import SHORT, TASKS, Recipe
+from training.rows import Encoder
+from training.samples import print_samples
+from training.train import Material, Trainer, has_bf16
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0, or 2 with a sentence on stderr if something is missing."""
+    options = _parser().parse_args(arguments)
+    try:
+        corpus.check_folder(options.data)
+        build(
+            data=options.data,
+            out=options.out,
+            work=options.work,
+            recipe=SHORT if options.short else Recipe(),
+            threads=options.threads,
+        )
+    except (corpus.MissingData, prepare.OtherRecipe) as exc:
+        print(f"python -m training: {exc}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) -> None:
+    """Tokenizer, rows, training, export: what is in `work` already is not made again. Raises prepare.OtherRecipe."""
+    started = time.monotonic()
+    torch.set_num_threads(threads)
+    work.mkdir(parents=True, exist_ok=True)
+    prepare.claim(work, recipe)
+    tasks = load_tasks(ROOT / "prompts")
+    specification = prepare.specification(work, data, tasks, recipe)
+    tokenizer = Tokenizer(specification)
+    encoder = Encoder(tokenizer, {name: tasks[name] for name in TASKS})
+    rows = prepare.rows(work, data, encoder, recipe)
+    material = Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder, recipe))
+
+    torch.manual_seed(recipe.seed)
+    network = Network(recipe.shape, vocab_size=tokenizer.vocab_size)
+    trainer = Trainer(network, material, recipe, checkpoint=work / "checkpoint.pt")
+    trainer.resume()
+    _tell(material, network, trainer.step)
+    examiner = Examiner(corpus.sentiment_rows(data, "dev"), encoder)
+
+    def look(network: Network, step: int) -> None:
+        found = examiner.accuracy(network)
+        print(f"\nstep {step}, {(time.monotonic() - started) / 60:.1f} min, right answers on dev rows:", flush=True)
+        print("  " + ", ".join(f"{source} {share:.3f}" for source, share in sorted(found.items())), flush=True)
+        print_samples(network, tokenizer, encoder)
+
+    trainer.run(look)
+    export(network, specification, out)
+    print(f"wrote {out} after {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Build the bundled model.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the training data, see training/README.md")
+    parser.add_argument("--out", type=Path, required=True, help="where the model is written")
+    parser.add_argument("--work", type=Path, required=True, help="vocabulary, rows and checkpoint; rerun to resume")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--short", action="store_true", help="a tiny model in a minute, to see that everything works")
+    return parser
+
+
+def _tell(material: Material, network: Network, step: int) -> None:
+    for task, rows in material.rows.items():
+        slots = [slot for slot in material.slots if slot.task == task]
+        tokens = sum(int(rows.lengths[slot.rows].sum()) for slot in slots)
+        print(f"{task}: {len(rows)} rows, {tokens / 1e6:.2f} M tokens to see in {len(slots)} steps")
+    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    arithmetic = "bf16 products" if has_bf16() else "fp32"
+    print(f"{millions:.2f} M parameters, {arithmetic}, step {step} of {len(material.slots)}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

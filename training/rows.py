@@ -1,0 +1,130 @@
+"""Texts -> token ids, exactly as the product encodes them, with a mark on the tokens the model has to say.
+
+A row is everything behind the system head: earlier turns, the user's block, the answer. Knows no batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen_aio.core import Control, Message, Segment, Task, Text
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.tasks.template import PromptTemplate
+
+IM_END = Control("<|im_end|>")
+ASSISTANT = "assistant\n"  # the role's name: written by code, never by the model
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ids of one example; `answer[i]` says that ids[i] is the model's to say."""
+
+    ids: tuple[int, ...]
+    answer: tuple[bool, ...]
+
+
+class Encoder:
+    """The product's prompts and encoding, turned into rows."""
+
+    def __init__(self, tokenizer: Tokenizer, tasks: Mapping[str, Task]) -> None:
+        self._tokenizer = tokenizer
+        self.tasks = tasks
+        self._templates = {name: PromptTemplate(task) for name, task in tasks.items()}
+        self._role_tokens = len(tokenizer.encode_text(ASSISTANT))
+
+    def head(self, task: Task) -> list[int]:
+        """Ids of the task's system turn."""
+        return self._tokenizer.encode(PromptTemplate(task).head)
+
+    def label_ids(self, task: Task) -> list[list[int]]:
+        """Ids of each label's text, in the task's order."""
+        return [self._tokenizer.encode_text(label.text) for label in task.labels]
+
+    def question(self, task: str, text: str, *, limit: int) -> list[int]:
+        """Ids of a decision's body; a text of more than `limit` tokens loses its middle, as in the product."""
+        return self._cut(self._templates[task].prompt(text).body, limit)
+
+    def decision(self, task: str, text: str, label: str, *, limit: int) -> Row:
+        """A question and the text of its label."""
+        asked = self.question(task, text, limit=limit)
+        answer = self._tokenizer.encode_text(self.tasks[task].label(label).text)
+        return Row(ids=(*asked, *answer), answer=(False,) * len(asked) + (True,) * len(answer))
+
+    def conversation(self, task: str, texts: Sequence[str], *, limit: int, feeling: str | None = None) -> Row:
+        """`texts` are user, assistant, user, ..., assistant; every turn of the assistant is the model's to say."""
+        assert texts and len(texts) % 2 == 0
+        ids: list[int] = []
+        answer: list[bool] = []
+        for segment in self.prompt_segments(task, texts[:-1], feeling=feeling):
+            part = self._cut((segment,), limit)
+            ids += part
+            answer += self._marks(segment, part, follows_reply=bool(answer) and answer[-1])
+        reply = self._tokenizer.encode((Text(texts[-1]), IM_END))
+        return Row(ids=(*ids, *reply), answer=(*answer, *[True] * len(reply)))
+
+    def _marks(self, segment: Segment, part: Sequence[int], *, follows_reply: bool) -> list[bool]:
+        """An earlier reply is the model's to say, from behind the role's name to the control token that ends it."""
+        if segment == IM_END:
+            return [follows_reply]
+        if isinstance(segment, Text) and segment.text.startswith(ASSISTANT):
+            return [i >= self._role_tokens for i in range(len(part))]
+        return [False] * len(part)
+
+    def prompt_segments(self, task: str, texts: Sequence[str], *, feeling: str | None = None) -> tuple[Segment, ...]:
+        """Everything between the system head and the reply; `texts` end with the user."""
+        roles = ("user", "assistant")
+        history = [Message(roles[i % 2], text) for i, text in enumerate(texts[:-1])]  # type: ignore[arg-type]
+        prompt = self._templates[task].prompt(texts[-1], history=history, feeling=feeling)
+        return (*(segment for turn in prompt.turns for segment in turn), *prompt.body)
+
+    def _cut(self, segments: Iterable[Segment], limit: int) -> list[int]:
+        ids: list[int] = []
+        for segment in segments:
+            part = self._tokenizer.encode_segment(segment)
+            if isinstance(segment, Text) and segment.can_cut and len(part) > limit:
+                part = part[: limit // 2] + part[-(limit - limit // 2) :]
+            ids += part
+        return ids
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Many rows, end to end: row i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: NDArray[np.uint16]
+    answer: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    repeats: NDArray[np.float64]  # how often each row is seen in the run
+
+    @classmethod
+    def collect(cls, rows: Iterable[tuple[Row, float]]) -> Rows:
+        """From pairs of row and repeats."""
+        kept = list(rows)
+        lengths = [0, *(len(row.ids) for row, _ in kept)]
+        return cls(
+            ids=np.array([i for row, _ in kept for i in row.ids], dtype=np.uint16),
+            answer=np.array([a for row, _ in kept for a in row.answer], dtype=np.bool_),
+            offsets=np.cumsum(lengths, dtype=np.int64),
+            repeats=np.array([repeats for _, repeats in kept], dtype=np.float64),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Rows:
+        with np.load(path) as stored:
+            return cls(**{name: stored[name] for name in ("ids", "answer", "offsets", "repeats")})
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, ids=self.ids, answer=self.answer, offsets=self.offsets, repeats=self.repeats)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.repeats)
