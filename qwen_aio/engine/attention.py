@@ -11,6 +11,7 @@ from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,7 +25,8 @@ class KvMemory:
 
     def __init__(self, config: ModelConfig, num_slots: int) -> None:
         shape = (config.num_layers, num_slots, 2 * config.num_kv_heads, config.head_dim)
-        self.layers = torch.zeros(shape).unbind(0)  # zeros, as a masked row of garbage could still hold a NaN
+        # Zeros, as a masked row of garbage could hold a NaN; numpy's, as those take no memory until they are used.
+        self.layers = torch.from_numpy(numpy.zeros(shape, numpy.float32)).unbind(0)
 
     @staticmethod
     def num_slots(config: ModelConfig, *, kv_mb: int) -> int:

@@ -52,11 +52,11 @@ class ModelConfig:
         path = folder / "config.json"
         values = _read_object(path)
         generation = folder / "generation_config.json"
-        eos = [*_eos_ids(values), *(_eos_ids(_read_object(generation)) if generation.exists() else [])]
-        _refuse_foreign(path, values)
         try:
+            _refuse_foreign(path, values)
+            eos = [*_eos_ids(values), *(_eos_ids(_read_object(generation)) if generation.exists() else [])]
             return _from_values(values, eos_ids=tuple(sorted(set(eos))))
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as exc:
             raise InvalidModel(f"{path} is incomplete or damaged: {exc!r}") from exc
 
 
@@ -78,24 +78,20 @@ def _eos_ids(values: Mapping[str, Any]) -> list[int]:
 
 
 def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
-    architectures = values.get("architectures") or []
-    if architectures != [ARCHITECTURE] and values.get("model_type") != "qwen2":
-        raise InvalidModel(
-            f"{path}: this is a {architectures or values.get('model_type')}; only {ARCHITECTURE} is loaded"
-        )
+    found = values.get("architectures") or values.get("model_type")
+    if found not in ([ARCHITECTURE], "qwen2"):
+        raise InvalidModel(f"{path}: this is a {found}; only {ARCHITECTURE} is loaded")
     if "auto_map" in values:
         raise InvalidModel(f"{path} has auto_map: a model that brings its own code is not loaded")
-    if values.get("quantization_config"):
-        method = values["quantization_config"].get("quant_method", "unknown")
-        raise InvalidModel(f"{path}: weights are quantized ({method}); use the checkpoint in bf16, fp16 or fp32")
+    if quantized := values.get("quantization_config"):
+        raise InvalidModel(f"{path}: the weights are quantized ({quantized}); use the checkpoint in bf16, fp16 or fp32")
     if values.get("hidden_act", "silu") != "silu":
         raise InvalidModel(f"{path}: hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'")
-    if values.get("use_sliding_window"):
+    if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or []):
         raise InvalidModel(f"{path}: use_sliding_window is on; sliding windows are not supported")
     rope = _rope(values)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise InvalidModel(f"{path}: rope scaling {kind!r} is not supported, only plain rotary positions")
+    if rope and rope.get("rope_type", rope.get("type")) != "default":
+        raise InvalidModel(f"{path}: rope scaling {dict(rope)} is not supported, only plain rotary positions")
 
 
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,6 +116,9 @@ def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> Mode
         tied=bool(values.get("tie_word_embeddings", False)),
         eos_ids=eos_ids,
     )
+    too_small = [name for name, value in vars(config).items() if type(value) in (int, float) and value <= 0]
+    if too_small:
+        raise ValueError(f"{', '.join(too_small)} must be more than 0")
     if config.num_heads % config.num_kv_heads:
         raise ValueError(f"{config.num_heads} heads cannot share {config.num_kv_heads} key-value heads evenly")
     if config.head_dim % 2:

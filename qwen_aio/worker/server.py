@@ -23,7 +23,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from qwen_aio.errors import InvalidSettings
+from qwen_aio.errors import InvalidSettings, QwenAioError
 from qwen_aio.worker.caller import cancel
 from qwen_aio.worker.door import Door
 
@@ -85,7 +85,8 @@ async def run_server(
         try:
             await asyncio.wait({serving, living, first}, return_when=asyncio.FIRST_COMPLETED)
             if living.done() and not living.cancelled() and (failure := living.exception()):
-                door.fail(f"this worker has failed and ends: {failure}")
+                # Only our own sentences are meant for callers.
+                door.fail(failure.message if isinstance(failure, QwenAioError) else "this worker has failed and ends")
                 await _cut_off(door)
             else:
                 second = await _drain(door, signals, grace_s)

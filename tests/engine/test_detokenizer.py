@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ STOPS = st.lists(st.text(alphabet="ab你😊", min_size=1, max_size=4), max_size
 
 def split(raw: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
-    return [raw[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [raw[start:end] for start, end in pairwise(edges)]
 
 
 def told(pieces: list[bytes], stop: list[str]) -> tuple[list[str], bool]:

@@ -34,10 +34,10 @@ def drawn(sampling: Sampling, *, sampler: Sampler = EVERYTHING, times: int = 400
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(temperature=1, top_p=1, top_k=0, repetition_penalty=1),
+        Sampling(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0),
         Sampling(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1),
-        Sampling(temperature=1.5, top_p=0.5, top_k=0, repetition_penalty=1),
-        Sampling(temperature=1, top_p=1, top_k=3, repetition_penalty=1.8),
+        Sampling(temperature=1.5, top_p=0.5, top_k=0, repetition_penalty=1.0),
+        Sampling(temperature=1.0, top_p=1.0, top_k=3, repetition_penalty=1.8),
     ],
     ids=["plain", "as in chat", "top_p", "top_k and penalty"],
 )

@@ -73,7 +73,7 @@ def test_a_folder_without_weights_is_refused(copy: Path) -> None:
 def test_a_file_cut_short_is_refused(copy: Path) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InvalidModel, match="model.safetensors is damaged"):
+    with pytest.raises(InvalidModel, match=r"model\.safetensors is damaged"):
         load(copy)
 
 
@@ -100,7 +100,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(make_checkpoint: MakeCheck
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidModel, match="no model folder at .*nowhere"):
+    with pytest.raises(InvalidModel, match=r"no model folder at .*nowhere"):
         load(tmp_path / "nowhere")
 
 
