@@ -1,6 +1,6 @@
-"""How long one request takes, from a second process over HTTP, with the bundled model.
+"""How long one request takes, from a second process over HTTP, with the bundled model or the one in DIR.
 
-    python -m benchmarks.run [--url http://127.0.0.1:7861] [--short]
+    python -m benchmarks.run [--url http://127.0.0.1:7861 | --model DIR] [--short]
 
 Decisions on texts of about 10 and 200 characters, answers of 32 tokens, each one at a time and eight at once. The
 client's clock: from sending to the last byte. Medians and quartiles. Last line of stdout: one JSON object.
@@ -60,6 +60,7 @@ async def measure(
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url")
+    parser.add_argument("--model", default="bundled")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     rounds = 5 if arguments.short else 40
@@ -71,7 +72,7 @@ async def main() -> None:
     }
     results: dict[str, object] = {}
     async with AsyncExitStack() as stack:
-        url = arguments.url or await stack.enter_async_context(started_worker())
+        url = arguments.url or await stack.enter_async_context(started_worker("--model", arguments.model))
         session = await stack.enter_async_context(aiohttp.ClientSession(base_url=url, trust_env=False))
         await measure(session, bodies["decision, 10 characters"], clients=1, rounds=5)  # warm
         for clients in (1, 8):

@@ -22,6 +22,7 @@ from training.samples import print_samples
 from training.train import Material, Trainer, has_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = ROOT / "qwen_aio" / "models" / "bundled"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +77,9 @@ def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) ->
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Build the bundled model.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the training data, see training/README.md")
-    parser.add_argument("--out", type=Path, required=True, help="where the model is written")
+    parser.add_argument(
+        "--out", type=Path, default=BUNDLED, help=f"where the model is written (default {BUNDLED.relative_to(ROOT)})"
+    )
     parser.add_argument("--work", type=Path, required=True, help="vocabulary, rows and checkpoint; rerun to resume")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--short", action="store_true", help="a tiny model in a minute, to see that everything works")

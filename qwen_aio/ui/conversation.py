@@ -55,8 +55,9 @@ def conversation_html(view: View, strings: Strings) -> str:
 
 
 def _message(role: str, speaker: str, text: str, strings: Strings) -> str:
+    copied = escape(strings.copied)
     return (
         f'<div class="{role}"><span class="speaker">{escape(speaker)}</span>'
         f'<div class="bubble" dir="auto">{escape(text)}</div>'
-        f'<button type="button" class="copy" data-copied="{escape(strings.copied)}">{escape(strings.copy)}</button></div>'
+        f'<button type="button" class="copy" data-copied="{copied}">{escape(strings.copy)}</button></div>'
     )

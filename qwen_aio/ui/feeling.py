@@ -69,7 +69,7 @@ def _decided(decision: Decision, strings: Strings, tasks: Mapping[str, Task]) ->
     chosen = labels.get(decision.label, Label(decision.label, decision.emotion, decision.emoji))
     verdict = (
         f'<div class="verdict"><span class="emoji" aria-hidden="true">{escape(chosen.emoji)}</span>'
-        f'<p><strong>{escape(strings.label(chosen))}</strong>'
+        f"<p><strong>{escape(strings.label(chosen))}</strong>"
         f'<span class="confidence">{escape(strings.confidence[decision.confidence])}</span></p></div>'
     )
     bars = "".join(

@@ -12,10 +12,11 @@ from qwen_aio.ui.view import Notice
 
 def notices_html(notices: Sequence[Notice], strings: Strings) -> str:
     """One line for each notice; errors are told from remarks by a class."""
-    return "".join(
+    lines = (
         f'<p class="notice{" error" if notice.is_error else ""}">{escape(strings.notice(notice))}</p>'
         for notice in notices
     )
+    return f'<div role="status">{"".join(lines)}</div>'
 
 
 def header_html(strings: Strings) -> str:

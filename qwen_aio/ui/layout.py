@@ -13,7 +13,7 @@ import gradio as gr
 from qwen_aio.core import Task
 from qwen_aio.ui.conversation import BEHAVIOUR, conversation_html
 from qwen_aio.ui.feeling import feeling_html
-from qwen_aio.ui.frame import about_html, header_html, title_html
+from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.handlers import MAX_TEXT_CHARS
 from qwen_aio.ui.service import About
 from qwen_aio.ui.session import Session
@@ -31,7 +31,7 @@ EXAMPLES = (
 
 
 class Layout:
-    """Places every component once, in the current `gr.Blocks`; a visitor's own language comes when the page is opened."""
+    """Places every component once, in the current `gr.Blocks`; a visitor's language comes when the page is opened."""
 
     def __init__(self, words: Strings, about: About) -> None:
         self.session = gr.State(Session())  # copied for every tab
@@ -75,7 +75,7 @@ class Layout:
             self.conversation = _html(conversation_html(View(), words), elem_id="conversation", js_on_load=BEHAVIOUR)
 
     def _place_composer(self, words: Strings) -> None:
-        self.notices = _html("", elem_id="notices")
+        self.notices = _html(notices_html((), words), elem_id="notices")
         with gr.Row(elem_id="choices"):
             self.mode = _segments(modes({}, words), label=words.mode, elem_id="mode")
             self.enhance = gr.Checkbox(value=True, label=words.enhance, elem_id="enhance")

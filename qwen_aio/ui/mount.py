@@ -1,4 +1,4 @@
-"""The page on a FastAPI app, with nothing of Gradio reachable that the page does not use."""
+"""The page on a FastAPI app, with nothing of Gradio in reach that the page does not use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 STYLE = Path(__file__).with_name("style.css")
 SYSTEM_FONTS = (
@@ -18,15 +21,38 @@ SYSTEM_FONTS = (
     "Noto Sans CJK SC",
     "sans-serif",
 )
+PAGE_PATHS = frozenset(
+    {
+        "/",
+        "/config",
+        "/theme.css",
+        "/favicon.ico",
+        "/gradio_api/queue/join",
+        "/gradio_api/queue/data",
+        "/gradio_api/run/predict",
+        "/gradio_api/startup-events",
+    }
+)
+PAGE_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
+
+# What the page needs, and no more: scripts in the page and `Function` are Gradio's way of starting.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'self'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 
 def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
-    """Serves `page` at "/". Call it after the app's own routes are there: the page takes every path that is left."""
+    """Serves `page` at "/". Call it after the app's own routes are there: the page takes every path that is left.
+
+    The headers, CONTENT_SECURITY_POLICY among them, are the business of `app`.
+    """
     gr.mount_gradio_app(
         app,
         page,
         path="/",
-        theme=gr.themes.Base(font=SYSTEM_FONTS, font_mono=("ui-monospace", "Consolas", "monospace")),
+        theme=_theme(),
         css=STYLE.read_text(encoding="utf-8"),
         footer_links=[],
         run_history=False,
@@ -35,6 +61,32 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        max_file_size=1,  # byte: the page uploads nothing, and the route cannot be taken away
     )
+    mount = app.routes[-1]
+    assert isinstance(mount, Mount)
+    mount.app = PageOnly(mount.app)
     return app
+
+
+def _theme() -> gr.themes.Base:
+    """System fonts, and the page's own background from the first paint on; the rest is in style.css."""
+    theme = gr.themes.Base(font=SYSTEM_FONTS, font_mono=("ui-monospace", "Consolas", "monospace"))
+    return theme.set(body_background_fill="#f6f4ef", body_background_fill_dark="#13171a")
+
+
+class PageOnly:
+    """Lets through what the page asks for. Uploads, file reading, proxying, editing and statistics do not exist here.
+
+    The Origin header ends here too: the app in front has judged it, and Gradio would answer it with CORS permissions.
+    """
+
+    def __init__(self, gradio_app: ASGIApp) -> None:
+        self._gradio_app = gradio_app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises 404 for any other path; the app in front words it."""
+        path = scope["path"]
+        if path not in PAGE_PATHS and not path.startswith(PAGE_FOLDERS):
+            raise HTTPException(404)
+        headers = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+        await self._gradio_app({**scope, "headers": headers}, receive, send)

@@ -42,7 +42,8 @@ Outputs = dict[Any, Any]  # Gradio component -> its new value
 
 def build_page(service: Service, *, about: About) -> gr.Blocks:
     """The page, not yet served; see mount.py."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
+    with page:
         _Wiring(page, Layout(ENGLISH, about), Handlers(service), about).connect()
     page.state_session_capacity = MAX_SESSIONS
     page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=MAX_RUNNING)
@@ -71,8 +72,12 @@ class _Wiring:
             changed.then(None, [place.language], None, js=TELL_BROWSER, **quiet)
 
         asking = [place.session, place.mode, place.enhance]
-        typed = gr.on([place.text.submit, place.send.click], self._submit, [place.text, *asking], place.changing, **quiet)
-        picked = [example.click(self._submit, [example, *asking], place.changing, **quiet) for example in place.examples]
+        typed = gr.on(
+            [place.text.submit, place.send.click], self._submit, [place.text, *asking], place.changing, **quiet
+        )
+        picked = [
+            example.click(self._submit, [example, *asking], place.changing, **quiet) for example in place.examples
+        ]
         for sent in (typed, *picked):
             sent.failure(self._broke, [place.session], place.changing, **quiet)
 
@@ -103,11 +108,11 @@ class _Wiring:
 
     async def _stop(self, session: Session) -> Outputs:
         view = self._handlers.stop(session)
-        return self._changing(view, session) if view else {}
+        return self._changing(view, session) if view else gr.skip()
 
     async def _begin_anew(self, session: Session) -> Outputs:
         view = self._handlers.begin_anew(session)
-        return self._changing(view, session) if view else {}
+        return self._changing(view, session) if view else gr.skip()
 
     async def _broke(self, session: Session) -> Outputs:
         return self._changing(self._handlers.broke(session), session)

@@ -94,10 +94,11 @@ class View:
         return replace(self, is_running=False, is_open=False, notices=notices, draft=None)
 
     def taken_back(self, *notices: Notice) -> View:
-        """The view of a request that failed. Without any answer its text goes back to the text box, to be sent again."""
+        """The view of a request that failed. Without any answer its text returns to the text box."""
         if self.is_open and self.exchanges[-1].answer:
             return self.ended(*notices)
-        return replace(self._closed().ended(*notices), draft=self.feeling.text)
+        feeling = self.feeling if self.feeling.decision is not None else Feeling()
+        return replace(self._closed().ended(*notices), feeling=feeling, draft=self.feeling.text)
 
     def history(self) -> tuple[Message, ...]:
         """The finished exchanges that travel with the next request, oldest first."""

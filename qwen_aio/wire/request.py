@@ -84,7 +84,7 @@ class RunRequest(Sent):
 
     @classmethod
     def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
-        """Raises InvalidRequest if a value is out of range."""
+        """Raises InvalidRequest."""
         fields = {
             "text": request.text,
             "mode": request.mode,
@@ -95,7 +95,8 @@ class RunRequest(Sent):
             **vars(request.sampling),
             "stop": None if request.sampling.stop is None else list(request.sampling.stop),
         }
-        return cls.parse({name: value for name, value in fields.items() if value is not None})
+        written = json.dumps({name: value for name, value in fields.items() if value is not None})
+        return cls.parse(read_object(written.encode()))  # refused here for whatever the server would refuse it
 
     def to_core(self, request_id: str) -> tuple[Request, ...]:
         """One request per text."""

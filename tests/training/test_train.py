@@ -10,6 +10,7 @@ from training.__main__ import build, main
 from training.batches import plan
 from training.corpus import MissingData, check_folder, sentiment_rows
 from training.model import Network
+from training.samples import CONVERSATIONS
 from training.train import Material, Trainer, learning_rate, losses
 
 
@@ -101,6 +102,7 @@ def test_a_folder_without_the_data_is_told_by_name(tmp_path, capsys):
 def test_one_command_makes_a_model_the_product_reads_and_does_nothing_twice(
     data, recipe, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.setattr("training.samples.CONVERSATIONS", CONVERSATIONS[:1])  # an untrained network babbles on and on
     out, work = tmp_path / "out", tmp_path / "work"
     build(data=data, out=out, work=work, recipe=recipe, threads=1)
     assert Tokenizer.load(out).vocab_size == json.loads((out / "config.json").read_text())["vocab_size"]

@@ -1,0 +1,280 @@
+"""The page in a real browser, on a real server, under the strictest policy it works with; the service is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from playwright.sync_api import Page, expect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qwen_aio.core import Decided, Request
+from qwen_aio.errors import QueueFull
+from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
+from qwen_aio.ui.page import build_page
+from qwen_aio.ui.service import About
+from tests.e2e.conftest import PATIENCE_MS, Visit
+from tests.ui.fakes import NEGATIVE, FakeService, Step, both, done, tokens
+
+COMPLAINT = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
+REPLY = "理解您的心情,颜色不一样可以联系客服退换。"
+HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)> ![x](http://evil.example/x.png) ${1+1} {{x}}'
+
+
+def script(request: Request) -> Sequence[Step]:
+    """What the fake service does, by what is asked."""
+    match request.text:
+        case "endless":
+            return [Decided(NEGATIVE), *tokens("once upon a time"), asyncio.Event()]
+        case "full":
+            return [QueueFull("8 requests wait already")]
+        case "bug":
+            return [ZeroDivisionError("nobody foresaw this")]
+        case text if text.startswith("<script"):
+            return both(text)
+    if request.mode == "sentiment" and not request.reply:
+        return [Decided(NEGATIVE), done(decision=NEGATIVE)]
+    return both(REPLY)
+
+
+@dataclass(frozen=True)
+class Site:
+    url: str
+    service: FakeService
+
+
+class Server(uvicorn.Server):
+    """Tells when it is up."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
+
+
+class WithPolicy:
+    """Adds the header that the worker adds."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", CONTENT_SECURITY_POLICY.encode())
+                message = {**message, "headers": [*message["headers"], policy]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    service = FakeService(script)
+    app = FastAPI()
+    mount_page(app, build_page(service, about=About("tiny", is_bundled=True, version="0.1.0", worker="qwen-1")))
+    config = uvicorn.Config(WithPolicy(app), log_level="error", timeout_graceful_shutdown=1)
+    server, listener = Server(config), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert server.is_up.wait(timeout=60)
+    yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}/", service)
+    server.should_exit = True
+    thread.join()
+
+
+def send(page: Page, text: str) -> None:
+    box = page.locator("#text textarea")
+    box.fill(text)
+    box.press("Enter")
+
+
+def ready(page: Page) -> Page:
+    """`page` once the tasks have arrived, with its language."""
+    expect(page.locator("#mode label")).to_have_count(4, timeout=PATIENCE_MS)
+    return page
+
+
+def test_one_submit_fills_both_sides(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+    expect(page.locator(".user .bubble")).to_have_text(COMPLAINT)
+    expect(page.locator(".verdict")).to_contain_text("Negative")
+    expect(page.locator(".verdict")).to_contain_text("high confidence")
+    expect(page.locator(".bars li")).to_have_count(3)
+    expect(page.locator(".bars .chosen .value")).to_have_text("94.0 %")
+    expect(page.locator(".merged")).to_have_text(f'【😔 LLM 情感判断:负面|高置信】→ "{REPLY}"')
+    expect(page.locator(".facts")).to_contain_text("88 ms")
+    expect(page.locator("#text textarea")).to_have_value("")
+    expect(page.locator("#about")).to_contain_text("demonstration")
+
+
+def test_shift_enter_starts_a_new_line(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    box = page.locator("#text textarea")
+    box.fill("one")
+    box.press("Shift+Enter")
+    box.press_sequentially("two")
+    expect(box).to_have_value("one\ntwo")
+    expect(page.locator(".user")).to_have_count(0)
+
+
+def test_stop_closes_the_stream_and_keeps_what_was_written(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, "endless")
+    expect(page.locator(".assistant .bubble")).not_to_be_empty()
+    page.locator("#text textarea").fill("typed meanwhile")
+    page.locator("#stop").click()
+    expect(page.locator(".notice")).to_contain_text("Stopped")
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator(".assistant .bubble")).to_have_text("once upon a time")
+    expect(page.locator("#text textarea")).to_have_value("typed meanwhile")
+    assert site.service.num_open == 0
+
+
+def test_a_closed_tab_frees_its_request(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, "endless")
+    expect(page.locator(".verdict")).to_be_visible()
+    closed_before = site.service.num_closed_early
+    page.close()
+    other = ready(visit(site.url))
+    other.wait_for_function("true")
+    for _ in range(100):
+        if site.service.num_closed_early > closed_before:
+            break
+        other.wait_for_timeout(100)
+    assert site.service.num_open == 0
+
+
+def test_language_switches_without_losing_the_conversation(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+    page.locator("#language label", has_text="中文").click()
+    expect(page.locator("#send")).to_have_text("发送")
+    expect(page.locator("#mode")).to_contain_text("情感")
+    expect(page.locator(".verdict")).to_contain_text("负面")
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    send(page, COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_count(2)
+    assert [message.content for message in site.service.requests[-1].history] == [COMPLAINT, REPLY]
+
+
+def test_a_chinese_browser_gets_a_chinese_page(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url, locale="zh-CN"))
+    expect(page.locator("#send")).to_have_text("发送")
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+
+
+def test_new_conversation_forgets_everything_even_while_an_answer_runs(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, "endless")
+    expect(page.locator(".assistant .bubble")).not_to_be_empty()
+    page.locator("#new").click()
+    expect(page.locator(".bubble")).to_have_count(0)
+    expect(page.locator(".verdict")).to_have_count(0)
+    expect(page.locator("#send")).to_be_visible()
+    send(page, COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+    assert site.service.requests[-1].history == ()
+
+
+def test_a_decision_alone_leaves_the_conversation_empty(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    page.locator("#mode label", has_text="Sentiment").click()
+    page.locator("#enhance input").uncheck()
+    send(page, COMPLAINT)
+    expect(page.locator(".facts")).to_be_visible()
+    expect(page.locator(".verdict")).to_contain_text("Negative")
+    expect(page.locator(".bubble")).to_have_count(0)
+
+
+def test_examples_can_be_clicked(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    page.locator(".example", has_text="失望").click()
+    expect(page.locator(".user .bubble")).to_have_text(COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+
+
+def test_errors_are_sentences_and_the_text_comes_back(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, "full")
+    expect(page.locator(".notice.error")).to_contain_text("Many people are asking")
+    expect(page.locator("#text textarea")).to_have_value("full")
+    expect(page.locator(".bubble")).to_have_count(0)
+    expect(page.locator("#send")).to_be_visible()
+
+
+def test_an_error_nobody_foresaw_is_a_sentence_too(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, "bug")
+    expect(page.locator(".notice.error")).to_contain_text("Something went wrong inside")
+    expect(page.locator("body")).not_to_contain_text("nobody foresaw")
+    send(page, COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+
+
+def test_text_never_becomes_markup(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, HOSTILE)
+    expect(page.locator(".assistant .bubble")).to_have_text(HOSTILE)
+    expect(page.locator(".user .bubble")).to_have_text(HOSTILE)
+    expect(page.locator(".merged")).to_contain_text(HOSTILE)
+    expect(page.locator(".feeling img, .messages img, .messages script, .messages a")).to_have_count(0)
+    assert page.title() == "Qwen All-in-One"
+
+
+def test_a_message_can_be_copied(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url, permissions=["clipboard-read", "clipboard-write"]))
+    send(page, COMPLAINT)
+    expect(page.locator(".facts")).to_be_visible()
+    page.locator(".assistant .copy").click()
+    expect(page.locator(".assistant .copy")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == REPLY
+
+
+def test_two_visitors_see_only_their_own_conversation(site: Site, visit: Visit) -> None:
+    first, second = ready(visit(site.url)), ready(visit(site.url))
+    send(first, "endless")
+    expect(first.locator(".assistant .bubble")).not_to_be_empty()
+    send(second, COMPLAINT)  # is answered while the first still runs
+    expect(second.locator(".assistant .bubble")).to_have_text(REPLY)
+    expect(first.locator(".user .bubble")).to_have_text("endless")
+    expect(second.locator(".user .bubble")).to_have_text(COMPLAINT)
+    first.locator("#stop").click()
+    expect(first.locator("#send")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 375, 768])
+def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: int) -> None:
+    page = ready(visit(site.url, viewport={"width": width, "height": 812}))
+    send(page, COMPLAINT + "w" * 300)
+    expect(page.locator(".facts")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#send").bounding_box()["x"] >= 0
+    left, right = page.locator("#left").bounding_box(), page.locator("#right").bounding_box()
+    assert (right["y"] >= left["y"] + left["height"]) == (width < 760)
+
+
+def test_the_page_can_be_used_without_seeing_it(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Qwen All-in-One")
+    expect(page.get_by_role("group", name="Task")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Your message")).to_be_visible()
+    expect(page.get_by_role("checkbox", name="Feeling and reply together")).to_be_checked()
+    expect(page.get_by_role("log", name="Conversation")).to_be_visible()
+    send(page, COMPLAINT)
+    expect(page.get_by_role("list", name="All labels").get_by_role("listitem")).to_have_count(3)
+    expect(page.locator("[aria-live=polite]").get_by_text("Negative")).to_have_count(2)

@@ -1,0 +1,109 @@
+"""A service that follows a script, and the events such scripts are made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+from qwen_aio.core import (
+    Answer,
+    Cuts,
+    Decided,
+    Decision,
+    Done,
+    Event,
+    FinishReason,
+    Label,
+    Request,
+    Result,
+    Task,
+    Timings,
+    Token,
+    Usage,
+)
+from qwen_aio.errors import QwenAioError
+
+Step = Event | Exception | asyncio.Event
+Script = Callable[[Request], Sequence[Step]]
+
+LABELS = (Label("positive", "正面", "😊"), Label("neutral", "中性", "😐"), Label("negative", "负面", "😔"))
+TASKS = {
+    "sentiment": Task("sentiment", "decision", {"en": "Sentiment", "zh": "情感"}, "", "h1", labels=LABELS),
+    "chat": Task("chat", "generation", {"en": "Chat", "zh": "对话"}, "", "h2"),
+    "summarize": Task("summarize", "generation", {"en": "Summary", "zh": "摘要"}, "", "h3"),
+}
+NEGATIVE = Decision(
+    task="sentiment",
+    label="negative",
+    emotion="负面",
+    emoji="😔",
+    confidence="高",
+    probability=0.94,
+    scores={"positive": 0.04, "neutral": 0.02, "negative": 0.94},
+    abstained=False,
+    label_mass=0.99,
+    text="【情感】:负面 【置信】:高",
+    merged="【😔 LLM 情感判断:负面|高置信】",
+    usage=Usage(95, 71, 0),
+    timings=Timings(total_ms=88.0),
+)
+
+
+class FakeService:
+    """Plays `script` for every request: events are given out, errors raised, an asyncio.Event is waited for."""
+
+    def __init__(self, script: Script, *, tasks: Mapping[str, Task] = TASKS, error: QwenAioError | None = None) -> None:
+        self._script = script
+        self._tasks = tasks
+        self._error = error
+        self.requests: list[Request] = []
+        self.num_open = 0
+        self.num_closed_early = 0
+
+    async def tasks(self) -> Mapping[str, Task]:
+        if self._error:
+            raise self._error
+        return self._tasks
+
+    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        self.requests.append(request)
+        self.num_open += 1
+        is_finished = False
+        try:
+            for step in self._script(request):
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                else:
+                    yield step
+            is_finished = True
+        finally:
+            self.num_open -= 1
+            self.num_closed_early += not is_finished
+
+
+def tokens(text: str, *, size: int = 4) -> list[Token]:
+    """`text` in pieces, as an answer streams in."""
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    return [Token(index, piece) for index, piece in enumerate(pieces)]
+
+
+def done(
+    reply: str | None = None,
+    *,
+    decision: Decision | None = None,
+    finish_reason: FinishReason = "stop",
+    cuts: Cuts = Cuts(),
+    route: str = "rule sentiment.words: 失望",
+) -> Done:
+    """The last event of a request."""
+    usage, timings = Usage(60, 30, 12), Timings(total_ms=1250.0)
+    answer = Answer("chat", reply, finish_reason, usage, timings, cuts) if reply is not None else None
+    mode = "sentiment" if decision else "chat"
+    return Done(Result("id", mode, route, "h", "tiny", "qwen-1", decision, answer, total_ms=1340.0))
+
+
+def both(reply: str) -> list[Event]:
+    """A request that fills both sides."""
+    return [Decided(NEGATIVE), *tokens(reply), done(reply, decision=NEGATIVE)]
