@@ -22,7 +22,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.servers import started_worker
+from benchmarks.servers import started
 
 FILES = ("sentiment_zh.jsonl.gz", "sentiment_en.jsonl.gz")
 TEXTS_PER_CALL = 64
@@ -101,7 +101,7 @@ async def server(url: str | None) -> AsyncIterator[str]:
     if url:
         yield url
     else:
-        async with started_worker() as own:
+        async with started("worker") as own:
             yield own
 
 

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 
-from benchmarks.servers import last_line, started_worker
+from benchmarks.servers import last_line, started
 
 TEXT_10 = "快递太慢了,很差评!"
 TEXT_200 = (
@@ -72,7 +72,7 @@ async def main() -> None:
     }
     results: dict[str, object] = {}
     async with AsyncExitStack() as stack:
-        url = arguments.url or await stack.enter_async_context(started_worker("--model", arguments.model))
+        url = arguments.url or await stack.enter_async_context(started("worker", "--model", arguments.model))
         session = await stack.enter_async_context(aiohttp.ClientSession(base_url=url, trust_env=False))
         await measure(session, bodies["decision, 10 characters"], clients=1, rounds=5)  # warm
         for clients in (1, 8):

@@ -19,11 +19,11 @@ READY_WITHIN_S = 120.0
 
 
 @asynccontextmanager
-async def started_worker(*flags: str) -> AsyncIterator[str]:
-    """The address of a worker of our own, ready. Raises RuntimeError with its last words if it does not come up."""
+async def started(mode: str, *flags: str) -> AsyncIterator[str]:
+    """The address of an app.py of our own, ready. Raises RuntimeError if it does not come up."""
     port = free_port()
     with tempfile.TemporaryDirectory() as status_dir:
-        command = ["app.py", "--mode", "worker", "--port", str(port), "--status-dir", status_dir, *flags]
+        command = ["app.py", "--mode", mode, "--port", str(port), "--status-dir", status_dir, *flags]
         process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, env=_environment())
         try:
             url = f"http://127.0.0.1:{port}"

@@ -83,6 +83,8 @@ def test_cuda_is_hidden_before_anything_else_is_imported():
     code = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = '0'; import qwen_aio; print(os.environ['CUDA_VISIBLE_DEVICES'])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.strip() == "-1"
-    first = next(node for node in ast.parse(Path("app.py").read_text()).body if isinstance(node, ast.Import | ast.ImportFrom))
+    first = next(
+        node for node in ast.parse(Path("app.py").read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+    )
     assert isinstance(first, ast.ImportFrom)
     assert first.module in {"__future__", "qwen_aio.cli.main"}

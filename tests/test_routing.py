@@ -45,7 +45,15 @@ def test_an_unknown_mode_names_the_known_ones():
 
 @pytest.mark.parametrize(
     "text",
-    ["我不想活了", "活着没意思", "我想自杀", "有时候想死", "i want to kill myself", "thinking about suicide", "I'd be better off dead"],
+    [
+        "我不想活了",
+        "活着没意思",
+        "我想自杀",
+        "有时候想死",
+        "i want to kill myself",
+        "thinking about suicide",
+        "I'd be better off dead",
+    ],
 )
 def test_self_harm_is_met_by_a_rule_in_both_languages(text):
     rule = fixed_reply(TASKS["chat"], text)
@@ -54,7 +62,9 @@ def test_self_harm_is_met_by_a_rule_in_both_languages(text):
     assert "988" in rule.reply
 
 
-@pytest.mark.parametrize("text", ["想死你了", "我想死我了这味道", "这手机卡死了", "dying to try it", "killing time", "笑死我了"])
+@pytest.mark.parametrize(
+    "text", ["想死你了", "我想死我了这味道", "这手机卡死了", "dying to try it", "killing time", "笑死我了"]
+)
 def test_figures_of_speech_are_not_taken_for_self_harm(text):
     assert fixed_reply(TASKS["chat"], text) is None
 
@@ -63,7 +73,9 @@ def test_lower_priority_numbers_are_asked_first():
     assert choose_route("auto", "太差了,我不想活了", TASKS).rule.name == "self_harm"
 
 
-@pytest.mark.parametrize(("text", "words"), [("你好", 2), ("hello world", 2), ("iPhone很好 ok", 4), ("", 0), ("!!!", 0)])
+@pytest.mark.parametrize(
+    ("text", "words"), [("你好", 2), ("hello world", 2), ("iPhone很好 ok", 4), ("", 0), ("!!!", 0)]
+)
 def test_a_cjk_character_counts_as_a_word(text, words):
     assert count_words(text) == words
 

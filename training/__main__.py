@@ -47,7 +47,6 @@ def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) ->
     """Tokenizer, rows, training, export: what is in `work` already is not made again. Raises prepare.OtherRecipe."""
     started = time.monotonic()
     torch.set_num_threads(threads)
-    work.mkdir(parents=True, exist_ok=True)
     prepare.claim(work, recipe)
     tasks = load_tasks(ROOT / "prompts")
     specification = prepare.specification(work, data, tasks, recipe)

@@ -129,7 +129,7 @@ class Worker:
                 allowed_hosts=_hosts(settings),
             )
         # Here and not above: gradio takes seconds to import, and a worker has no page.
-        from qwen_aio.ui.mount import PAGE_CSP, mount_page
+        from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
         from qwen_aio.ui.page import build_page
         from qwen_aio.ui.service import About
 
@@ -138,7 +138,7 @@ class Worker:
             status=lambda: health.latest,
             context_tokens=settings.max_context,
             allowed_hosts=_hosts(settings),
-            page_csp=PAGE_CSP,
+            page_csp=CONTENT_SECURITY_POLICY,
         )
         about = About(self._model.name, self._model.is_bundled, __version__, self._id)
         return mount_page(app, build_page(door, about=about))

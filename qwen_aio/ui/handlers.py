@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import cast
 
-from qwen_aio.core import Decided, Request, Task
+from qwen_aio.core import Decided, Request, Task, Token
 from qwen_aio.errors import QwenAioError
 from qwen_aio.ui.service import Service
 from qwen_aio.ui.session import Session, StopSwitch
@@ -93,13 +94,16 @@ class Handlers:
         request = Request(ask.text, mode=ask.mode, reply=ask.is_enhanced, history=session.view.history())
         view = session.view.asking(ask.text, expects_answer=ask.expects_answer(session.tasks))
         yield view
-        flushed_at = self._clock()
+        flushed_at = -math.inf
         try:
             async with aclosing(self._service.stream(request)) as events:
                 while (event := await stop.next(events)) is not None:
                     view = view.after(event)
-                    if view.is_running and (isinstance(event, Decided) or self._clock() - flushed_at >= FLUSH_S):
-                        flushed_at = self._clock()
+                    now = self._clock()
+                    if isinstance(event, Decided):
+                        yield view
+                    elif isinstance(event, Token) and now - flushed_at >= FLUSH_S:
+                        flushed_at = now
                         yield view
         except QwenAioError as exc:
             view = view.taken_back(_sentence(exc))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-# Before gradio is imported: it asks the internet about new versions and counts its users otherwise.
+# Before gradio is imported: it would ask the internet about new versions, and run pandas over its statistics with
+# every event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 
 import gradio as gr
 

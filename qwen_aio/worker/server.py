@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from qwen_aio.errors import InvalidSettings, QwenAioError
 from qwen_aio.worker.caller import cancel
 from qwen_aio.worker.door import Door
+from qwen_aio.worker.guard import MAX_HEADER_BYTES
 
 GRACE_S = 30.0
 LAST_WORDS_S = 2.0  # for those who were cut off to be told
@@ -126,7 +127,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=75,  # longer than clients and balancers keep an idle connection
         timeout_graceful_shutdown=1,  # requests are over by then; this is for pages that keep a stream open
-        h11_max_incomplete_event_size=32 * 1024,  # all headers together
+        h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,  # with the path
     )
 
 

@@ -70,6 +70,6 @@ def test_lint_and_run_with_the_bundled_model():
     assert "golden cases of sentiment: ok" in linted
     merged = ask("run", "刚收到货,颜色和图片不太一样,有点小失望", "--reply", "--seed", "1")
     assert merged.startswith("【😔 LLM 情感判断:负面|")
-    assert "】→ \"" in merged
+    assert '】→ "' in merged
     assert " s (rule sentiment.words: 失望)" in merged
     assert '"label":"negative"' in ask("run", "太差了", "--mode", "sentiment", "--json").replace(" ", "")

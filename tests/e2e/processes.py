@@ -37,8 +37,8 @@ class App:
     home: Path
     log: Path
 
-    def get(self, path: str) -> tuple[int, Any]:
-        return self._send(Request(self.url + path))
+    def get(self, path: str, *, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        return self._send(Request(self.url + path, headers=headers or {}))
 
     def post(self, path: str, body: object) -> tuple[int, Any]:
         content = json.dumps(body).encode()

@@ -146,14 +146,9 @@ def test_a_closed_tab_frees_its_request(site: Site, visit: Visit) -> None:
     page = ready(visit(site.url))
     send(page, "endless")
     expect(page.locator(".verdict")).to_be_visible()
-    closed_before = site.service.num_closed_early
+    site.service.closed_early.clear()
     page.close()
-    other = ready(visit(site.url))
-    other.wait_for_function("true")
-    for _ in range(100):
-        if site.service.num_closed_early > closed_before:
-            break
-        other.wait_for_timeout(100)
+    assert site.service.closed_early.wait(timeout=PATIENCE_MS / 1000)
     assert site.service.num_open == 0
 
 

@@ -66,7 +66,9 @@ def test_a_second_user_gets_the_same_words_at_the_same_time(worker):
     alone = [worker.post("/v1/run", {"text": f"物流太慢了{n}", "reply": True, "seed": n})[1] for n in range(6)]
     with ThreadPoolExecutor(6) as people:
         together = list(
-            people.map(lambda n: worker.post("/v1/run", {"text": f"物流太慢了{n}", "reply": True, "seed": n})[1], range(6))
+            people.map(
+                lambda n: worker.post("/v1/run", {"text": f"物流太慢了{n}", "reply": True, "seed": n})[1], range(6)
+            )
         )
     assert [body["reply"]["text"] for body in together] == [body["reply"]["text"] for body in alone]
     assert [body["label"] for body in together] == [body["label"] for body in alone]

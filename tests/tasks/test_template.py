@@ -67,13 +67,28 @@ def test_the_feeling_reaches_the_answer_and_only_when_known():
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("{% block system %}{{ text }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}", "text"),
-        ("{% block system %}{% endblock %}{% block user %}{{ nothing }}{% endblock %}{% block answer %}{% endblock %}", "nothing"),
+        (
+            "{% block system %}{{ text }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}",
+            "text",
+        ),
+        (
+            "{% block system %}{% endblock %}{% block user %}{{ nothing }}{% endblock %}{% block answer %}{% endblock %}",
+            "nothing",
+        ),
         ("{% block system %}{% endblock %}", "lacks the block user, answer"),
         ("{% block system %}", "prompt.j2"),
-        ("{% block system %}{{ ''.__class__.__mro__ }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}", "unsafe"),
-        ("{% block system %}{% include '/etc/passwd' %}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}", "passwd"),
-        ("{% block system %}{{ 1 / 0 }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}", "division"),
+        (
+            "{% block system %}{{ ''.__class__.__mro__ }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}",
+            "unsafe",
+        ),
+        (
+            "{% block system %}{% include '/etc/passwd' %}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}",
+            "passwd",
+        ),
+        (
+            "{% block system %}{{ 1 / 0 }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}",
+            "division",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_trusted_is_refused_when_loaded(template, told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from qwen_aio.core import (
@@ -58,7 +59,7 @@ class FakeService:
         self._error = error
         self.requests: list[Request] = []
         self.num_open = 0
-        self.num_closed_early = 0
+        self.closed_early = threading.Event()  # a stream was closed before its script ended
 
     async def tasks(self) -> Mapping[str, Task]:
         if self._error:
@@ -80,7 +81,8 @@ class FakeService:
             is_finished = True
         finally:
             self.num_open -= 1
-            self.num_closed_early += not is_finished
+            if not is_finished:
+                self.closed_early.set()
 
 
 def tokens(text: str, *, size: int = 4) -> list[Token]:

@@ -4,13 +4,12 @@ import pytest
 
 from qwen_aio.core import Done, Request, Token
 from qwen_aio.errors import Draining, EngineStopped, NotReady
-from qwen_aio.worker.door import Door
 from tests.fakes import FakeEngine
 from tests.serving import TASKS, WatchedEngine, Worker
 
 
 async def test_nobody_enters_before_the_door_opens():
-    door = Door(record=lambda kind, timings: None)
+    door = Worker(FakeEngine(), is_open=False).door
     assert door.state == "starting"
     for ask in (door.run(Request("hi")), door.tasks()):
         with pytest.raises(NotReady):
