@@ -1,4 +1,4 @@
-"""One tree of errors. wire.py alone knows which HTTP status a code has.
+"""One tree of errors. wire/ alone knows which HTTP status a code has.
 
 QwenAioError
 ├── InvalidRequest          invalid_request      a field is malformed or out of range

@@ -75,6 +75,7 @@ class Served:
     port: int
     serving: asyncio.Task[int]
     failure: asyncio.Future[None]  # give it an exception: the engine fails
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)  # a writer that nobody holds hangs up
 
     @property
     def url(self) -> str:

@@ -77,25 +77,21 @@ async def run_server(
     last request. 0 after a signal, 128 + signal after a second one; what `life` raised is raised.
     """
     server = _Server(_config(app))
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    with _caught_signals(signals):
-        serving = asyncio.create_task(server.serve([sock]), name="http server")
-        living = asyncio.create_task(life(), name="life of the worker")
-        first = asyncio.create_task(signals.get())
-        second: int | None = None
-        try:
-            await asyncio.wait({serving, living, first}, return_when=asyncio.FIRST_COMPLETED)
+    serving = asyncio.create_task(server.serve([sock]), name="http server")
+    living = asyncio.create_task(life(), name="life of the worker")
+    second: int | None = None
+    try:
+        with _caught_signals() as signals:
+            if await _signal_before(signals, serving, living):
+                second = await _drain(door, signals, living, grace_s=grace_s)
             if living.done() and not living.cancelled() and (failure := living.exception()):
                 # Only our own sentences are meant for callers.
                 door.fail(failure.message if isinstance(failure, QwenAioError) else "this worker has failed and ends")
-                await _cut_off(door)
-            else:
-                second = await _drain(door, signals, grace_s)
-        finally:
-            server.end(at_once=second is not None)
-            await cancel(first)
-            await asyncio.wait({serving})
-            await cancel(living)
+            await _cut_off(door)
+    finally:  # from here on a signal does what it would do to any process
+        server.end(at_once=second is not None)
+        await asyncio.wait({serving})
+        await cancel(living)
     serving.result()
     if not living.cancelled():
         living.result()
@@ -105,14 +101,27 @@ async def run_server(
 class _Server(uvicorn.Server):
     """uvicorn without its own idea of signals: it would close the listener first and raise them again at the end."""
 
+    _patience_s = 0.5
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     def end(self, *, at_once: bool) -> None:
         """Close the listener and the connections."""
-        self.force_exit = at_once
+        if at_once:
+            self._patience_s = 0.0
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, but whoever keeps a page open is hung up on; a cancelled task would look like a crash."""
+        hanging_up = asyncio.get_running_loop().call_later(self._patience_s, self._hang_up)
+        await super().shutdown(sockets)
+        hanging_up.cancel()
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:
@@ -126,27 +135,37 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,  # longer than clients and balancers keep an idle connection
-        timeout_graceful_shutdown=1,  # requests are over by then; this is for pages that keep a stream open
+        timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,  # with the path
     )
 
 
-async def _drain(door: Door, signals: asyncio.Queue[int], grace_s: float) -> int | None:
-    """Wait for those inside; the number of a second signal, if one came and ended that."""
+async def _drain(door: Door, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float) -> int | None:
+    """Wait for those inside, unless the life ends before; the number of a second signal, if one came and ended that."""
     door.drain()
     logger.info("draining in_flight=%d", door.in_flight)
-    empty, second = asyncio.create_task(door.wait_empty()), asyncio.create_task(signals.get())
+    empty = asyncio.create_task(door.wait_empty())
     try:
-        await asyncio.wait({empty, second}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-        if not empty.done():
-            await _cut_off(door)
-        return second.result() if second.done() else None
+        return await _signal_before(signals, empty, living, timeout_s=grace_s)
     finally:
         await cancel(empty)
-        await cancel(second)
+
+
+async def _signal_before(
+    signals: asyncio.Queue[int], *others: asyncio.Task[None], timeout_s: float | None = None
+) -> int | None:
+    """The next signal, unless one of `others` is done, or the time is over, before it comes."""
+    coming = asyncio.create_task(signals.get())
+    try:
+        await asyncio.wait({coming, *others}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return coming.result() if coming.done() else None
+    finally:
+        await cancel(coming)
 
 
 async def _cut_off(door: Door) -> None:
+    """End what is still inside, if anything is."""
+    door.drain()
     door.cut_off()
     try:
         await asyncio.wait_for(door.wait_empty(), LAST_WORDS_S)
@@ -155,15 +174,16 @@ async def _cut_off(door: Door) -> None:
 
 
 @contextmanager
-def _caught_signals(signals: asyncio.Queue[int]) -> Iterator[None]:
-    """Put every signal into `signals` instead of dying of it."""
+def _caught_signals() -> Iterator[asyncio.Queue[int]]:
+    """A queue that every signal goes into, instead of ending the process."""
     loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         # Not loop.add_signal_handler: Windows has none.
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(signals.put_nowait, number))
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

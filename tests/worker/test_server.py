@@ -26,6 +26,7 @@ async def get(there: Served, path: str) -> bytes:
 async def post(there: Served, *, close: bool = False, **body) -> asyncio.StreamReader:
     """A run whose reply is still to be read."""
     reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    there.connections.append(writer)
     content = json.dumps({"text": "hi", "mode": "chat"} | body).encode()
     head = f"POST /v1/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     writer.write(f"{head}{'Connection: close' if close else 'X: y'}\r\n\r\n".encode() + content)
@@ -192,7 +193,7 @@ def test_a_port_in_use_is_told():
 
 def test_an_address_that_is_not_ours_is_told_at_once():
     for take in (bind, bind_first_free):
-        with pytest.raises(InvalidSettings, match="192.0.2.1"):
+        with pytest.raises(InvalidSettings, match=r"192\.0\.2\.1"):
             take("192.0.2.1", 7861)
 
 
