@@ -28,6 +28,7 @@ class Door:
         self._state: WorkerState = "starting"
         self._failure = ""
         self._in_flight = 0
+        self._started = asyncio.Event()  # loading is over, whatever came of it
         self._empty = asyncio.Event()
         self._empty.set()
         self._is_cut_off = False
@@ -73,15 +74,18 @@ class Door:
         self._service = service
         if self._state == "starting":
             self._state = "ready"
+        self._started.set()
 
     def drain(self) -> None:
         """Let nobody in any more."""
         if self._state != "failed":
             self._state = "draining"
+        self._started.set()
 
     def fail(self, reason: str) -> None:
         """Let nobody in any more: the engine is gone. `reason` is a sentence for those who ask."""
         self._state, self._failure = "failed", reason
+        self._started.set()
 
     def cut_off(self) -> None:
         """End everything inside with the refusal as its error."""
@@ -97,7 +101,11 @@ class Door:
     # ---- whoever wants an answer ----
 
     async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name. Raises NotReady."""
+        """Every task by name. Waits while the model loads: a page that was opened early fills itself then.
+
+        Raises Draining, EngineStopped if loading ended in that.
+        """
+        await self._started.wait()
         return await self.service.tasks()
 
     async def run(self, request: Request) -> Result:
