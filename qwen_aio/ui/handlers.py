@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from qwen_aio.core import Decided, Request, Task, Token
-from qwen_aio.errors import QwenAioError
+from qwen_aio.errors import NotReady, QwenAioError
 from qwen_aio.ui.service import Service
 from qwen_aio.ui.session import Session, StopSwitch
 from qwen_aio.ui.strings import language_for
@@ -39,18 +40,22 @@ class Ask:
 class Handlers:
     """The verbs of the page. Stateless: what lasts is in the visitor's Session."""
 
-    def __init__(self, service: Service, *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, service: Service, *, clock: Clock = time.monotonic, retry_s: float = 1.0) -> None:
         self._service = service
         self._clock = clock
+        self._retry_s = retry_s  # between two looks whether the model is loaded
 
-    async def open(self, session: Session, accept_language: str) -> View:
-        """The first view, in the language the browser asks for."""
+    async def open(self, session: Session, accept_language: str) -> AsyncGenerator[View, None]:
+        """The first view, in the language the browser asks for; more of them while the model is still loading."""
         session.language = language_for(accept_language)
-        try:
-            session.tasks = await self._service.tasks()
-        except QwenAioError as exc:
-            session.view = session.view.ended(_sentence(exc))
-        return session.view
+        while True:
+            failure = await self._learn_tasks(session)
+            if not session.is_running:
+                session.view = replace(session.view, notices=(_sentence(failure),) if failure else ())
+            yield session.view
+            if not isinstance(failure, NotReady):
+                return
+            await asyncio.sleep(self._retry_s)
 
     async def submit(self, session: Session, ask: Ask) -> AsyncGenerator[View, None]:
         """The views of one request, from the moment it is sent until nothing more comes.
@@ -89,6 +94,13 @@ class Handlers:
         """The view after a failure nobody foresaw; its traceback is in the log."""
         session.view = session.view.taken_back(Notice("internal", is_error=True))
         return session.view
+
+    async def _learn_tasks(self, session: Session) -> QwenAioError | None:
+        try:
+            session.tasks = await self._service.tasks()
+        except QwenAioError as exc:
+            return exc
+        return None
 
     async def _views(self, session: Session, ask: Ask, stop: StopSwitch) -> AsyncGenerator[View, None]:
         request = Request(ask.text, mode=ask.mode, reply=ask.is_enhanced, history=session.view.history())

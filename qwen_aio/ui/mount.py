@@ -38,7 +38,7 @@ PAGE_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
 # What the page needs, and no more: scripts in the page and `Function` are Gradio's way of starting.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'self'; form-action 'none'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'self'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Chromium itself would call home otherwise, and the sandbox needs more rights than a container gives.
@@ -29,6 +29,7 @@ Visit = Callable[..., Page]
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.fail(f"no browser at {CHROMIUM}: apt-get install chromium fonts-noto-cjk")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield chromium
@@ -41,7 +42,9 @@ def visit(browser: Browser) -> Iterator[Visit]:
     contexts, foreign, errors = [], [], []
 
     def open_page(url: str, **context: Any) -> Page:
-        contexts.append(browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 800}, **context}))
+        contexts.append(
+            browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 800}, **context})
+        )
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE_MS)
         own = urlsplit(url).netloc

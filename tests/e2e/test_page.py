@@ -24,7 +24,9 @@ from tests.ui.fakes import NEGATIVE, FakeService, Step, both, done, tokens
 
 COMPLAINT = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 REPLY = "理解您的心情,颜色不一样可以联系客服退换。"
-HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)> ![x](http://evil.example/x.png) ${1+1} {{x}}'
+HOSTILE = (
+    '<script>document.title="owned"</script><img src=x onerror=alert(1)> ![x](http://evil.example/x.png) ${1+1} {{x}}'
+)
 
 
 def script(request: Request) -> Sequence[Step]:
@@ -258,8 +260,8 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
     send(page, COMPLAINT + "w" * 300)
     expect(page.locator(".facts")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("#send").bounding_box()["x"] >= 0
     left, right = page.locator("#left").bounding_box(), page.locator("#right").bounding_box()
+    assert left and right
     assert (right["y"] >= left["y"] + left["height"]) == (width < 760)
 
 
@@ -273,3 +275,20 @@ def test_the_page_can_be_used_without_seeing_it(site: Site, visit: Visit) -> Non
     send(page, COMPLAINT)
     expect(page.get_by_role("list", name="All labels").get_by_role("listitem")).to_have_count(3)
     expect(page.locator("[aria-live=polite]").get_by_text("Negative")).to_have_count(2)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["gradio_api/upload", "gradio_api/file=/etc/passwd", "gradio_api/info", "monitoring", "gradio_api/vibe-code/"],
+)
+def test_nothing_else_of_gradio_is_in_reach(site: Site, visit: Visit, path: str) -> None:
+    page = ready(visit(site.url))
+    assert page.request.get(site.url + path).status == 404
+    assert page.request.post(site.url + path, multipart={"files": "x"}).status == 404
+
+
+def test_no_other_origin_is_given_permissions(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    reply = page.request.get(site.url + "config", headers={"Origin": "http://localhost:1"})
+    assert reply.ok
+    assert [name for name in reply.headers if name.startswith("access-control")] == []

@@ -24,7 +24,7 @@ from qwen_aio.core import (
 )
 from qwen_aio.errors import QwenAioError
 
-Step = Event | Exception | asyncio.Event
+Step = Event | Exception | asyncio.Event | Callable[[], None]
 Script = Callable[[Request], Sequence[Step]]
 
 LABELS = (Label("positive", "正面", "😊"), Label("neutral", "中性", "😐"), Label("negative", "负面", "😔"))
@@ -33,6 +33,7 @@ TASKS = {
     "chat": Task("chat", "generation", {"en": "Chat", "zh": "对话"}, "", "h2"),
     "summarize": Task("summarize", "generation", {"en": "Summary", "zh": "摘要"}, "", "h3"),
 }
+NO_CUTS = Cuts()
 NEGATIVE = Decision(
     task="sentiment",
     label="negative",
@@ -51,20 +52,19 @@ NEGATIVE = Decision(
 
 
 class FakeService:
-    """Plays `script` for every request: events are given out, errors raised, an asyncio.Event is waited for."""
+    """Plays `script` for every request: events are given out, errors raised, functions called, an asyncio.Event awaited."""
 
-    def __init__(self, script: Script, *, tasks: Mapping[str, Task] = TASKS, error: QwenAioError | None = None) -> None:
+    def __init__(self, script: Script, *, errors: Sequence[QwenAioError] = ()) -> None:
         self._script = script
-        self._tasks = tasks
-        self._error = error
+        self._errors = list(errors)  # what asking for the tasks meets first
         self.requests: list[Request] = []
         self.num_open = 0
         self.closed_early = threading.Event()  # a stream was closed before its script ended
 
     async def tasks(self) -> Mapping[str, Task]:
-        if self._error:
-            raise self._error
-        return self._tasks
+        if self._errors:
+            raise self._errors.pop(0)
+        return TASKS
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
@@ -76,6 +76,8 @@ class FakeService:
                     raise step
                 if isinstance(step, asyncio.Event):
                     await step.wait()
+                elif callable(step):
+                    step()
                 else:
                     yield step
             is_finished = True
@@ -96,7 +98,7 @@ def done(
     *,
     decision: Decision | None = None,
     finish_reason: FinishReason = "stop",
-    cuts: Cuts = Cuts(),
+    cuts: Cuts = NO_CUTS,
     route: str = "rule sentiment.words: 失望",
 ) -> Done:
     """The last event of a request."""

@@ -1,0 +1,172 @@
+"""The HTML of the page: complete, in the visitor's language, and never more than text where text was given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_aio.core import Decided
+from qwen_aio.ui.conversation import conversation_html
+from qwen_aio.ui.feeling import MAX_QUOTE_CHARS, duration, feeling_html, route_text
+from qwen_aio.ui.frame import about_html, header_html, notices_html
+from qwen_aio.ui.service import About
+from qwen_aio.ui.strings import CHINESE, ENGLISH
+from qwen_aio.ui.view import Exchange, Feeling, Notice, View
+from tests.ui.fakes import NEGATIVE, TASKS, done
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '<img src=x onerror="alert(1)">',
+    "![x](http://evil.example/x.png)",
+    "</div></blockquote><iframe src=//evil.example>",
+    '" onmouseover="alert(1)',
+    "' autofocus onfocus='alert(1)",
+    "<svg/onload=alert(1)>",
+    "${alert(1)} {{constructor}} @children",
+    "&lt;b&gt; &amp;",
+    "<!-- <style>*{display:none}</style>",
+]
+OUR_TAGS = {"div", "p", "span", "strong", "ul", "li", "dl", "dt", "dd", "blockquote", "button", "i", "h1", "h2"}
+OUR_ATTRIBUTES = {
+    "class",
+    "style",
+    "lang",
+    "dir",
+    "type",
+    "role",
+    "aria-live",
+    "aria-label",
+    "aria-hidden",
+    "data-copied",
+}
+
+
+class Reader(HTMLParser):
+    """Reads a page as a browser would: its tags, their attributes, and the text that is shown."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def finished(text: str, reply: str) -> View:
+    """The view after a request for both sides."""
+    decision = replace(NEGATIVE, merged=f"【{text}】")
+    view = View().asking(text, expects_answer=True).after(Decided(decision))
+    return view.after(done(reply, decision=decision, route=f"rule sentiment.words: {text}"))
+
+
+def page(view: View) -> str:
+    return feeling_html(view.feeling, ENGLISH, tasks=TASKS, is_running=False) + conversation_html(view, ENGLISH)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_people_and_models_write_stays_text(text: str) -> None:
+    reader = Reader(page(finished(text, text)))
+    assert reader.tags <= OUR_TAGS and reader.attributes <= OUR_ATTRIBUTES
+    assert reader.text.count(text) == 6  # quote, merged line twice, route, both messages
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=MAX_QUOTE_CHARS))
+def test_any_text_is_shown_as_it_is(text: str) -> None:
+    reader = Reader(conversation_html(View((Exchange(text, text),)), ENGLISH))
+    assert reader.tags <= OUR_TAGS and reader.attributes <= OUR_ATTRIBUTES
+    assert reader.text.count(text) >= 2
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_of_models_labels_and_errors_stay_text(text: str) -> None:
+    unknown = replace(NEGATIVE, task=text, label=text, emoji=text, emotion=text, scores={text: 1.0})
+    html = (
+        about_html(About(text, is_bundled=True, version=text, worker=text), ENGLISH)
+        + notices_html([Notice("invalid_request", {"message": text}, is_error=True)], ENGLISH)
+        + feeling_html(Feeling("x", unknown), ENGLISH, tasks={}, is_running=True)
+        + header_html(ENGLISH)
+    )
+    reader = Reader(html)
+    assert reader.tags <= OUR_TAGS and reader.attributes <= OUR_ATTRIBUTES
+
+
+def test_the_panel_shows_label_confidence_bars_line_route_and_timing() -> None:
+    view = View().asking("有点小失望", expects_answer=True).after(done("理解您的心情。", decision=NEGATIVE))
+    english = Reader(feeling_html(view.feeling, ENGLISH, tasks=TASKS, is_running=False)).text
+    for shown in (
+        "有点小失望",
+        "😔",
+        "Negative",
+        "high confidence",
+        "94.0 %",
+        "4.0 %",
+        "2.0 %",
+        "rule sentiment.words: 失望",
+    ):
+        assert shown in english
+    for shown in ('【😔 LLM 情感判断:负面|高置信】→ "理解您的心情。"', "88 ms", "1.2 s", "1.3 s", "101 of 155"):
+        assert shown in english
+    chinese = Reader(feeling_html(view.feeling, CHINESE, tasks=TASKS, is_running=False)).text
+    assert "负面" in chinese and "置信度高" in chinese and "规则 sentiment.words: 失望" in chinese
+    assert "Negative" not in chinese
+
+
+def test_an_abstained_decision_says_so() -> None:
+    decision = replace(NEGATIVE, label="neutral", confidence="低", abstained=True)
+    assert ENGLISH.abstained in feeling_html(Feeling("x", decision), ENGLISH, tasks=TASKS, is_running=False)
+
+
+def test_the_panel_says_what_it_waits_for() -> None:
+    assert ENGLISH.feeling_empty in feeling_html(Feeling(), ENGLISH, tasks=TASKS, is_running=False)
+    assert ENGLISH.feeling_waiting in feeling_html(Feeling("x"), ENGLISH, tasks=TASKS, is_running=True)
+    chat = View().asking("x", expects_answer=True).after(done("y"))
+    assert ENGLISH.feeling_none in feeling_html(chat.feeling, ENGLISH, tasks=TASKS, is_running=False)
+
+
+def test_a_long_text_is_quoted_in_part() -> None:
+    text = "长" * (MAX_QUOTE_CHARS + 1)
+    assert "长" * MAX_QUOTE_CHARS + "…" in feeling_html(Feeling(text), ENGLISH, tasks={}, is_running=True)
+
+
+def test_an_answer_that_is_awaited_is_seen_to_be_awaited() -> None:
+    view = View().asking("hello", expects_answer=True)
+    assert "writing" in conversation_html(view, ENGLISH)
+    assert "writing" not in conversation_html(view.ended(), ENGLISH)
+
+
+def test_only_the_bundled_model_is_called_a_demonstration() -> None:
+    bundled = about_html(About("tiny", is_bundled=True, version="1", worker="w"), ENGLISH)
+    own = about_html(About("qwen1.5-0.5b-chat", is_bundled=False, version="1", worker="w"), ENGLISH)
+    assert "demonstration" in bundled and "demonstration" not in own and "qwen1.5-0.5b-chat" in own
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"), [(0.4, "0 ms"), (88.2, "88 ms"), (1250.0, "1.2 s"), (61000.0, "61.0 s")]
+)
+def test_durations_are_short(milliseconds: float, shown: str) -> None:
+    assert duration(milliseconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("route", "shown"),
+    [
+        ("rule chat.self_harm: 不想活", "规则 chat.self_harm: 不想活"),
+        ("mode sentiment", "你选择的 sentiment"),
+        ("default chat", "没有规则匹配,用 chat"),
+        ("something new", "something new"),
+    ],
+)
+def test_the_route_is_told_in_words(route: str, shown: str) -> None:
+    assert route_text(route, CHINESE) == shown
