@@ -137,6 +137,14 @@ Turn = tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
+class ContextLimits:
+    """What fits, in tokens: prompt and answer together, and the answer alone."""
+
+    tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What is sent to the model: fixed head, earlier turns, this request.
 
@@ -240,7 +248,6 @@ class Route:
 
     task: str
     reason: str
-    rule: Rule | None = None
 
 
 @dataclass(frozen=True)

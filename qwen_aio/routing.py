@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 
 from qwen_aio.core import Route, Rule, Task
 from qwen_aio.errors import UnknownTask
@@ -15,15 +16,12 @@ from qwen_aio.errors import UnknownTask
 DEFAULT_TASK = "chat"
 # A CJK character is a word of its own; elsewhere a run of letters and digits is one.
 _WORD = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff]|[^\W_\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff]+")
-# Rules are matched on this many characters: patterns stay cheap on a hostile megabyte, lengths still count in full.
+# Rules look at so many characters: patterns stay cheap on a hostile megabyte. Rules that answer look at all of them.
 MAX_MATCHED_CHARS = 4000
 
 
 def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
-    """The task for `text`. Raises UnknownTask for a mode that is neither "auto" nor a task.
-
-    A rule with a fixed reply also holds when its task was named by the caller.
-    """
+    """The task for `text`. Raises UnknownTask for a mode that is neither "auto" nor a task."""
     if mode != "auto":
         if mode not in tasks:
             raise UnknownTask(f"unknown task {mode!r}; known: auto, {', '.join(sorted(tasks))}", param="mode")
@@ -31,15 +29,15 @@ def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
     for rule in _by_priority(rule for task in tasks.values() for rule in task.rules):
         why = match(rule, text)
         if why is not None:
-            return Route(rule.task, f"rule {rule.task}.{rule.name}: {why}", rule)
+            return Route(rule.task, f"rule {rule.task}.{rule.name}: {why}")
     default = DEFAULT_TASK if DEFAULT_TASK in tasks else min(tasks)
     return Route(default, f"default {default}")
 
 
-def fixed_reply(task: Task, text: str) -> Rule | None:
-    """The first rule of `task` that answers `text` by itself, if any."""
-    rules = _by_priority(rule for rule in task.rules if rule.reply is not None)
-    return next((rule for rule in rules if match(rule, text) is not None), None)
+def fixed_reply(text: str, tasks: Mapping[str, Task]) -> str | None:
+    """The reply of the first rule that answers `text` by itself, whichever task is asked; None if there is none."""
+    rules = _by_priority(rule for task in tasks.values() for rule in task.rules if rule.reply is not None)
+    return next((rule.reply for rule in rules if match(rule, text) is not None), None)
 
 
 def match(rule: Rule, text: str) -> str | None:
@@ -48,7 +46,7 @@ def match(rule: Rule, text: str) -> str | None:
         return None
     if not rule.words and not rule.patterns:
         return f"{len(text)} characters"
-    start = text[:MAX_MATCHED_CHARS]
+    start = text if rule.reply else text[:MAX_MATCHED_CHARS]
     folded = start.casefold()
     for word in rule.words:
         if word.casefold() in folded:
@@ -60,9 +58,9 @@ def match(rule: Rule, text: str) -> str | None:
     return None
 
 
-def count_words(text: str) -> int:
-    """Words, where each CJK character counts as one."""
-    return sum(1 for _ in _WORD.finditer(text))
+def count_words(text: str, *, at_most: int) -> int:
+    """Words, where each CJK character counts as one; counting ends at `at_most`."""
+    return sum(1 for _ in islice(_WORD.finditer(text), at_most))
 
 
 def _by_priority(rules: Iterable[Rule]) -> list[Rule]:
@@ -74,9 +72,10 @@ def _within(count: int, least: int | None, most: int | None) -> bool:
 
 
 def _within_words(rule: Rule, text: str) -> bool:
-    if rule.min_words is None and rule.max_words is None:
+    limits = [limit for limit in (rule.min_words, rule.max_words) if limit is not None]
+    if not limits:
         return True
-    return _within(count_words(text), rule.min_words, rule.max_words)
+    return _within(count_words(text, at_most=max(limits) + 1), rule.min_words, rule.max_words)
 
 
 @lru_cache(maxsize=256)

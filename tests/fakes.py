@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qwen_aio.core import Chunk, LabelScore, Prompt, Sampling, Scores, Text, Timings, Usage
+from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Text, Timings, Usage
 from qwen_aio.errors import QwenAioError
 
 
@@ -38,6 +38,7 @@ class FakeEngine:
         error: QwenAioError | None = None,
         error_after: int = 0,
     ) -> None:
+        self.context = ContextLimits(2048, 1024)
         self.probabilities = probabilities or {"正面": 0.05, "中性": 0.03, "负面": 0.9}
         self.pieces = tuple(pieces)
         self.gate = gate

@@ -56,7 +56,6 @@ class Worker:
         self.app = create_app(
             self.door,
             status=lambda: STATUS,
-            context_tokens=2048,
             allowed_hosts=self.allowed_hosts,
             times=self.times,
         )

@@ -50,34 +50,53 @@ def test_an_unknown_mode_names_the_known_ones():
         "活着没意思",
         "我想自杀",
         "有时候想死",
-        "i want to kill myself",
+        "我想去死",
+        "想结束一切",
+        "我想自殺",
+        "i want to kill  myself",
         "thinking about suicide",
         "I'd be better off dead",
+        "I wish I was dead",
     ],
 )
 def test_self_harm_is_met_by_a_rule_in_both_languages(text):
-    rule = fixed_reply(TASKS["chat"], text)
-    assert rule is not None
-    assert "12356" in rule.reply
-    assert "988" in rule.reply
+    reply = fixed_reply(text, TASKS)
+    assert reply is not None
+    assert "12356" in reply
+    assert "988" in reply
+
+
+def test_self_harm_is_found_wherever_it_stands_in_a_long_text():
+    text = "今天的天气不错。" * 2000 + "我不想活了" + "今天的天气不错。" * 2000
+    assert choose_route("auto", text, TASKS).reason == "rule chat.self_harm: 不想活"
+    assert fixed_reply(text, TASKS) is not None
 
 
 @pytest.mark.parametrize(
-    "text", ["想死你了", "我想死我了这味道", "这手机卡死了", "dying to try it", "killing time", "笑死我了"]
+    "text",
+    [
+        "想死你了",
+        "我想死我了这味道",
+        "这手机卡死了",
+        "dying to try it",
+        "killing time",
+        "笑死我了",
+    ],
 )
 def test_figures_of_speech_are_not_taken_for_self_harm(text):
-    assert fixed_reply(TASKS["chat"], text) is None
+    assert fixed_reply(text, TASKS) is None
 
 
 def test_lower_priority_numbers_are_asked_first():
-    assert choose_route("auto", "太差了,我不想活了", TASKS).rule.name == "self_harm"
+    assert choose_route("auto", "太差了,我不想活了", TASKS).reason.startswith("rule chat.self_harm")
 
 
 @pytest.mark.parametrize(
     ("text", "words"), [("你好", 2), ("hello world", 2), ("iPhone很好 ok", 4), ("", 0), ("!!!", 0)]
 )
 def test_a_cjk_character_counts_as_a_word(text, words):
-    assert count_words(text) == words
+    assert count_words(text, at_most=100) == words
+    assert count_words(text, at_most=1) == min(words, 1)
 
 
 def test_limits_and_words_must_hold_together():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qwen_aio.core import (
     Answer,
+    ContextLimits,
     Cuts,
     Decided,
     Decision,
@@ -449,7 +450,11 @@ def test_an_unknown_code_is_still_an_error():
 
 def test_tasks_tell_all_that_routing_and_the_page_need():
     shape = TasksResponse.from_core(
-        TASKS.values(), model="m", worker="w", context_tokens=2048, timeouts_s={"decision": 60.0, "generation": 300.0}
+        TASKS.values(),
+        model="m",
+        worker="w",
+        context=ContextLimits(2048, 1024),
+        timeouts_s={"decision": 60.0, "generation": 300.0},
     )
     told = TasksResponse.model_validate_json(shape.to_json())
     back = told.to_core()

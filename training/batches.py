@@ -5,6 +5,7 @@ Step n of a run is always batch n of the plan, so a resumed run sees the data an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,16 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.recipe import TASKS, Recipe
+from training.recipe import TASKS, Phase, Recipe
 from training.rows import Rows
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One batch of the plan: rows of one task."""
+    """One step of the plan: rows of one task, and how far the step goes."""
 
     task: str
     rows: NDArray[np.int64]
+    lr: float
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,39 @@ class Batch:
 
 
 def plan(rows: Mapping[str, Rows], recipe: Recipe) -> list[Slot]:
-    """All batches of the run, tasks spread evenly over it, early passes over the data before late ones."""
-    rng = np.random.default_rng(recipe.seed)
+    """All steps of the run: phase after phase, tasks spread evenly, early passes over the data before late ones."""
+    return [slot for number in range(len(recipe.phases)) for slot in _phase_slots(number, rows, recipe)]
+
+
+def learning_rate(step: int, total: int, phase: Phase) -> float:
+    """Linear warm-up, then a cosine down to `final_lr`; `step` and `total` are those of the phase."""
+    if step < phase.warmup_steps:
+        return phase.peak_lr * (step + 1) / phase.warmup_steps
+    done = (step - phase.warmup_steps) / max(1, total - phase.warmup_steps)
+    return phase.final_lr + (phase.peak_lr - phase.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _phase_slots(number: int, rows: Mapping[str, Rows], recipe: Recipe) -> list[Slot]:
+    phase = recipe.phases[number]
+    rng = np.random.default_rng((recipe.seed, number))
     placed = []
     for task in TASKS:
-        slots = _task_slots(task, rows[task], recipe, rng)
-        placed += [((i + rng.random()) / len(slots), slot) for i, slot in enumerate(slots)]
-    return [slot for _, slot in sorted(placed, key=lambda pair: pair[0])]
+        batches = _task_batches(rows[task], phase, recipe.sort_window, rng)
+        placed += [((i + rng.random()) / len(batches), task, batch) for i, batch in enumerate(batches)]
+    placed.sort(key=lambda place: place[0])
+    return [Slot(task, batch, learning_rate(i, len(placed), phase)) for i, (_, task, batch) in enumerate(placed)]
 
 
-def _task_slots(task: str, rows: Rows, recipe: Recipe, rng: np.random.Generator) -> list[Slot]:
-    order = np.concatenate(_passes(rows.repeats, rng))
+def _task_batches(rows: Rows, phase: Phase, sort_window: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    order = np.concatenate(_passes(rows.repeats(phase.repeats), rng))
     lengths = rows.lengths
-    slots = []
-    for start in range(0, len(order), recipe.sort_window):
-        window = order[start : start + recipe.sort_window]
+    batches = []
+    for start in range(0, len(order), sort_window):
+        window = order[start : start + sort_window]
         window = window[np.argsort(lengths[window], kind="stable")]
-        cut = _cut(window, lengths, recipe.batch_tokens)
-        slots += [Slot(task, cut[i]) for i in rng.permutation(len(cut))]
-    return slots
+        cut = _cut(window, lengths, phase.batch_tokens)
+        batches += [cut[i] for i in rng.permutation(len(cut))]
+    return batches
 
 
 def _passes(repeats: NDArray[np.float64], rng: np.random.Generator) -> list[NDArray[np.int64]]:

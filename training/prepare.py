@@ -40,11 +40,11 @@ OTHER_FOCUS_WORDS = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """Texts that end with the assistant, and what the user felt last, if known."""
+    """Texts that end with the assistant, what the user felt last, and where they come from."""
 
     texts: tuple[str, ...]
-    label: str | None
-    repeats: float
+    label: str
+    source: str
 
 
 class OtherRecipe(Exception):
@@ -126,12 +126,12 @@ def heads(encoder: Encoder, recipe: Recipe) -> Heads:
 # ---- sentiment ------------------------------------------------------------------------------------------------------
 
 
-def _decisions(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, float]]:
+def _decisions(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, str]]:
     sentences = world.labelled_sentences(recipe.world_sentences, seed=recipe.seed + 1)
-    made = (Labelled(text, label, "world") for text, label in sentences)
+    made = (Labelled(text, label, "world_sentences") for text, label in sentences)
     for number, row in enumerate(chain(_kept_rows(data, recipe), made)):
         limit = recipe.long_text_tokens if number % 4 == 0 else recipe.text_tokens
-        yield encoder.decision("sentiment", row.text, row.label, limit=limit), recipe.repeats[row.source]
+        yield encoder.decision("sentiment", row.text, row.label, limit=limit), row.source
 
 
 def _kept_rows(data: Path, recipe: Recipe) -> Iterator[Labelled]:
@@ -146,32 +146,32 @@ def _kept_rows(data: Path, recipe: Recipe) -> Iterator[Labelled]:
 # ---- conversations --------------------------------------------------------------------------------------------------
 
 
-def _conversations(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, float]]:
+def _conversations(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, str]]:
     rng = random.Random(recipe.seed + 2)
     names = {label.name: label.text for label in encoder.tasks["sentiment"].labels}
     for talk in chain(_world_talks(recipe), _support_talks(data, encoder.tasks, recipe), _beyond_talks(data, recipe)):
         feeling = None
-        if talk.label and rng.random() < recipe.feeling_share:
+        if rng.random() < recipe.feeling_share:
             is_wrong = rng.random() < recipe.wrong_feeling_share
             feeling = rng.choice(list(names.values())) if is_wrong else names[talk.label]
-        yield encoder.conversation("chat", talk.texts, limit=CHAT_TOKENS, feeling=feeling), talk.repeats
+        yield encoder.conversation("chat", talk.texts, limit=CHAT_TOKENS, feeling=feeling), talk.source
 
 
 def _world_talks(recipe: Recipe) -> Iterator[Conversation]:
     for dialogue in world.dialogues(recipe.world_dialogues, seed=recipe.seed):
-        yield Conversation(tuple(text for _, text in dialogue.turns), dialogue.label, recipe.chat_repeats)
+        yield Conversation(tuple(text for _, text in dialogue.turns), dialogue.label, "world_dialogues")
 
 
 def _support_talks(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> Iterator[Conversation]:
     for texts in _support(data, tasks, recipe):
-        yield Conversation(texts, "negative", 1.0)
+        yield Conversation(texts, "negative", "support")
 
 
 def _beyond_talks(data: Path, recipe: Recipe) -> Iterator[Conversation]:
     rng = random.Random(recipe.seed + 3)
     for language in ("zh", "en"):
         for text in _requests(data, language, recipe):
-            yield Conversation((text, world.beyond_reply(language, rng=rng)), "neutral", 1.0)
+            yield Conversation((text, world.beyond_reply(language, rng=rng)), "neutral", "beyond")
 
 
 def _support(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> Sequence[tuple[str, ...]]:
@@ -192,6 +192,6 @@ def _sample(items: Sequence[Item], count: int, seed: int) -> Sequence[Item]:
 # ---- summaries ------------------------------------------------------------------------------------------------------
 
 
-def _summaries(encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, float]]:
+def _summaries(encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, str]]:
     for text, gist in world.summaries(recipe.world_summaries, seed=recipe.seed + 6):
-        yield encoder.conversation("summarize", (text, gist), limit=SUMMARY_TOKENS), recipe.summary_repeats
+        yield encoder.conversation("summarize", (text, gist), limit=SUMMARY_TOKENS), "world_summaries"

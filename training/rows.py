@@ -6,7 +6,7 @@ A row is everything behind the system head: earlier turns, the user's block, the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -99,32 +99,39 @@ class Rows:
     ids: NDArray[np.uint16]
     answer: NDArray[np.bool_]
     offsets: NDArray[np.int64]
-    repeats: NDArray[np.float64]  # how often each row is seen in the run
+    sources: NDArray[np.str_]  # names, each once
+    source: NDArray[np.intp]  # where each row's source stands in `sources`
 
     @classmethod
-    def collect(cls, rows: Iterable[tuple[Row, float]]) -> Rows:
-        """From pairs of row and repeats."""
+    def collect(cls, rows: Iterable[tuple[Row, str]]) -> Rows:
+        """From pairs of row and source."""
         kept = list(rows)
+        sources, source = np.unique([source for _, source in kept], return_inverse=True)
         lengths = [0, *(len(row.ids) for row, _ in kept)]
         return cls(
             ids=np.array([i for row, _ in kept for i in row.ids], dtype=np.uint16),
             answer=np.array([a for row, _ in kept for a in row.answer], dtype=np.bool_),
             offsets=np.cumsum(lengths, dtype=np.int64),
-            repeats=np.array([repeats for _, repeats in kept], dtype=np.float64),
+            sources=sources,
+            source=source,
         )
 
     @classmethod
     def load(cls, path: Path) -> Rows:
         with np.load(path) as stored:
-            return cls(**{name: stored[name] for name in ("ids", "answer", "offsets", "repeats")})
+            return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
-            np.savez(file, ids=self.ids, answer=self.answer, offsets=self.offsets, repeats=self.repeats)
+            np.savez(file, **vars(self))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.offsets)
 
+    def repeats(self, by_source: Mapping[str, float]) -> NDArray[np.float64]:
+        """How often each row is seen, given how often a row of each source is."""
+        return np.array([by_source[name] for name in self.sources])[self.source]
+
     def __len__(self) -> int:
-        return len(self.repeats)
+        return len(self.source)

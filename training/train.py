@@ -70,7 +70,7 @@ class Trainer:
         with tqdm(total=total, initial=self.step, desc="training", unit="step", mininterval=5.0) as bar:
             while self.step < total:
                 task = self._material.slots[self.step].task
-                loss = self._advance(total)
+                loss = self._advance()
                 shown[task] = loss if task not in shown else 0.98 * shown[task] + 0.02 * loss
                 bar.update()
                 if self.step % 20 == 0:
@@ -82,11 +82,11 @@ class Trainer:
                     look(self.network, self.step)
         self.save()
 
-    def _advance(self, total: int) -> float:
+    def _advance(self) -> float:
         """One step; returns the loss on the answers."""
         batch = self._material.batch(self.step, self._recipe)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, total, self._recipe)
+            group["lr"] = self._material.slots[self.step].lr
         with arithmetic():
             answers, others = losses(self.network, batch)
         (answers + self._recipe.lm_weight * others).backward()  # type: ignore[no-untyped-call]  # torch's own
@@ -103,14 +103,6 @@ def losses(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     each = functional.cross_entropy(network.logits(hidden).float(), batch.targets, reduction="none")
     others = each[~batch.is_answer]
     return each[batch.is_answer].mean(), others.sum() / max(1, len(others))
-
-
-def learning_rate(step: int, total: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to `final_lr`."""
-    if step < recipe.warmup_steps:
-        return recipe.peak_lr * (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, total - recipe.warmup_steps)
-    return recipe.final_lr + (recipe.peak_lr - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def has_bf16() -> bool:

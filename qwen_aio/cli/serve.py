@@ -125,7 +125,6 @@ class Worker:
             return create_app(
                 door,
                 status=lambda: health.latest,
-                context_tokens=settings.max_context,
                 allowed_hosts=_hosts(settings),
             )
         # Here and not above: gradio takes seconds to import, and a worker has no page.
@@ -136,7 +135,6 @@ class Worker:
         app = create_app(
             door,
             status=lambda: health.latest,
-            context_tokens=settings.max_context,
             allowed_hosts=_hosts(settings),
             page_csp=CONTENT_SECURITY_POLICY,
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from qwen_aio.core import Prompt, Turn
+from qwen_aio.core import ContextLimits, Prompt, Turn
 from qwen_aio.engine.answer import Answer
 from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
 from qwen_aio.engine.config import EngineLimits
@@ -56,8 +56,9 @@ class Engine:
         self._memory = KvMemory(model.config, num_slots)
         self._cache = KvCache(num_slots)
         self._scheduler = Scheduler(self._cache, limits)
-        self.max_context = min(self._scheduler.max_rows, model.config.max_positions)
-        if self.max_context < MIN_CONTEXT:
+        max_context = min(self._scheduler.max_rows, model.config.max_positions)
+        self.context = ContextLimits(max_context, answer_tokens=max_context // 2)
+        if max_context < MIN_CONTEXT:
             raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._sampler = Sampler(tokenizer.text_ids | self._end_ids, vocab_size=model.config.vocab_size)
@@ -90,7 +91,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Output]:
-        """Compute the next rows; what came of them, in the order the requests were admitted."""
+        """Compute the next rows; what came of them."""
         self._scheduler.admit(now_s=self.clock())
         spans = ordered(self._scheduler.next_batch())
         if not spans:
@@ -116,17 +117,18 @@ class Engine:
         if not all(encoded):
             raise InvalidRequest("an empty continuation cannot be scored")
         tree = LabelTree(encoded)
-        if tree.num_rows > self.max_context // 2:
-            raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {self.max_context // 2} do")
-        fitted = self._fit(work.prompt, num_more=tree.num_rows)
+        room = min(self.context.tokens, self._scheduler.max_decision_rows)
+        if tree.num_rows > room // 2:
+            raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {room // 2} do")
+        fitted = self._fit(work.prompt, room=room - tree.num_rows)
         return Decision(request_id, fitted, texts=work.continuations, tree=tree, arrived_s=arrived_s)
 
     def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> Answer:
-        check_sampling(work.sampling, max_tokens=self.max_context // 2)
+        check_sampling(work.sampling, max_tokens=self.context.answer_tokens)
         seed = self._draw_seed() if work.sampling.seed is None else work.sampling.seed
         return Answer(
             request_id,
-            self._fit(work.prompt, num_more=work.sampling.max_tokens),
+            self._fit(work.prompt, room=self.context.tokens - work.sampling.max_tokens),
             sampling=work.sampling,
             seed=seed,
             tokenizer=self._tokenizer,
@@ -135,14 +137,14 @@ class Engine:
         )
 
     def _beginning(self, request_id: str, head: Turn, *, arrived_s: float) -> Sequence:
-        fitted = self._fit(Prompt(head, (), ()), num_more=0)
+        fitted = self._fit(Prompt(head, (), ()), room=self.context.tokens)
         if not fitted.ids:
             raise InvalidRequest("an empty beginning cannot be pinned")
         ids = list(fitted.ids)
         return Sequence(request_id, ids, len(ids), len(ids), arrived_s, fitted.cuts)
 
-    def _fit(self, prompt: Prompt, *, num_more: int) -> Fitted:
-        return fit(prompt, tokenizer=self._tokenizer, room=self.max_context - num_more)
+    def _fit(self, prompt: Prompt, *, room: int) -> Fitted:
+        return fit(prompt, tokenizer=self._tokenizer, room=room)
 
     def _take_logits(self, spans: list[Span], hidden: Tensor) -> list[Output]:
         """Every row that wanted to know gets its logits."""

@@ -63,6 +63,11 @@ class Scheduler:
         return min(self._limits.max_context, self._answer_slots)
 
     @property
+    def max_decision_rows(self) -> int:
+        """The longest decision that fits beside all that answers and pinned prompts may ever hold."""
+        return self._cache.num_slots - self._answer_slots - self._cache.num_pinned
+
+    @property
     def has_work(self) -> bool:
         return bool(self._running or self._waiting_decisions or self._waiting_answers)
 

@@ -19,7 +19,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from qwen_aio.core import Chunk, Prompt, Sampling, Scores, Turn
+from qwen_aio.core import Chunk, ContextLimits, Prompt, Sampling, Scores, Turn
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.work import Counters, Generate, Output, Pin, Pinned, Score, Work
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError
@@ -32,6 +32,8 @@ class StepEngine(Protocol):
 
     @property
     def limits(self) -> EngineLimits: ...
+    @property
+    def context(self) -> ContextLimits: ...
     @property
     def clock(self) -> Callable[[], float]: ...
     @property
@@ -96,6 +98,11 @@ class EngineService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
+    @property
+    def context(self) -> ContextLimits:
+        """What fits."""
+        return self._engine.context
+
     def start(self) -> None:
         """Start the engine thread; outputs come back to the running loop."""
         self._loop = asyncio.get_running_loop()
@@ -143,7 +150,7 @@ class EngineService:
             completed=counters.completed,
             steps=counters.steps,
             generated_tokens=counters.generated_tokens,
-            failure=None if self._failure is None else f"the engine has stopped: {self._failure!r}",
+            failure=f"the engine has stopped: {self._failure!r}" if self._failed.is_set() else None,
         )
 
     async def wait_failed(self) -> BaseException:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
-from qwen_aio.core import Kind, Label, Rule, Sampling, Task
-from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS, MAX_TIMEOUT_S, MAX_TOKENS
+from qwen_aio.core import ContextLimits, Kind, Label, Rule, Sampling, Task
+from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS, MAX_TIMEOUT_S
 from qwen_aio.wire.shape import Answered
 
 
@@ -31,7 +31,7 @@ class TaskShape(Answered):
     limits: TaskLimits
 
     @classmethod
-    def from_core(cls, task: Task, *, timeout_s: float) -> Self:
+    def from_core(cls, task: Task, *, context: ContextLimits, timeout_s: float) -> Self:
         generates = task.kind == "generation"
         return cls(
             name=task.name,
@@ -42,7 +42,7 @@ class TaskShape(Answered):
             companion=task.companion,
             sampling=task.sampling if generates else None,
             rules=list(task.rules),
-            limits=TaskLimits(timeout_s=timeout_s, max_tokens=MAX_TOKENS if generates else None),
+            limits=TaskLimits(timeout_s=timeout_s, max_tokens=context.answer_tokens if generates else None),
         )
 
     def to_core(self) -> Task:
@@ -80,10 +80,10 @@ class TasksResponse(Answered):
 
     @classmethod
     def from_core(
-        cls, tasks: Iterable[Task], *, model: str, worker: str, context_tokens: int, timeouts_s: dict[Kind, float]
+        cls, tasks: Iterable[Task], *, model: str, worker: str, context: ContextLimits, timeouts_s: dict[Kind, float]
     ) -> Self:
-        shapes = [TaskShape.from_core(task, timeout_s=timeouts_s[task.kind]) for task in tasks]
-        return cls(model=model, worker=worker, tasks=shapes, limits=Limits(context_tokens=context_tokens))
+        shapes = [TaskShape.from_core(task, context=context, timeout_s=timeouts_s[task.kind]) for task in tasks]
+        return cls(model=model, worker=worker, tasks=shapes, limits=Limits(context_tokens=context.tokens))
 
     def to_core(self) -> dict[str, Task]:
         return {task.name: task.to_core() for task in self.tasks}

@@ -34,14 +34,13 @@ def create_app(
     door: Door,
     *,
     status: Callable[[], WorkerStatus],
-    context_tokens: int,
     allowed_hosts: Collection[str] = (),
     page_csp: str = "default-src 'self'",
     times: StreamTimes = STREAM_TIMES,
 ) -> FastAPI:
     """The application. `status` gives the record that /health shows, as in status.json."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
-    about = AboutRoutes(door, status=status, context_tokens=context_tokens)
+    about = AboutRoutes(door, status=status)
     app.router.routes += [
         Route("/v1/run", RunRoute(door, times=times), methods=["POST"]),
         Route("/v1/tasks", about.tasks),
@@ -63,10 +62,9 @@ def create_app(
 class AboutRoutes:
     """What can be read."""
 
-    def __init__(self, door: Door, *, status: Callable[[], WorkerStatus], context_tokens: int) -> None:
+    def __init__(self, door: Door, *, status: Callable[[], WorkerStatus]) -> None:
         self._door = door
         self._status = status
-        self._context_tokens = context_tokens
 
     async def tasks(self, _: Request) -> Response:
         """Tasks and limits."""
@@ -75,7 +73,7 @@ class AboutRoutes:
             (await service.tasks()).values(),
             model=service.model,
             worker=service.worker,
-            context_tokens=self._context_tokens,
+            context=service.context,
             timeouts_s={"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S},
         )
         return Response(shape.to_json(), media_type=JSON_MEDIA)

@@ -23,17 +23,34 @@ from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.service import Engine
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
+TOLD_CASES = 3  # of those that differ; the sentence also travels in status.json
 Policy = Literal["strict", "warn", "off"]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class GoldenAnswer:
-    """What the model made of one case: for a decision all labels, else the one answer that was scored."""
+    """What the model made of one case: all labels of a decision, else the one answer that was scored."""
 
     text: str
     label: str
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class GoldenRecord:
+    """The answers of the model with this hash to the cases of one task."""
+
+    model_sha: str
+    answers: tuple[GoldenAnswer, ...]
+    is_shipped: bool
+
+    def covers(self, task: Task) -> bool:
+        """Whether it was made from the cases that `task` has now."""
+        if len(self.answers) != len(task.golden):
+            return False
+        pairs = zip(self.answers, task.golden, strict=True)
+        return all(old.text == case.text and case.answer in (None, old.label) for old, case in pairs)
 
 
 @dataclass(frozen=True)
@@ -45,38 +62,43 @@ class GoldenBook:
     own: Path
     shipped: Path | None
 
-    def read(self, task: Task) -> tuple[tuple[GoldenAnswer, ...], bool] | None:
-        """The record for `task` and whether it was shipped; None if there is none for exactly these cases."""
-        for folder in (self.shipped, self.own):
-            answers = _read_record(folder / self._name(task)) if folder else None
-            if answers and [answer.text for answer in answers] == [case.text for case in task.golden]:
-                return answers, folder is self.shipped
-        return None
+    def read(self, task: Task) -> GoldenRecord | None:
+        """The record for `task`, the shipped one first. Raises GoldenMismatch if the shipped one cannot be read."""
+        name = f"{task.name}-{task.hash}-{self.precision}.json"
+        if self.shipped is not None and (path := self.shipped / name).is_file():
+            try:
+                record = _read(path, is_shipped=True)
+            except (OSError, ValueError, TypeError, KeyError) as exc:
+                raise GoldenMismatch(f"the shipped golden record {path} is damaged: {exc}; install again") from exc
+            if record.covers(task):
+                return record
+        return self._read_own(task)
 
     def write(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
         """Keep `answers` as what this model answers from now on. A folder that cannot be written is only told."""
-        path = self.own / self._name(task)
+        path = self._own_path(task)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
+        lines = ",\n".join(json.dumps(asdict(answer), ensure_ascii=False) for answer in answers)
         try:
             self.own.mkdir(parents=True, exist_ok=True)
-            lines = ",\n".join(json.dumps(asdict(answer), ensure_ascii=False) for answer in answers)
-            partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+            partial.write_text(f'{{"model_sha": "{self.model_sha}", "answers": [\n{lines}\n]}}\n', encoding="utf-8")
             partial.replace(path)
         except OSError as exc:
             log.warning("golden record of task %s not kept: %s", task.name, exc)
 
-    def _name(self, task: Task) -> str:
-        return f"{self.model_sha}-{task.name}-{task.hash}-{self.precision}.json"
+    def _read_own(self, task: Task) -> GoldenRecord | None:
+        path = self._own_path(task)
+        if not path.is_file():
+            return None
+        try:
+            record = _read(path, is_shipped=False)
+        except (OSError, ValueError, TypeError, KeyError) as exc:
+            log.warning("golden record %s is damaged and will be written anew: %s", path, exc)
+            return None
+        return record if record.covers(task) else None
 
-
-def _read_record(path: Path) -> tuple[GoldenAnswer, ...] | None:
-    if not path.is_file():
-        return None
-    try:
-        return tuple(GoldenAnswer(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as exc:
-        log.warning("golden record %s is damaged and will be written anew: %s", path, exc)
-        return None
+    def _own_path(self, task: Task) -> Path:
+        return self.own / f"{self.model_sha}-{task.name}-{task.hash}-{self.precision}.json"
 
 
 async def check_golden(
@@ -84,36 +106,48 @@ async def check_golden(
 ) -> dict[str, str]:
     """Task name -> "ok ...", "recorded ..." or what differs. Raises GoldenMismatch where the policy is strict.
 
-    Without a stated policy a shipped record is strict and one's own only warns.
+    Without a stated policy a shipped record is strict and one's own only warns. A model that gives no numbers at all
+    is refused under either.
     """
     if policy == "off":
         return dict.fromkeys(tasks, "off")
     outcome: dict[str, str] = {}
     for task in tasks.values():
-        answers = [await _ask(engine, PromptTemplate(task), task, case) for case in task.golden]
         record = book.read(task)
+        template = PromptTemplate(task)
+        answers = [await _ask(engine, template, task, case) for case in task.golden]
         if record is None:
             book.write(task, answers)
             outcome[task.name] = f"recorded {len(answers)} cases"
-            continue
-        expected, is_shipped = record
-        outcome[task.name] = _judge(task, expected, answers, strict=(policy or _default(is_shipped)) == "strict")
+        else:
+            outcome[task.name] = _judge(task, record, answers, model_sha=book.model_sha, policy=policy)
     return outcome
 
 
-def _default(is_shipped: bool) -> Policy:
-    return "strict" if is_shipped else "warn"
+def _read(path: Path, *, is_shipped: bool) -> GoldenRecord:
+    """Raises OSError, ValueError, TypeError, KeyError for a file that is not a record."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    answers = tuple(GoldenAnswer(**entry) for entry in content["answers"])
+    if not all(math.isfinite(p) for answer in answers for p in dict(answer.probabilities).values()):
+        raise ValueError("a probability is not a number")
+    return GoldenRecord(content["model_sha"], answers, is_shipped)
 
 
-def _judge(task: Task, expected: Sequence[GoldenAnswer], answers: Sequence[GoldenAnswer], *, strict: bool) -> str:
-    differing = [_difference(old, new) for old, new in zip(expected, answers, strict=True) if not _agree(old, new)]
-    if not differing:
+def _judge(
+    task: Task, record: GoldenRecord, answers: Sequence[GoldenAnswer], *, model_sha: str, policy: Policy | None
+) -> str:
+    differing = [_told(old, new) for old, new in zip(record.answers, answers, strict=True) if not _agree(old, new)]
+    if not differing and record.model_sha == model_sha:
         return f"ok {len(answers)} cases"
-    told = f"{len(differing)} of {len(answers)} golden cases of task {task.name} changed: {'; '.join(differing)}"
-    if strict:
+    told = f"{len(differing)} of {len(answers)} golden cases of task {task.name} changed"
+    if differing:
+        told += f": {'; '.join(differing[:TOLD_CASES])}{' ...' if len(differing) > TOLD_CASES else ''}"
+    if record.model_sha != model_sha:
+        told += f"; the model files (hash {model_sha}) are not those that shipped ({record.model_sha})"
+    if (policy or ("strict" if record.is_shipped else "warn")) == "strict":
         raise GoldenMismatch(
-            f"{told}. The model file, its precision or the template is not what it was; "
-            "restore it, or start with --golden warn"
+            f"{told}. The model files, the precision or the template are not what they were; "
+            "restore them, or start with --golden warn"
         )
     log.warning("%s", told)
     return told
@@ -127,7 +161,7 @@ def _agree(old: GoldenAnswer, new: GoldenAnswer) -> bool:
     )
 
 
-def _difference(old: GoldenAnswer, new: GoldenAnswer) -> str:
+def _told(old: GoldenAnswer, new: GoldenAnswer) -> str:
     was, now = old.probabilities.get(old.label, 0.0), new.probabilities.get(new.label, 0.0)
     return f"{old.text[:40]!r}: {old.label} {was:.3f} became {new.label} {now:.3f}"
 
@@ -135,6 +169,8 @@ def _difference(old: GoldenAnswer, new: GoldenAnswer) -> str:
 async def _ask(engine: Engine, template: PromptTemplate, task: Task, case: GoldenCase) -> GoldenAnswer:
     continuations = [label.text for label in task.labels] or [case.answer or ""]
     scores = await engine.score(f"golden-{task.name}", template.prompt(case.text), continuations)
+    if any(math.isnan(score.logprob) for score in scores.labels):
+        raise GoldenMismatch(f"the model gives no numbers (NaN) for {case.text[:40]!r}: its weights are damaged")
     if task.kind == "decision":
         decision = decide(task, scores)
         return GoldenAnswer(case.text, decision.label, {name: round(p, 4) for name, p in decision.scores.items()})

@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from qwen_aio.core import (
     Answer,
     Chunk,
+    ContextLimits,
     Decided,
     Decision,
     Done,
@@ -23,8 +24,8 @@ from qwen_aio.core import (
     Prompt,
     Request,
     Result,
-    Rule,
     Sampling,
+    SamplingWish,
     Scores,
     Task,
     Timings,
@@ -43,6 +44,10 @@ ANSWER_TIMEOUT_S = 300.0
 class Engine(Protocol):
     """What this room needs of an engine; the real one is engine.service.EngineService."""
 
+    @property
+    def context(self) -> ContextLimits:
+        """What fits."""
+
     async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
         """Log probabilities of `continuations` after `prompt`."""
 
@@ -58,7 +63,8 @@ class Plan:
     main: Task  # named in the reply as `mode`
     decision: Task | None
     answer: Task | None
-    fixed: Rule | None  # answers instead of the model
+    fixed: str | None  # what is answered instead of asking the model
+    sampling: Sampling
 
 
 class TaskService:
@@ -79,6 +85,11 @@ class TaskService:
         self._model = model
         self._worker = worker
         self._clock = clock
+
+    @property
+    def context(self) -> ContextLimits:
+        """What fits."""
+        return self._engine.context
 
     @property
     def worker(self) -> str:
@@ -130,8 +141,21 @@ class TaskService:
         main = self._tasks[route.task]
         companion = self._tasks[main.companion] if request.reply and main.companion else None
         decision, answer = (main, companion) if main.kind == "decision" else (companion, main)
-        fixed = fixed_reply(answer, request.text) if answer else None
-        return Plan(route.reason, main, decision, answer, fixed)
+        return Plan(
+            route=route.reason,
+            main=main,
+            decision=decision,
+            answer=answer,
+            fixed=fixed_reply(request.text, self._tasks) if answer else None,
+            sampling=self._sampling(answer or main, request.sampling),
+        )
+
+    def _sampling(self, task: Task, wish: SamplingWish) -> Sampling:
+        """What the task says, as far as it fits, and what the request asks for. Raises InvalidRequest for too much."""
+        most = self._engine.context.answer_tokens
+        if wish.max_tokens is not None and wish.max_tokens > most:
+            raise InvalidRequest(f"max_tokens must be 1 to {most}, not {wish.max_tokens}", param="max_tokens")
+        return replace(task.sampling, max_tokens=min(task.sampling.max_tokens, most)).override(wish)
 
     async def _events(self, request: Request, plan: Plan, started: float) -> AsyncGenerator[Event, None]:
         decision = await self._decide(request, plan.decision) if plan.decision else None
@@ -171,15 +195,14 @@ class TaskService:
         """Token*, then the finished Answer."""
         task = plan.answer
         assert task is not None
-        if plan.fixed is not None and plan.fixed.reply is not None:
-            yield Token(0, plan.fixed.reply)
-            yield Answer(task.name, plan.fixed.reply, "fixed", Usage(), Timings(), worker=self._worker)
+        if plan.fixed is not None:
+            yield Token(0, plan.fixed)
+            yield Answer(task.name, plan.fixed, "fixed", Usage(), Timings(), worker=self._worker)
             return
         feeling = decision.emotion if decision else None
         prompt = self._templates[task.name].prompt(request.text, history=request.history, feeling=feeling)
-        sampling = task.sampling.override(request.sampling)
         parts: list[str] = []
-        async with aclosing(self._engine.generate(request.request_id, prompt, sampling)) as chunks:
+        async with aclosing(self._engine.generate(request.request_id, prompt, plan.sampling)) as chunks:
             async for chunk in chunks:
                 if chunk.text:
                     yield Token(len(parts), chunk.text)

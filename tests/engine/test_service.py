@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from qwen_aio.core import Chunk, LabelScore, Prompt, Sampling, Scores, Timings, Usage
+from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.service import EngineService
@@ -26,6 +26,7 @@ class ScriptedEngine:
 
     def __init__(self, *, max_queue: int = 4) -> None:
         self.limits = EngineLimits(max_running=2, max_queue=max_queue)
+        self.context = ContextLimits(64, 32)
         self.clock = time.monotonic
         self.gate = threading.Event()
         self.gate.set()

@@ -9,7 +9,7 @@ import pytest
 from qwen_aio.engine.tokenizer import Tokenizer
 from qwen_aio.tasks.loader import load_tasks
 from training import corpus
-from training.recipe import TASKS, Recipe, Shape
+from training.recipe import TASKS, Phase, Recipe, Shape
 from training.rows import Encoder
 from training.tokenizer import train_tokenizer
 
@@ -21,17 +21,25 @@ TINY = Shape(
 
 @pytest.fixture(scope="session")
 def recipe():
+    sources = (
+        "online_shopping_10_cats",
+        "sst2",
+        "world_sentences",
+        "world_dialogues",
+        "support",
+        "beyond",
+        "world_summaries",
+    )
+    first = Phase(dict.fromkeys(sources, 1.0), batch_tokens=512, peak_lr=1e-2, final_lr=1e-4, warmup_steps=3)
+    second = Phase(dict.fromkeys(sources, 0.5), batch_tokens=256, peak_lr=3e-3, final_lr=1e-5, warmup_steps=2)
     return Recipe(
+        phases=(first, second),
         shape=TINY,
-        repeats={"online_shopping_10_cats": 1.5, "sst2": 2.0, "world": 0.5},
         world_sentences=10,
         world_dialogues=10,
         world_summaries=4,
         support_dialogues=5,
         beyond_requests=6,
-        batch_tokens=512,
-        peak_lr=1e-2,
-        warmup_steps=3,
         checkpoint_every_s=0.0,
         evaluations=2,
     )

@@ -1,25 +1,33 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.batches import Heads, make_batch, plan
-from training.recipe import TASKS, Recipe
+from training.batches import Heads, learning_rate, make_batch, plan
+from training.recipe import TASKS, Phase, Recipe
 from training.rows import Row, Rows
 
 
-def rows_of(lengths, repeats=1.0):
-    return Rows.collect((Row(ids=tuple(range(1, n + 1)), answer=(*[False] * (n - 1), True)), repeats) for n in lengths)
+def rows_of(lengths):
+    return Rows.collect((Row(ids=tuple(range(1, n + 1)), answer=(*[False] * (n - 1), True)), "here") for n in lengths)
 
 
-def all_tasks(lengths, repeats=1.0):
-    return {task: rows_of(lengths, repeats) for task in TASKS}
+def all_tasks(lengths):
+    return {task: rows_of(lengths) for task in TASKS}
+
+
+def recipe_of(*, repeats=1.0, budget=4096, **changes):
+    phase = Phase({"here": repeats}, batch_tokens=budget, peak_lr=1e-3, final_lr=1e-5, warmup_steps=2)
+    return Recipe(phases=(phase,), **changes)
 
 
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=60), st.integers(30, 200))
 def test_a_plan_sees_every_row_once_and_fills_no_batch_beyond_its_budget(lengths, budget):
     rows = all_tasks(lengths)
-    slots = plan(rows, Recipe(batch_tokens=budget, sort_window=16))
+    slots = plan(rows, recipe_of(budget=budget, sort_window=16))
     for task in TASKS:
         seen = [row for slot in slots if slot.task == task for row in slot.rows]
         assert sorted(seen) == list(range(len(lengths)))
@@ -27,12 +35,12 @@ def test_a_plan_sees_every_row_once_and_fills_no_batch_beyond_its_budget(lengths
 
 
 def test_the_same_recipe_gives_the_same_plan_and_the_same_batches():
-    rows, recipe = all_tasks([5, 9, 3, 12, 7] * 8, repeats=1.6), Recipe(batch_tokens=64)
+    rows, recipe = all_tasks([5, 9, 3, 12, 7] * 8), recipe_of(repeats=1.6, budget=64)
     first, second = plan(rows, recipe), plan(rows, recipe)
     heads = Heads(dict.fromkeys(TASKS, (1, 2)), [(3,), (4,)], recipe)
     assert len(first) == len(second)
     for step, (one, other) in enumerate(zip(first, second, strict=True)):
-        assert one.task == other.task
+        assert (one.task, one.lr) == (other.task, other.lr)
         np.testing.assert_array_equal(one.rows, other.rows)
         batches = [make_batch(slot, rows[slot.task], heads, step=step, recipe=recipe) for slot in (one, other)]
         for mine, theirs in zip(vars_of(batches[0]), vars_of(batches[1]), strict=True):
@@ -44,14 +52,14 @@ def vars_of(batch):
 
 
 def test_fractional_repeats_take_their_share_of_the_rows():
-    slots = plan(all_tasks([4] * 2000, repeats=1.3), Recipe())
+    slots = plan(all_tasks([4] * 2000), recipe_of(repeats=1.3))
     counts = np.bincount(np.concatenate([slot.rows for slot in slots if slot.task == "chat"]))
     assert set(counts) == {1, 2}
     assert 0.25 < (counts == 2).mean() < 0.35
 
 
 def test_every_answer_token_is_predicted_from_the_position_before_it():
-    rows, recipe = all_tasks([6, 4, 5]), Recipe(lm_share=0.0)
+    rows, recipe = all_tasks([6, 4, 5]), recipe_of(lm_share=0.0)
     heads = Heads(dict.fromkeys(TASKS, (1,)), [], recipe)
     slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
     batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
@@ -61,7 +69,7 @@ def test_every_answer_token_is_predicted_from_the_position_before_it():
 
 
 def test_padding_is_never_predicted():
-    rows, recipe = all_tasks([3, 20]), Recipe(lm_share=1.0)
+    rows, recipe = all_tasks([3, 20]), recipe_of(lm_share=1.0)
     heads = Heads(dict.fromkeys(TASKS, (1,)), [], recipe)
     slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
     batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
@@ -70,8 +78,26 @@ def test_padding_is_never_predicted():
 
 
 def test_now_and_then_the_sentiment_has_another_system_head():
-    recipe = Recipe(other_focus_share=0.5)
+    recipe = recipe_of(other_focus_share=0.5)
     heads = Heads(dict.fromkeys(TASKS, (1,)), [(9,)], recipe)
     rng = np.random.default_rng(0)
     assert {heads.choose("sentiment", rng) for _ in range(30)} == {(1,), (9,)}
     assert {heads.choose("chat", rng) for _ in range(30)} == {(1,)}
+
+
+def test_phases_follow_one_another_and_a_later_one_changes_nothing_in_an_earlier_one():
+    rows, alone = all_tasks([5, 9, 3, 12] * 30), recipe_of(budget=64)
+    both = replace(alone, phases=(*alone.phases, replace(alone.phases[0], batch_tokens=32)))
+    first, whole = plan(rows, alone), plan(rows, both)
+    assert len(whole) > 2 * len(first)
+    for one, other in zip(first, whole, strict=False):
+        assert (one.task, one.lr, one.rows.tolist()) == (other.task, other.lr, other.rows.tolist())
+    assert whole[len(first)].lr == whole[0].lr < max(slot.lr for slot in whole)
+
+
+def test_the_learning_rate_warms_up_and_ends_low():
+    phase = recipe_of().phases[0]
+    rates = [learning_rate(step, 100, phase) for step in range(100)]
+    assert max(rates) == pytest.approx(phase.peak_lr)
+    assert rates[0] < rates[1]
+    assert rates[-1] < 0.05 * phase.peak_lr

@@ -46,10 +46,11 @@ def test_a_long_text_keeps_its_head_and_tail(encoder, tokenizer, limit):
 
 
 def test_rows_come_back_from_disk_as_they_were(tmp_path):
-    rows = Rows.collect([(Row((1, 2, 3), (False, True, True)), 1.5), (Row((4, 5), (False, True)), 0.3)])
+    rows = Rows.collect([(Row((1, 2, 3), (False, True, True)), "a"), (Row((4, 5), (False, True)), "b")])
     rows.save(tmp_path / "rows.npz")
     back = Rows.load(tmp_path / "rows.npz")
     assert len(back) == 2
     for name, array in vars(rows).items():
         assert (vars(back)[name] == array).all()
     assert back.lengths.tolist() == [3, 2]
+    assert back.repeats({"a": 1.5, "b": 0.0}).tolist() == [1.5, 0.0]

@@ -11,7 +11,7 @@ from training.batches import plan
 from training.corpus import MissingData, check_folder, sentiment_rows
 from training.model import Network
 from training.samples import CONVERSATIONS
-from training.train import Material, Trainer, learning_rate, losses
+from training.train import Material, Trainer, losses
 
 
 @pytest.fixture
@@ -82,13 +82,6 @@ def test_grave_dialogues_are_left_to_the_tasks_rule(material, tokenizer):
     text = tokenizer.decode(material.rows["chat"].ids.tolist())
     assert "考试压力好大" in text
     assert "不想活" not in text
-
-
-def test_the_learning_rate_warms_up_and_ends_low(recipe):
-    rates = [learning_rate(step, 100, recipe) for step in range(100)]
-    assert max(rates) == pytest.approx(recipe.peak_lr)
-    assert rates[0] < rates[1] < rates[2]
-    assert rates[-1] < 0.05 * recipe.peak_lr
 
 
 def test_a_folder_without_the_data_is_told_by_name(tmp_path, capsys):
