@@ -22,7 +22,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.servers import started
+from benchmarks.servers import last_line, started
 
 FILES = ("sentiment_zh.jsonl.gz", "sentiment_en.jsonl.gz")
 TEXTS_PER_CALL = 64
@@ -101,7 +101,7 @@ async def server(url: str | None) -> AsyncIterator[str]:
     if url:
         yield url
     else:
-        async with started("worker") as own:
+        async with started("worker", "--model", "bundled") as own:
             yield own
 
 
@@ -120,9 +120,9 @@ async def main() -> None:
             f"  n={tally.asked} neutral-when-unsure={tally.abstained}"
         )
     shops = [tallies[name] for name in ("online_shopping_10_cats", "waimai_10k")]
-    summary = {name: round(tally.accuracy, 4) for name, tally in tallies.items()}
+    summary: dict[str, object] = {name: round(tally.accuracy, 4) for name, tally in tallies.items()}
     summary["online_shopping_10_cats+waimai_10k"] = round(sum(t.right for t in shops) / sum(t.asked for t in shops), 4)
-    print(json.dumps(summary))
+    print(last_line(summary))
 
 
 if __name__ == "__main__":

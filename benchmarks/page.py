@@ -49,7 +49,7 @@ async def main() -> None:
     parser.add_argument("--screenshot", type=Path)
     arguments = parser.parse_args()
     rounds = 2 if arguments.short else 8
-    async with started("single") as url, async_playwright() as playwright:
+    async with started("single", "--model", "bundled") as url, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = await browser.new_page(viewport={"width": 1280, "height": 860}, locale="en-US")
         await page.goto(url)

@@ -100,11 +100,11 @@ def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Se
         raise InvalidSettings(f"{told} (from flags, QWEN_AIO_* variables or {file})") from exc
     except ValueError as exc:
         raise InvalidSettings(f"{file} is not valid: {exc}") from exc
-    _check_exposure(settings)
     return settings
 
 
-def _check_exposure(settings: Settings) -> None:
+def check_exposure(settings: Settings) -> None:
+    """Raises InvalidSettings if a server would listen beyond this machine without that being meant."""
     if settings.host not in LOOPBACK_HOSTS and not settings.insecure:
         raise InvalidSettings(
             f"--host {settings.host} would open this server to the network, and it has no keys yet: whoever reaches it "

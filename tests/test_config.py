@@ -49,8 +49,9 @@ def test_an_unknown_key_or_a_broken_file_is_told(tmp_path):
 
 def test_listening_beyond_this_machine_must_be_meant():
     with pytest.raises(InvalidSettings, match="--insecure"):
-        config.load_settings({"host": "0.0.0.0"})
-    assert config.load_settings({"host": "0.0.0.0", "insecure": True}).host == "0.0.0.0"
+        config.check_exposure(config.load_settings({"host": "0.0.0.0"}))
+    config.check_exposure(config.load_settings({"host": "0.0.0.0", "insecure": True}))
+    config.check_exposure(config.load_settings({"host": "::1"}))
 
 
 def test_allowed_hosts_are_separated_by_commas(monkeypatch):

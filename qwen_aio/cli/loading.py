@@ -23,7 +23,7 @@ from qwen_aio.worker.service import TaskService
 if TYPE_CHECKING:
     from qwen_aio.engine.service import EngineService
 
-PRECISION = "fp32"
+PRECISIONS = {"auto": "fp32", "fp32": "fp32"}  # what a setting leads to: this version computes in fp32 alone
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,6 @@ def prepare_process(threads: int | None) -> int:
         {
             "OMP_NUM_THREADS": str(count),
             "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-            "GRADIO_ANALYTICS_ENABLED": "False",
         }
     )
     return count
@@ -75,7 +72,7 @@ async def loaded(
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
         shipped = model.path / "golden" if model.is_bundled else None
-        book = GoldenBook(sha, PRECISION, own=state_dir() / "golden", shipped=shipped)
+        book = GoldenBook(sha, PRECISIONS[settings.precision], own=state_dir() / "golden", shipped=shipped)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
         yield Loaded(TaskService(engine, tasks, model=model.name, worker=worker), engine, golden)
     finally:

@@ -19,7 +19,7 @@ COMMANDS = {"serve": serve, "run": run, "tasks": tasks}
 def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", command: str | None = None) -> int:
     """Run `command`, or the one named first in `arguments`; the exit status."""
     # A console that is not UTF-8 (Windows) must not turn an emoji into a crash.
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     parsed = _parser(program, command).parse_args(arguments)

@@ -12,13 +12,12 @@ import logging
 import socket
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qwen_aio import __version__
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
-from qwen_aio.config import LOOPBACK_HOSTS, Settings, prompts_dir, status_dir
+from qwen_aio.config import LOOPBACK_HOSTS, Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.core import Task, WorkerStatus
 from qwen_aio.models.find import ModelFolder, model_sha
 from qwen_aio.status_file import StatusFile
@@ -53,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Serve until a signal; the exit status."""
     settings = settings_from(arguments)
+    check_exposure(settings)
     _log_to_stderr(settings)
     threads = prepare_process(settings.threads)
     tasks = load_tasks(prompts_dir(settings))
@@ -88,7 +88,7 @@ class Worker:
 
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
-        status_file = StatusFile(_status_path(self._settings), lock_timeout_s=STATUS_LOCK_S)
+        status_file = StatusFile(status_dir(self._settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
         with status_file.claimed(self._id, url=self._url) as first:
             health = self._health(first)
             door = Door(record=health.record)
@@ -157,14 +157,8 @@ def _hosts(settings: Settings) -> tuple[str, ...]:
 
 
 def _url(host: str, port: int) -> str:
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    return f"http://{name}:{port}"
-
-
-def _status_path(settings: Settings) -> Path:
-    folder = status_dir(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "status.json"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _log_to_stderr(settings: Settings) -> None:

@@ -72,7 +72,8 @@ async def _lint(settings: Settings, chosen: dict[str, Task]) -> int:
     threads = prepare_process(settings.threads)
     model = choose_model(settings)
     print(told_model(model))
-    reports = [lint(task, Tokenizer.load(model.path)) for task in chosen.values()]
+    tokenizer = Tokenizer.load(model.path)
+    reports = [lint(task, tokenizer) for task in chosen.values()]
     for report in reports:
         _print_report(report)
     try:

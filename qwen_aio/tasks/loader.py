@@ -1,6 +1,6 @@
 """prompts/<task>/ -> Task, validated; every mistake is told with its file and line.
 
-Knows the format of task.toml and golden.jsonl. The template itself is compiled in template.py.
+Knows the format of task.toml and golden.jsonl; what may stand in prompt.j2 is known by template.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
 from qwen_aio.errors import InvalidTask
+from qwen_aio.tasks.template import PromptTemplate
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 RESERVED_NAMES = frozenset({"auto"})  # modes that are not tasks
@@ -105,7 +106,7 @@ def load_task(folder: Path) -> Task:
     golden = _read(golden_path) if golden_path.exists() else ""
     file = _parse(folder / "task.toml", source)
     _check_meaning(folder / "task.toml", file)
-    return Task(
+    task = Task(
         name=folder.name,
         kind=file.kind,
         title=file.title,
@@ -124,6 +125,8 @@ def load_task(folder: Path) -> Task:
         rules=tuple(_rule(folder.name, rule) for rule in file.rules),
         golden=_golden_cases(golden_path, golden, file.kind),
     )
+    PromptTemplate(task)  # a template that does not work is told now, not after minutes of loading a model
+    return task
 
 
 def task_hash(source: str, template: str) -> str:
@@ -156,20 +159,29 @@ def _parse(path: Path, source: str) -> _TaskFile:
 
 def _tell(path: Path, source: str, error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    keys = [part for part in error["loc"] if isinstance(part, str)]
     message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"].lower()
-    return f"{path}:{_line_of(source, keys)}: {where}: {message}"
+    return f"{path}:{_line_of(source, error['loc'])}: {where}: {message}"
 
 
-def _line_of(source: str, keys: list[str]) -> int:
-    """The line on which the innermost of `keys` that can be found is written; 1 if none of them is."""
-    lines = source.splitlines()
-    for key in reversed(keys):
-        written = re.compile(rf"""(^|[\s\[{{.,"'])({re.escape(key)})["']?\s*(=|\]|\.)""")
-        found = [number for number, line in enumerate(lines, 1) if written.search(line.split("#")[0])]
-        if found:
-            return found[0]
-    return 1
+def _line_of(source: str, place: Sequence[str | int]) -> int:
+    """The line where the value at `place` is written, e.g. ("rules", 1, "max_chars"); as near as can be found."""
+    lines = [line.split("#")[0] for line in source.splitlines()]
+    at = 0
+    for number, part in enumerate(place):
+        following = place[number + 1] if number + 1 < len(place) else None
+        if isinstance(part, str):
+            at = _find_key(lines, part, start=at, skip=following if isinstance(following, int) else 0)
+    return at + 1
+
+
+def _find_key(lines: Sequence[str], key: str, *, start: int, skip: int) -> int:
+    """Index of the line that names `key` as a table or a value; `skip` earlier tables of that name are passed."""
+    header = re.compile(rf"\s*\[+\s*{re.escape(key)}\s*\]+")
+    value = re.compile(rf"""(^|[\s{{,"'])({re.escape(key)})["']?\s*=""")
+    headers = [number for number, line in enumerate(lines) if number >= start and header.match(line)]
+    if len(headers) > skip:
+        return headers[skip]
+    return next((number for number, line in enumerate(lines) if number >= start and value.search(line)), start)
 
 
 def _check_meaning(path: Path, file: _TaskFile) -> None:
@@ -195,7 +207,7 @@ def _check_formats(path: Path, file: _TaskFile) -> None:
     try:
         file.text_format.format(label="", confidence="")
         file.merged_format.format(emoji="", label="", confidence="")
-    except (KeyError, IndexError, ValueError) as exc:
+    except (KeyError, IndexError, ValueError, AttributeError) as exc:
         raise InvalidTask(
             f"{path}: text_format and merged_format know {{label}}, {{confidence}}, {{emoji}}: {exc}"
         ) from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -103,7 +104,13 @@ class Handlers:
         return None
 
     async def _views(self, session: Session, ask: Ask, stop: StopSwitch) -> AsyncGenerator[View, None]:
-        request = Request(ask.text, mode=ask.mode, reply=ask.is_enhanced, history=session.view.history())
+        request = Request(
+            ask.text,
+            mode=ask.mode,
+            reply=ask.is_enhanced,
+            history=session.view.history(),
+            request_id=f"page-{uuid.uuid4().hex[:12]}",
+        )
         view = session.view.asking(ask.text, expects_answer=ask.expects_answer(session.tasks))
         yield view
         flushed_at = -math.inf

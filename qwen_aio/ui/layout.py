@@ -16,7 +16,6 @@ from qwen_aio.core import Task
 from qwen_aio.ui.conversation import BEHAVIOUR, conversation_html
 from qwen_aio.ui.feeling import feeling_html
 from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
-from qwen_aio.ui.handlers import MAX_TEXT_CHARS
 from qwen_aio.ui.service import About
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import Strings
@@ -87,7 +86,6 @@ class Layout:
                 placeholder=words.placeholder,
                 lines=1,
                 max_lines=6,
-                max_length=MAX_TEXT_CHARS,
                 elem_id="text",
             )
             self.send = gr.Button(words.send, variant="primary", elem_id="send")

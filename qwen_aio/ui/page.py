@@ -101,12 +101,13 @@ class _Wiring:
         self, text: str, session: Session, mode: str, is_enhanced: bool, request: gr.Request
     ) -> AsyncIterator[Outputs]:
         tab = str(request.session_hash)
-        async with aclosing(self._handlers.submit(session, Ask(text, mode, is_enhanced))) as views:
-            self._running[tab] = session
-            try:
+        self._running[tab] = session
+        try:
+            async with aclosing(self._handlers.submit(session, Ask(text, mode, is_enhanced))) as views:
                 async for view in views:
                     yield self._changing(view, session)
-            finally:
+        finally:
+            if not session.is_running:  # else this one was refused while another goes on
                 self._running.pop(tab, None)
 
     async def _stop(self, session: Session) -> Outputs:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 
 from qwen_aio.core import Done, Event, Kind, Request, Result, Task, Timings, WorkerState
-from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
+from qwen_aio.errors import DeadlineExceeded, Draining, EngineStopped, NotReady, QwenAioError
 from qwen_aio.worker.service import TaskService
+
+PARALLEL_TEXTS = 8  # of one list of texts: others want to be served too
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,6 @@ class Door:
         self._state: WorkerState = "starting"
         self._failure = ""
         self._in_flight = 0
-        self._started = asyncio.Event()  # loading is over, whatever came of it
         self._empty = asyncio.Event()
         self._empty.set()
         self._is_cut_off = False
@@ -74,18 +75,15 @@ class Door:
         self._service = service
         if self._state == "starting":
             self._state = "ready"
-        self._started.set()
 
     def drain(self) -> None:
         """Let nobody in any more."""
         if self._state != "failed":
             self._state = "draining"
-        self._started.set()
 
     def fail(self, reason: str) -> None:
         """Let nobody in any more: the engine is gone. `reason` is a sentence for those who ask."""
         self._state, self._failure = "failed", reason
-        self._started.set()
 
     def cut_off(self) -> None:
         """End everything inside with the refusal as its error."""
@@ -101,37 +99,63 @@ class Door:
     # ---- whoever wants an answer ----
 
     async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name. Waits while the model loads: a page that was opened early fills itself then.
-
-        Raises Draining, EngineStopped if loading ended in that.
-        """
-        await self._started.wait()
+        """Every task by name. Raises NotReady."""
         return await self.service.tasks()
 
     async def run(self, request: Request) -> Result:
         """The finished outcome of `request`. Raises what `stream` raises."""
-        async with aclosing(self.stream(request)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    return event.result
-        raise AssertionError("a stream ends with Done or an error")
+        return await _last(self.stream(request))
+
+    async def run_all(self, requests: Sequence[Request], *, timeout_s: float) -> list[Result]:
+        """The outcomes of many texts of one caller, in order. All or nothing: the first error ends the rest.
+
+        Whoever is inside finishes, so the door is passed once, for all of them. Raises what `stream` raises.
+        """
+        free = asyncio.Semaphore(PARALLEL_TEXTS)
+
+        async def run(request: Request) -> Result:
+            async with free:
+                return await _last(self._events(request))
+
+        with self._inside():
+            tasks = [asyncio.ensure_future(run(request)) for request in requests]
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await asyncio.gather(*tasks)
+            except TimeoutError as exc:
+                raise DeadlineExceeded(f"not finished within {timeout_s:g} s; send fewer texts") from exc
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """What TaskService.stream gives and raises; besides NotReady, Draining and EngineStopped."""
+        with self._inside():
+            async with aclosing(self._events(request)) as events:
+                async for event in events:
+                    yield event
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """One caller's place."""
         if self.refusal is not None:
             raise self.refusal
         self._in_flight += 1
         self._empty.clear()
         try:
-            async with aclosing(self.service.stream(request)) as events:
-                while (event := await self._next(events)) is not None:
-                    if isinstance(event, Done):
-                        self._finish(event.result)
-                    yield event
+            yield
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._empty.set()
+
+    async def _events(self, request: Request) -> AsyncGenerator[Event, None]:
+        async with aclosing(self.service.stream(request)) as events:
+            while (event := await self._next(events)) is not None:
+                if isinstance(event, Done):
+                    self._finish(event.result)
+                yield event
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
         """The next event; None at the end."""
@@ -160,3 +184,12 @@ class Door:
             answer.usage.completion_tokens if answer else 0,
             result.total_ms,
         )
+
+
+async def _last(events: AsyncGenerator[Event, None]) -> Result:
+    """The result at the end of a stream."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Done):
+                return event.result
+    raise AssertionError("a stream ends with Done or an error")

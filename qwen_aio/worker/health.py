@@ -110,11 +110,13 @@ class WorkerHealth:
         self._readings: deque[float] = deque(maxlen=LAST_READINGS)
         self._busy_readings: deque[float] = deque(maxlen=LAST_READINGS)
         self._was_busy = False
+        self._completed_before = 0  # golden cases and fixed prompts
         self._reported = engine()
         self._reported_at = clock()
 
     def describe(self, *, model: str, model_sha: str, tasks_sha: str, golden: Mapping[str, str]) -> None:
-        """What later records say of the model, once it is loaded."""
+        """What later records say of the model, once it is loaded. Work done before, for ourselves, is not counted."""
+        self._completed_before = self._engine().completed
         self.latest = replace(self.latest, model=model, model_sha=model_sha, tasks_sha=tasks_sha, golden=dict(golden))
 
     def record(self, kind: Kind, timings: Timings) -> None:
@@ -146,7 +148,7 @@ class WorkerHealth:
             queue_depth=engine.queue_depth,
             running=engine.running,
             capacity=engine.capacity,
-            completed=engine.completed,
+            completed=engine.completed - self._completed_before,
             latency_ms_last5=tuple(round(value, 1) for value in self._inference_ms),
             latency_ms_mean5=_mean(self._inference_ms),
             ttft_ms_mean5=_mean(self._ttft_ms),

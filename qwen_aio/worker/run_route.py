@@ -5,7 +5,6 @@ Knows the door and the shapes, nothing of what is behind the door.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -14,8 +13,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from qwen_aio.core import Request, Result
-from qwen_aio.errors import DeadlineExceeded, InvalidRequest
+from qwen_aio.core import Request
+from qwen_aio.errors import InvalidRequest
 from qwen_aio.wire.request import RunRequest, read_object
 from qwen_aio.wire.result import RunListResponse, RunResponse
 from qwen_aio.wire.shape import JSON_MEDIA, Answered
@@ -23,8 +22,6 @@ from qwen_aio.worker.caller import CallerGone, while_connected
 from qwen_aio.worker.door import Door
 from qwen_aio.worker.service import ANSWER_TIMEOUT_S
 from qwen_aio.worker.sse import StreamTimes, send_events
-
-PARALLEL_TEXTS = 8  # of one list of texts: others want to be served too
 
 
 class RunRoute:
@@ -61,24 +58,8 @@ class RunRoute:
         return RunResponse.from_core(await self._door.run(request))
 
     async def _run_all(self, requests: tuple[Request, ...]) -> Answered:
-        """All or nothing: the first error ends the rest. The deadline is one for all."""
-        limit_s = requests[0].timeout_s or ANSWER_TIMEOUT_S
-        free = asyncio.Semaphore(PARALLEL_TEXTS)
-
-        async def run(request: Request) -> Result:
-            async with free:
-                return await self._door.run(request)
-
-        runs = [asyncio.ensure_future(run(request)) for request in requests]
-        try:
-            async with asyncio.timeout(limit_s):
-                results = await asyncio.gather(*runs)
-        except TimeoutError as exc:
-            raise DeadlineExceeded(f"not finished within {limit_s:g} s; send fewer texts or raise timeout_s") from exc
-        finally:
-            for task in runs:
-                task.cancel()
-            await asyncio.gather(*runs, return_exceptions=True)
+        """The deadline is one for all."""
+        results = await self._door.run_all(requests, timeout_s=requests[0].timeout_s or ANSWER_TIMEOUT_S)
         return RunListResponse(results=[RunResponse.from_core(result) for result in results])
 
 

@@ -48,6 +48,12 @@ def test_a_folder_is_all_a_task_needs(tmp_path):
         ("[confidence]\nhigh = 2", 9, "confidence.high"),
         ('[[rules]]\nname = "x"\npriority = 1\nwordz = ["a"]', 11, "unknown key"),
         ("[sampling]\ntemperature = -1", 9, "sampling.temperature"),
+        ("[confidence]\nhigh = 0.9\n[neutral]\nlabel = 'bad'\nbelow = 0.5\nhigh = 1", 13, "neutral.high"),
+        (
+            "[[rules]]\nname = 'a'\npriority = 1\nmax_chars = 9\n[[rules]]\nname = 'b'\npriority = 2\nmax_chars = 'x'",
+            15,
+            "rules.1.max_chars",
+        ),
     ],
 )
 def test_a_wrong_key_is_told_with_file_and_line(tmp_path, extra, line, told):
@@ -65,6 +71,7 @@ def test_a_wrong_key_is_told_with_file_and_line(tmp_path, extra, line, told):
         (DECISION + "[neutral]\nlabel = 'so so'\nbelow = 0.5", "neutral.label"),
         (DECISION + "[confidence]\nhigh = 0.5\nmedium = 0.9", "above high"),
         (DECISION + 'text_format = "{nothing}"', "merged_format know"),
+        (DECISION + 'text_format = "{label.nothing}"', "merged_format know"),
         (DECISION + "[[rules]]\nname = 'all'\npriority = 1", "no condition"),
         (DECISION + "[[rules]]\nname = 'bad'\npriority = 1\npatterns = ['(']", "regular expression"),
         (DECISION + "[[rules]]\nname = 'r'\npriority = 1\nwords = ['a']\nreply = 'hi'", "fixed reply"),

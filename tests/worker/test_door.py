@@ -11,26 +11,9 @@ from tests.serving import TASKS, WatchedEngine, Worker
 async def test_nobody_enters_before_the_door_opens():
     door = Worker(FakeEngine(), is_open=False).door
     assert door.state == "starting"
-    with pytest.raises(NotReady):
-        await door.run(Request("hi"))
-
-
-async def test_the_tasks_are_told_as_soon_as_loading_is_over():
-    worker = Worker(FakeEngine(), is_open=False)
-    asking = asyncio.ensure_future(worker.door.tasks())
-    await asyncio.sleep(0)
-    assert not asking.done()
-    worker.open()
-    assert await asking == TASKS
-
-
-async def test_loading_that_fails_is_told_to_whoever_asked_for_the_tasks():
-    door = Worker(FakeEngine(), is_open=False).door
-    asking = asyncio.ensure_future(door.tasks())
-    await asyncio.sleep(0)
-    door.fail("the model file is damaged")
-    with pytest.raises(EngineStopped, match="damaged"):
-        await asking
+    for ask in (door.run(Request("hi")), door.tasks()):
+        with pytest.raises(NotReady):
+            await ask
 
 
 async def test_those_inside_finish_while_draining():
@@ -45,6 +28,17 @@ async def test_those_inside_finish_while_draining():
     assert await door.tasks() == TASKS
     gate.set()
     assert [type(event) async for event in events] == [Token, Done]
+    await door.wait_empty()
+
+
+async def test_all_texts_of_a_list_finish_while_draining():
+    gate = asyncio.Event()
+    door = Worker(WatchedEngine(gate=gate)).door
+    running = asyncio.ensure_future(door.run_all([Request("hi", "sentiment")] * 30, timeout_s=60))
+    await asyncio.sleep(0)
+    door.drain()
+    gate.set()
+    assert [result.mode for result in await running] == ["sentiment"] * 30
     await door.wait_empty()
 
 
