@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import statistics
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from playwright.async_api import Page, async_playwright
 
 from benchmarks.servers import last_line, started
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium") or "chromium"
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 SENTENCES = (STORY, "快递太慢了,差评!", "客服态度超好,必须点赞!", "I love this dress, but it arrived late.")
 # Runs in the page. Resolves with milliseconds once the quoted text is the one sent and its verdict stands below.

@@ -11,12 +11,13 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal
 
 from qwen_aio import __version__
 from qwen_aio.cli.flags import add_settings_flags, settings_from
-from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
+from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, told_model
 from qwen_aio.config import LOOPBACK_HOSTS, Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.core import Task, WorkerStatus
 from qwen_aio.models.find import ModelFolder, model_sha
@@ -38,6 +39,7 @@ FIRST_WORKER_PORT = 7861
 STATUS_LOCK_S = 2.0  # a beat that cannot have the file for so long skips a turn
 
 Mode = Literal["single", "worker"]
+Load = Callable[..., AbstractAsyncContextManager[Loaded]]  # as loading.loaded
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,7 @@ class Worker:
         mode: Mode,
         sock: socket.socket,
         threads: int,
+        load: Load = loaded,
     ) -> None:
         port: int = sock.getsockname()[1]
         self._settings = settings
@@ -82,6 +85,7 @@ class Worker:
         self._mode = mode
         self._sock = sock
         self._threads = threads
+        self._load = load
         self._id = settings.id or f"qwen-{port}"
         self._url = _url(settings.host, port)
         self._engine: EngineService | None = None
@@ -103,7 +107,7 @@ class Worker:
         sha = await asyncio.to_thread(model_sha, self._model.path)
         tasks_sha = tasks_hash(self._tasks)
         health.describe(model=self._model.name, model_sha=sha, tasks_sha=tasks_sha, golden={})
-        async with loaded(
+        async with self._load(
             self._settings, self._tasks, self._model, sha=sha, worker=self._id, threads=self._threads
         ) as ready:
             self._engine = ready.engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 90.0
+ANY_PORT = 0
 OPENER = build_opener(ProxyHandler({}))
 
 
@@ -56,6 +58,11 @@ class App:
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
+        """Whether it serves; finds out its address first, where it says to open it."""
+        told = re.search(r"open (http://\S+)", self.log.read_text())
+        if told is None:
+            return False
+        self.url = told[1]
         try:
             return self.get("/readyz")[0] == 200
         except (URLError, OSError):
@@ -80,20 +87,21 @@ def _read(response: Any) -> Any:
     return json.loads(content) if is_json else content.decode()
 
 
-def start(home: Path, *flags: str, port: int | None = None, wait: bool = True) -> App:
-    """Start app.py with a home of its own; ready when this returns, unless `wait` is false."""
-    port = port or free_port()
+def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = True) -> App:
+    """Start app.py with a home of its own; ready when this returns, unless `wait` is false. Port None: its own choice."""
+    if port is not None:
+        flags = (*flags, "--port", str(port or free_port()))
     home.mkdir(exist_ok=True)
-    log = home / f"{port}.log"
+    log = home / f"{len(list(home.glob('*.log')))}.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     environment |= {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), *flags, "--port", str(port)],
+        [sys.executable, str(ROOT / "app.py"), *flags],
         env=environment,
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
     )
-    app = App(process, f"http://127.0.0.1:{port}", home, log)
+    app = App(process, "", home, log)
     if wait:
         try:
             app.wait_until("ready", app.is_ready)
@@ -104,7 +112,7 @@ def start(home: Path, *flags: str, port: int | None = None, wait: bool = True) -
 
 
 @contextmanager
-def running(home: Path, *flags: str, port: int | None = None) -> Iterator[App]:
+def running(home: Path, *flags: str, port: int | None = ANY_PORT) -> Iterator[App]:
     app = start(home, *flags, port=port)
     try:
         yield app
