@@ -149,10 +149,9 @@ def test_the_first_error_one_meets_is_a_sentence(tmp_path, flags, told):
 def test_sigterm_lets_a_running_stream_end_and_exits_clean(tmp_path):
     with running(tmp_path, "--mode", "worker", "--id", "drain") as app:
         with _open_stream(app) as stream:
-            assert b"event: token" in stream.recv(65536)
+            content = _read_until(stream, b"event: token")
             app.process.send_signal(signal.SIGTERM)
-            content = b"".join(iter(lambda: stream.recv(65536), b""))
-        assert b"event: done" in content
+            content += _read_until(stream, b"event: done")
         assert b"event: error" not in content
         assert app.process.wait(timeout=60) == 0
         assert app.status()["drain"]["state"] == "draining"
@@ -171,7 +170,7 @@ def test_after_kill_9_the_same_id_starts_again_as_a_new_generation(tmp_path):
 def test_a_client_that_hangs_up_frees_its_sequence(worker):
     for _ in range(3):
         with _open_stream(worker) as stream:
-            assert b"event:" in stream.recv(65536)
+            _read_until(stream, b"event: token")
     worker.wait_until("idle again", lambda: worker.get("/health")[1]["in_flight"] == 0)
 
 
@@ -186,6 +185,16 @@ def test_a_damaged_model_file_does_not_become_ready(tmp_path):
     app = start(tmp_path / "home", "--mode", "worker", "--model", str(model), wait=False)
     assert app.stop(0) == 1
     assert "model.safetensors" in app.log.read_text()
+
+
+def _read_until(stream: socket.socket, mark: bytes) -> bytes:
+    """What came, up to and with the chunk that completes `mark`."""
+    content = b""
+    while mark not in content:
+        chunk = stream.recv(65536)
+        assert chunk, f"hung up before {mark!r}: {content!r}"
+        content += chunk
+    return content
 
 
 def _open_stream(app: App) -> socket.socket:

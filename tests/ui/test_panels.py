@@ -164,7 +164,7 @@ def test_durations_are_short(milliseconds: float, shown: str) -> None:
     [
         ("rule chat.self_harm: 不想活", "规则 chat.self_harm: 不想活"),
         ("mode sentiment", "你选择的 sentiment"),
-        ("default chat", "没有规则匹配,用 chat"),
+        ("default chat", "没有规则匹配，用 chat"),
         ("something new", "something new"),
     ],
 )
