@@ -34,7 +34,7 @@ CONVERSATIONS = (
     ("I love these headphones, the sound is amazing!",),
     ("The room was clean, but the staff were rude.",),
     ("The battery of my new watch dies after half a day.", "They don't answer my emails."),
-    ("I had a fight with my best friend today.",),
+    ("I am stressed about my exams.",),
     ("What is the capital of France?",),
 )
 

@@ -20,29 +20,32 @@ from qwen_aio.worker.golden import GoldenBook, check_golden
 PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
 
 
-async def record(model: Path) -> list[Path]:
+def record(model: Path) -> list[Path]:
     """The records of all tasks, in `model`/golden; older ones are removed."""
-    engine = EngineService(load_engine(model, EngineLimits(), threads=1))
-    engine.start()
     sha = model_sha(model)
     target = model / "golden"
     target.mkdir(exist_ok=True)
     for old in target.glob("*.json"):
         old.unlink()
     with tempfile.TemporaryDirectory() as folder:
-        book = GoldenBook(sha, "fp32", own=Path(folder), shipped=None)
-        try:
-            await check_golden(engine, load_tasks(PROMPTS), book, policy=None)
-        finally:
-            await engine.close()
+        asyncio.run(_ask(model, GoldenBook(sha, "fp32", own=Path(folder), shipped=None)))
         # Beside its own model a record needs no hash in its name: other weights must not look like no record.
         for path in Path(folder).iterdir():
             (target / path.name.removeprefix(f"{sha}-")).write_bytes(path.read_bytes())
     return sorted(target.iterdir())
 
 
+async def _ask(model: Path, book: GoldenBook) -> None:
+    engine = EngineService(load_engine(model, EngineLimits(), threads=1))
+    engine.start()
+    try:
+        await check_golden(engine, load_tasks(PROMPTS), book, policy=None)
+    finally:
+        await engine.close()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=BUNDLED)
-    for written in asyncio.run(record(parser.parse_args().model)):
+    for written in record(parser.parse_args().model):
         print(written)

@@ -165,6 +165,7 @@ class EngineService:
         if self._thread.is_alive():
             self._inbox.put(Stop())
             await self._ended.wait()
+            self._thread.join()  # it has said its last word; a thread still alive at exit makes torch abort
 
     # ---- event loop ----
 

@@ -28,7 +28,8 @@ def worker(tmp_path_factory):
         (STORY, "negative"),
         ("I love this dress, it fits perfectly!", "positive"),
         ("The room was dirty and the staff were rude.", "negative"),
-        ("The parcel arrives tomorrow between nine and eleven.", "neutral"),
+        ("包裹明天上午送到", "neutral"),
+        ("What time does the shop open?", "neutral"),
     ],
 )
 def test_the_bundled_model_knows_the_feeling(worker, text, label):
