@@ -25,7 +25,7 @@ PATIENCE_MS = 30_000
 Visit = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while playwright is open, its event loop runs in this thread: no asyncio test could
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.fail("no Chromium on the path: apt-get install chromium fonts-noto-cjk")

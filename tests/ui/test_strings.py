@@ -48,7 +48,7 @@ def test_every_notice_has_a_sentence(strings: Strings) -> None:
     values: dict[str, str | int] = {"message": "the text {is} odd", "count": 3, "length": 9000, "limit": 8000}
     for key in get_args(NoticeKey):
         sentence = strings.notice(Notice(key, values))
-        assert sentence[-1] in ".?。?"
+        assert sentence[-1] in ".?。？"
 
 
 def test_labels_and_titles_follow_the_language() -> None:

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, QueueFull
-from qwen_aio.worker.run_route import PARALLEL_TEXTS
+from qwen_aio.worker.door import PARALLEL_TEXTS
 from qwen_aio.worker.sse import StreamTimes
 from tests.fakes import FakeEngine, user_text
 from tests.serving import TASKS, WatchedEngine, Worker, served
