@@ -57,7 +57,7 @@ async def main() -> None:
         await page.locator("#mode label").first.wait_for()
         await ask(page, STORY)
         if arguments.screenshot:
-            await page.wait_for_timeout(1000)  # the page fades what is new in
+            await page.wait_for_timeout(3000)  # the page fades what is new in
             await page.screenshot(path=arguments.screenshot)
         times = sorted([await ask(page, f"{text} {turn}") for turn in range(rounds) for text in SENTENCES])
         await browser.close()
