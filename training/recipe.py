@@ -69,8 +69,8 @@ EVERYTHING = Phase(
     warmup_steps=200,
 )
 
-# English film phrases are short, so that one large batch holds hundreds of them and they get few steps: here they get
-# small batches, with enough of the rest beside them that nothing is forgotten.
+# Small batches, so that short rows get more steps. It was meant for English film phrases and helped posts and tweets
+# instead, see benchmarks/LOG.md.
 ENGLISH = Phase(
     repeats={
         "online_shopping_10_cats": 0.2,

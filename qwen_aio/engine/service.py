@@ -235,7 +235,7 @@ class EngineService:
                 if outputs and not self._post(partial(self._deliver, outputs)):
                     return
             self._post(partial(self._end, None))
-        except BaseException as exc:  # the one broad except of the process: nobody may be left waiting
+        except BaseException as exc:  # broad, at the top of the thread: nobody may be left waiting
             logger.exception("the engine thread died")
             self._post(partial(self._end, exc))
 
