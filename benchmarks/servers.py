@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
@@ -18,21 +20,59 @@ ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 120.0
 
 
+@dataclass(frozen=True)
+class Server:
+    """A process of ours that serves at `url`."""
+
+    url: str
+    pid: int
+
+
 @asynccontextmanager
 async def started(mode: str, *flags: str) -> AsyncIterator[str]:
     """The address of an app.py of our own, ready. Raises RuntimeError if it does not come up."""
-    port = free_port()
     with tempfile.TemporaryDirectory() as status_dir:
-        command = ["app.py", "--mode", mode, "--port", str(port), "--status-dir", status_dir, *flags]
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, env=_environment())
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await _until_ready(url, process)
-            yield url
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+        async with serving("app.py", "--mode", mode, "--status-dir", status_dir, *flags) as server:
+            yield server.url
+
+
+@asynccontextmanager
+async def serving(*command: str) -> AsyncIterator[Server]:
+    """A program of ours on a free port, ready; ended whatever happens. Raises RuntimeError if it does not come up."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, "--port", str(port), cwd=ROOT, env=_environment()
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await _until_ready(url, process)
+        yield Server(url, process.pid)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def workers(count: int, status_dir: str, *flags: str) -> AsyncIterator[list[Server]]:
+    """So many workers, ready, who report into `status_dir`."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for number in range(1, count + 1):
+            command = ("app.py", "--mode", "worker", "--id", f"qwen-{number}", "--status-dir", status_dir, *flags)
+            made.append(await stack.enter_async_context(serving(*command)))
+        yield made
+
+
+@asynccontextmanager
+async def balancer(count: int, status_dir: str, *flags: str) -> AsyncIterator[Server]:
+    """A balancer that has found the `count` workers of `status_dir`."""
+    async with serving("balancer.py", "--status-dir", status_dir, "--log-level", "warning", *flags) as server:
+        async with asyncio.timeout(READY_WITHIN_S):
+            while await asyncio.to_thread(_ready_count, server.url) < count:  # noqa: ASYNC110  another process
+                await asyncio.sleep(0.1)
+        yield server
 
 
 def free_port() -> int:
@@ -62,8 +102,13 @@ async def _until_ready(url: str, process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(READY_WITHIN_S):
         while not await asyncio.to_thread(_is_ready, url):
             if process.returncode is not None:
-                raise RuntimeError(f"the worker ended with status {process.returncode} before it was ready")
+                raise RuntimeError(f"the server ended with status {process.returncode} before it was ready")
             await asyncio.sleep(0.2)
+
+
+def _ready_count(url: str) -> int:
+    with build_opener(ProxyHandler({})).open(f"{url}/status", timeout=2) as response:
+        return int(json.load(response)["ready"])
 
 
 def _is_ready(url: str) -> bool:

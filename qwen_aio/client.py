@@ -6,16 +6,18 @@ no proxy: a text for a machine of one's own must not pass through somebody else'
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from qwen_aio.core import Done, Event, Request, Result, Task
-from qwen_aio.errors import ServerUnreachable
+from qwen_aio.core import Call, CallEvent, Done, Event, Offer, Piece, Request, Result, Task
+from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
+from qwen_aio.wire.call import CALL_PATH, call_to_json, read_call_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event
 from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
@@ -26,8 +28,10 @@ from qwen_aio.wire.task import TasksResponse
 CONNECT_TIMEOUT_S = 5.0
 ABOUT_TIMEOUT_S = 10.0
 DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for one that cannot any more
+READ_OUT_S = 0.5
 MAX_EVENT_BYTES = 1_000_000
 MAX_REPLY_BYTES = 16_000_000
+T = TypeVar("T")
 
 
 class Client:
@@ -62,21 +66,42 @@ class Client:
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Decided?, Token*, Done. Closing it hangs up, which ends the work. Raises what `run` raises."""
         async with self._post(request, stream=True) as response:
-            frames = FrameReader()
-            async for chunk in response.content.iter_any():
-                for name, data in frames.feed(chunk):
-                    event = read_event(name, data)
-                    if event is not None:
-                        yield event
-                    if isinstance(event, Done):
-                        return
-        raise ServerUnreachable(f"{self._url} hung up in the middle of an answer; {self._check}")
+            events: AsyncGenerator[Event, None] = _events(response, read_event)
+            async for event in events:
+                yield event
+                if isinstance(event, Done):
+                    return
+            raise self._hung_up()
 
-    async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name, without its template. Raises what the server raises, ServerUnreachable."""
+    async def make(self, call: Call) -> AsyncGenerator[CallEvent, None]:
+        """One call of a worker's engine: one Decision, or Piece*, Answer. Closing it hangs up, which ends the work.
+
+        Raises what the worker raises, ServerUnreachable.
+        """
+        limit_s = (call.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
+        headers = _json_headers(call.request_id)
+        async with self._call(
+            "POST", CALL_PATH, timeout_s=limit_s, data=call_to_json(call), headers=headers
+        ) as response:
+            await _raise_refusal(response)
+            events: AsyncGenerator[CallEvent, None] = _events(response, read_call_event)
+            async for event in events:
+                if not isinstance(event, Piece):
+                    await _read_out(response)
+                    yield event
+                    return
+                yield event
+            raise self._hung_up()
+
+    async def offer(self) -> Offer:
+        """What can be asked for. Raises what the server raises, ServerUnreachable."""
         async with self._call("GET", "/v1/tasks", timeout_s=ABOUT_TIMEOUT_S) as response:
             await _raise_refusal(response)
             return TasksResponse.model_validate_json(await _body(response)).to_core()
+
+    async def tasks(self) -> Mapping[str, Task]:
+        """Every task by name, without its template. Raises what the server raises, ServerUnreachable."""
+        return (await self.offer()).tasks
 
     async def health(self) -> dict[str, Any]:
         """The record of GET /health, also of a server that is not ready: see `state`. Raises ServerUnreachable."""
@@ -89,7 +114,7 @@ class Client:
     @asynccontextmanager
     async def _post(self, request: Request, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
         body = RunRequest.from_core(request, stream=stream).model_dump_json(exclude_none=True)
-        headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": request.request_id} if request.request_id else {})
+        headers = _json_headers(request.request_id)
         limit_s = (request.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
         async with self._call("POST", "/v1/run", timeout_s=limit_s, data=body, headers=headers) as response:
             await _raise_refusal(response)
@@ -100,16 +125,21 @@ class Client:
         self, method: str, path: str, *, timeout_s: float, **more: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One exchange; also what goes wrong while its body is read becomes ServerUnreachable."""
-        self._session = self._session or aiohttp.ClientSession(trust_env=False)
+        self._session = self._session or aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(limit=0))
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
         calling = self._session.request(method, self._url + path, timeout=timeout, allow_redirects=False, **more)
         try:
             async with calling as response:
                 yield response
-        except (aiohttp.ClientError, TimeoutError) as exc:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
             raise ServerUnreachable(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
-        except ValueError as exc:
-            raise ServerUnreachable(f"{self._url} answers, but not as qwen_aio does; {self._check}") from exc
+        except (aiohttp.ClientResponseError, ValueError) as exc:
+            raise BadReply(f"{self._url} answers, but not as qwen_aio does; {self._check}") from exc
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise ConnectionLost(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
+
+    def _hung_up(self) -> ConnectionLost:
+        return ConnectionLost(f"{self._url} hung up in the middle of an answer; {self._check}")
 
     @property
     def _check(self) -> str:
@@ -152,6 +182,28 @@ class FrameReader:
             self._name = value.removeprefix(b" ").decode("utf-8", "replace")
         elif name == b"data":
             self._data.append(value.removeprefix(b" "))
+
+
+async def _events(response: aiohttp.ClientResponse, read: Callable[[str, bytes], T | None]) -> AsyncGenerator[T, None]:
+    """The events of a stream, without those that this version does not know."""
+    frames = FrameReader()
+    async for chunk in response.content.iter_any():
+        for name, data in frames.feed(chunk):
+            event = read(name, data)
+            if event is not None:
+                yield event
+
+
+async def _read_out(response: aiohttp.ClientResponse) -> None:
+    """Read what follows the last event, so that the connection can be used again; if that fails nothing is lost."""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(READ_OUT_S):
+            async for _ in response.content.iter_any():
+                pass
+
+
+def _json_headers(request_id: str) -> dict[str, str]:
+    return {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": request_id} if request_id else {})
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -54,12 +54,32 @@ class Settings(BaseSettings):
         2048, description="tokens of prompt and answer together"
     )
     kv_mb: Annotated[int, Field(ge=8, le=65536)] = Field(512, description="memory for keys and values, in MB")
-    max_queue: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="requests that may wait in a worker")
+    max_queue: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="requests that may wait in a worker or a balancer"
+    )
+    workers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="ids in status.json, id=http://host:port, or dns:name:port, commas between them "
+        "(all ids in status.json)",
+    )
+    policy: Literal["weighted", "linear", "least_loaded", "round_robin", "random"] = Field(
+        "weighted", description="how a worker is chosen"
+    )
+    slow_ms: Annotated[float, Field(gt=0, le=3_600_000)] = Field(
+        1500.0, description="three reports above this mean latency in a row, and a worker gets new work last"
+    )
+    balancer_port: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port of a cluster's balancer")
+    worker_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        7861, description="port of a cluster's first worker; the others follow, 100 apart"
+    )
+    share_weights: Literal["on", "off"] | None = Field(
+        None, description="whether a cluster's workers share one copy of the weights (on, where the system can fork)"
+    )
     golden: Literal["strict", "warn", "off"] | None = Field(
         None, description="what a failing golden case does (strict for the shipped record, warn for your own)"
     )
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "workers", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

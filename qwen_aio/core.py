@@ -9,6 +9,7 @@ Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -251,6 +252,39 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What one request leads to: a decision, an answer, or both."""
+
+    route: str
+    main: Task  # named in the reply as `mode`
+    decision: Task | None
+    answer: Task | None
+    fixed: str | None  # what is answered instead of asking the model
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A label decided before, for an answer that should know it."""
+
+    task: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an engine: a decision or an answer. A request leads to one or two of them, perhaps on two workers."""
+
+    request_id: str
+    task: str
+    text: str
+    history: tuple[Message, ...] = ()
+    sampling: SamplingWish = SamplingWish()
+    verdict: Verdict | None = None
+    resume: tuple[int, ...] = ()  # token ids of the answer that were sent already: it goes on behind them
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Decision:
     """A decision, always well formed: read off probabilities, never parsed out of free text."""
 
@@ -270,6 +304,16 @@ class Decision:
     cuts: Cuts = Cuts()
     calibrated: bool = False
     reason: str | None = None
+    worker: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an answer on its way from a worker; what is shown because of the tokens `token_ids`."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,6 +327,20 @@ class Answer:
     timings: Timings
     cuts: Cuts = Cuts()
     worker: str = ""
+    model: str = ""
+
+
+CallEvent = Decision | Piece | Answer  # a decision is one Decision; an answer is Piece*, Answer
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server can do at the moment, and who does it."""
+
+    tasks: Mapping[str, Task]
+    context: ContextLimits
+    model: str
+    worker: str
 
 
 @dataclass(frozen=True)

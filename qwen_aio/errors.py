@@ -14,9 +14,17 @@ QwenAioError
 ├── NotReady                not_ready            still loading
 ├── Draining                draining             shutting down
 ├── QueueFull               queue_full           too many wait
+├── NoWorker                no_worker            balancer: no worker can take the request
+├── PoisonRequest           poison_request       balancer: two workers died of it
+├── AnswerBroken            answer_broken        balancer: the rest of an answer cannot be had
+├── UnknownWorker           unknown_worker       balancer: no worker of this id
+├── LastWorker              last_worker          balancer: nobody would be left to serve
 ├── DeadlineExceeded        deadline_exceeded    took longer than allowed
 ├── EngineStopped           engine_stopped       the engine thread is gone
 ├── ServerUnreachable       server_unreachable   client side: nobody answers at the address
+│   ├── ConnectionLost      connection_lost      client side: the connection broke
+│   │   └── WorkerStalled   worker_stalled       balancer: nothing came for so long that a worker is taken for dead
+│   └── BadReply            bad_reply            client side: what came is not what a server of ours sends
 └── SetupError              setup                what an operator must mend before anything starts
     ├── InvalidTask         invalid_task
     ├── InvalidModel        invalid_model
@@ -120,6 +128,36 @@ class QueueFull(QwenAioError):
     code = "queue_full"
 
 
+class NoWorker(QwenAioError):
+    """No worker is there that could take the request, or none came in time."""
+
+    code = "no_worker"
+
+
+class PoisonRequest(QwenAioError):
+    """The request was present at the death of two workers; no third one gets it."""
+
+    code = "poison_request"
+
+
+class AnswerBroken(QwenAioError):
+    """A worker was lost in the middle of an answer, and no other can go on with it."""
+
+    code = "answer_broken"
+
+
+class UnknownWorker(QwenAioError):
+    """The balancer knows no worker of this id."""
+
+    code = "unknown_worker"
+
+
+class LastWorker(QwenAioError):
+    """Without this worker nobody would be left to serve; "force" says that this is meant."""
+
+    code = "last_worker"
+
+
 class DeadlineExceeded(QwenAioError):
     """The request took longer than its deadline."""
 
@@ -136,6 +174,24 @@ class ServerUnreachable(QwenAioError):
     """Nobody answers at the address."""
 
     code = "server_unreachable"
+
+
+class ConnectionLost(ServerUnreachable):
+    """The connection was there and broke."""
+
+    code = "connection_lost"
+
+
+class WorkerStalled(ConnectionLost):
+    """Nothing came for so long that the worker is taken for dead."""
+
+    code = "worker_stalled"
+
+
+class BadReply(ServerUnreachable):
+    """Somebody answers at the address, but not as a server of ours does."""
+
+    code = "bad_reply"
 
 
 class SetupError(QwenAioError):

@@ -1,4 +1,4 @@
-"""Which task serves a message when the mode is auto: one pure function over rules that are data.
+"""What a request leads to: which task serves it, and which calls that makes. Pure functions over rules that are data.
 
 On the floor, because the balancer asks before it chooses a worker and a worker asks when it is called directly.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 
-from qwen_aio.core import Route, Rule, Task
+from qwen_aio.core import Plan, Request, Route, Rule, Task
 from qwen_aio.errors import UnknownTask
 
 DEFAULT_TASK = "chat"
@@ -18,6 +18,16 @@ DEFAULT_TASK = "chat"
 _WORD = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff]|[^\W_\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff]+")
 # Rules look at so many characters: patterns stay cheap on a hostile megabyte. Rules that answer look at all of them.
 MAX_MATCHED_CHARS = 4000
+
+
+def plan(request: Request, tasks: Mapping[str, Task]) -> Plan:
+    """The calls that `request` leads to. Raises UnknownTask."""
+    route = choose_route(request.mode, request.text, tasks)
+    main = tasks[route.task]
+    companion = tasks.get(main.companion) if request.reply and main.companion else None
+    decision, answer = (main, companion) if main.kind == "decision" else (companion, main)
+    fixed = fixed_reply(request.text, tasks) if answer else None
+    return Plan(route=route.reason, main=main, decision=decision, answer=answer, fixed=fixed)
 
 
 def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:

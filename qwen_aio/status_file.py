@@ -56,6 +56,12 @@ def read_statuses(path: Path) -> dict[str, WorkerStatus]:
         raise StatusUnreadable(f"{path} cannot be read: {exc}; a worker's next report replaces a damaged file") from exc
 
 
+def read_status(entry: object) -> WorkerStatus | None:
+    """The record that a worker itself gives at /health; None if it is not sound."""
+    sound = isinstance(entry, dict) and _is_sound(str(entry.get("id")), entry)
+    return _status(entry) if sound else None  # type: ignore[arg-type]  # sound ones are dictionaries
+
+
 def utc_time(seconds: float) -> str:
     """`wall_time` of a record, e.g. 2026-01-01T00:00:00Z; `seconds` since 1970."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -26,6 +26,8 @@ class FakeClock:
 class FakeEngine:
     """Scores every continuation by a table and answers with given pieces. Remembers what it was asked.
 
+    Piece number n has the token id n, so that an answer is taken up again behind as many pieces as ids are given.
+
     `gate`, when given, must be set before any piece after the first is given out: a stream can be held open.
     """
 
@@ -46,6 +48,7 @@ class FakeEngine:
         self.error_after = error_after
         self.prompts: list[Prompt] = []
         self.samplings: list[Sampling] = []
+        self.resumes: list[tuple[int, ...]] = []
         self.call_ids: list[str] = []
         self.open_streams = 0
         self.cancelled = 0
@@ -60,16 +63,19 @@ class FakeEngine:
         scores = tuple(LabelScore(text, math.log(self.probabilities.get(text, 1e-9)), 1) for text in continuations)
         return Scores(scores, Usage(95, 71, 0), Timings(1.0, 80.0, 0.0, 81.0))
 
-    async def generate(self, request_id: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+    async def generate(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+    ) -> AsyncGenerator[Chunk, None]:
         self.call_ids.append(request_id)
         self.prompts.append(prompt)
         self.samplings.append(sampling)
+        self.resumes.append(tuple(resume))
         self.open_streams += 1
         try:
-            for index, piece in enumerate(self.pieces):
+            for index, piece in enumerate(self.pieces[len(resume) :], start=len(resume)):
                 if self.error and index == self.error_after:
                     raise self.error
-                if index and self.gate:
+                if index > len(resume) and self.gate:
                     await self._wait(self.gate.wait)
                 yield Chunk(index, piece, (index,))
             usage = Usage(60, 30, len(self.pieces))

@@ -16,9 +16,11 @@ MAY_IMPORT = {
     "tasks": FLOOR,
     "engine": FLOOR,
     "models": FLOOR,
-    "worker": FLOOR | {"wire", "client", "tasks", "engine", "models"},
+    "serving": FLOOR | {"wire"},
+    "worker": FLOOR | {"wire", "tasks", "engine", "models", "serving"},
+    "balancer": FLOOR | {"wire", "client", "serving"},
     "ui": FLOOR | {"client", "tasks", "models"},
-    "cli": FLOOR | {"wire", "client", "tasks", "engine", "models", "worker", "ui"},
+    "cli": FLOOR | {"wire", "client", "tasks", "engine", "models", "serving", "worker", "balancer", "ui"},
 }
 TORCH_ROOMS = {"engine"}
 
@@ -76,7 +78,7 @@ def test_light_doors_load_no_torch_and_no_gradio(module):
 
 
 def test_worker_and_engine_load_no_gradio():
-    assert "gradio" not in loaded_by("qwen_aio.worker.app, qwen_aio.engine.service, qwen_aio.cli.serve")
+    assert "gradio" not in loaded_by("qwen_aio.serving.app, qwen_aio.engine.service, qwen_aio.cli.serve")
 
 
 def test_cuda_is_hidden_before_anything_else_is_imported():

@@ -11,7 +11,7 @@ from qwen_aio.client import MAX_EVENT_BYTES, Client, FrameReader
 from qwen_aio.core import Decided, Done, Message, Request, SamplingWish, Token
 from qwen_aio.errors import EngineStopped, InvalidRequest, NotReady, QueueFull, ServerUnreachable, UnknownTask
 from tests.fakes import FakeEngine, user_text
-from tests.serving import TASKS, WatchedEngine, Worker, served
+from tests.served import TASKS, WatchedEngine, Worker, served
 
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 

@@ -13,6 +13,7 @@ from qwen_aio.core import (
     Decision,
     Done,
     Message,
+    Offer,
     Request,
     Result,
     SamplingWish,
@@ -46,6 +47,7 @@ DECISION = Decision(
     timings=Timings(1.234, 88.04, 0.0, 90.06),
     cuts=Cuts(truncated=True),
     calibrated=True,
+    worker="qwen-2",
 )
 ANSWER = Answer("chat", "抱歉", "stop", Usage(60, 30, 2), Timings(1, 2, 3, 6), cuts=Cuts(2), worker="qwen-3")
 RESULT = Result("r1", "sentiment", "rule sentiment.words: 失望", "abc", "m", "qwen-2", DECISION, ANSWER, 123.44)
@@ -296,6 +298,7 @@ def test_a_decision_is_answered_as_the_contract_says():
         "model": "m",
         "worker": "qwen-2",
         "decision_task": "sentiment",
+        "decision_worker": "qwen-2",
         "emotion": "负面",
         "emoji": "😔",
         "label": "negative",
@@ -450,14 +453,13 @@ def test_an_unknown_code_is_still_an_error():
 
 def test_tasks_tell_all_that_routing_and_the_page_need():
     shape = TasksResponse.from_core(
-        TASKS.values(),
-        model="m",
-        worker="w",
-        context=ContextLimits(2048, 1024),
+        Offer(TASKS, ContextLimits(2048, 1024), model="m", worker="w"),
         timeouts_s={"decision": 60.0, "generation": 300.0},
     )
     told = TasksResponse.model_validate_json(shape.to_json())
-    back = told.to_core()
+    offer = told.to_core()
+    assert (offer.context, offer.model, offer.worker) == (ContextLimits(2048, 1024), "m", "w")
+    back = offer.tasks
     for name, task in TASKS.items():
         for field in ("name", "kind", "title", "hash", "labels", "companion", "rules"):
             assert getattr(back[name], field) == getattr(task, field)
@@ -465,6 +467,7 @@ def test_tasks_tell_all_that_routing_and_the_page_need():
     assert {task.name: task.limits.timeout_s for task in told.tasks} == {"sentiment": 60, "chat": 300, "summarize": 300}
     assert told.limits.model_dump() == {
         "context_tokens": 2048,
+        "answer_tokens": 1024,
         "body_bytes": 1_000_000,
         "texts": 256,
         "history_messages": 1000,

@@ -9,10 +9,14 @@ from typing import Any
 from qwen_aio.config import Settings, load_settings
 
 
+BALANCING = ("workers", "policy", "slow_ms")  # settings of a balancer alone
+CLUSTER = ("balancer_port", "worker_port", "share_weights")  # settings of a cluster alone
+
+
 def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
-    """A flag for each of `names`, or for every setting. Only what the user typed appears in the namespace."""
+    """A flag for each of `names`, or for every setting of a worker. Only what was typed appears in the namespace."""
     group = parser.add_argument_group("settings (also QWEN_AIO_* variables and keys of qwen_aio.toml)")
-    for name in names or Settings.model_fields:
+    for name in names or [name for name in Settings.model_fields if name not in (*BALANCING, *CLUSTER)]:
         field = Settings.model_fields[name]
         flag = f"--{name.replace('_', '-')}"
         told = f"{field.description}{_told_default(field.default)}"

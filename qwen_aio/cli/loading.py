@@ -1,4 +1,4 @@
-"""Settings -> a loaded, warmed and checked engine behind a TaskService.
+"""Settings -> a loaded, warmed and checked engine.
 
 The order matters: threads are set before torch is imported, the fixed prompts are computed before the golden
 cases use them, and nobody is served before the golden cases hold.
@@ -15,23 +15,31 @@ from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings, home, state_dir, usable_cores
 from qwen_aio.core import Task
-from qwen_aio.models.find import ModelFolder, find_model
+from qwen_aio.models.find import ModelFolder, find_model, model_sha
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import GoldenBook, check_golden
-from qwen_aio.worker.service import TaskService
 
 if TYPE_CHECKING:
+    from qwen_aio.engine.load import LoadedModel
     from qwen_aio.engine.service import EngineService
 
 PRECISIONS = {"auto": "fp32", "fp32": "fp32"}  # what a setting leads to: this version computes in fp32 alone
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A model in memory, and the fingerprint of the files it came from."""
+
+    model: LoadedModel
+    sha: str
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model that answers."""
 
-    service: TaskService
     engine: EngineService
+    sha: str
     golden: dict[str, str]
 
 
@@ -58,32 +66,47 @@ def prepare_process(threads: int | None) -> int:
     return count
 
 
+def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
+    """The weights of `model`. Nothing is computed with them yet. Raises InvalidModel."""
+    # Here and not above: importing torch takes seconds, and --help should not.
+    from qwen_aio.engine.load import load_model
+
+    sha = model_sha(model.path)
+    return Weights(load_model(model.path, max_context=settings.max_context, threads=threads), sha)
+
+
 @asynccontextmanager
 async def loaded(
-    settings: Settings, tasks: Mapping[str, Task], model: ModelFolder, *, sha: str, worker: str, threads: int
+    settings: Settings,
+    tasks: Mapping[str, Task],
+    model: ModelFolder,
+    *,
+    threads: int,
+    weights: Weights | None = None,
 ) -> AsyncIterator[Loaded]:
-    """The engine of `model`, ready to serve `tasks`; it ends with the context.
+    """The engine of `model`, ready to serve `tasks`; it ends with the context. `weights`: those already in memory.
 
-    Raises InvalidModel, GoldenMismatch.
+    Raises InvalidModel, InvalidSettings, GoldenMismatch.
     """
-    engine = await asyncio.to_thread(_load_engine, settings, model, threads)
+    if weights is None:
+        weights = await asyncio.to_thread(load_weights, settings, model, threads=threads)
+    engine = await asyncio.to_thread(_make_engine, settings, weights, threads)
     engine.start()
     try:
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
         shipped = model.path / "golden" if model.is_bundled else None
-        book = GoldenBook(sha, PRECISIONS[settings.precision], own=state_dir() / "golden", shipped=shipped)
+        book = GoldenBook(weights.sha, PRECISIONS[settings.precision], own=state_dir() / "golden", shipped=shipped)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
-        yield Loaded(TaskService(engine, tasks, model=model.name, worker=worker), engine, golden)
+        yield Loaded(engine, weights.sha, golden)
     finally:
         await engine.close()
 
 
-def _load_engine(settings: Settings, model: ModelFolder, threads: int) -> EngineService:
-    # Here and not above: importing torch takes seconds, and --help should not.
+def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineService:
     from qwen_aio.engine.config import EngineLimits
-    from qwen_aio.engine.load import load_engine
+    from qwen_aio.engine.load import make_engine
     from qwen_aio.engine.service import EngineService
 
     limits = EngineLimits(max_context=settings.max_context, kv_mb=settings.kv_mb, max_queue=settings.max_queue)
-    return EngineService(load_engine(model.path, limits, threads=threads))
+    return EngineService(make_engine(weights.model, limits, threads=threads))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qwen_aio import __version__
-from qwen_aio.cli import run, serve, tasks
+from qwen_aio.cli import balance, cluster, run, serve, tasks
+from qwen_aio.cli.lifeline import hold_if_given
 from qwen_aio.errors import QwenAioError
 
-COMMANDS = {"serve": serve, "run": run, "tasks": tasks}
+COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks}
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", command: str | None = None) -> int:
@@ -22,10 +23,15 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", c
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    hold_if_given()
     parsed = _parser(program, command).parse_args(arguments)
+    return exit_status(program, lambda: COMMANDS[parsed.command].main(parsed))
+
+
+def exit_status(program: str, run: Callable[[], int]) -> int:
+    """The exit status of `run`; an error of ours is told as one sentence, and is 1."""
     try:
-        status: int = COMMANDS[parsed.command].main(parsed)
-        return status
+        return run()
     except QwenAioError as exc:
         print(f"{program}: {exc.message}", file=sys.stderr)
         return 1

@@ -49,16 +49,18 @@ async def _ask_server(url: str, request: Request) -> Result:
 
 async def _ask_here(settings: Settings, request: Request) -> Result:
     from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
-    from qwen_aio.models.find import model_sha
+    from qwen_aio.serving.runs import Runs, outcome
     from qwen_aio.tasks.loader import load_tasks
+    from qwen_aio.worker.calls import EngineCalls
 
     threads = prepare_process(settings.threads)
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     started = time.monotonic()
-    async with loaded(settings, tasks, model, sha=model_sha(model.path), worker="cli", threads=threads) as ready:
+    async with loaded(settings, tasks, model, threads=threads) as ready:
         print(f"{told_model(model)}, ready after {time.monotonic() - started:.1f} s", file=sys.stderr)
-        return await ready.service.run(request)
+        calls = EngineCalls(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)
+        return await outcome(Runs(calls).stream(request))
 
 
 def _print(result: Result, *, as_json: bool) -> None:

@@ -1,7 +1,8 @@
-"""Serve: the page and /v1 in one process (single), or one worker for a service of many (worker).
+"""Serve: page and /v1 in one process (single), one worker for a service of many (worker), or the page alone (ui).
 
 python app.py                                    the page on http://127.0.0.1:7860
 python app.py --mode worker --port 7861 --id qwen-1
+python app.py --mode ui --url http://127.0.0.1:8000    the page in front of a balancer
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ import argparse
 import asyncio
 import logging
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from qwen_aio import __version__
 from qwen_aio.cli.flags import add_settings_flags, settings_from
+from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
 from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, told_model
-from qwen_aio.config import LOOPBACK_HOSTS, Settings, check_exposure, prompts_dir, status_dir
+from qwen_aio.cli.page import SERVER_URL, serve_page
+from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.core import Task, WorkerStatus
-from qwen_aio.models.find import ModelFolder, model_sha
+from qwen_aio.errors import InvalidSettings, NotReady
+from qwen_aio.models.find import ModelFolder
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.runs import Runs
+from qwen_aio.serving.server import bind, bind_first_free, run_server
 from qwen_aio.status_file import StatusFile
 from qwen_aio.tasks.loader import load_tasks, tasks_hash
-from qwen_aio.worker.app import create_app
-from qwen_aio.worker.door import Door
+from qwen_aio.worker.app import create_worker_app
+from qwen_aio.worker.calls import EngineCalls
 from qwen_aio.worker.health import NoEngine, ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
-from qwen_aio.worker.server import bind, bind_first_free, run_server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -46,8 +52,12 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `app.py` understands."""
     parser.add_argument(
-        "--mode", choices=("single", "worker"), default="single", help="with a page or without [single]"
+        "--mode",
+        choices=("single", "worker", "ui"),
+        default="single",
+        help="page and model, model alone, or page alone [single]",
     )
+    parser.add_argument("--url", help="server behind the page of --mode ui [http://127.0.0.1:8000]")
     add_settings_flags(parser)
 
 
@@ -55,12 +65,20 @@ def main(arguments: argparse.Namespace) -> int:
     """Serve until a signal; the exit status."""
     settings = settings_from(arguments)
     check_exposure(settings)
-    _log_to_stderr(settings)
+    log_to_stderr(settings)
+    if arguments.mode == "ui":
+        return serve_page(settings, url=arguments.url or SERVER_URL)
+    if arguments.url:
+        raise InvalidSettings("--url is the server behind the page: it goes with --mode ui alone", param="url")
     threads = prepare_process(settings.threads)
+    return serve(settings, choose_model(settings), mode=arguments.mode, threads=threads)
+
+
+def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: Load = loaded) -> int:
+    """Be one worker until a signal; the exit status. Raises SetupError."""
     tasks = load_tasks(prompts_dir(settings))
-    model = choose_model(settings)
-    with _listening(settings, arguments.mode) as sock:
-        worker = Worker(settings, tasks, model, mode=arguments.mode, sock=sock, threads=threads)
+    with _listening(settings, mode) as sock:
+        worker = Worker(settings, tasks, model, mode=mode, sock=sock, threads=threads, load=load)
         return asyncio.run(worker.run())
 
 
@@ -87,15 +105,16 @@ class Worker:
         self._threads = threads
         self._load = load
         self._id = settings.id or f"qwen-{port}"
-        self._url = _url(settings.host, port)
+        self._url = url_of(settings.host, port)
         self._engine: EngineService | None = None
+        self._calls: EngineCalls | None = None
 
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
         status_file = StatusFile(status_dir(self._settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
         with status_file.claimed(self._id, url=self._url) as first:
             health = self._health(first)
-            door = Door(record=health.record)
+            door = Door()
             app = self._app(door, health)
             print(f"{told_model(self._model)}; open {self._url}", flush=True)
             heartbeat = Heartbeat(health, write=status_file.write, state=lambda: door.state)
@@ -104,15 +123,15 @@ class Worker:
 
     async def _live(self, door: Door, health: WorkerHealth) -> None:
         """Load, open the door, and wait for the engine to fail, which it should not."""
-        sha = await asyncio.to_thread(model_sha, self._model.path)
         tasks_sha = tasks_hash(self._tasks)
-        health.describe(model=self._model.name, model_sha=sha, tasks_sha=tasks_sha, golden={})
-        async with self._load(
-            self._settings, self._tasks, self._model, sha=sha, worker=self._id, threads=self._threads
-        ) as ready:
+        health.describe(model=self._model.name, model_sha="", tasks_sha=tasks_sha, golden={})
+        async with self._load(self._settings, self._tasks, self._model, threads=self._threads) as ready:
             self._engine = ready.engine
-            health.describe(model=self._model.name, model_sha=sha, tasks_sha=tasks_sha, golden=ready.golden)
-            door.open(ready.service)
+            self._calls = EngineCalls(
+                ready.engine, self._tasks, model=self._model.name, worker=self._id, record=health.record
+            )
+            health.describe(model=self._model.name, model_sha=ready.sha, tasks_sha=tasks_sha, golden=ready.golden)
+            door.open(Runs(self._calls))
             log.info("ready worker=%s model=%s url=%s", self._id, self._model.name, self._url)
             raise await ready.engine.wait_failed()
 
@@ -124,26 +143,27 @@ class Worker:
         )
 
     def _app(self, door: Door, health: WorkerHealth) -> FastAPI:
-        settings = self._settings
+        create = partial(
+            create_worker_app,
+            door,
+            calls=self._ready_calls,
+            status=lambda: health.latest,
+            allowed_hosts=allowed_hosts(self._settings),
+        )
         if self._mode == "worker":
-            return create_app(
-                door,
-                status=lambda: health.latest,
-                allowed_hosts=_hosts(settings),
-            )
+            return create()
         # Here and not above: gradio takes seconds to import, and a worker has no page.
         from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
         from qwen_aio.ui.page import build_page
         from qwen_aio.ui.service import About
 
-        app = create_app(
-            door,
-            status=lambda: health.latest,
-            allowed_hosts=_hosts(settings),
-            page_csp=CONTENT_SECURITY_POLICY,
-        )
         about = About(self._model.name, self._model.is_bundled, __version__, self._id)
-        return mount_page(app, build_page(door, about=about))
+        return mount_page(create(page_csp=CONTENT_SECURITY_POLICY), build_page(door, about=lambda: about))
+
+    def _ready_calls(self) -> EngineCalls:
+        if self._calls is None:
+            raise NotReady("the model is still loading; try again in a few seconds", retry_after_s=2)
+        return self._calls
 
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:
@@ -153,21 +173,3 @@ def _listening(settings: Settings, mode: Mode) -> socket.socket:
     if mode == "single":
         return bind(settings.host, SINGLE_PORT)
     return bind_first_free(settings.host, FIRST_WORKER_PORT)
-
-
-def _hosts(settings: Settings) -> tuple[str, ...]:
-    own = () if settings.host in {*LOOPBACK_HOSTS, "0.0.0.0", "::"} else (settings.host,)
-    return (*settings.allowed_hosts, *own)
-
-
-def _url(host: str, port: int) -> str:
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    for chatty in ("httpx", "httpcore", "asyncio", "uvicorn.error"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)

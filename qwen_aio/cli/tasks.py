@@ -67,7 +67,6 @@ def _spelled(prompt: Prompt) -> str:
 async def _lint(settings: Settings, chosen: dict[str, Task]) -> int:
     from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
     from qwen_aio.engine.tokenizer import Tokenizer
-    from qwen_aio.models.find import model_sha
 
     threads = prepare_process(settings.threads)
     model = choose_model(settings)
@@ -77,7 +76,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task]) -> int:
     for report in reports:
         _print_report(report)
     try:
-        async with loaded(settings, chosen, model, sha=model_sha(model.path), worker="lint", threads=threads) as ready:
+        async with loaded(settings, chosen, model, threads=threads) as ready:
             golden = ready.golden
     except GoldenMismatch as exc:
         print(f"golden cases: {exc.message}")

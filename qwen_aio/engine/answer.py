@@ -1,16 +1,23 @@
-"""A prompt that is continued token by token. Knows no torch: gets tokens, gives Chunks of text."""
+"""A prompt that is continued token by token. Knows no torch: gets tokens, gives Chunks of text.
+
+An answer that another engine began is read again from its tokens, so that everything here, held-back text and half
+characters too, is as it was there; nothing of it is given out a second time.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
 
 from qwen_aio.core import Chunk, FinishReason, Sampling
 from qwen_aio.engine.detokenizer import Detokenizer
 from qwen_aio.engine.fitting import Fitted
 from qwen_aio.engine.sequence import Sequence
 from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.errors import InvalidRequest
 
 
 class Answer(Sequence):
-    """Rows: the prompt, then what was generated. The newest token is always still to be computed."""
+    """Rows: the prompt, then what was generated, elsewhere or here. The newest token is always still to be computed."""
 
     def __init__(
         self,
@@ -19,10 +26,12 @@ class Answer(Sequence):
         *,
         sampling: Sampling,
         seed: int,
+        resume: Tokens[int],
         tokenizer: Tokenizer,
         end_ids: frozenset[int],
         arrived_s: float,
     ) -> None:
+        """Raises InvalidRequest if the answer was over behind the tokens of `resume`, or before."""
         num_prompt = len(fitted.ids)
         num_rows = num_prompt + sampling.max_tokens
         super().__init__(request_id, [*fitted.ids], num_prompt, num_rows, arrived_s, fitted.cuts)
@@ -36,6 +45,8 @@ class Answer(Sequence):
         self._num_chunks = 0
         self._num_sent = 0  # generated tokens that chunks told about
         self._first_s: float | None = None
+        self._read_again(resume)
+        self._num_given = len(self.ids)  # rows that were there at the beginning
 
     @property
     def is_answer(self) -> bool:
@@ -43,7 +54,7 @@ class Answer(Sequence):
 
     @property
     def is_decoding(self) -> bool:
-        return self.num_generated > 0
+        return len(self.ids) > self._num_given
 
     @property
     def is_finished(self) -> bool:
@@ -51,25 +62,46 @@ class Answer(Sequence):
 
     @property
     def first_logit_row(self) -> int:
-        return self.num_prompt - 1
+        return self._num_given - 1
+
+    @property
+    def given_ids(self) -> list[int]:
+        return self.ids[: self._num_given]
 
     @property
     def num_generated(self) -> int:
+        """Tokens of the answer so far, wherever they were generated."""
         return len(self.ids) - self.num_prompt
 
     def accept(self, token: int, *, now_s: float) -> Chunk | None:
         """Append the next token; what may be shown because of it, if anything. The last token always gives a Chunk."""
         if self._first_s is None:
             self._first_s = now_s
+        text = self._read(token)
+        if self._finish_reason is not None:
+            return self._last_chunk(text + self._detokenizer.flush(), first_s=self._first_s, last_s=now_s)
+        return self._chunk(text) if text else None
+
+    def _read_again(self, resume: Tokens[int]) -> None:
+        for number, token in enumerate(resume, start=1):
+            self._read(token)
+            if self._finish_reason is not None:
+                raise InvalidRequest(
+                    f"the answer is over after {number} of the {len(resume)} tokens it shall go on behind"
+                    f" (finish_reason {self._finish_reason})",
+                    param="resume",
+                )
+        self._num_sent = len(resume)
+
+    def _read(self, token: int) -> str:
+        """Append `token`; the text that is certain because of it."""
         self.ids.append(token)
         text = "" if token in self._end_ids else self._detokenizer.feed(self._tokenizer.token_bytes(token))
         if token in self._end_ids or self._detokenizer.is_stopped:
             self._finish_reason = "stop"
         elif self.num_generated == self.sampling.max_tokens:
             self._finish_reason = "length"
-        if self._finish_reason is not None:
-            return self._last_chunk(text + self._detokenizer.flush(), first_s=self._first_s, last_s=now_s)
-        return self._chunk(text) if text else None
+        return text
 
     def _chunk(self, text: str) -> Chunk:
         chunk = Chunk(self._num_chunks, text, self._unsent_ids(), cuts=self.cuts)

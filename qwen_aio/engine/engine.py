@@ -61,7 +61,8 @@ class Engine:
         if max_context < MIN_CONTEXT:
             raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
-        self._sampler = Sampler(tokenizer.text_ids | self._end_ids, vocab_size=model.config.vocab_size)
+        self._answer_ids = tokenizer.text_ids | self._end_ids
+        self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
         self._num_completed = self._num_steps = self._num_generated = 0
 
     @property
@@ -125,12 +126,16 @@ class Engine:
 
     def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> Answer:
         check_sampling(work.sampling, max_tokens=self.context.answer_tokens)
+        foreign = sorted(set(work.resume) - self._answer_ids)
+        if foreign:
+            raise InvalidRequest(f"this model's answers hold no token {foreign[0]}", param="resume")
         seed = self._draw_seed() if work.sampling.seed is None else work.sampling.seed
         return Answer(
             request_id,
             self._fit(work.prompt, room=self.context.tokens - work.sampling.max_tokens),
             sampling=work.sampling,
             seed=seed,
+            resume=work.resume,
             tokenizer=self._tokenizer,
             end_ids=self._end_ids,
             arrived_s=arrived_s,

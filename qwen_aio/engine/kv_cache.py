@@ -83,12 +83,12 @@ class KvCache:
             children = node.children
         return path
 
-    def lease(self, prompt_ids: Sequence[int], *, num_rows: int) -> Lease | None:
-        """Slots for `num_rows` rows that begin with a prompt; None while there are not enough.
+    def lease(self, given_ids: Sequence[int], *, num_rows: int) -> Lease | None:
+        """Slots for `num_rows` rows that begin with given tokens; None while there are not enough.
 
-        The last token of the prompt always gets a slot of its own: it has to be computed for its outcome.
+        The last of the given tokens always gets a slot of its own: it has to be computed for its outcome.
         """
-        shared = self.match(prompt_ids[:-1])
+        shared = self.match(given_ids[:-1])
         self._lock(shared)
         wanted = num_rows - len(shared)
         if wanted > self.num_available:

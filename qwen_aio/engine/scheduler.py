@@ -93,7 +93,7 @@ class Scheduler:
             line = self._next_line()
             if not line:
                 return
-            lease = self._cache.lease(line[0].prompt_ids, num_rows=line[0].num_rows)
+            lease = self._cache.lease(line[0].given_ids, num_rows=line[0].num_rows)
             if lease is None:
                 return
             sequence = line.popleft()

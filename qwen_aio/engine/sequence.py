@@ -48,7 +48,8 @@ class Sequence:
         return len(self.ids)
 
     @property
-    def prompt_ids(self) -> list[int]:
+    def given_ids(self) -> list[int]:
+        """What is known at the beginning and computed in one go; it may share its own beginning with others."""
         return self.ids[: self.num_prompt]
 
     @property
@@ -60,7 +61,8 @@ class Sequence:
         """The sequence may run from now on; the shared part of its lease is computed already."""
         self.lease = lease
         self.admitted_s = now_s
-        self.num_computed = self.num_cached = lease.num_shared
+        self.num_computed = lease.num_shared
+        self.num_cached = min(lease.num_shared, self.num_prompt)
 
     def positions(self, start: int, end: int) -> list[int]:
         """The place of each row in its text, for the rotary positions."""

@@ -126,12 +126,15 @@ class EngineService:
         assert isinstance(scores, Scores)
         return scores
 
-    async def generate(self, request_id: str, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk]:
+    async def generate(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+    ) -> AsyncGenerator[Chunk]:
         """The answer, piece by piece; the last piece carries `finish_reason`. Closing the iterator frees the sequence.
 
+        With the tokens `resume` of an answer that another engine began: only what follows them, as it would have come.
         Raises InvalidRequest, ContextTooSmall, QueueFull, EngineStopped.
         """
-        outputs = self._outputs(request_id, Generate(prompt, sampling))
+        outputs = self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))
         try:
             async for chunk in outputs:
                 assert isinstance(chunk, Chunk)

@@ -18,10 +18,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Generate:
-    """Continue the prompt."""
+    """Continue the prompt, behind the tokens `resume` of an answer that was begun elsewhere."""
 
     prompt: Prompt
     sampling: Sampling
+    resume: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,5 +100,17 @@ def _facts(result: Result, strings: Strings) -> str:
         facts.append((strings.timing_total, duration(result.total_ms)))
     cached, prompt = sum(part.usage.cached_tokens for part in parts), sum(part.usage.prompt_tokens for part in parts)
     facts.append((strings.timing_cached, strings.cached.format(cached=cached, prompt=prompt)))
+    facts.append((strings.answered_by, _workers(result, strings)))
     items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{items}</dl>'
+
+
+def _workers(result: Result, strings: Strings) -> str:
+    """Who answered: one worker, or two if the feeling and the reply come from different ones."""
+    decided = ""
+    if result.decision is not None:  # /v1/run names the worker of the task that was asked for, and that of the reply
+        decided = result.decision.worker or (result.worker if result.mode == result.decision.task else "")
+    answered = result.answer.worker if result.answer else ""
+    if decided and answered and decided != answered:
+        return strings.workers.format(decision=decided, answer=answered)
+    return decided or answered or result.worker

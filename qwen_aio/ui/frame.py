@@ -31,6 +31,10 @@ def title_html(title: str) -> str:
 
 def about_html(about: About, strings: Strings) -> str:
     """Who answers, and how much to expect of it."""
-    line = strings.about.format(model=about.model, worker=about.worker, version=about.version)
+    if about.model is None:
+        sentence = strings.about_unknown
+    else:
+        sentence = strings.about if about.url is None else strings.about_behind
+    line = sentence.format(model=about.model, worker=about.worker, version=about.version, url=about.url)
     remark = f'<p class="bundled">{escape(strings.about_bundled)}</p>' if about.is_bundled else ""
     return f"{remark}<p>{escape(line)}</p>"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from qwen_aio.core import Decided, Request, Task, Token
-from qwen_aio.errors import NotReady, QwenAioError
+from qwen_aio.errors import QwenAioError
 from qwen_aio.ui.service import Service
 from qwen_aio.ui.session import Session, StopSwitch
 from qwen_aio.ui.strings import language_for
@@ -41,21 +41,26 @@ class Ask:
 class Handlers:
     """The verbs of the page. Stateless: what lasts is in the visitor's Session."""
 
-    def __init__(self, service: Service, *, clock: Clock = time.monotonic, retry_s: float = 1.0) -> None:
+    def __init__(
+        self, service: Service, *, url: str | None = None, clock: Clock = time.monotonic, retry_s: float = 1.0
+    ) -> None:
+        """`url` is where the service is, if it is another process; only sentences for the visitor need it."""
         self._service = service
+        self._url = url
         self._clock = clock
-        self._retry_s = retry_s  # between two looks whether the model is loaded
+        self._retry_s = retry_s  # between two looks whether somebody answers by now
 
     async def open(self, session: Session, accept_language: str) -> AsyncGenerator[View, None]:
-        """The first view, in the language the browser asks for; more of them while the model is still loading."""
+        """The first view, in the language the browser asks for; more of them until somebody answers."""
         session.language = language_for(accept_language)
         while True:
             failure = await self._learn_tasks(session)
             if not session.is_running:
-                session.view = replace(session.view, notices=(_sentence(failure),) if failure else ())
+                session.view = replace(session.view, notices=(self._sentence(failure),) if failure else ())
             yield session.view
-            if not isinstance(failure, NotReady):
+            if failure is None:
                 return
+            # Whatever it is, it can be mended over there; and each view finds out whether the tab is still open.
             await asyncio.sleep(self._retry_s)
 
     async def submit(self, session: Session, ask: Ask) -> AsyncGenerator[View, None]:
@@ -125,8 +130,12 @@ class Handlers:
                         flushed_at = now
                         yield view
         except QwenAioError as exc:
-            view = view.taken_back(_sentence(exc))
+            view = view.taken_back(self._sentence(exc))
         yield view.ended(Notice("stopped")) if view.is_running else view
+
+    def _sentence(self, error: QwenAioError) -> Notice:
+        key = cast(NoticeKey, error.code) if error.code in NOTICE_KEYS else "internal"
+        return Notice(key, {"message": error.message, "url": self._url or ""}, is_error=True)
 
 
 def _refusal(session: Session, ask: Ask) -> Notice | None:
@@ -135,8 +144,3 @@ def _refusal(session: Session, ask: Ask) -> Notice | None:
     if len(ask.text) > MAX_TEXT_CHARS:
         return Notice("too_long", {"length": len(ask.text), "limit": MAX_TEXT_CHARS}, is_error=True)
     return None
-
-
-def _sentence(error: QwenAioError) -> Notice:
-    key = cast(NoticeKey, error.code) if error.code in NOTICE_KEYS else "internal"
-    return Notice(key, {"message": error.message}, is_error=True)

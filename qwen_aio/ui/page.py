@@ -6,7 +6,7 @@ What an act means is in handlers.py, how things look in the *_html functions and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -40,11 +40,12 @@ TELL_BROWSER = """(language) => {
 Outputs = dict[Any, Any]  # Gradio component -> its new value
 
 
-def build_page(service: Service, *, about: About) -> gr.Blocks:
-    """The page, not yet served; see mount.py."""
+def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
+    """The page, not yet served; see mount.py. `about` is asked whenever the page is opened or changes its language."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
-        _Wiring(page, Layout(ENGLISH, about), Handlers(service), about).connect()
+        now = about()
+        _Wiring(page, Layout(ENGLISH, now), Handlers(service, url=now.url), about).connect()
     page.state_session_capacity = MAX_SESSIONS
     page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=MAX_RUNNING)
     # Gradio looks for work a thousand times a second, which costs an idle machine 6 % of a core.
@@ -55,7 +56,7 @@ def build_page(service: Service, *, about: About) -> gr.Blocks:
 class _Wiring:
     """Connects acts with handlers, and views with components."""
 
-    def __init__(self, page: gr.Blocks, layout: Layout, handlers: Handlers, about: About) -> None:
+    def __init__(self, page: gr.Blocks, layout: Layout, handlers: Handlers, about: Callable[[], About]) -> None:
         self._page = page
         self._layout = layout
         self._handlers = handlers
@@ -68,7 +69,8 @@ class _Wiring:
         # Private, all of them: programs use /v1.
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-        opened = self._page.load(self._open, [place.session], place.worded, **quiet)
+        # Without a limit: a page that waits for its server costs nothing, and must not keep another from opening.
+        opened = self._page.load(self._open, [place.session], place.worded, concurrency_limit=None, **quiet)
         spoken = place.language.input(self._speak, [place.session, place.language], place.worded, **quiet)
         for changed in (opened, spoken):
             changed.then(None, [place.language], None, js=TELL_BROWSER, **quiet)
@@ -154,5 +156,5 @@ class _Wiring:
             place.send: gr.update(value=words.send, visible=not view.is_running),
             place.stop: gr.update(value=words.stop, visible=view.is_running),
             place.examples_title: title_html(words.examples),
-            place.about: about_html(self._about, words),
+            place.about: about_html(self._about(), words),
         }

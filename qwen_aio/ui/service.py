@@ -21,9 +21,10 @@ class Service(Protocol):
 
 @dataclass(frozen=True)
 class About:
-    """Who answers, as the page tells it."""
+    """Who answers, as the page tells it. What is not known at the moment is None."""
 
-    model: str
+    model: str | None
     is_bundled: bool  # the small model that ships with the package: a demonstration
     version: str
-    worker: str
+    worker: str | None
+    url: str | None = None  # of the server behind the page; None: it is this process

@@ -53,7 +53,11 @@ class Strings:
     timing_total: str
     timing_cached: str
     cached: str
+    answered_by: str
+    workers: str
     about: str
+    about_behind: str
+    about_unknown: str
     about_bundled: str
     notices: Mapping[NoticeKey, str]
 
@@ -105,7 +109,11 @@ ENGLISH = Strings(
     timing_total="Together",
     timing_cached="Reused tokens",
     cached="{cached} of {prompt}",
+    answered_by="Answered by",
+    workers="{decision} (feeling), {answer} (reply)",
     about="{model} answers on worker {worker} · version {version} · no internet needed",
+    about_behind="{model} answers, reached through {worker} at {url} · version {version} · no internet needed",
+    about_unknown="Which model answers is not known at the moment: ask at {url} · version {version}",
     about_bundled="A small demonstration model: quick, often right, sometimes odd.",
     notices={
         "stopped": "Stopped. What was written so far stays.",
@@ -123,7 +131,13 @@ ENGLISH = Strings(
         "queue_full": "Many people are asking at once. Please try again in a moment.",
         "deadline_exceeded": "It took too long and was given up. A shorter message may help.",
         "engine_stopped": "The model has stopped. Please restart the program.",
-        "server_unreachable": "The server cannot be reached. Is it running?",
+        "no_worker": "No worker is there to answer at the moment. Please try again in a few seconds.",
+        "poison_request": "This message ended two workers and is not given to a third. Please word it differently.",
+        "answer_broken": "The worker was lost in the middle of the reply, and no other could go on with it.",
+        "host_refused": "The server at {url} takes no messages under that name: {message}.",
+        "server_unreachable": "No server answers at {url}. Does one run there (to check: curl {url}/health)?",
+        "connection_lost": "The connection to {url} broke before everything was there. Please try again.",
+        "bad_reply": "Something answers at {url}, but not as this program expects. Is that the right address?",
         "internal": "Something went wrong inside the program; its log has the details. Please try again.",
     },
 )
@@ -163,7 +177,11 @@ CHINESE = Strings(
     timing_total="合计",
     timing_cached="复用词元",
     cached="{cached} / {prompt}",
+    answered_by="回答者",
+    workers="{decision}（判断），{answer}（回复）",
     about="由 {model} 回答，工作进程 {worker} · 版本 {version} · 无需联网",
+    about_behind="由 {model} 回答，经 {worker}（{url}）· 版本 {version} · 无需联网",
+    about_unknown="目前不知道由哪个模型回答，请查看 {url} · 版本 {version}",
     about_bundled="小型演示模型：很快，常常是对的，偶尔会说得奇怪。",
     notices={
         "stopped": "已停止，写出来的部分会保留。",
@@ -181,7 +199,13 @@ CHINESE = Strings(
         "queue_full": "现在提问的人太多，请稍后再试。",
         "deadline_exceeded": "用时太久，已经放弃。消息短一些也许会好。",
         "engine_stopped": "模型已经停止，请重新启动程序。",
-        "server_unreachable": "连不上服务器，它在运行吗？",
+        "no_worker": "现在没有可用的工作进程，请过几秒再试。",
+        "poison_request": "这条消息让两个工作进程中止了，不会再交给第三个。请换一种说法。",
+        "answer_broken": "回复到一半时工作进程断开了，没有别的能接着写完。",
+        "host_refused": "{url} 的服务器不接受这个名称：{message}。",
+        "server_unreachable": "{url} 没有服务器应答。它在运行吗（检查：curl {url}/health）？",
+        "connection_lost": "与 {url} 的连接中途断了，请再试一次。",
+        "bad_reply": "{url} 有应答，但不是本程序的服务器。地址对吗？",
         "internal": "程序内部出了错，详情在日志里。请再试一次。",
     },
 )

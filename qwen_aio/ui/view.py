@@ -30,7 +30,13 @@ NoticeKey = Literal[
     "queue_full",
     "deadline_exceeded",
     "engine_stopped",
+    "no_worker",
+    "poison_request",
+    "answer_broken",
+    "host_refused",
     "server_unreachable",
+    "connection_lost",
+    "bad_reply",
     "internal",
 ]
 NOTICE_KEYS: frozenset[str] = frozenset(get_args(NoticeKey))

@@ -51,8 +51,15 @@ _STATUS = {
     "not_ready": 503,
     "draining": 503,
     "queue_full": 503,
+    "no_worker": 503,
+    "answer_broken": 503,
+    "unknown_worker": 404,
+    "last_worker": 409,
     "engine_stopped": 503,
     "server_unreachable": 503,
+    "connection_lost": 503,
+    "worker_stalled": 503,
+    "bad_reply": 503,
     "deadline_exceeded": 504,
 }
 

@@ -30,18 +30,18 @@ def event_frame(event: Event) -> bytes:
     """`event` as it is sent."""
     match event:
         case Decided(decision):
-            return _frame("decision", DecisionShape.from_core(decision))
+            return frame("decision", DecisionShape.from_core(decision))
         case Token(index, text):
-            return _frame("token", TokenShape(index=index, text=text))
+            return frame("token", TokenShape(index=index, text=text))
         case Done(result):
             reason = result.answer.finish_reason if result.answer else None
             fields = vars(RunResponse.from_core(result))
-            return _frame("done", DoneShape(**fields, finish_reason=reason))
+            return frame("done", DoneShape(**fields, finish_reason=reason))
 
 
 def error_frame(error: QwenAioError, request_id: str) -> bytes:
     """The last event of a stream that failed."""
-    return _frame("error", ErrorResponse.from_core(error, request_id))
+    return frame("error", ErrorResponse.from_core(error, request_id))
 
 
 def read_event(name: str, data: bytes) -> Event | None:
@@ -67,5 +67,6 @@ def read_event(name: str, data: bytes) -> Event | None:
     raise error
 
 
-def _frame(name: str, shape: Answered) -> bytes:
+def frame(name: str, shape: Answered) -> bytes:
+    """One event as it is sent."""
     return f"event: {name}\ndata: ".encode() + shape.to_json() + b"\n\n"

@@ -32,16 +32,12 @@ class HistoryMessage(Sent):
     content: str
 
 
-class RunRequest(Sent):
-    """`POST /v1/run`: one `text`, or many `texts` that are answered in order."""
+History = Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_factory=list)]
 
-    text: str | None = None
-    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
-    mode: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
-    reply: bool = False
-    history: Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_factory=list)]
-    stream: bool = False
-    explain: bool = False
+
+class SamplingFields(Sent):
+    """How an answer is drawn, and for how long one waits: None means as the task says."""
+
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -50,6 +46,34 @@ class RunRequest(Sent):
     stop: Annotated[list[Stop], Field(min_length=1, max_length=8)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Self:
+        """Raises InvalidRequest with one sentence about the first mistake."""
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as exc:
+            raise _invalid(cls, exc) from exc
+
+    def wish(self) -> SamplingWish:
+        """What of it is asked for."""
+        fields = {name: getattr(self, name) for name in _WISHES}
+        return SamplingWish(**fields | {"stop": None if self.stop is None else tuple(self.stop)})
+
+
+_WISHES = tuple(SamplingWish.__dataclass_fields__)
+
+
+class RunRequest(SamplingFields):
+    """`POST /v1/run`: one `text`, or many `texts` that are answered in order."""
+
+    text: str | None = None
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    mode: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
+    reply: bool = False
+    history: History
+    stream: bool = False
+    explain: bool = False
 
     @model_validator(mode="after")
     def _check_meaning(self) -> Self:
@@ -75,14 +99,6 @@ class RunRequest(Sent):
             raise InvalidRequest("history ends with an answer; the new message goes into text", param="history")
 
     @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> RunRequest:
-        """Raises InvalidRequest with one sentence about the first mistake."""
-        try:
-            return cls.model_validate(dict(fields))
-        except ValidationError as exc:
-            raise _invalid(exc) from exc
-
-    @classmethod
     def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
         """Raises InvalidRequest."""
         fields = {
@@ -100,18 +116,9 @@ class RunRequest(Sent):
 
     def to_core(self, request_id: str) -> tuple[Request, ...]:
         """One request per text."""
-        sampling = SamplingWish(
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            repetition_penalty=self.repetition_penalty,
-            stop=None if self.stop is None else tuple(self.stop),
-            seed=self.seed,
-        )
         history = tuple(Message(message.role, message.content) for message in self.history)
         texts = [self.text] if self.text is not None else self.texts or []
-        one = Request("", self.mode, self.reply, history, sampling, self.timeout_s, request_id)
+        one = Request("", self.mode, self.reply, history, self.wish(), self.timeout_s, request_id)
         return tuple(replace(one, text=text) for text in texts)
 
 
@@ -162,11 +169,11 @@ def _refuse_constant(name: str) -> None:
     raise InvalidRequest(f"{name} is not a JSON number")
 
 
-def _invalid(exc: ValidationError) -> InvalidRequest:
+def _invalid(shape: type[SamplingFields], exc: ValidationError) -> InvalidRequest:
     first = exc.errors(include_url=False, include_context=False)[0]
     param = ".".join(str(part)[:40] for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = ", ".join(RunRequest.model_fields) if len(first["loc"]) == 1 else "role, content"
+        known = ", ".join(shape.model_fields) if len(first["loc"]) == 1 else "role, content"
         return InvalidRequest(f"unknown field {_shown(first['loc'][-1])}; known: {known}", param=param)
     message = first["msg"][0].lower() + first["msg"][1:]
     return InvalidRequest(f"{param}: {message}, not {_shown(first['input'])}", param=param)

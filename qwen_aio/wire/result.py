@@ -45,18 +45,20 @@ class DecisionShape(_Call):
     text: str
     reason: str | None = None
     merged: str
+    decision_worker: str = ""
 
     @classmethod
-    def from_core(cls, decision: Decision) -> DecisionShape:
+    def from_core(cls, decision: Decision) -> Self:
         fields = {name: value for name, value in vars(decision).items() if name in cls.model_fields}
-        return cls(**(fields | cls._costs(decision)), decision_task=decision.task)
+        named = {"decision_task": decision.task, "decision_worker": decision.worker}
+        return cls(**(fields | cls._costs(decision) | named))
 
     def to_core(self) -> Decision:
         fields = {name: value for name, value in vars(self).items() if name in _DECISION_FIELDS}
-        return Decision(**fields, task=self.decision_task, cuts=self._cuts())
+        return Decision(**fields, task=self.decision_task, worker=self.decision_worker, cuts=self._cuts())
 
 
-_DECISION_FIELDS = frozenset(Decision.__dataclass_fields__)
+_DECISION_FIELDS = frozenset(Decision.__dataclass_fields__) - {"worker", "model"}
 
 
 class ReplyShape(_Call):
@@ -95,6 +97,7 @@ class RunResponse(_Call):
     total_ms: float
     merged: str
     decision_task: str | None = None
+    decision_worker: str | None = None
     label: str | None = None
     emotion: str | None = None
     emoji: str | None = None

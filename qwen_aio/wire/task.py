@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Self
 
-from qwen_aio.core import ContextLimits, Kind, Label, Rule, Sampling, Task
+from qwen_aio.core import ContextLimits, Kind, Label, Offer, Rule, Sampling, Task
 from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS, MAX_TIMEOUT_S
 from qwen_aio.wire.shape import Answered
 
@@ -64,6 +63,7 @@ class Limits(Answered):
     """What holds for every request."""
 
     context_tokens: int  # prompt and answer together
+    answer_tokens: int  # the answer alone
     body_bytes: int = MAX_BODY_BYTES
     texts: int = MAX_TEXTS
     history_messages: int = MAX_HISTORY
@@ -79,11 +79,14 @@ class TasksResponse(Answered):
     limits: Limits
 
     @classmethod
-    def from_core(
-        cls, tasks: Iterable[Task], *, model: str, worker: str, context: ContextLimits, timeouts_s: dict[Kind, float]
-    ) -> Self:
-        shapes = [TaskShape.from_core(task, context=context, timeout_s=timeouts_s[task.kind]) for task in tasks]
-        return cls(model=model, worker=worker, tasks=shapes, limits=Limits(context_tokens=context.tokens))
+    def from_core(cls, offer: Offer, *, timeouts_s: dict[Kind, float]) -> Self:
+        context = offer.context
+        shapes = [
+            TaskShape.from_core(task, context=context, timeout_s=timeouts_s[task.kind]) for task in offer.tasks.values()
+        ]
+        limits = Limits(context_tokens=context.tokens, answer_tokens=context.answer_tokens)
+        return cls(model=offer.model, worker=offer.worker, tasks=shapes, limits=limits)
 
-    def to_core(self) -> dict[str, Task]:
-        return {task.name: task.to_core() for task in self.tasks}
+    def to_core(self) -> Offer:
+        context = ContextLimits(self.limits.context_tokens, self.limits.answer_tokens)
+        return Offer({task.name: task.to_core() for task in self.tasks}, context, self.model, self.worker)

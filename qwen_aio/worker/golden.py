@@ -20,7 +20,7 @@ from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.service import Engine
+from qwen_aio.worker.calls import Engine
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
 TOLD_CASES = 3  # of those that differ; the sentence also travels in status.json

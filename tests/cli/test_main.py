@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from qwen_aio import __version__
+from qwen_aio.cli.flags import BALANCING, CLUSTER
 from qwen_aio.cli.main import main
 from qwen_aio.config import Settings
 
@@ -14,15 +15,23 @@ def _own_home(tmp_path, monkeypatch):
 
 
 def test_help_names_every_setting_with_its_default(capsys):
+    told = {command: help_of(command, capsys) for command in ("serve", "balance", "cluster")}
+    for name in Settings.model_fields:
+        flag = f"--{name.replace('_', '-')}"
+        assert flag in told["serve"] + told["balance"] + told["cluster"]
+        assert (flag in told["serve"]) == (name not in (*BALANCING, *CLUSTER)), flag
+        assert (flag in told["cluster"]) == (name != "id"), flag
+    assert "[2048]" in told["serve"]
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as ended:
-        main(["--help"], program="app.py", command="serve")
-    told = capsys.readouterr().out
+        main(["--help"], program="app.py", command=command)
     assert ended.value.code == 0
-    assert all(f"--{name.replace('_', '-')}" in told for name in Settings.model_fields)
-    assert "[2048]" in told
+    return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"]])
 def test_version_is_told_everywhere(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--version"])

@@ -17,9 +17,8 @@ from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.service import EngineService
 from qwen_aio.engine.work import Counters
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.serving.server import bind
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.worker.server import bind
-from qwen_aio.worker.service import TaskService
 
 TASKS = load_tasks(Path("prompts"))
 
@@ -46,11 +45,11 @@ class DyingEngine:
 
 
 @asynccontextmanager
-async def load_dying(*_: object, worker: str, **__: object) -> AsyncIterator[Loaded]:
+async def load_dying(*_: object, **__: object) -> AsyncIterator[Loaded]:
     engine = EngineService(DyingEngine())
     engine.start()
     try:
-        yield Loaded(TaskService(engine, TASKS, model="fake", worker=worker), engine, {})
+        yield Loaded(engine, "sha", {})
     finally:
         await engine.close()
 

@@ -32,7 +32,7 @@ def free_port() -> int:
 
 @dataclass
 class App:
-    """A running `python app.py ...`."""
+    """A running `python app.py ...` or `python balancer.py ...`."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -87,8 +87,8 @@ def _read(response: Any) -> Any:
     return json.loads(content) if is_json else content.decode()
 
 
-def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = True) -> App:
-    """Start app.py with a home of its own; ready when this returns, unless `wait` is false. Port None: its own choice."""
+def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = True, program: str = "app.py") -> App:
+    """Start `program` in a home; ready when this returns, unless `wait` is false. Port None: its own choice."""
     if port is not None:
         flags = (*flags, "--port", str(port or free_port()))
     home.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = Tru
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     environment |= {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), *flags],
+        [sys.executable, str(ROOT / program), *flags],
         env=environment,
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
@@ -112,8 +112,8 @@ def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = Tru
 
 
 @contextmanager
-def running(home: Path, *flags: str, port: int | None = ANY_PORT) -> Iterator[App]:
-    app = start(home, *flags, port=port)
+def running(home: Path, *flags: str, port: int | None = ANY_PORT, program: str = "app.py") -> Iterator[App]:
+    app = start(home, *flags, port=port, program=program)
     try:
         yield app
     finally:

@@ -83,7 +83,8 @@ class WithPolicy:
 def site() -> Iterator[Site]:
     service = FakeService(script)
     app = FastAPI()
-    mount_page(app, build_page(service, about=About("tiny", is_bundled=True, version="0.1.0", worker="qwen-1")))
+    about = About("tiny", is_bundled=True, version="0.1.0", worker="qwen-1")
+    mount_page(app, build_page(service, about=lambda: about))
     config = uvicorn.Config(WithPolicy(app), log_level="error", timeout_graceful_shutdown=1)
     server, listener = Server(config), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -117,6 +118,8 @@ def test_one_submit_fills_both_sides(site: Site, visit: Visit) -> None:
     expect(page.locator(".bars .chosen .value")).to_have_text("94.0 %")
     expect(page.locator(".merged")).to_have_text(f'【😔 LLM 情感判断:负面|高置信】→ "{REPLY}"')
     expect(page.locator(".facts")).to_contain_text("88 ms")
+    expect(page.locator(".facts")).to_contain_text("Answered by")
+    expect(page.locator(".facts")).to_contain_text("qwen-1")
     expect(page.locator("#text textarea")).to_have_value("")
     expect(page.locator("#about")).to_contain_text("demonstration")
 

@@ -100,12 +100,14 @@ def done(
     finish_reason: FinishReason = "stop",
     cuts: Cuts = NO_CUTS,
     route: str = "rule sentiment.words: 失望",
+    worker: str = "qwen-1",
+    reply_worker: str = "qwen-1",
 ) -> Done:
     """The last event of a request."""
     usage, timings = Usage(60, 30, 12), Timings(total_ms=1250.0)
-    answer = Answer("chat", reply, finish_reason, usage, timings, cuts) if reply is not None else None
+    answer = Answer("chat", reply, finish_reason, usage, timings, cuts, reply_worker) if reply is not None else None
     mode = "sentiment" if decision else "chat"
-    return Done(Result("id", mode, route, "h", "tiny", "qwen-1", decision, answer, total_ms=1340.0))
+    return Done(Result("id", mode, route, "h", "tiny", worker, decision, answer, total_ms=1340.0))
 
 
 def both(reply: str) -> list[Event]:

@@ -9,7 +9,20 @@ from itertools import pairwise
 import pytest
 
 from qwen_aio.core import Cuts, Decided, Event, Message, Request, Token
-from qwen_aio.errors import DeadlineExceeded, EngineStopped, NotReady, QueueFull, QwenAioError, ServerUnreachable
+from qwen_aio.errors import (
+    AnswerBroken,
+    BadReply,
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineStopped,
+    HostRefused,
+    NotReady,
+    NoWorker,
+    PoisonRequest,
+    QueueFull,
+    QwenAioError,
+    ServerUnreachable,
+)
 from qwen_aio.ui.handlers import FLUSH_S, MAX_TEXT_CHARS, Ask, Handlers
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.view import MAX_EXCHANGES_SENT, Exchange, Notice, View
@@ -133,6 +146,13 @@ async def test_streamed_text_is_flushed_at_most_ten_times_a_second() -> None:
         (QueueFull("8 wait"), "queue_full"),
         (EngineStopped("gone"), "engine_stopped"),
         (DeadlineExceeded("late"), "deadline_exceeded"),
+        (NoWorker("none"), "no_worker"),
+        (PoisonRequest("two died"), "poison_request"),
+        (AnswerBroken("lost"), "answer_broken"),
+        (ConnectionLost("reset"), "connection_lost"),
+        (BadReply("html"), "bad_reply"),
+        (HostRefused("who?"), "host_refused"),
+        (QwenAioError("a code of a later version"), "internal"),
     ],
 )
 async def test_a_failure_is_told_and_the_text_returns_to_the_box(error: Exception, key: str) -> None:
@@ -269,7 +289,7 @@ async def test_a_text_over_the_limit_is_refused_with_the_numbers() -> None:
 
 
 async def opened(session: Session, *errors: QwenAioError, accept_language: str = "") -> list[View]:
-    handlers = Handlers(FakeService(lambda _: (), errors=errors), retry_s=0)
+    handlers = Handlers(FakeService(lambda _: (), errors=errors), url="http://there:8000", retry_s=0)
     return [view async for view in handlers.open(session, accept_language)]
 
 
@@ -286,8 +306,13 @@ async def test_the_page_opens_before_the_model_and_waits_for_it() -> None:
     assert session.tasks == TASKS
 
 
-async def test_the_page_opens_also_when_nobody_answers() -> None:
-    assert [keys(view) for view in await opened(Session(), ServerUnreachable("no"))] == [["server_unreachable"]]
+async def test_the_page_opens_also_when_nobody_answers_and_goes_on_when_somebody_does() -> None:
+    session = Session()
+    failures = (ServerUnreachable("no"), BadReply("half"), NoWorker("none"), HostRefused("who?"))
+    shown = await opened(session, *failures)
+    assert [keys(view) for view in shown] == [*([failure.code] for failure in failures), []]
+    assert shown[0].notices[0].values["url"] == "http://there:8000"
+    assert session.tasks == TASKS
 
 
 async def test_a_page_that_waits_for_the_model_leaves_a_running_request_alone() -> None:

@@ -152,6 +152,46 @@ def test_only_the_bundled_model_is_called_a_demonstration() -> None:
     assert "demonstration" in bundled and "demonstration" not in own and "qwen1.5-0.5b-chat" in own
 
 
+def test_whoever_answers_elsewhere_is_named_with_the_address() -> None:
+    about = About("tiny", is_bundled=False, version="1", worker="qwen-1", url="http://there:8000")
+    for strings in (ENGLISH, CHINESE):
+        told = Reader(about_html(about, strings)).text
+        assert all(part in told for part in ("tiny", "qwen-1", "http://there:8000"))
+
+
+def test_a_model_that_is_not_known_is_not_made_up() -> None:
+    about = About(None, is_bundled=False, version="1", worker=None, url="http://there:8000")
+    for strings in (ENGLISH, CHINESE):
+        told = Reader(about_html(about, strings)).text
+        assert "None" not in told and "http://there:8000" in told
+
+
+@pytest.mark.parametrize(
+    ("worker", "decided", "replied", "english", "chinese"),
+    [
+        ("qwen-1", "qwen-1", "qwen-1", "qwen-1", "qwen-1"),
+        ("qwen-1", "", "qwen-1", "qwen-1", "qwen-1"),
+        ("qwen-2", "qwen-1", "qwen-2", "qwen-1 (feeling), qwen-2 (reply)", "qwen-1（判断），qwen-2（回复）"),
+        ("qwen-1", "", "qwen-2", "qwen-1 (feeling), qwen-2 (reply)", "qwen-1（判断），qwen-2（回复）"),
+    ],
+)
+def test_who_answered_is_told_and_both_if_they_differ(
+    worker: str, decided: str, replied: str, english: str, chinese: str
+) -> None:
+    end = done("yes", decision=replace(NEGATIVE, worker=decided), worker=worker, reply_worker=replied)
+    feeling = View().asking("x", expects_answer=True).after(end).feeling
+    for strings, told in ((ENGLISH, english), (CHINESE, chinese)):
+        shown = feeling_html(feeling, strings, tasks=TASKS, is_running=False)
+        assert f"<dt>{strings.answered_by}</dt><dd>{told}</dd>" in shown
+
+
+def test_a_decision_alone_and_a_reply_alone_have_one_worker() -> None:
+    for end in (done(decision=NEGATIVE, worker="qwen-3"), done("yes", worker="qwen-3", reply_worker="qwen-3")):
+        feeling = View().asking("x", expects_answer=False).after(end).feeling
+        shown = feeling_html(feeling, ENGLISH, tasks=TASKS, is_running=False)
+        assert "<dd>qwen-3</dd>" in shown
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "shown"), [(0.4, "0 ms"), (88.2, "88 ms"), (1250.0, "1.2 s"), (61000.0, "61.0 s")]
 )

@@ -45,7 +45,13 @@ def test_chinese_is_chinese_and_english_is_not() -> None:
 
 @pytest.mark.parametrize("strings", [ENGLISH, CHINESE], ids=["en", "zh"])
 def test_every_notice_has_a_sentence(strings: Strings) -> None:
-    values: dict[str, str | int] = {"message": "the text {is} odd", "count": 3, "length": 9000, "limit": 8000}
+    values: dict[str, str | int] = {
+        "message": "the text {is} odd",
+        "count": 3,
+        "length": 9000,
+        "limit": 8000,
+        "url": "http://x",
+    }
     for key in get_args(NoticeKey):
         sentence = strings.notice(Notice(key, values))
         assert sentence[-1] in ".?。？"

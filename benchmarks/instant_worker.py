@@ -1,0 +1,70 @@
+"""A worker whose engine takes no time: what is left is HTTP. `python -m benchmarks.instant_worker --port P ...`
+
+The real command line, door, routes and heartbeat, with an engine that answers at once behind the seam `load`.
+"""
+
+# ruff: noqa: ARG002  this engine looks at nothing it is given
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from qwen_aio.cli.loading import Loaded, choose_model
+from qwen_aio.cli.serve import Worker
+from qwen_aio.config import load_settings, prompts_dir
+from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
+from qwen_aio.serving.server import bind
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.health import NoEngine
+
+NUM_PIECES = 16
+
+
+class InstantEngine:
+    """Every label is as likely as the others; every answer has sixteen pieces."""
+
+    context = ContextLimits(2048, 1024)
+
+    async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
+        scores = tuple(LabelScore(text, -1.0, 1) for text in continuations)
+        return Scores(scores, Usage(60, 50, 0), Timings())
+
+    async def generate(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+    ) -> AsyncGenerator[Chunk, None]:
+        for index in range(len(resume), NUM_PIECES):
+            yield Chunk(index, "piece ", (index,))
+        yield Chunk(NUM_PIECES, "", (), "stop", Usage(60, 50, NUM_PIECES), Timings())
+
+    def snapshot(self) -> NoEngine:
+        return NoEngine(capacity=8)
+
+    async def wait_failed(self) -> BaseException:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@asynccontextmanager
+async def load(*_: Any, **__: Any) -> AsyncIterator[Loaded]:
+    yield Loaded(InstantEngine(), "", {})  # type: ignore[arg-type]  # the part of an engine that a worker uses
+
+
+def main() -> int:
+    """Serve until a signal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--id", default="instant")
+    parser.add_argument("--status-dir", required=True)
+    arguments = parser.parse_args()
+    settings = load_settings({"id": arguments.id, "status_dir": arguments.status_dir, "log_level": "warning"})
+    with bind("127.0.0.1", arguments.port) as sock:
+        tasks, model = load_tasks(prompts_dir(settings)), choose_model(settings)
+        return asyncio.run(Worker(settings, tasks, model, mode="worker", sock=sock, threads=1, load=load).run())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

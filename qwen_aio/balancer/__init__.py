@@ -1,0 +1,1 @@
+"""HTTP in front of many workers. Loads no torch."""

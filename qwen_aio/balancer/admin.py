@@ -1,0 +1,62 @@
+"""What people decided about workers, kept over restarts in admin.json, which one balancer at a time owns."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+from filelock import FileLock, Timeout
+
+from qwen_aio.balancer.snapshot import AdminState
+from qwen_aio.errors import InvalidSettings, StatusUnwritable
+
+log = logging.getLogger(__name__)
+
+
+class AdminFile:
+    """`status/admin.json`: worker id -> drain or maint. Nobody else writes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "admin.json"
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the folder's balancing while the context lasts. Raises InvalidSettings if another balancer does."""
+        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        lock = FileLock(self._folder / "balancer.lock", fallback_to_soft=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as exc:
+            raise InvalidSettings(
+                f"another balancer serves the workers in {self._folder}; stop it, or choose another --status-dir"
+            ) from exc
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> dict[str, AdminState]:
+        """What was decided; a damaged file is told and counts as nothing decided."""
+        try:
+            states = json.loads(self._path.read_text(encoding="utf-8"))
+            return {str(worker_id): state for worker_id, state in states.items() if state in get_args(AdminState)}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, TypeError) as exc:
+            log.warning("%s cannot be read, all workers count as ready: %s", self._path, exc)
+            return {}
+
+    def write(self, states: Mapping[str, AdminState]) -> None:
+        """Put `states` in the place of what was there. Raises StatusUnwritable."""
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        try:
+            temporary.write_text(json.dumps(states, indent=1, sort_keys=True), encoding="utf-8")
+            os.replace(temporary, self._path)
+        except OSError as exc:
+            raise StatusUnwritable(f"{self._path} cannot be written, so a restart would forget it: {exc}") from exc

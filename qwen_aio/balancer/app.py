@@ -1,0 +1,22 @@
+"""The application of a balancer: what every server has, and the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from fastapi import FastAPI
+
+from qwen_aio.balancer.balancer import Balancer
+from qwen_aio.balancer.dashboard.routes import dashboard_routes
+from qwen_aio.serving.app import create_app, v1_routes
+from qwen_aio.serving.door import Door
+
+
+def create_balancer_app(balancer: Balancer, door: Door, *, allowed_hosts: Collection[str] = ()) -> FastAPI:
+    """The same `/v1` as a worker's, with the dashboard at /."""
+    return create_app(
+        door,
+        routes=[*v1_routes(door, offer=balancer.calls.offer), *dashboard_routes(balancer)],
+        health=balancer.health,
+        allowed_hosts=allowed_hosts,
+    )

@@ -1,0 +1,160 @@
+"""The balancer, put together: pool, line, calls, watch, admin file and board, and what is shown of them.
+
+Owned by the event loop. `live` is its life: it looks after the workers and moves the charts until it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from qwen_aio import __version__
+from qwen_aio.balancer.admin import AdminFile
+from qwen_aio.balancer.board import Board
+from qwen_aio.balancer.budget import RetryBudget
+from qwen_aio.balancer.calls import RemoteCalls, Surroundings
+from qwen_aio.balancer.dispatcher import Dispatcher
+from qwen_aio.balancer.estimate import Estimator
+from qwen_aio.balancer.links import Links
+from qwen_aio.balancer.policies import POLICIES
+from qwen_aio.balancer.pool import Pool
+from qwen_aio.balancer.queue import WaitingLine
+from qwen_aio.balancer.rules import RULES, Rules
+from qwen_aio.balancer.snapshot import AdminState, Snapshot
+from qwen_aio.balancer.sources import Sources
+from qwen_aio.balancer.watch import Watch
+from qwen_aio.config import Settings
+from qwen_aio.errors import NoWorker, QwenAioError, StatusUnwritable
+from qwen_aio.serving.app import Health
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.runs import Runs
+
+TICK_S = 1.0
+
+
+class Balancer:
+    """Everything between the door and the workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        door: Door,
+        *,
+        status_dir: Path,
+        rules: Rules = RULES,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises InvalidSettings."""
+        rules = replace(rules, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
+        random = Random()
+        sources = Sources.parse(settings.workers)
+        self.board = Board(wall_clock=wall_clock)
+        self._door = door
+        self._wall_clock = wall_clock
+        self._policy = settings.policy
+        self._admin_file = AdminFile(status_dir)
+        self._line = WaitingLine(rules)
+        self._links = Links()
+        self._pool = Pool(
+            rules,
+            policy=POLICIES[settings.policy](rules, random),
+            clock=clock,
+            wall_clock=wall_clock,
+            on_event=self.board.event,
+            asked_for=None if sources.takes_everybody else (*sources.ids, *(name for name, _ in sources.urls)),
+        )
+        for worker_id, url in sources.urls:
+            self._pool.expect(worker_id, url)
+        dispatcher = Dispatcher(self._pool, self._line, rules=rules, clock=clock, random=random)
+        self._match = dispatcher.match
+        self._watch = Watch(
+            self._pool, self._links, sources, status_dir / "status.json", clock=clock, on_change=dispatcher.match
+        )
+        self.calls = RemoteCalls(
+            Surroundings(
+                pool=self._pool,
+                dispatcher=dispatcher,
+                links=self._links,
+                estimator=Estimator(rules),
+                budget=RetryBudget(rules, clock),
+                board=self.board,
+                rules=rules,
+                clock=clock,
+                is_gone=self._watch.is_gone,
+            )
+        )
+
+    async def live(self) -> None:
+        """Look after the workers until cancelled; the door opens at once, since requests may wait for a worker."""
+        with self._admin_file.owned():
+            self._pool.restore_admin(self._admin_file.read())
+            try:
+                await self._watch.look()
+                self._door.open(Runs(self.calls))
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._watch.run(), name="watch")
+                    tasks.create_task(self._tick(), name="board")
+            finally:
+                await self._links.keep(())
+
+    def snapshot(self) -> Snapshot:
+        """The whole service at this moment."""
+        rows = self._pool.rows()
+        return Snapshot(
+            time=self._wall_clock(),
+            state="draining" if self._door.state == "draining" else self._pool.state(),
+            policy=self._policy,
+            asked_for=self._pool.num_asked_for,
+            ready=self._pool.num_ready,
+            waiting=len(self._line),
+            waiting_work_s=self._line.work_s,
+            in_flight=sum(row.in_flight for row in rows),
+            requests=self.board.num_requests,
+            failures=self.board.num_failures,
+            version=__version__,
+            workers=rows,
+        )
+
+    def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
+        """A person's word about a worker, kept over restarts. Raises UnknownWorker, LastWorker, StatusUnwritable."""
+        before = self._pool.admin_states()
+        self._pool.set_admin(worker_id, state, force=force)
+        try:
+            self._admin_file.write(self._pool.admin_states())
+        except StatusUnwritable:
+            self._pool.restore_admin(before)
+            raise
+        self._match()
+
+    def health(self) -> Health:
+        """ok with all workers, degraded with fewer, a refusal with none."""
+        shown = self.snapshot()
+        record: dict[str, object] = {
+            "state": shown.state,
+            "ready": shown.ready,
+            "asked_for": shown.asked_for,
+            "waiting": shown.waiting,
+            "policy": shown.policy,
+            "version": shown.version,
+            "workers": {row.id: row.health if row.admin == "ready" else row.admin for row in shown.workers},
+        }
+        return Health(record, self._refusal(shown))
+
+    def _refusal(self, shown: Snapshot) -> QwenAioError | None:
+        if self._door.refusal is not None:
+            return self._door.refusal
+        if shown.ready:
+            return None
+        return NoWorker("no worker is ready; start one with: python app.py --mode worker", retry_after_s=5)
+
+    async def _tick(self) -> None:
+        while True:
+            if self._door.state == "draining":
+                self.board.close()
+            self.board.tick(self.snapshot())
+            await asyncio.sleep(TICK_S)

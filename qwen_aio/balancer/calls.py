@@ -1,0 +1,259 @@
+"""Calls made on workers elsewhere: attempts, what to do when one fails, and going on with a broken answer.
+
+    nothing sent yet       another worker, at most two more
+    pieces sent already    another worker of the same model and task goes on behind them
+    the caller's mistake   is the caller's to hear; nobody else is asked
+    two workers died       the request is poison; no third one gets it
+
+Attempts after error answers come out of a budget; after a lost connection they are free. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from qwen_aio.balancer.board import Board
+from qwen_aio.balancer.budget import RetryBudget
+from qwen_aio.balancer.dispatcher import Dispatcher
+from qwen_aio.balancer.estimate import Estimator
+from qwen_aio.balancer.journey import Journey, seeded
+from qwen_aio.balancer.links import Links
+from qwen_aio.balancer.pool import Pool, Seat
+from qwen_aio.balancer.queue import Job, Twin
+from qwen_aio.balancer.rules import Rules
+from qwen_aio.core import Answer, Call, CallEvent, Decision, Offer, Piece
+from qwen_aio.errors import (
+    AnswerBroken,
+    BadReply,
+    ConnectionLost,
+    DeadlineExceeded,
+    Draining,
+    EngineStopped,
+    NotReady,
+    NoWorker,
+    PoisonRequest,
+    QueueFull,
+    QwenAioError,
+    ServerUnreachable,
+    WorkerStalled,
+)
+from qwen_aio.serving.runs import ANSWER_TIMEOUT_S
+from qwen_aio.wire.error import http_status
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a call meets on its way; all of it lives as long as the balancer."""
+
+    pool: Pool
+    dispatcher: Dispatcher
+    links: Links
+    estimator: Estimator
+    budget: RetryBudget
+    board: Board
+    rules: Rules
+    clock: Callable[[], float]
+    is_gone: Callable[[str], Awaitable[bool]]  # asks a worker whether it lives, and tells the pool
+
+
+class RemoteCalls:
+    """Makes every call on the worker that is best for it."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._numbers = itertools.count(1)
+
+    def offer(self) -> Offer:
+        """What the workers can do. Raises NoWorker until one has said it."""
+        offer = self._around.pool.offer()
+        if offer is None:
+            raise NoWorker("no worker is there yet; start one with: python app.py --mode worker", retry_after_s=5)
+        return offer
+
+    async def make(self, call: Call) -> AsyncGenerator[CallEvent, None]:
+        """One Decision, or Piece*, Answer; whatever workers do meanwhile. Closing it cancels what runs.
+
+        Raises what a worker says to the caller, QueueFull, NoWorker, AnswerBroken, PoisonRequest.
+        """
+        journey = self._journey(call)
+        error: BaseException | None = None
+        last: Decision | Answer | None = None
+        self._around.budget.earn()
+        try:
+            async with aclosing(self._attempts(journey)) as events:
+                async for event in events:
+                    last = event if isinstance(event, Decision | Answer) else None
+                    yield event
+        except (NoWorker, QueueFull) as exc:
+            error = _broken() if journey.token_ids else exc  # it has begun: "try again later" is not the point
+            raise error from exc
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._record(journey, last, error)
+
+    def _journey(self, call: Call) -> Journey:
+        around = self._around
+        kind = self.offer().tasks[call.task].kind
+        now = around.clock()
+        job = Job(
+            number=next(self._numbers),
+            call=call,
+            kind=kind,
+            work_s=around.estimator.work_s(call, kind),
+            arrived=now,
+            deadline=now + (call.timeout_s or ANSWER_TIMEOUT_S),
+        )
+        return Journey(seeded(call, kind), job, now)
+
+    async def _attempts(self, journey: Journey) -> AsyncGenerator[CallEvent, None]:
+        while True:
+            asked_at = self._around.clock()
+            async with self._around.dispatcher.seat(journey.job) as seat:
+                journey.waited_s += self._around.clock() - asked_at
+                journey.attempts += 1
+                journey.seat = seat
+                try:
+                    async with aclosing(self._attempt(journey, seat)) as events:
+                        async for event in events:
+                            yield event
+                    return
+                except QwenAioError as exc:
+                    failure = exc
+            await self._prepare_next(journey, seat, failure)
+
+    async def _attempt(self, journey: Journey, seat: Seat) -> AsyncGenerator[CallEvent, None]:
+        """One worker's events. Tells the seat how it went."""
+        around = self._around
+        started = around.clock()
+        try:
+            link = around.links.to(seat.url)
+            async with aclosing(self._watched(link.make(journey.next_call), seat)) as events:
+                async for event in events:
+                    seat.progressed()
+                    if isinstance(event, Piece):
+                        journey.add(event)
+                        yield event
+                        continue
+                    _check_whole(event)
+                    service_s = around.clock() - started
+                    seat.succeed(service_s=service_s, usage=event.usage, timings=event.timings)
+                    around.estimator.learn(journey.call, journey.job.kind, event.usage)
+                    yield journey.finished(event, now=around.clock())
+                    return
+        except QwenAioError as exc:
+            if not _is_blameless(exc):
+                seat.fail(exc.message)
+            raise
+
+    async def _watched(self, events: AsyncGenerator[CallEvent, None], seat: Seat) -> AsyncGenerator[CallEvent, None]:
+        """All of `events`; the seat hears of a silence, and a silence of twice that length is the end. Raises WorkerStalled."""
+        rules, loop = self._around.rules, asyncio.get_running_loop()
+        limit_s = rules.first_token_factor * seat.predicted_s + rules.first_token_slack_s
+        async with aclosing(events):
+            while True:
+                warning = loop.call_later(limit_s, seat.stalled)
+                try:
+                    async with asyncio.timeout(2 * limit_s):
+                        event = await anext(events)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as exc:
+                    raise WorkerStalled(f"{seat.id} gave nothing for {2 * limit_s:.0f} s") from exc
+                finally:
+                    warning.cancel()
+                yield event
+                limit_s = max(rules.least_gap_s, rules.gap_factor * seat.usual_gap_s)
+
+    async def _prepare_next(self, journey: Journey, seat: Seat, failure: QwenAioError) -> None:
+        """Make the journey ready for one more attempt. Raises what the caller is to hear if there is none."""
+        around, job = self._around, journey.job
+        if _is_callers(failure):
+            raise failure
+        if await self._has_died(seat, failure):
+            journey.num_deaths += 1
+        if journey.num_deaths >= around.rules.max_deaths:
+            raise PoisonRequest("two workers died while this request was on them; no third one gets it") from failure
+        if journey.attempts > around.rules.max_other_workers or not (_is_free(failure) or around.budget.spend()):
+            raise _last_word(journey, failure)
+        job.tried.add(seat.id)
+        job.is_returned = True
+        if journey.token_ids:
+            job.needs = Twin(seat.model_sha, seat.offer.tasks[journey.call.task].hash)
+        if not around.pool.has_another(job):
+            self._start_over(journey, failure)
+        logger.warning("call sent on id=%s from=%s why=%s", journey.call.request_id, seat.id, failure.code)
+
+    def _start_over(self, journey: Journey, failure: QwenAioError) -> None:
+        """Nobody is left who was not tried: then those are good who come back."""
+        job = journey.job
+        job.tried.clear()
+        if journey.token_ids:  # somebody waits in the middle of a sentence: not for ever
+            job.deadline = min(job.deadline, self._around.clock() + self._around.rules.no_worker_grace_s)
+
+    async def _has_died(self, seat: Seat, failure: QwenAioError) -> bool:
+        if isinstance(failure, WorkerStalled):
+            self._around.pool.refused(seat.id, failure.message)
+            return True
+        if isinstance(failure, EngineStopped):
+            return True
+        if isinstance(failure, BadReply) or not isinstance(failure, ServerUnreachable):
+            return False
+        return await self._around.is_gone(seat.id) and isinstance(failure, ConnectionLost)
+
+    def _record(self, journey: Journey, last: Decision | Answer | None, error: BaseException | None) -> None:
+        now = self._around.clock()
+        seat = journey.seat
+        self._around.board.record(
+            request_id=journey.call.request_id,
+            task=journey.call.task,
+            worker=seat.id if seat else "",
+            why=seat.why if seat else "",
+            attempts=journey.attempts,
+            queue_ms=journey.waited_s * 1000,
+            total_ms=(now - journey.began) * 1000,
+            tokens=last.usage.completion_tokens if last else len(journey.token_ids),
+            error=error,
+        )
+
+
+def _check_whole(event: Decision | Answer) -> None:
+    if isinstance(event, Answer) and event.usage.completion_tokens == 0:
+        raise BadReply("an answer without a single token")
+
+
+def _is_callers(failure: QwenAioError) -> bool:
+    """The caller is to blame, or has no time left."""
+    return http_status(failure) < 500 or isinstance(failure, DeadlineExceeded)
+
+
+def _is_blameless(failure: QwenAioError) -> bool:
+    """Says nothing against the worker."""
+    return _is_callers(failure) or isinstance(failure, Draining | NotReady | QueueFull)
+
+
+def _is_free(failure: QwenAioError) -> bool:
+    """Needs no budget: the work was lost, not refused, or was never begun."""
+    return isinstance(failure, ServerUnreachable | EngineStopped | Draining | NotReady) and not isinstance(
+        failure, BadReply
+    )
+
+
+def _last_word(journey: Journey, failure: QwenAioError) -> QwenAioError:
+    if journey.token_ids:
+        return _broken()
+    if isinstance(failure, ServerUnreachable):
+        return NoWorker(f"{journey.attempts} workers in a row could not be reached", retry_after_s=2)
+    return failure
+
+
+def _broken() -> AnswerBroken:
+    return AnswerBroken("a worker was lost in the middle of this answer, and no other could go on", retry_after_s=1)

@@ -1,0 +1,110 @@
+"""The dashboard over HTTP: page, snapshot, history, stream of news, buttons.
+
+Knows of the balancer only what View says.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from qwen_aio.balancer.board import Board, News
+from qwen_aio.balancer.dashboard.files import Files
+from qwen_aio.balancer.dashboard.frames import frames, to_json
+from qwen_aio.balancer.dashboard.page import Page
+from qwen_aio.balancer.dashboard.strings import language_for
+from qwen_aio.balancer.snapshot import AdminState, Snapshot
+from qwen_aio.serving.caller import CallerGone, while_connected
+from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes, send_events
+from qwen_aio.wire.admin import AdminRequest
+from qwen_aio.wire.shape import JSON_MEDIA, SSE_MEDIA
+
+FRESH = {"Cache-Control": "no-store"}
+
+
+class View(Protocol):
+    """What the dashboard needs of a balancer."""
+
+    @property
+    def board(self) -> Board:
+        """What has happened; closing it ends all streams."""
+
+    def snapshot(self) -> Snapshot:
+        """The whole service at this moment."""
+
+    def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
+        """A person's word. Raises UnknownWorker, LastWorker, StatusUnwritable."""
+
+
+def dashboard_routes(view: View, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
+    """Everything the dashboard consists of; reads its files now."""
+    routes = DashboardRoutes(view)
+    return [
+        Route("/", routes.page),
+        Route("/status", routes.status),
+        Route("/history", routes.history),
+        Route("/events", EventsRoute(view.board, times=times), methods=["GET"]),
+        Route("/admin/workers/{id}", routes.set_admin, methods=["POST"]),
+        Route("/static/{name}", Files().get),
+    ]
+
+
+class DashboardRoutes:
+    """What is answered at once."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._page = Page()
+
+    async def page(self, request: Request) -> Response:
+        """The first paint, in the language of `?lang=` or of the browser."""
+        language = language_for(
+            wanted=request.query_params.get("lang", ""), accept_language=request.headers.get("accept-language", "")
+        )
+        html = self._page.render(self._view.snapshot(), self._view.board.history(), language)
+        return HTMLResponse(html, headers=FRESH | {"Vary": "Accept-Language"})
+
+    async def status(self, _: Request) -> Response:
+        """The service as it is."""
+        return _answer(self._view.snapshot())
+
+    async def history(self, _: Request) -> Response:
+        """What is remembered: charts, requests, events."""
+        return _answer(self._view.board.history())
+
+    async def set_admin(self, request: Request) -> Response:
+        """The service as it is after what a person wanted. Raises InvalidRequest and what `set_admin` raises."""
+        wanted = AdminRequest.read(await request.body())
+        self._view.set_admin(request.path_params["id"], wanted.state, force=wanted.force)
+        return _answer(self._view.snapshot())
+
+
+class EventsRoute:
+    """`GET /events`. An ASGI application of its own: only at this level is it seen when a caller hangs up."""
+
+    def __init__(self, board: Board, *, times: StreamTimes) -> None:
+        self._board = board
+        self._times = times
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The history, then news for as long as the caller listens."""
+        if scope["method"] == "HEAD":
+            await Response(media_type=SSE_MEDIA, headers=FRESH)(scope, receive, send)
+            return
+        async with aclosing(self._board.listen()) as news:
+            request_id = scope["state"]["request_id"]
+            try:
+                await while_connected(
+                    receive, send_events(news, send, frame=frames, request_id=request_id, times=self._times)
+                )
+            except CallerGone:
+                return
+
+
+def _answer(news: News) -> Response:
+    return Response(to_json(news), headers=FRESH, media_type=JSON_MEDIA)

@@ -1,0 +1,145 @@
+// The charts of the last fifteen minutes. uPlot draws; titles, keys and the value under the pointer are the page's.
+
+import { milliseconds, number } from "./cells.js";
+
+/* global uPlot */
+
+const SPAN_S = 900;
+const HEIGHT = 120;
+const NUM_COLOURS = 8;
+
+export class Charts {
+  constructor(strings) {
+    this.moments = [];
+    const plain = (value) => number(value);
+    const line = (label, of) => ({ label, of });
+    const fixed = (...lines) => () => lines;
+    this.charts = [
+      new Chart("rate", fixed(line(strings.requests, (m) => m.requests_per_s)), (value) => number(value, 1)),
+      new Chart("latency", fixed(line("p50", (m) => m.p50_ms), line("p95", (m) => m.p95_ms)), milliseconds),
+      new Chart(
+        "queue",
+        fixed(line(strings.waiting, (m) => m.waiting), line(strings.in_flight, (m) => sum(m.in_flight))),
+        plain,
+      ),
+      new Chart("cpu", perWorker, (value) => `${number(value)} %`, 100),
+    ];
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  replace(moments) {
+    this.moments = moments;
+  }
+
+  add(moment) {
+    // Also drops what lies ahead of a wall clock that was put back: time must grow along the axis.
+    this.moments = this.moments.filter(({ time }) => time > moment.time - SPAN_S && time < moment.time);
+    this.moments.push(moment);
+  }
+
+  draw() {
+    for (const chart of this.charts) chart.draw(this.moments);
+  }
+}
+
+// One line for every worker that was there in the time shown.
+function perWorker(moments) {
+  const ids = [...new Set(moments.flatMap((moment) => Object.keys(moment.cpu_percent)))].sort();
+  return ids.map((id) => ({ label: id, of: ({ cpu_percent: cpu }) => (Object.hasOwn(cpu, id) ? cpu[id] : null) }));
+}
+
+class Chart {
+  // `linesOf(moments)`: what to draw; `shown(value)`: a value as text; `top`: end of the axis, if it is fixed.
+  constructor(name, linesOf, shown, top) {
+    const figure = document.querySelector(`[data-chart=${name}]`);
+    this.linesOf = linesOf;
+    this.shown = shown;
+    this.top = top;
+    this.plot = figure.querySelector(".plot");
+    this.keys = figure.querySelector("ul");
+    this.labels = null; // of the lines the chart was made for
+    this.lines = [];
+    this.moments = [];
+    new ResizeObserver(() => this.fit()).observe(this.plot);
+  }
+
+  draw(moments) {
+    this.moments = moments;
+    this.lines = this.linesOf(moments);
+    const labels = JSON.stringify(this.lines.map((line) => line.label));
+    if (labels !== this.labels) {
+      this.labels = labels;
+      this.make();
+    }
+    this.uplot.setData([moments.map((moment) => moment.time), ...this.lines.map((line) => moments.map(line.of))]);
+    this.tell();
+  }
+
+  make() {
+    this.uplot?.destroy();
+    this.keys.replaceChildren(...this.lines.map((line, index) => key(line.label, index)));
+    this.uplot = new uPlot(this.options(), [[], ...this.lines.map(() => [])], this.plot);
+  }
+
+  options() {
+    const axis = { stroke: colour("soft"), font: "11px system-ui, sans-serif", ticks: { show: false } };
+    const grid = { stroke: colour("line"), width: 1 };
+    return {
+      width: this.plot.clientWidth || 1,
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: { sync: { key: "time" }, drag: { x: false, y: false }, y: false },
+      scales: {
+        x: { range: () => [(this.moments.at(-1)?.time ?? 0) - SPAN_S, this.moments.at(-1)?.time ?? 1] },
+        y: { range: (_, __, most) => [0, this.top ?? Math.max((most ?? 0) * 1.1, 1)] },
+      },
+      axes: [
+        { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, times) => times.map(hourAndMinute) },
+        { ...axis, grid, size: 46, gap: 4, space: 30, values: (_, values) => values.map(this.shown) },
+      ],
+      series: [{}, ...this.lines.map((line, index) => series(line.label, index, this.lines.length))],
+      hooks: { setCursor: [() => this.tell()] },
+    };
+  }
+
+  // The values under the pointer, or else the last ones.
+  tell() {
+    const moment = this.moments[this.uplot.cursor.idx ?? this.moments.length - 1];
+    this.lines.forEach((line, index) => {
+      const value = moment && line.of(moment);
+      this.keys.children[index].lastElementChild.textContent = typeof value === "number" ? this.shown(value) : "–";
+    });
+  }
+
+  fit() {
+    if (this.uplot && this.plot.clientWidth) this.uplot.setSize({ width: this.plot.clientWidth, height: HEIGHT });
+  }
+}
+
+function series(label, index, count) {
+  const stroke = colour(`c${index % NUM_COLOURS}`);
+  const fill = count === 1 ? colour("accent-wash") : undefined;
+  return { label, stroke, fill, width: 1.5, spanGaps: true, points: { show: false } };
+}
+
+function key(label, index) {
+  const item = document.createElement("li");
+  const [name, value] = [document.createElement("span"), document.createElement("b")];
+  item.className = `key c${index % NUM_COLOURS}`;
+  name.textContent = label;
+  item.append(name, value);
+  return item;
+}
+
+// Asked at every drawing, so that the charts follow a change from light to dark.
+function colour(name) {
+  return () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+function hourAndMinute(unixS) {
+  return new Date(unixS * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+}
+
+function sum(byWorker) {
+  return Object.values(byWorker).reduce((total, value) => total + value, 0);
+}

@@ -1,0 +1,204 @@
+// The page after its first paint: one stream of news, three tables, four charts, the buttons.
+// Owns what is shown; draws at most once a frame. All that comes from elsewhere goes in as text.
+
+import { Cells, clockTime, fill, format } from "./cells.js";
+import { Charts } from "./charts.js";
+import { Log } from "./log.js";
+
+const STALE_S = 5; // news comes every second
+const SILENT_S = 15; // then the connection is given up
+const FIRST_PAUSE_S = 0.5;
+const LONGEST_PAUSE_S = 5;
+
+const get = (id) => document.getElementById(id);
+const strings = JSON.parse(document.body.dataset.words);
+const cells = new Cells(strings);
+const charts = new Charts(strings);
+const show = Number(document.body.dataset.rows);
+const requests = new Log(get("requests"), get("request-row"), { cellsOf: (row) => cells.request(row), keep: 1000, show });
+const events = new Log(get("events"), get("event-row"), { cellsOf: (row) => cells.event(row), keep: 500, show });
+const search = get("search");
+
+let snapshot = null;
+let lastNewsAt = performance.now();
+let pauseS = FIRST_PAUSE_S;
+let source = null;
+const changed = new Set(); // what the next frame draws
+
+// ---- news ----
+
+const readers = {
+  history(history) {
+    requests.replace(history.requests);
+    events.replace(history.events);
+    charts.replace(history.moments);
+    pauseS = FIRST_PAUSE_S;
+    draw("requests", "events", "charts");
+  },
+  snapshot(news) {
+    snapshot = news;
+    draw("snapshot");
+  },
+  moment(moment) {
+    charts.add(moment);
+    draw("charts");
+  },
+  request(row) {
+    requests.add(row);
+    draw("requests");
+  },
+  event(row) {
+    events.add(row);
+    get("spoken").textContent = `${row.worker}: ${cells.event(row).change}`;
+    draw("events");
+  },
+};
+
+function listen() {
+  source = new EventSource("/events");
+  source.onerror = leave;
+  for (const [name, read] of Object.entries(readers)) {
+    source.addEventListener(name, (message) => {
+      lastNewsAt = performance.now();
+      read(JSON.parse(message.data));
+      watch();
+    });
+  }
+}
+
+// Not left to the browser: it would never come back from a refusal, such as that of a server that is ending.
+function leave() {
+  if (!source) return;
+  source.close();
+  source = null;
+  setTimeout(listen, pauseS * 1000);
+  pauseS = Math.min(pauseS * 2, LONGEST_PAUSE_S);
+  watch();
+}
+
+// What is shown is old when nothing has come for a while, whatever the connection says.
+function watch() {
+  const silentS = (performance.now() - lastNewsAt) / 1000;
+  const isStale = !source || silentS > STALE_S;
+  document.body.classList.toggle("stale", isStale);
+  get("stale").hidden = !isStale;
+  get("live").hidden = isStale || !snapshot;
+  if (isStale) {
+    const time = snapshot ? clockTime(snapshot.time) : "–";
+    get("stale").textContent = format(strings.stale, { seconds: Math.floor(silentS), time });
+  }
+  if (source && silentS > SILENT_S) leave();
+}
+
+// ---- drawing ----
+
+function draw(...what) {
+  if (!changed.size) requestAnimationFrame(drawChanged);
+  for (const part of what) changed.add(part);
+}
+
+function drawChanged() {
+  if (changed.has("snapshot")) drawSnapshot();
+  if (changed.has("requests")) drawRequests();
+  if (changed.has("events")) events.render();
+  if (changed.has("charts")) charts.draw();
+  changed.clear();
+}
+
+function drawSnapshot() {
+  fill(get("summary"), cells.summary(snapshot));
+  get("live").querySelector("time").textContent = clockTime(snapshot.time);
+  const table = get("workers");
+  const bodies = new Map([...table.tBodies].map((body) => [body.dataset.id, body]));
+  snapshot.workers.forEach((row, index) => {
+    const body = bodies.get(row.id) ?? get("worker-row").content.firstElementChild.cloneNode(true);
+    bodies.delete(row.id);
+    fill(body, cells.worker(row));
+    if (table.tBodies[index] !== body) table.insertBefore(body, table.tBodies[index] ?? null);
+  });
+  for (const body of bodies.values()) body.remove();
+}
+
+function drawRequests() {
+  const shown = requests.render();
+  const all = requests.rows.length;
+  get("requests-empty").hidden = all > 0; // a filter that nothing passes is something else
+  const isMissing = !shown && search.elements.id.value;
+  const told = isMissing ? format(strings.not_found, { all }) : format(strings.found, { shown, all });
+  search.querySelector("output").textContent = search.elements.id.value || search.elements.filter.value ? told : "";
+}
+
+// ---- finding requests ----
+
+search.addEventListener("input", () => {
+  const id = search.elements.id.value.trim();
+  const parts = search.elements.filter.value.toLowerCase().split(" ").filter(Boolean);
+  requests.matches = (row) => {
+    const { outcome_word: word, worker } = cells.request(row);
+    const text = [row.id, row.task, worker, row.outcome, word, row.error].join(" ").toLowerCase();
+    return row.id.startsWith(id) && parts.every((part) => text.includes(part));
+  };
+  draw("requests");
+});
+search.addEventListener("submit", (event) => event.preventDefault());
+
+// Both calls of a request, by a click on the id of one of them.
+get("requests").addEventListener("click", ({ target }) => {
+  if (target.dataset.text !== "id") return;
+  search.elements.id.value = target.textContent;
+  search.dispatchEvent(new Event("input"));
+});
+
+// ---- the buttons ----
+
+get("workers").addEventListener("click", async ({ target }) => {
+  const button = target.closest("button[data-set]");
+  if (!button || button.ariaDisabled === "true") return;
+  const body = button.closest("tbody");
+  button.ariaDisabled = "true"; // not `disabled`, which would lose the focus
+  await setAdmin(body.dataset.id, button.dataset.set);
+  button.ariaDisabled = null;
+  if (!button.checkVisibility()) [...body.querySelectorAll("button")].find((other) => other.checkVisibility())?.focus();
+});
+
+async function setAdmin(id, state, force = false) {
+  get("trouble").hidden = true;
+  try {
+    const reply = await fetch(`/admin/workers/${encodeURIComponent(id)}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ state, force }),
+    });
+    const told = await reply.json();
+    if (reply.ok) {
+      snapshot = told;
+      drawSnapshot();
+    } else if (told.error.code === "last_worker") {
+      if (await confirmed(id)) await setAdmin(id, state, true);
+    } else {
+      complain(format(strings.refused, { message: told.error.message }));
+    }
+  } catch (error) {
+    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error; // no connection, or no reply of ours
+    complain(strings.unreachable);
+  }
+}
+
+function confirmed(id) {
+  const dialog = get("confirm");
+  get("confirm-text").textContent = format(strings.confirm, { worker: id });
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+function complain(sentence) {
+  get("trouble").textContent = sentence;
+  get("trouble").hidden = false;
+}
+
+document.documentElement.classList.add("live");
+listen();
+setInterval(watch, 1000);

@@ -1,0 +1,249 @@
+"""One life of a worker, from the start of its process to its end: what it can do, what runs on it, how it has done.
+
+A worker that is started again begins a new life with nothing counted; calls of the old one end on the old one. Knows
+nothing of other workers: whether it is demoted is the pool's to say. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from statistics import fmean
+
+from qwen_aio.balancer.breaker import Breaker
+from qwen_aio.balancer.demotion import Demotion
+from qwen_aio.balancer.estimate import FASTEST, Speed, work_done_s
+from qwen_aio.balancer.policies import Candidate, cost
+from qwen_aio.balancer.pulse import Finding, Pulse
+from qwen_aio.balancer.queue import Job
+from qwen_aio.balancer.rules import Rules
+from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
+from qwen_aio.core import Kind, Offer, Timings, Usage, WorkerStatus
+
+TYPICAL_TOKENS = 16  # of a decision that are not cached
+# Five results do not tell workers apart that differ by less. Were such differences believed, whoever was once measured
+# to be a little faster would get everything while nobody is busy.
+SPEED_STEP = 1.25
+
+
+class Life:
+    """What is in flight is a set of jobs and no counter, so it can neither leak nor become negative."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        url: str,
+        *,
+        rules: Rules,
+        clock: Callable[[], float],
+        usual_speed: Callable[[], float],
+    ) -> None:
+        """`url` is empty until it is known; `usual_speed` is that of others, believed until there are results."""
+        self.id = worker_id
+        self.url = url
+        self.pulse = Pulse(rules, clock)
+        self.breaker = Breaker(rules, clock)
+        self.demotion = Demotion(rules, clock)
+        self.offer: Offer | None = None  # until it has said what it can do
+        self.is_demoted = False  # the pool's decision
+        self.named_at = clock()  # when somebody last said that there is such a worker
+        self.last_used = 0  # the turn at which it last got a job; only the order counts
+        self.last_failure = ""  # what the last call that failed met
+        self._rules = rules
+        self._clock = clock
+        self._usual_speed = usual_speed
+        self._results = Speed(rules, FASTEST)  # so that the first result, like all bad news, is believed whole
+        self._used_at = clock()  # when it last got a job
+        self._jobs: set[Job] = set()
+        self._gaps_s: deque[float] = deque(maxlen=rules.speed_results)
+
+    def __repr__(self) -> str:
+        return f"<Life {self.id} {self.finding.health}, {self.in_flight} in flight>"
+
+    # ---- how it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def finding(self) -> Finding:
+        """Its health at this moment."""
+        found = self.pulse.finding
+        if found.health != "up":
+            return found
+        if self.offer is None:
+            return Finding("starting", "it has not said yet what it can do")
+        if not self.demotion.wants:
+            return found
+        slow = f"slow: {self.demotion.slow_ms:.0f} ms on average, report after report"
+        if self.is_demoted:
+            return Finding("demoted", slow)
+        return Finding("up", f"{slow}; but at most half of the workers are demoted, the slowest")
+
+    @property
+    def is_well(self) -> bool:
+        """Does its health allow new work?"""
+        return self.finding.health in ("up", "demoted")
+
+    def is_followed_by(self, status: WorkerStatus) -> bool:
+        """Does `status` come from a later life? Generations begin anew when status.json is deleted; time does not."""
+        mine = self.pulse.status
+        return mine is None or status.generation > mine.generation or status.start_time > mine.start_time
+
+    def hear(self, status: WorkerStatus) -> bool:
+        """A record was read. Whether it is news of this life."""
+        mine = self.pulse.status
+        if mine is not None and _identity(status) != _identity(mine):
+            return False
+        if not self.pulse.hear(status):
+            return False
+        self.demotion.report(completed=status.completed, slow_ms=status.slow_ms)
+        if not self._jobs:
+            self.pulse.forgive()
+        return True
+
+    # ---- what runs on it --------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs bound to it."""
+        return len(self._jobs)
+
+    @property
+    def work_s(self) -> float:
+        """Reference seconds of those, as they were expected."""
+        return sum(job.work_s for job in self._jobs)
+
+    @property
+    def has_room(self) -> bool:
+        """Is there a place for any kind of call?"""
+        return self.in_flight < self._capacity
+
+    def suits(self, job: Job) -> bool:
+        """Could it do this at all: is it another one than those who tried, and of the model and task needed?"""
+        if self.offer is None or self.id in job.tried or job.call.task not in self.offer.tasks:
+            return False
+        twin = job.needs
+        return twin is None or (twin.model_sha, twin.task_hash) == (
+            self.model_sha,
+            self.offer.tasks[job.call.task].hash,
+        )
+
+    def can_take(self, job: Job) -> bool:
+        """Could it do this now?"""
+        return self.is_well and self.breaker.allows() and self._has_place(job.kind) and self.suits(job)
+
+    def take(self, job: Job, turn: int) -> None:
+        """`job` is bound to it, as the pool's `turn`-th one."""
+        assert self.can_take(job), f"{self} cannot take job {job.number}"
+        self.breaker.begin()
+        self._jobs.add(job)
+        self.last_used = turn
+        self._used_at = self._clock()
+
+    def give_back(self, job: Job) -> None:
+        """`job` has left it."""
+        self._jobs.remove(job)
+
+    def learn(self, job: Job, *, service_s: float, usage: Usage, timings: Timings) -> None:
+        """`job` is done, and this is what it took."""
+        if job.needs is not None:
+            return  # what it tells is of the whole answer; this life made only the end of it
+        self._results.record(work_s=work_done_s(usage, self._rules), service_s=service_s)
+        if usage.completion_tokens > 0:
+            self._gaps_s.append(timings.decode_ms / 1000 / usage.completion_tokens)
+
+    @property
+    def known_speed(self) -> float | None:
+        """Reference seconds of work in a second of service; None until a job was done."""
+        return self._results.value if self._results.is_known else None
+
+    @property
+    def speed(self) -> float:
+        """The same, or what is usual."""
+        return self.known_speed or self._usual_speed()
+
+    @property
+    def is_probe_due(self) -> bool:
+        """Has it been idle for so long that something short should show whether what is believed of it still holds?"""
+        if self.in_flight:
+            return False
+        if self.is_demoted:
+            return self.demotion.probe_due()
+        return self._clock() - self._used_at >= self._rules.longest_probe_s
+
+    @property
+    def usual_gap_s(self) -> float:
+        """Seconds between two tokens, in its last five answers."""
+        return fmean(self._gaps_s) if self._gaps_s else 1 / self._rules.decode_tokens_per_s
+
+    # ---- how it is shown --------------------------------------------------------------------------------------------
+
+    @property
+    def model_sha(self) -> str:
+        """Which model it says it has."""
+        return self._status.model_sha
+
+    @property
+    def candidate(self) -> Candidate:
+        """What a policy needs to know of it."""
+        return Candidate(
+            id=self.id,
+            in_flight=self.in_flight,
+            work_s=self.work_s,
+            speed=SPEED_STEP ** round(math.log(self.speed, SPEED_STEP)),
+            cpu_jitter=self._status.cpu_jitter,
+            jitter_age_s=self.pulse.status_age_s or 0.0,
+            failure_rate=self.breaker.failure_rate,
+            is_demoted=self.is_demoted,
+            queue_depth=self._status.queue_depth,
+            latency_ms=self._status.latency_ms_mean5,
+            last_used=self.last_used,
+        )
+
+    def row(self, *, admin: AdminState, wall_time: float) -> WorkerRow:
+        """One line of the table; `wall_time` in unix seconds."""
+        found, status = self.finding, self._status
+        return WorkerRow(
+            id=self.id,
+            url=self.url,
+            admin=admin,
+            health=found.health,
+            why=found.why,
+            breaker=self.breaker.state,
+            in_flight=self.in_flight,
+            uptime_s=max(wall_time - status.start_time, 0.0) if self.pulse.status else None,
+            status_age_s=self.pulse.status_age_s,
+            speed=self.speed,
+            cost=self._typical_cost() if admin == "ready" and self.is_well and self.breaker.allows() else None,
+            **{name: getattr(status, name) for name in _REPORTED},
+        )
+
+    @property
+    def _status(self) -> WorkerStatus:
+        """The newest record, or an empty one."""
+        return self.pulse.status or WorkerStatus(self.id, self.url, 0, 0.0, 0, 0, "starting")
+
+    @property
+    def _capacity(self) -> int:
+        return self._status.capacity
+
+    def _has_place(self, kind: Kind) -> bool:
+        """A quarter of the places is kept from answers, so that a decision finds one at once (BALANCING 2)."""
+        num_answers = sum(job.kind == "generation" for job in self._jobs)
+        most_answers = self._capacity - self._capacity // 4
+        return self.has_room and (kind == "decision" or num_answers < most_answers)
+
+    def _typical_cost(self) -> Cost:
+        work_s = self._rules.fixed_work_s + TYPICAL_TOKENS / self._rules.prefill_tokens_per_s
+        return cost(self.candidate, work_s, self._rules)
+
+
+# What a row takes from the record as it is.
+_REPORTED = (
+    *("running", "capacity", "queue_depth", "cpu_percent", "cpu_jitter", "latency_ms_last5", "latency_ms_mean5"),
+    *("ttft_ms_mean5", "tokens_per_second", "rss_mb", "completed", "pid", "generation"),
+    *("model", "model_sha", "tasks_sha"),
+)
+
+
+def _identity(status: WorkerStatus) -> tuple[int, float, int]:
+    return status.pid, status.start_time, status.generation

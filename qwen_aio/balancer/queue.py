@@ -1,0 +1,81 @@
+"""Who waits for a place, and who is first in line.
+
+    calls that lost their worker    first: they have waited once
+    whoever waited beyond 30 s      oldest first, so that nobody starves
+    everybody else                  least work first, less 0.25 s for every second waited
+
+Short before long costs the long ones little and saves the short ones almost all their waiting (BALANCING 1). Knows no
+worker. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qwen_aio.balancer.rules import Rules
+from qwen_aio.core import Call, Kind
+from qwen_aio.errors import QueueFull
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What a worker must have to go on with an answer that another one began."""
+
+    model_sha: str
+    task_hash: str
+
+
+@dataclass(eq=False)
+class Job:
+    """One call on its way to a worker. Whoever makes the call owns it; pool and line only read it."""
+
+    number: int
+    call: Call
+    kind: Kind
+    work_s: float  # reference seconds (estimate.py)
+    arrived: float  # of the clock
+    deadline: float  # of the clock
+    tried: set[str] = field(default_factory=set)  # ids of workers that are not asked again
+    is_returned: bool = False  # it lost its worker
+    needs: Twin | None = None  # set when it goes on with an answer
+
+
+class WaitingLine:
+    """The jobs that no worker has a place for. Bounded."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._jobs: set[Job] = set()
+
+    def __repr__(self) -> str:
+        return f"<WaitingLine {len(self)} waiting, {self.work_s:.1f} s of work>"
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def work_s(self) -> float:
+        """Reference seconds of all that wait."""
+        return sum(job.work_s for job in self._jobs)
+
+    def add(self, job: Job) -> None:
+        """Let `job` wait. Raises QueueFull; never for one that lost its worker, since it was let in before."""
+        if len(self) >= self._rules.max_queue and not job.is_returned:
+            raise QueueFull(f"{len(self)} requests wait already", retry_after_s=1)
+        self._jobs.add(job)
+
+    def remove(self, job: Job) -> None:
+        """`job` waits no longer; nothing happens if it does not wait."""
+        self._jobs.discard(job)
+
+    def in_order(self, now: float) -> list[Job]:
+        """All that wait, first one first; `now` is of the clock."""
+        return sorted(self._jobs, key=lambda job: self._rank(job, now))
+
+    def _rank(self, job: Job, now: float) -> tuple[int, float, int]:
+        waited_s = now - job.arrived
+        if job.is_returned:
+            return 0, job.arrived, job.number
+        if waited_s >= self._rules.oldest_first_after_s:
+            return 1, job.arrived, job.number
+        return 2, job.work_s - self._rules.ageing * waited_s, job.number

@@ -1,0 +1,117 @@
+"""What the balancer shows of itself: plain, frozen rows for /status, the dashboard and whoever scripts against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+AdminState = Literal["ready", "drain", "maint"]  # a person's word
+WorkerHealth = Literal["starting", "up", "demoted", "suspect", "down"]  # what the balancer has seen
+BreakerState = Literal["closed", "open", "half_open"]
+ServiceState = Literal["ok", "degraded", "unavailable", "draining"]
+Outcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4xx; failed: any other error
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the next request would cost on a worker, and why: `total` is the product of the rest (BALANCING 2)."""
+
+    queue_s: float  # work in flight and of a typical decision, at this worker's speed
+    jitter_factor: float
+    failure_factor: float
+    demotion_factor: float
+    total: float
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """One line of the table. Percentages are 0 to 100; None: not known yet."""
+
+    id: str
+    url: str
+    admin: AdminState
+    health: WorkerHealth
+    why: str  # one English sentence: why it is in this state
+    breaker: BreakerState
+    in_flight: int  # our own count: requests bound to it
+    running: int  # its report: sequences computed
+    capacity: int
+    queue_depth: int  # its report: requests waiting inside it
+    cpu_percent: float
+    cpu_jitter: float
+    latency_ms_last5: tuple[float, ...]
+    latency_ms_mean5: float | None
+    ttft_ms_mean5: float | None
+    tokens_per_second: float
+    rss_mb: float
+    uptime_s: float | None
+    status_age_s: float | None  # since its report last moved
+    completed: int
+    speed: float
+    cost: Cost | None  # None: it gets no work at the moment
+    pid: int
+    generation: int
+    model: str
+    model_sha: str
+    tasks_sha: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole service at one moment."""
+
+    time: float  # unix seconds
+    state: ServiceState
+    policy: str
+    asked_for: int  # workers there should be
+    ready: int  # workers that take requests
+    waiting: int  # requests in the queue
+    waiting_work_s: float
+    in_flight: int
+    requests: int  # since the balancer started
+    failures: int
+    version: str
+    workers: tuple[WorkerRow, ...]
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """One call of one request. `number` counts calls; a request with a reply has two rows of the same `id`."""
+
+    number: int
+    time: float  # unix seconds, when it ended
+    id: str
+    task: str
+    worker: str  # the one that answered; empty if none did
+    why: str  # why this worker, e.g. "cost 0.012: queue 0.010 s, jitter x1.2"
+    attempts: int
+    queue_ms: float
+    total_ms: float
+    tokens: int  # generated; 0 for a decision
+    outcome: Outcome
+    error: str  # code of the error, if there was one
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One change of a worker's state: who or what changed it, when, why."""
+
+    number: int
+    time: float
+    worker: str
+    actor: str  # "person", "report", "call", "clock", "balancer"
+    change: str  # e.g. "up -> suspect", "ready -> maint"
+    why: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One point of the charts: what happened in the `period_s` before `time`."""
+
+    time: float
+    requests_per_s: float
+    p50_ms: float | None
+    p95_ms: float | None
+    waiting: int
+    cpu_percent: dict[str, float]  # by worker
+    in_flight: dict[str, int]  # by worker

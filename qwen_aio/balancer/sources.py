@@ -1,0 +1,88 @@
+"""Where workers are found: `--workers` taken apart.
+
+qwen-1                    an id that will appear in status.json
+qwen-1=http://host:7861   a worker elsewhere, asked at its /health
+dns:name:7861             every address behind a name, asked the same way
+(nothing)                 every id that appears in status.json
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from qwen_aio.config import WORKER_ID
+from qwen_aio.errors import InvalidSettings
+
+_DNS = re.compile(r"dns:(?P<name>[A-Za-z0-9.-]{1,253}):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class DnsName:
+    """A name whose addresses are workers."""
+
+    name: str
+    port: int
+
+    def worker(self, address: str) -> tuple[str, str]:
+        """Id and url of the worker at `address`."""
+        host = f"[{address}]" if ":" in address else address
+        return f"{address.replace(':', '-')}-{self.port}"[-64:], f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Whom to look for. Without any, whoever appears in status.json is served."""
+
+    ids: tuple[str, ...] = ()  # in status.json
+    urls: tuple[tuple[str, str], ...] = ()  # id, address
+    names: tuple[DnsName, ...] = ()
+
+    @property
+    def takes_everybody(self) -> bool:
+        """Nobody was named."""
+        return not (self.ids or self.urls or self.names)
+
+    @classmethod
+    def parse(cls, parts: Sequence[str]) -> Sources:
+        """Raises InvalidSettings."""
+        ids = [part for part in parts if "=" not in part and not part.startswith("dns:")]
+        pairs = [part.partition("=") for part in parts if "=" in part]
+        names = [part for part in parts if part.startswith("dns:") and "=" not in part]
+        found = cls(
+            tuple(_checked_id(part) for part in ids),
+            tuple((_checked_id(name), _checked_url(url)) for name, _, url in pairs),
+            tuple(map(_checked_name, names)),
+        )
+        given = [*found.ids, *(name for name, _ in found.urls)]
+        if len(set(given)) < len(given):
+            raise InvalidSettings("--workers names an id twice", param="workers")
+        return found
+
+
+def _checked_id(text: str) -> str:
+    if not WORKER_ID.fullmatch(text):
+        raise InvalidSettings(
+            f"--workers: {text!r} is no id; use ids (qwen-1), id=http://host:port, or dns:name:port", param="workers"
+        )
+    return text
+
+
+def _checked_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_sound = False
+    if not is_sound or parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
+        raise InvalidSettings(f"--workers: {text!r} is no address such as http://10.0.0.7:7861", param="workers")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _checked_name(text: str) -> DnsName:
+    found = _DNS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise InvalidSettings(f"--workers: {text!r} should look like dns:workers.local:7861", param="workers")
+    return DnsName(found["name"], int(found["port"]))

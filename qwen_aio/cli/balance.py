@@ -1,0 +1,45 @@
+"""Balance: one address before many workers, with a live dashboard.
+
+python balancer.py                                     every worker in status.json, on http://127.0.0.1:8000
+python balancer.py --workers qwen-1,qwen-2,qwen-3      these; they may come later
+python balancer.py --workers a=http://10.0.0.7:7861    a worker on another machine
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+
+from qwen_aio.balancer.app import create_balancer_app
+from qwen_aio.balancer.balancer import Balancer
+from qwen_aio.cli.flags import BALANCING, add_settings_flags, settings_from
+from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
+from qwen_aio.config import Settings, check_exposure, status_dir
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.server import bind, run_server
+
+PORT = 8000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `balancer.py` understands."""
+    names = ("host", "port", *BALANCING, "max_queue", "status_dir", "log_level", "allowed_hosts", "insecure")
+    add_settings_flags(parser, *names)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Balance until a signal; the exit status."""
+    settings = settings_from(arguments)
+    check_exposure(settings)
+    log_to_stderr(settings)
+    with bind(settings.host, settings.port or PORT) as sock:
+        return asyncio.run(_balance(settings, sock))
+
+
+async def _balance(settings: Settings, sock: socket.socket) -> int:
+    door = Door()
+    balancer = Balancer(settings, door, status_dir=status_dir(settings))
+    app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings))
+    print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
+    return await run_server(app, sock=sock, door=door, life=balancer.live)

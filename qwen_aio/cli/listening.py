@@ -1,0 +1,29 @@
+"""What every server does before it serves: where it can be reached, by which names, and where its log goes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from qwen_aio.config import LOOPBACK_HOSTS, Settings
+
+
+def allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """The names besides loopback that the server answers to."""
+    own = () if settings.host in {*LOOPBACK_HOSTS, "0.0.0.0", "::"} else (settings.host,)
+    return (*settings.allowed_hosts, *own)
+
+
+def url_of(host: str, port: int) -> str:
+    """Where somebody on this machine reaches a server that listens on `host`."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """One line per event on stderr."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    for chatty in ("httpx", "httpcore", "asyncio", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,96 @@
+"""The page in a process of its own, in front of a balancer or a worker elsewhere: `serve --mode ui`.
+
+Serves also while nobody answers over there, and says so: on the page, on stderr and at /health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from qwen_aio import __version__
+from qwen_aio.cli.listening import allowed_hosts, url_of
+from qwen_aio.client import Client
+from qwen_aio.config import Settings
+from qwen_aio.errors import InvalidSettings
+from qwen_aio.serving.app import Health, create_app
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.server import bind, run_server
+from qwen_aio.ui.behind import Behind
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+PAGE_PORT = 7860
+SERVER_URL = "http://127.0.0.1:8000"
+LOOK_S = 3.0  # between two looks whether the server behind the page answers
+
+
+def serve_page(settings: Settings, *, url: str) -> int:
+    """Serve until a signal; the exit status. Raises InvalidSettings."""
+    address = checked_address(url)
+    with bind(settings.host, settings.port or PAGE_PORT) as sock:
+        return asyncio.run(run_page(settings, address=address, sock=sock))
+
+
+def checked_address(url: str) -> str:
+    """`url` without a slash at its end. Raises InvalidSettings unless it is http(s)://host[:port]."""
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_sound = False
+    if not is_sound or "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise InvalidSettings(f"--url: {url!r} is no address such as {SERVER_URL}", param="url")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
+    """Put together and serve; every `look_s` seconds somebody looks whether the server behind answers."""
+    door = Door()
+    async with Client(address) as client:
+        behind = Behind(client, url=address, version=__version__)
+        app = _app(settings, door, behind)
+        print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
+        return await run_server(app, sock=sock, door=door, life=lambda: _live(door, behind, look_s))
+
+
+def _app(settings: Settings, door: Door, behind: Behind) -> FastAPI:
+    # Here and not above: gradio takes seconds to import, and the port is taken before.
+    from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
+    from qwen_aio.ui.page import build_page
+
+    app = create_app(
+        door,
+        routes=[],
+        health=lambda: _health(door, behind),
+        allowed_hosts=allowed_hosts(settings),
+        page_csp=CONTENT_SECURITY_POLICY,
+    )
+    return mount_page(app, build_page(door, about=behind.about))
+
+
+async def _live(door: Door, behind: Behind, look_s: float) -> None:
+    """Open the door whether or not anybody answers, then keep looking."""
+    await behind.look()
+    if behind.failure is not None:
+        print(
+            f"{behind.url} does not serve yet: {behind.failure.message}\n"
+            "the page is there meanwhile, says so, and goes on by itself once it does",
+            file=sys.stderr,
+            flush=True,
+        )
+    door.open(behind)
+    while True:
+        await asyncio.sleep(look_s)
+        await behind.look()
+
+
+def _health(door: Door, behind: Behind) -> Health:
+    """Not ready without the server behind it: a message sent now would not be answered."""
+    refusal = door.refusal or behind.failure
+    state = "unavailable" if door.refusal is None and behind.failure is not None else door.state
+    return Health({"state": state} | behind.record(), refusal)

@@ -1,0 +1,89 @@
+"""All children of a cluster, from the first start to the last end.
+
+    a child ends          it is started again (keeper.py); the others do not notice
+    first signal          stage by stage, in order: each child ends what it is doing; exit status 0
+    second signal         everything ends at once
+    one cannot start      the rest is ended, and the mistake is raised
+
+Lives on the event loop of the cluster. Knows neither what the children are nor where they listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from qwen_aio.cli.child import Child, Tell
+from qwen_aio.cli.keeper import Keeper
+from qwen_aio.serving.caller import cancel
+
+STOP_S = 35.0  # a server's own time of grace, and some
+
+
+class Supervisor:
+    """Starts, watches and ends the children it is given."""
+
+    def __init__(
+        self,
+        stages: Sequence[Sequence[Child]],
+        *,
+        say: Tell,
+        hear: Tell,
+        announce: str,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`stages` is the order in which children are ended. `announce` is said once, when all are ready.
+
+        `say` takes what there is to tell of the children, `hear` what they say themselves.
+        """
+        self._stages = [
+            [Keeper(child, say=say, hear=hear, on_change=self._show, clock=clock, pause=pause) for child in stage]
+            for stage in stages
+        ]
+        self._keepers = [keeper for stage in self._stages for keeper in stage]
+        self._say = say
+        self._announce: str | None = announce
+
+    async def run(self, signals: asyncio.Queue[int]) -> int:
+        """Until a signal comes out of the queue; the exit status. Raises SetupError if a child cannot be started."""
+        self._show()
+        keeping = [asyncio.create_task(keeper.keep(), name=f"keeper of {keeper.name}") for keeper in self._keepers]
+        coming = asyncio.create_task(signals.get())
+        try:
+            await asyncio.wait({coming, *keeping}, return_when=asyncio.FIRST_COMPLETED)
+            failures = [task for task in keeping if task.done()]
+        finally:
+            for task in (coming, *keeping):
+                await cancel(task)
+        second = await self._stop(signals)
+        for task in failures:
+            task.result()
+        return 0 if second is None else 128 + second
+
+    async def _stop(self, signals: asyncio.Queue[int]) -> int | None:
+        """End all children; the number of a signal that ended the waiting for them, if one came."""
+        stopping = asyncio.create_task(self._stop_in_order())
+        coming = asyncio.create_task(signals.get())
+        await asyncio.wait({stopping, coming}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            await cancel(coming)
+        else:
+            for keeper in self._keepers:
+                keeper.kill()
+        await stopping
+        return None if coming.cancelled() else coming.result()
+
+    async def _stop_in_order(self) -> None:
+        for stage in self._stages:
+            self._say(f"stopping {', '.join(keeper.name for keeper in stage)}")
+            async with asyncio.TaskGroup() as stopping:
+                for keeper in stage:
+                    stopping.create_task(keeper.stop(patience_s=STOP_S))
+
+    def _show(self) -> None:
+        self._say(", ".join(f"{keeper.name} {keeper.state}" for keeper in self._keepers))
+        if self._announce and all(keeper.state == "ready" for keeper in self._keepers):
+            self._say(self._announce)
+            self._announce = None

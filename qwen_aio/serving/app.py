@@ -1,0 +1,151 @@
+"""The application of a server: routes, and one shape for every error. Receives finished objects and builds none.
+
+In single mode the page is mounted on what `create_app` returns; the guard stands before it too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from qwen_aio.core import Offer
+from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.guard import Guard, error_response
+from qwen_aio.serving.run_route import RunRoute
+from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
+from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.wire.error import ErrorResponse, error_headers
+from qwen_aio.wire.shape import JSON_MEDIA
+from qwen_aio.wire.task import TasksResponse
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
+
+
+def create_app(
+    door: Door,
+    *,
+    routes: Sequence[Route],
+    health: Callable[[], Health],
+    allowed_hosts: Collection[str] = (),
+    page_csp: str = "default-src 'self'",
+) -> FastAPI:
+    """The application: `routes`, and what every server of ours tells about itself."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
+    about = AboutRoutes(door, health=health)
+    known = [*routes, Route("/livez", about.livez), Route("/readyz", about.readyz), Route("/health", about.health)]
+    app.router.routes += [
+        *known,
+        # A page mounted at / would otherwise answer for these.
+        *(Route(route.path, _refuse_method(_allowed(route)), methods=METHODS) for route in known),
+        Route("/v1/{rest:path}", _refuse_path, methods=METHODS),
+    ]
+    app.add_exception_handler(QwenAioError, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(Exception, _answer_bug)
+    app.add_middleware(Guard, allowed_hosts=allowed_hosts, page_csp=page_csp)
+    return app
+
+
+def v1_routes(door: Door, *, offer: Callable[[], Offer], times: StreamTimes = STREAM_TIMES) -> list[Route]:
+    """What programs ask: the same before a worker and before a balancer."""
+
+    async def tasks(_: Request) -> Response:
+        shape = TasksResponse.from_core(
+            offer(), timeouts_s={"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
+        )
+        return Response(shape.to_json(), media_type=JSON_MEDIA)
+
+    return [Route("/v1/run", RunRoute(door, times=times), methods=["POST"]), Route("/v1/tasks", tasks)]
+
+
+@dataclass(frozen=True)
+class Health:
+    """What /health shows; `refusal` is why its status is not 200, if it is not."""
+
+    record: dict[str, object]
+    refusal: QwenAioError | None
+
+
+class AboutRoutes:
+    """What whoever watches may read."""
+
+    def __init__(self, door: Door, *, health: Callable[[], Health]) -> None:
+        self._door = door
+        self._health = health
+
+    async def livez(self, _: Request) -> Response:
+        """200 for as long as the process can answer at all."""
+        return json_response({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        """200 if a request would be taken now, else 503 and why not."""
+        refusal = self._health().refusal
+        if refusal is not None:
+            raise refusal
+        return json_response({"status": "ready"})
+
+    async def health(self, request: Request) -> Response:
+        """The status of /readyz, with details."""
+        health = self._health()
+        record = health.record | {"in_flight": self._door.in_flight}
+        if health.refusal is None:
+            return json_response(record)
+        error = ErrorResponse.from_core(health.refusal, request.state.request_id).model_dump()
+        return json_response(record | error, status=503, headers=error_headers(health.refusal))
+
+
+def json_response(fields: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON that no cache keeps."""
+    content = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    return Response(content, status, {"Cache-Control": "no-store"} | (headers or {}), media_type=JSON_MEDIA)
+
+
+def _allowed(route: Route) -> str:
+    return ", ".join(sorted(route.methods or METHODS))
+
+
+def _refuse_method(allow: str) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint for the methods that a path does not have."""
+
+    async def refuse(_: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": allow})
+
+    return refuse
+
+
+async def _refuse_path(_: Request) -> Response:
+    raise HTTPException(404)
+
+
+async def _answer_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, QwenAioError)
+    return error_response(exc, request.state.request_id)
+
+
+async def _answer_http_exception(request: Request, exc: Exception) -> Response:
+    """What the router refuses."""
+    assert isinstance(exc, HTTPException)
+    error: QwenAioError = UnknownPath("nothing lives at this path; see /v1/run, /v1/tasks, /health")
+    if exc.status_code == 405:
+        allow = (exc.headers or {}).get("Allow", "")
+        error = MethodNotAllowed(f"{request.method[:20]} is not possible here; allowed: {allow}")
+    response = error_response(error, request.state.request_id)
+    response.headers.update(exc.headers or {})
+    return response
+
+
+async def _answer_bug(request: Request, _: Exception) -> Response:
+    """A bug of ours: the log has the traceback, the caller a sentence."""
+    response = error_response(
+        QwenAioError("an internal error; the server's log has the details"), request.state.request_id
+    )
+    response.headers["X-Request-ID"] = request.state.request_id  # the guard is inside of what calls this
+    return response

@@ -1,0 +1,203 @@
+"""What stands before every route, the mounted page included: request id, Host, Origin, the body, and safe headers.
+
+Reads the whole body (it is small by law) before anybody behind it runs, so that no route can forget a limit. Pure
+ASGI: a middleware that wraps requests would hide it when a caller hangs up. Knows no tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncGenerator, Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qwen_aio.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    HostRefused,
+    InvalidRequest,
+    OriginRefused,
+    QwenAioError,
+    UnsupportedMedia,
+)
+from qwen_aio.serving.caller import CallerGone
+from qwen_aio.wire.call import CALL_PATH, MAX_CALL_BYTES
+from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
+from qwen_aio.wire.request import MAX_BODY_BYTES
+from qwen_aio.wire.shape import JSON_MEDIA
+
+BODY_TIMEOUT_S = 30.0
+# A sender hears our refusal only if we take what it is sending; beyond this it is cut off.
+MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
+MAX_HEADER_BYTES = 32 * 1024
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Guard:
+    """ASGI middleware. `allowed_hosts` are names besides loopback; `page_csp` is the policy of every HTML reply."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Collection[str] = (),
+        page_csp: str = "default-src 'self'",
+        body_timeout_s: float = BODY_TIMEOUT_S,
+    ) -> None:
+        self._app = app
+        self._hosts = LOOPBACK | {_host_name(name) for name in allowed_hosts}
+        self._page_csp = page_csp
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is sound; answer the rest."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        assert scope["type"] == "http"  # WebSockets are off, see server.py
+        headers = Headers(scope=scope)
+        request_id = scope.setdefault("state", {})["request_id"] = _request_id(headers)
+        send = self._with_headers(send, request_id)
+        try:
+            self._check_host(headers)
+            _check_origin(scope["method"], headers)
+            _check_framing(headers)
+            body = await self._read_body(headers, receive, limit=_body_limit(scope["path"]))
+            if body and scope["method"] not in SAFE_METHODS:
+                _check_media(headers)
+        except QwenAioError as exc:
+            await error_response(exc, request_id)(scope, receive, send)
+        except CallerGone:
+            return
+        else:
+            await self._app(scope, _replay(body, receive), send)
+
+    def _with_headers(self, send: Send, request_id: str) -> Send:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers["Content-Security-Policy"] = self._page_csp
+            await send(message)
+
+        return send_with_headers
+
+    def _check_host(self, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        if found is None or found["name"] not in self._hosts:
+            raise HostRefused(
+                f"this server does not answer to the name in the Host header; known: {', '.join(sorted(self._hosts))}; "
+                "start it with --allowed-hosts to add one"
+            )
+
+    async def _read_body(self, headers: Headers, receive: Receive, *, limit: int) -> bytes:
+        declared = int(headers.get("content-length", "0"))
+        if declared > MAX_DISCARDED_BYTES:
+            raise _too_large(declared, limit)
+        chunks: list[bytes] = []
+        length = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                async for chunk in _chunks(receive):
+                    length += len(chunk)
+                    if length <= limit:
+                        chunks.append(chunk)
+                    elif length > MAX_DISCARDED_BYTES:
+                        break
+        except TimeoutError as exc:
+            raise BodyTooSlow(
+                f"{length} bytes of the body came in {self._body_timeout_s:g} s, and not the rest"
+            ) from exc
+        if length > limit:
+            raise _too_large(max(length, declared), limit)
+        return b"".join(chunks)
+
+
+def error_response(error: QwenAioError, request_id: str) -> Response:
+    """The JSON reply for `error`."""
+    status = http_status(error)
+    headers = error_headers(error)
+    if status in (408, 413):
+        headers["Connection"] = "close"  # what is left of the body must not be taken for the next request
+    content = ErrorResponse.from_core(error, request_id).to_json()
+    return Response(content, status, headers, media_type=JSON_MEDIA)
+
+
+def _host_name(name: str) -> str:
+    lower = name.strip().lower()
+    return f"[{lower}]" if ":" in lower and not lower.startswith("[") else lower
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _check_origin(method: str, headers: Headers) -> None:
+    """A browser names the page that calls: where something may change, it must be ours."""
+    if method in SAFE_METHODS:
+        return
+    host = headers["host"].lower()
+    if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in headers.getlist("origin")):
+        raise OriginRefused("pages of other sites may not call this server")
+
+
+def _check_framing(headers: Headers) -> None:
+    # uvicorn bounds only headers that are still incomplete. 32 bytes each, as HTTP/2 counts them.
+    if sum(len(name) + len(value) + 32 for name, value in headers.raw) > MAX_HEADER_BYTES:
+        raise InvalidRequest(f"the headers are larger than {MAX_HEADER_BYTES} bytes")
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise InvalidRequest("Content-Length and Transfer-Encoding contradict each other; send one of them")
+    if not re.fullmatch(r"[0-9]{1,18}", headers.get("content-length", "0")):
+        raise InvalidRequest("Content-Length is not a number of bytes")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("compressed bodies are not read; send plain JSON without Content-Encoding")
+
+
+def _check_media(headers: Headers) -> None:
+    media, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
+    charsets = [
+        value.strip('"') for name, _, value in (part.partition("=") for part in parameters) if name == "charset"
+    ]
+    if media != JSON_MEDIA or any(charset not in ("utf-8", "utf8") for charset in charsets):
+        raise UnsupportedMedia("send Content-Type: application/json, in UTF-8")
+
+
+async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _body_limit(path: str) -> int:
+    # A balancer adds to a request that may have been as large as allowed.
+    return MAX_CALL_BYTES if path == CALL_PATH else MAX_BODY_BYTES
+
+
+def _too_large(length: int, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has {length} bytes or more; the limit is {limit}")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body once and then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again

@@ -1,0 +1,75 @@
+"""`POST /v1/run`: read, run for as long as the caller waits, answer as JSON or as a stream of events.
+
+Knows the door and the shapes, nothing of what is behind the door.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from qwen_aio.core import Request
+from qwen_aio.errors import InvalidRequest
+from qwen_aio.serving.caller import CallerGone, while_connected
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.runs import ANSWER_TIMEOUT_S
+from qwen_aio.serving.sse import StreamTimes, send_events
+from qwen_aio.wire.event import event_frame
+from qwen_aio.wire.request import RunRequest, read_object
+from qwen_aio.wire.result import RunListResponse, RunResponse
+from qwen_aio.wire.shape import JSON_MEDIA, Answered
+
+
+class RunRoute:
+    """An ASGI application of its own: only at this level is it seen when a caller hangs up."""
+
+    def __init__(self, door: Door, *, times: StreamTimes) -> None:
+        self._door = door
+        self._times = times
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises QwenAioError while no status has been sent."""
+        if self._door.refusal is not None:
+            raise self._door.refusal
+        body = await HttpRequest(scope, receive).body()
+        wanted = RunRequest.parse(_with_timeout(read_object(body), Headers(scope=scope)))
+        requests = wanted.to_core(scope["state"]["request_id"])
+        try:
+            if wanted.stream:
+                await self._stream(requests[0], receive, send)
+            else:
+                work = self._run_all(requests) if wanted.texts else self._run(requests[0])
+                answer = await while_connected(receive, work)
+                headers = {"Cache-Control": "no-store"}
+                await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
+        except CallerGone:
+            return
+
+    async def _stream(self, request: Request, receive: Receive, send: Send) -> None:
+        async with aclosing(self._door.stream(request)) as events:
+            sending = send_events(events, send, frame=event_frame, request_id=request.request_id, times=self._times)
+            await while_connected(receive, sending)
+
+    async def _run(self, request: Request) -> Answered:
+        return RunResponse.from_core(await self._door.run(request))
+
+    async def _run_all(self, requests: tuple[Request, ...]) -> Answered:
+        """The deadline is one for all."""
+        results = await self._door.run_all(requests, timeout_s=requests[0].timeout_s or ANSWER_TIMEOUT_S)
+        return RunListResponse(results=[RunResponse.from_core(result) for result in results])
+
+
+def _with_timeout(fields: dict[str, Any], headers: Headers) -> dict[str, Any]:
+    """`fields`, with timeout_s from X-Request-Timeout (seconds) where the body says nothing."""
+    if "x-request-timeout" not in headers:
+        return fields
+    try:
+        timeout_s = float(headers["x-request-timeout"])
+    except ValueError as exc:
+        raise InvalidRequest("X-Request-Timeout is not a number of seconds", param="timeout_s") from exc
+    return {"timeout_s": timeout_s} | fields

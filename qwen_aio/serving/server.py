@@ -1,0 +1,191 @@
+"""The process around the application: its port, its signals, and the order in which it ends.
+
+    first signal      nobody comes in any more, those inside finish, the listener stays open to say so; exit code 0
+    grace is over     those still inside get an error
+    second signal     everything ends at once
+    the life fails    those inside get an error, and what happened is raised
+
+Knows neither engine nor tasks: the composition root gives it a `life`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from qwen_aio.errors import InvalidSettings, QwenAioError
+from qwen_aio.serving.caller import cancel
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.guard import MAX_HEADER_BYTES
+
+GRACE_S = 30.0
+LAST_WORDS_S = 2.0  # for those who were cut off to be told
+TRIED_PORTS = 100
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+logger = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that owns `port` (0: any free one); what comes before the server runs waits. Raises InvalidSettings."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named: asyncio sends small packets at once (TCP_NODELAY) only on a socket that says it is TCP, and
+    # without that a reply in two packets waits 40 ms for the other side's delayed acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # a restart would find its own port taken for a minute; Windows means something else
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen()  # two processes can bind one port, but only one can listen
+    except OSError as exc:
+        sock.close()
+        why = "it is in use; stop what runs there" if exc.errno == errno.EADDRINUSE else exc.strerror
+        raise InvalidSettings(f"cannot listen on {host}:{port}: {why}, or choose another with --port") from exc
+    return sock
+
+
+def bind_first_free(host: str, start: int) -> socket.socket:
+    """As `bind`, on the first free port from `start` on."""
+    for port in range(start, start + TRIED_PORTS):
+        try:
+            return bind(host, port)
+        except InvalidSettings as exc:
+            if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno != errno.EADDRINUSE:
+                raise
+    raise InvalidSettings(f"no free port from {start} to {start + TRIED_PORTS - 1}; choose one with --port")
+
+
+async def run_server(
+    app: ASGIApp,
+    *,
+    sock: socket.socket,
+    door: Door,
+    life: Callable[[], Coroutine[Any, Any, None]],
+    grace_s: float = GRACE_S,
+) -> int:
+    """Serve `app` on `sock` for as long as `life` lasts or until a signal; the exit code of the process.
+
+    `life` loads, opens the door, and then waits for what may fail; it is cancelled when the server ends, after the
+    last request. 0 after a signal, 128 + signal after a second one; what `life` raised is raised.
+    """
+    server = _Server(_config(app))
+    serving = asyncio.create_task(server.serve([sock]), name="http server")
+    living = asyncio.create_task(life(), name="life of the server")
+    second: int | None = None
+    try:
+        with caught_signals() as signals:
+            if await _signal_before(signals, serving, living):
+                second = await _drain(door, signals, living, grace_s=grace_s)
+            if living.done() and not living.cancelled() and (failure := living.exception()):
+                # Only our own sentences are meant for callers.
+                door.fail(failure.message if isinstance(failure, QwenAioError) else "this server has failed and ends")
+            await _cut_off(door)
+    finally:  # from here on a signal does what it would do to any process
+        server.end(at_once=second is not None)
+        await asyncio.wait({serving})
+        await cancel(living)
+    serving.result()
+    if not living.cancelled():
+        living.result()
+    return 0 if second is None else 128 + second
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own idea of signals: it would close the listener first and raise them again at the end."""
+
+    _patience_s = 0.5
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def end(self, *, at_once: bool) -> None:
+        """Close the listener and the connections."""
+        if at_once:
+            self._patience_s = 0.0
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, but whoever keeps a page open is hung up on; a cancelled task would look like a crash."""
+        hanging_up = asyncio.get_running_loop().call_later(self._patience_s, self._hang_up)
+        await super().shutdown(sockets)
+        hanging_up.cancel()
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # a line per request is written where it is known what it was
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than clients and balancers keep an idle connection
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,  # with the path
+    )
+
+
+async def _drain(door: Door, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float) -> int | None:
+    """Wait for those inside, unless the life ends before; the number of a second signal, if one came and ended that."""
+    door.drain()
+    logger.info("draining in_flight=%d", door.in_flight)
+    empty = asyncio.create_task(door.wait_empty())
+    try:
+        return await _signal_before(signals, empty, living, timeout_s=grace_s)
+    finally:
+        await cancel(empty)
+
+
+async def _signal_before(
+    signals: asyncio.Queue[int], *others: asyncio.Task[None], timeout_s: float | None = None
+) -> int | None:
+    """The next signal, unless one of `others` is done, or the time is over, before it comes."""
+    coming = asyncio.create_task(signals.get())
+    try:
+        await asyncio.wait({coming, *others}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return coming.result() if coming.done() else None
+    finally:
+        await cancel(coming)
+
+
+async def _cut_off(door: Door) -> None:
+    """End what is still inside, if anything is."""
+    door.drain()
+    door.cut_off()
+    try:
+        await asyncio.wait_for(door.wait_empty(), LAST_WORDS_S)
+    except TimeoutError:
+        logger.warning("still in flight at the end: %d", door.in_flight)
+
+
+@contextmanager
+def caught_signals() -> Iterator[asyncio.Queue[int]]:
+    """A queue that every signal goes into, instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        # Not loop.add_signal_handler: Windows has none.
+        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(signals.put_nowait, number))
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

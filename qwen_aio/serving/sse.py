@@ -1,0 +1,76 @@
+"""Events -> one HTTP response of server-sent events.
+
+A comment goes out when nothing else has for a while, so that a dead connection is noticed. A reader who takes nothing
+for half a minute is given up: what waits for them is never more than the socket's buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from starlette.types import Send
+
+from qwen_aio.errors import QwenAioError
+from qwen_aio.serving.caller import CallerGone, cancel
+from qwen_aio.wire.event import KEEP_ALIVE, error_frame
+from qwen_aio.wire.shape import SSE_MEDIA
+
+_HEADERS = [
+    (b"content-type", f"{SSE_MEDIA}; charset=utf-8".encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the tokens back
+]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StreamTimes:
+    """Seconds after which a silent stream gets a comment, and a reader who takes nothing is given up."""
+
+    keep_alive_s: float = 15.0
+    patience_s: float = 30.0
+
+
+STREAM_TIMES = StreamTimes()
+
+
+async def send_events(
+    events: AsyncGenerator[T, None], send: Send, *, frame: Callable[[T], bytes], request_id: str, times: StreamTimes
+) -> None:
+    """Send all of `events`, each as its `frame`; an error among them becomes the last event. Raises CallerGone.
+
+    An error before the first event is raised: it can still be answered with a status.
+    """
+    event: T | None = await anext(events)
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    try:
+        while event is not None:
+            await _send(send, frame(event), times)
+            event = await _next(events, send, times)
+    except QwenAioError as exc:
+        await _send(send, error_frame(exc, request_id), times)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _next(events: AsyncGenerator[T, None], send: Send, times: StreamTimes) -> T | None:
+    """The next event, None at the end; comments go out while it does not come."""
+    following = asyncio.ensure_future(anext(events, None))
+    try:
+        while not (await asyncio.wait({following}, timeout=times.keep_alive_s))[0]:
+            await _send(send, KEEP_ALIVE, times)
+        return following.result()
+    finally:
+        await cancel(following)
+
+
+async def _send(send: Send, frame: bytes, times: StreamTimes) -> None:
+    try:
+        async with asyncio.timeout(times.patience_s):
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+    except TimeoutError as exc:
+        raise CallerGone from exc

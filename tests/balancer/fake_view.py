@@ -1,0 +1,120 @@
+"""A balancer for the dashboard: rows that a test sets, a real board, the rules of a real pool for what people want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from qwen_aio.balancer.board import Board
+from qwen_aio.balancer.snapshot import AdminState, Cost, Snapshot, WorkerRow
+from qwen_aio.errors import LastWorker, QwenAioError, UnknownWorker
+
+ROW = WorkerRow(
+    id="qwen-1",
+    url="http://127.0.0.1:7861",
+    admin="ready",
+    health="up",
+    why="its report is fresh",
+    breaker="closed",
+    in_flight=3,
+    running=2,
+    capacity=8,
+    queue_depth=1,
+    cpu_percent=93.1,
+    cpu_jitter=4.2,
+    latency_ms_last5=(88.0, 91.4, 102.0, 80.0, 1250.0),
+    latency_ms_mean5=322.3,
+    ttft_ms_mean5=61.0,
+    tokens_per_second=24.13,
+    rss_mb=812.4,
+    uptime_s=8000.0,
+    status_age_s=0.84,
+    completed=1234,
+    speed=1.3,
+    cost=Cost(queue_s=0.01, jitter_factor=1.04, failure_factor=1.0, demotion_factor=1.0, total=0.0104),
+    pid=4242,
+    generation=3,
+    model="qwen-aio-bundled",
+    model_sha="0123456789abcdef",
+    tasks_sha="fedcba9876543210",
+)
+SECOND = replace(ROW, id="qwen-2", url="http://127.0.0.1:7961", in_flight=0, cpu_percent=12.0)
+NEW = replace(
+    ROW,
+    id="qwen-3",
+    url="",
+    health="starting",
+    why="nothing was heard of it yet",
+    in_flight=0,
+    capacity=0,
+    latency_ms_last5=(),
+    latency_ms_mean5=None,
+    ttft_ms_mean5=None,
+    uptime_s=None,
+    status_age_s=None,
+    cost=None,
+    model="",
+    model_sha="",
+    tasks_sha="",
+)
+
+
+class FakeView:
+    """What the dashboard sees. Change `rows` and `tick`, or record something on the board."""
+
+    def __init__(self, *rows: WorkerRow, time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
+        self.rows = {row.id: row for row in rows or (ROW, SECOND)}
+        self.wall_clock = time
+        self.board = Board(wall_clock=time)
+        self.wanted: list[tuple[str, AdminState, bool]] = []
+
+    def snapshot(self) -> Snapshot:
+        ready = [row for row in self.rows.values() if _is_ready(row)]
+        return Snapshot(
+            time=self.wall_clock(),
+            state="ok" if len(ready) == len(self.rows) else "degraded" if ready else "unavailable",
+            policy="weighted",
+            asked_for=len(self.rows),
+            ready=len(ready),
+            waiting=2,
+            waiting_work_s=1.234,
+            in_flight=sum(row.in_flight for row in self.rows.values()),
+            requests=self.board.num_requests,
+            failures=self.board.num_failures,
+            version="0.1.0",
+            workers=tuple(self.rows.values()),
+        )
+
+    def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
+        row = self.rows.get(worker_id)
+        if row is None:
+            raise UnknownWorker("no worker has this id")
+        others = [other for other in self.rows.values() if other.id != worker_id and _is_ready(other)]
+        if state != "ready" and _is_ready(row) and not others and not force:
+            raise LastWorker(f"without {worker_id} nobody would be left")
+        self.wanted.append((worker_id, state, force))
+        self.rows[worker_id] = replace(row, admin=state, why=f"a person set it to {state}")
+        self.board.event(worker_id, "person", f"{row.admin} -> {state}", "by the dashboard")
+
+    def tick(self) -> None:
+        self.board.tick(self.snapshot())
+
+    def finish(
+        self, request_id: str, *, worker: str = "qwen-1", task: str = "sentiment", error: QwenAioError | None = None
+    ) -> None:
+        """One call has ended."""
+        self.board.record(
+            request_id=request_id,
+            task=task,
+            worker=worker,
+            why="cost 0.010: queue 0.010 s, jitter x1.04",
+            attempts=1,
+            queue_ms=1.2,
+            total_ms=90.1,
+            tokens=12 if task == "chat" else 0,
+            error=error,
+        )
+
+
+def _is_ready(row: WorkerRow) -> bool:
+    return row.admin == "ready" and row.health in ("up", "demoted")

@@ -1,0 +1,325 @@
+"""Pool and line under everything that can happen, in any order: hypothesis searches for the order that breaks them.
+
+The machine is dispatcher, workers and clients in one, and keeps a ledger of its own of what must be true.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from qwen_aio.balancer.pool import Seat
+from qwen_aio.balancer.queue import Job, WaitingLine
+from qwen_aio.balancer.rules import RULES
+from tests.balancer.pooled import OFFER, World, succeed
+
+NAMES = ("a", "b", "c")
+CAPACITY, MOST_ANSWERS = 4, 3
+MAX_ATTEMPTS = 3
+WORKER = st.sampled_from(NAMES)
+ANY = st.integers(0, 1000)  # which of those there are
+
+
+@dataclass
+class Truth:
+    """How a worker really is, as far as the pool can know."""
+
+    life: int = 1
+    is_dead: bool = False
+    is_beating: bool = True
+    is_ending: bool = False  # it said so
+    beat_at: float = 0.0
+    token_at: float = -1000.0
+    is_stalled: bool = False
+
+
+@dataclass(eq=False)
+class Held:
+    """A seat, and the life it was taken on."""
+
+    seat: Seat
+    job: Job
+    life: int
+    attempts: int = field(default=0)
+
+
+class Machine(RuleBasedStateMachine):
+    @initialize(policy=st.sampled_from(["weighted", "linear", "least_loaded", "round_robin", "random"]))
+    def begin(self, policy: str) -> None:
+        self.world = World(policy=policy, asked_for=NAMES)
+        self.line = WaitingLine(RULES)
+        self.truth = {name: Truth(beat_at=self.world.clock.now) for name in NAMES}
+        self.offline: set[str] = set()
+        self.held: list[Held] = []
+        self.attempts: Counter[Job] = Counter()
+        self.outcomes: Counter[Job] = Counter()
+        self.jobs: list[Job] = []
+        self.world.up(*NAMES, capacity=CAPACITY)
+
+    # ---- the dispatcher -----------------------------------------------------------------------------------------
+
+    def match(self) -> None:
+        """Let in whoever there is a place for, and see that it was right."""
+        stuck = set()
+        for job in self.line.in_order(self.world.clock.now):
+            was_open = {row.id for row in self.world.pool.rows() if row.breaker == "open"}
+            seat = self.world.pool.bind(job)
+            if seat is None:
+                stuck.add(job)
+                continue
+            self.line.remove(job)
+            self.attempts[job] += 1
+            self.held.append(Held(seat, job, self.truth[seat.id].life))
+            self.check_bound(seat, job, was_open)
+            assert not any(self.is_overtaken(other, job) for other in stuck)
+
+    def check_bound(self, seat: Seat, job: Job, was_open: set[str]) -> None:
+        """I5: nobody is sent to a worker that is gone, taken out, hanging or shut out."""
+        truth, now = self.truth[seat.id], self.world.clock.now
+        assert not (truth.is_dead or truth.is_ending or truth.is_stalled)
+        assert seat.id not in self.offline | was_open | job.tried
+        assert min(now - truth.beat_at, now - truth.token_at) < RULES.stale_after_s
+
+    def is_overtaken(self, other: Job, job: Job) -> bool:
+        """I8: whoever waited long is passed only by a call that lost its worker, or that fits where it does not."""
+        is_old = self.world.clock.now - other.arrived >= RULES.oldest_first_after_s
+        return is_old and other.arrived < job.arrived and not job.is_returned and (
+            (other.kind, other.tried) == (job.kind, job.tried)
+        )  # fmt: skip
+
+    def leave(self, held: Held) -> None:
+        self.held.remove(held)
+        held.seat.release()
+
+    def end(self, job: Job) -> None:
+        self.outcomes[job] += 1
+
+    def lose(self, held: Held) -> None:
+        """Its attempt has failed: try again elsewhere, or give up."""
+        held.seat.fail("connection lost")
+        self.leave(held)
+        if self.attempts[held.job] >= MAX_ATTEMPTS:
+            self.end(held.job)
+            return
+        held.job.tried.add(held.seat.id)
+        held.job.is_returned = True
+        if not self.world.pool.has_another(held.job):
+            held.job.tried.clear()
+        self.line.add(held.job)
+
+    # ---- what clients do ----------------------------------------------------------------------------------------
+
+    @rule(kind=st.sampled_from(["decision", "generation"]), work_s=st.floats(0.01, 10), count=st.integers(1, 8))
+    def arrive(self, kind, work_s: float, count: int) -> None:
+        for _ in range(count):
+            job = self.world.job(kind, work_s=work_s)
+            self.jobs.append(job)
+            self.line.add(job)
+            self.match()
+
+    @precondition(lambda self: len(self.line))
+    @rule(which=ANY)
+    def cancel_waiting(self, which: int) -> None:
+        waiting = self.line.in_order(self.world.clock.now)
+        job = waiting[which % len(waiting)]
+        self.line.remove(job)
+        self.end(job)
+
+    @precondition(lambda self: self.held)
+    @rule(which=ANY)
+    def cancel_running(self, which: int) -> None:
+        held = self.held[which % len(self.held)]
+        self.leave(held)
+        self.end(held.job)
+        self.match()
+
+    # ---- what becomes of calls ----------------------------------------------------------------------------------
+
+    def flowed(self, held: Held) -> None:
+        truth = self.truth[held.seat.id]
+        if truth.life == held.life:
+            truth.token_at, truth.is_stalled = self.world.clock.now, False
+
+    @precondition(lambda self: self.held)
+    @rule(which=ANY)
+    def token(self, which: int) -> None:
+        held = self.held[which % len(self.held)]
+        held.seat.progressed()
+        self.flowed(held)
+        self.match()
+
+    @precondition(lambda self: self.held)
+    @rule(which=ANY, service_s=st.floats(0.0, 30))
+    def finish(self, which: int, service_s: float) -> None:
+        held = self.held[which % len(self.held)]
+        succeed(held.seat, service_s=service_s, tokens=5, decode_ms=100)
+        self.flowed(held)
+        self.leave(held)
+        self.end(held.job)
+        self.match()
+
+    @precondition(lambda self: self.held)
+    @rule(which=ANY)
+    def fail(self, which: int) -> None:
+        self.lose(self.held[which % len(self.held)])
+        self.match()
+
+    @precondition(lambda self: self.held)
+    @rule(which=ANY)
+    def stall(self, which: int) -> None:
+        held = self.held[which % len(self.held)]
+        held.seat.stalled()
+        truth = self.truth[held.seat.id]
+        truth.is_stalled = truth.is_stalled or truth.life == held.life
+        self.match()
+
+    # ---- what becomes of workers --------------------------------------------------------------------------------
+
+    @rule(name=WORKER)
+    def die(self, name: str) -> None:
+        self.truth[name].is_dead, self.truth[name].is_beating = True, False
+        self.world.pool.refused(name, "connection refused")
+        for held in [each for each in self.held if each.seat.id == name]:
+            self.lose(held)
+        self.match()
+
+    @rule(name=WORKER, is_known_dead=st.booleans())
+    def restart(self, name: str, is_known_dead: bool) -> None:
+        """The next life may be seen before anybody has noticed the end of the last one."""
+        if is_known_dead:
+            self.die(name)
+        self.world.restart(name)
+        self.truth[name] = Truth(self.truth[name].life + 1, beat_at=self.world.clock.now)
+        assert self.world.row(name).in_flight == 0
+        self.match()
+        self.world.pool.answered(name)
+        self.world.pool.describe(name, OFFER)
+        self.match()
+
+    @precondition(lambda self: any(not truth.is_dead for truth in self.truth.values()))
+    @rule(name=WORKER, state=st.sampled_from(["draining", "failed"]))
+    def say_farewell(self, name: str, state: str) -> None:
+        if not self.truth[name].is_dead:
+            self.world.record(name, state=state)
+            self.truth[name].is_ending, self.truth[name].is_beating = True, False
+            self.match()
+
+    @rule(name=WORKER)
+    def freeze(self, name: str) -> None:
+        self.truth[name].is_beating = False
+
+    @rule(name=WORKER)
+    def thaw(self, name: str) -> None:
+        truth = self.truth[name]
+        truth.is_beating = not (truth.is_dead or truth.is_ending)
+
+    @rule(name=WORKER, slow_ms=st.sampled_from([100.0, 2000.0, 3000.0]))
+    def report_finished_work(self, name: str, slow_ms: float) -> None:
+        if self.truth[name].is_beating:
+            self.beat(name, completed=self.world.statuses[name].completed + 1, slow_ms=slow_ms)
+            self.match()
+
+    # ---- what people do -----------------------------------------------------------------------------------------
+
+    @rule(name=WORKER, state=st.sampled_from(["maint", "drain"]))
+    def take_offline(self, name: str, state) -> None:
+        self.world.pool.set_admin(name, state, force=True)
+        self.offline.add(name)
+        self.match()
+
+    @rule(name=WORKER)
+    def bring_online(self, name: str) -> None:
+        self.world.pool.set_admin(name, "ready", force=False)
+        self.offline.discard(name)
+        self.match()
+
+    # ---- time ---------------------------------------------------------------------------------------------------
+
+    def beat(self, name: str, **more) -> None:
+        self.world.record(name, **more)
+        truth = self.truth[name]
+        truth.beat_at = self.world.clock.now
+        if not any(held.seat.id == name and held.life == truth.life for held in self.held):
+            truth.is_stalled = False  # nobody is left who could lift it
+
+    @rule(half_seconds=st.integers(1, 24))
+    def wait(self, half_seconds: int) -> None:
+        for step in range(half_seconds):
+            self.world.clock.advance(0.5)
+            for name in NAMES:
+                if self.truth[name].is_beating and step % 4 == 3:
+                    self.beat(name)
+                else:
+                    self.world.read(name)
+            self.world.pool.tick()
+            for job in self.line.in_order(self.world.clock.now):
+                if self.world.clock.now >= job.deadline:
+                    self.line.remove(job)
+                    self.end(job)
+            self.match()
+
+    # ---- what always holds --------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_is_in_flight_is_what_is_held(self) -> None:
+        for row in self.world.pool.rows():
+            mine = [held for held in self.held if held.seat.id == row.id and held.life == self.truth[row.id].life]
+            assert row.in_flight == len(mine) >= 0
+            assert len(mine) <= CAPACITY
+            assert sum(held.job.kind == "generation" for held in mine) <= MOST_ANSWERS
+
+    @invariant()
+    def every_job_waits_or_runs_or_has_one_outcome(self) -> None:
+        running = Counter(held.job for held in self.held)
+        waiting = Counter(self.line.in_order(self.world.clock.now))
+        assert running + waiting + self.outcomes == Counter(self.jobs)
+
+    @invariant()
+    def nobody_waits_for_a_place_that_is_free(self) -> None:
+        for job in self.line.in_order(self.world.clock.now):
+            assert self.world.pool.bind(job) is None
+
+    @invariant()
+    def every_change_is_told_once(self) -> None:
+        for axis in ({"unknown", "starting", "up", "demoted", "suspect", "down"}, {"ready", "maint", "drain"}):
+            for name in NAMES:
+                told = [change.split(" -> ") for change in self.world.changes(name) if change.split(" -> ")[0] in axis]
+                assert all(before != after for before, after in told)
+                assert all(told[i][1] == told[i + 1][0] for i in range(len(told) - 1))
+
+    @invariant()
+    def at_most_half_are_demoted(self) -> None:
+        rows = [row for row in self.world.pool.rows() if row.health in ("up", "demoted", "suspect")]
+        serving = [row for row in rows if row.admin == "ready"]
+        assert sum(row.health == "demoted" for row in serving) <= len(serving) // 2
+
+    @invariant()
+    def all_that_is_shown_makes_sense(self) -> None:
+        for row in self.world.pool.rows():
+            assert row.why
+            assert row.speed > 0
+            assert row.cost is None or row.cost.total > 0
+        assert 0 <= self.world.pool.num_ready <= len(NAMES)
+
+    def teardown(self) -> None:
+        """I1 and I3: when everything works again, all that is left ends well, and nothing remains counted."""
+        if not hasattr(self, "world"):
+            return
+        for name in NAMES:
+            self.bring_online(name)
+            self.restart(name, True)
+        while self.held or len(self.line):
+            self.match()
+            while self.held:
+                self.finish(0, 0.1)
+            self.wait(4)
+        assert (self.world.in_flight(), len(self.line), self.line.work_s) == (0, 0, 0)
+        assert self.outcomes == Counter(self.jobs)
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

@@ -1,0 +1,106 @@
+"""Real processes: what they say, how they end, and that none outlives who started it, however that one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from qwen_aio.cli.child import CHUNK, Subprocess, spawn
+from qwen_aio.cli.lifeline import Lifeline
+
+PATIENCE_S = 30.0
+
+# A cluster in small: a child of its own, a nursery and a worker that was forked. Prints their pids.
+PARENT = """
+import asyncio, os, signal, sys
+from qwen_aio.cli.birth import Wanted
+from qwen_aio.cli.child import spawn
+from qwen_aio.cli.lifeline import Lifeline
+from qwen_aio.cli.nursery_link import NurseryLink
+
+CHILD = "import os, signal; from qwen_aio.cli.lifeline import hold_if_given; hold_if_given(); print(os.getpid(), flush=True); signal.pause()"
+NURSERY = '''
+import os, signal, socket, sys
+from qwen_aio.cli import lifeline
+from qwen_aio.cli.nursery import Nursery
+
+def live(wanted):
+    print(os.getpid(), flush=True)
+    print(os.getppid(), flush=True)
+    signal.pause()
+
+lifeline.hold()
+with socket.socket(fileno=int(sys.argv[-1])) as control:
+    raise SystemExit(Nursery(control, become=live).run())
+'''
+
+async def main():
+    lifeline = Lifeline()
+    tell = lambda line: print(line, flush=True)
+    link = NurseryLink([sys.executable, "-c", NURSERY], lifeline=lifeline)
+    kept = [await spawn([sys.executable, "-c", CHILD], tell, lifeline=lifeline), await link.start(tell)]
+    kept.append(await link.fork(Wanted("qwen-1", 1, 1), tell))
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+async def run(code: str, lines: list[str]) -> Subprocess:
+    return await spawn([sys.executable, "-c", code], lines.append, lifeline=Lifeline())
+
+
+async def test_every_line_is_told_before_the_end_is():
+    lines: list[str] = []
+    process = await run("import sys; print('one\\ntwo'); sys.stderr.write('no end'); raise SystemExit(7)", lines)
+    assert await process.ended() == 7
+    assert sorted(lines) == ["no end", "one", "two"]
+
+
+async def test_a_line_without_end_does_not_stay_in_memory():
+    lines: list[str] = []
+    process = await run(f"print('x' * {5 * CHUNK}, flush=True)", lines)
+    await process.ended()
+    assert len(lines) > 1
+    assert "".join(lines) == "x" * 5 * CHUNK
+
+
+async def test_ended_ones_may_be_signalled_and_asked_again():
+    process = await run("import signal; signal.pause()", [])
+    process.kill()
+    assert await process.ended() == -signal.SIGKILL
+    process.terminate()
+    process.kill()
+    assert await process.ended() == -signal.SIGKILL
+
+
+async def test_waiting_can_be_given_up_and_taken_up_again():
+    process = await run("import signal; signal.pause()", [])
+    waiting = asyncio.create_task(process.ended())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    process.terminate()
+    assert await process.ended() == -signal.SIGTERM
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nobody_outlives_the_one_who_started_it(number):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    try:
+        children = [psutil.Process(int(parent.stdout.readline())) for _ in range(3)]
+        assert len(set(children)) == 3
+        assert {parent.pid} != {child.pid for child in children}
+    finally:
+        parent.send_signal(number)
+        parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []

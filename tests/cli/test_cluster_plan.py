@@ -1,0 +1,90 @@
+"""Who runs where: ports that do not meet, threads that are divided, and every child told what concerns it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import pytest
+
+from qwen_aio.cli import cluster
+from qwen_aio.cli.cluster_plan import Commands, plan_cluster
+from qwen_aio.cli.flags import settings_from
+from qwen_aio.config import Settings, usable_cores
+from qwen_aio.errors import InvalidSettings
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+
+
+def typed(*flags: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    cluster.add_arguments(parser)
+    return parser.parse_args(flags)
+
+
+def settings(*flags: str) -> Settings:
+    return settings_from(typed(*flags))
+
+
+def test_without_a_word_the_page_is_where_single_mode_has_it_and_the_balancer_beside():
+    plan = plan_cluster(settings())
+    assert plan.page_url == "http://127.0.0.1:7860"
+    assert plan.balancer_url == "http://127.0.0.1:8000"
+    assert len(plan.workers) == min(3, usable_cores())
+    assert plan.shares_weights == (hasattr(os, "fork") and sys.platform != "darwin")
+
+
+def test_workers_are_a_hundred_ports_apart_and_step_over_page_and_balancer():
+    plan = plan_cluster(settings("--workers", "5", "--worker-port", "7760", "--balancer-port", "7960"))
+    assert [worker.port for worker in plan.workers] == [7760, 8060, 8160, 8260, 8360]
+    assert [worker.id for worker in plan.workers] == ["qwen-1", "qwen-2", "qwen-3", "qwen-4", "qwen-5"]
+    assert len(set(plan.addresses)) == 7
+
+
+def test_threads_are_the_cores_divided_by_the_workers_unless_told():
+    assert {worker.threads for worker in plan_cluster(settings("--workers", "1")).workers} == {usable_cores()}
+    assert {worker.threads for worker in plan_cluster(settings("--workers", "64")).workers} == {1}
+    assert {worker.threads for worker in plan_cluster(settings("--workers", "2", "--threads", "7")).workers} == {7}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--workers", "0"], "1 to 64"),
+        (["--workers", "many"], "'many'"),
+        (["--workers", "qwen-1,qwen-2"], "a cluster takes their number"),
+        (["--port", "8000"], "cannot both have port 8000"),
+        (["--worker-port", "65535", "--workers", "2"], "no room for 2 workers"),
+        (["--share-weights", "maybe"], "share_weights"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(flags, told):
+    with pytest.raises(InvalidSettings, match=told):
+        plan_cluster(settings(*flags))
+
+
+def test_every_child_is_told_what_concerns_it_and_nothing_else(tmp_path):
+    flags = ("--workers", "2", "--host", "0.0.0.0", "--insecure", "--model", "bundled", "--policy", "random")
+    arguments = typed(*flags, "--kv-mb", "64", "--status-dir", str(tmp_path), "--log-level", "warning")
+    plan = plan_cluster(settings_from(arguments))
+    commands = Commands(plan, arguments)
+    worker, page, balancer = commands.worker(plan.workers[1]), commands.page(), commands.balancer()
+    common = ["--log-level", "warning"]
+    assert worker[3:] == [
+        *("serve", "--mode", "worker", "--id", "qwen-2", "--port", "7961"),
+        *("--threads", str(plan.workers[1].threads), "--host", "127.0.0.1"),
+        *("--model", "bundled", "--status-dir", str(tmp_path), "--kv-mb", "64", *common),
+    ]
+    assert commands.nursery()[3:] == worker[12:]
+    assert page[3:] == [
+        *("serve", "--mode", "ui", "--url", "http://127.0.0.1:8000", "--port", "7860"),
+        *("--host", "0.0.0.0", "--insecure", *common),
+    ]
+    assert balancer[3:] == [
+        *("balance", "--workers", "qwen-1,qwen-2", "--port", "8000"),
+        *("--policy", "random", "--status-dir", str(tmp_path), "--host", "0.0.0.0", "--insecure", *common),
+    ]

@@ -1,0 +1,137 @@
+"""Forked workers, with a stand-in for what a worker does: nobody is lost, and nobody dies of another's death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+import pytest
+
+from qwen_aio.cli.birth import Wanted
+from qwen_aio.cli.child import Process
+from qwen_aio.cli.lifeline import Lifeline
+from qwen_aio.cli.nursery_link import NurseryLink
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+# A worker that says who it is and, from its port, what becomes of it.
+STAND_IN = """
+import os, signal, socket, sys
+from qwen_aio.cli.nursery import Nursery
+
+def live(wanted):
+    print("I am", wanted.id, os.getpid(), os.getppid(), flush=True)
+    if wanted.port == 1:
+        raise RuntimeError("a bug")
+    return 3 if wanted.port == 3 else signal.pause()
+
+with socket.socket(fileno=int(sys.argv[-1])) as control:
+    raise SystemExit(Nursery(control, become=live).run())
+"""
+LIVES, BREAKS, RETURNS = 9, 1, 3
+
+
+class Log:
+    """Lines of one process as they come."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+
+    def __call__(self, line: str) -> None:
+        self.lines.put_nowait(line)
+
+    async def pids(self) -> tuple[int, int]:
+        """Of the worker that introduces itself next, and of its nursery."""
+        *_, own, parent = (await self.lines.get()).split()
+        return int(own), int(parent)
+
+
+class Ward:
+    """A link, its present nursery, and the workers that came of it."""
+
+    def __init__(self) -> None:
+        self.lifeline = Lifeline()
+        self.link = NurseryLink([sys.executable, "-c", STAND_IN], lifeline=self.lifeline)
+        self.started: list[Process] = []
+
+    async def start_nursery(self) -> Process:
+        self.started.append(await self.link.start(Log()))
+        return self.started[-1]
+
+    async def fork(self, name: str, fate: int = LIVES) -> tuple[Process, Log]:
+        log = Log()
+        self.started.append(await self.link.fork(Wanted(name, fate, 1), log))
+        return self.started[-1], log
+
+
+@asynccontextmanager
+async def ward() -> AsyncIterator[Ward]:
+    own = Ward()
+    try:
+        yield own
+    finally:
+        for process in own.started:
+            process.kill()
+        for process in own.started:
+            await process.ended()
+
+
+async def test_every_worker_is_a_process_of_its_own_with_a_log_of_its_own():
+    async with ward() as own:
+        await own.start_nursery()
+        workers = await asyncio.gather(*(own.fork(f"qwen-{number}") for number in range(8)))
+        pids = [await log.pids() for _, log in workers]
+        assert len({worker for worker, _ in pids}) == 8
+        assert len({nursery for _, nursery in pids}) == 1
+        assert all(os.getpgid(worker) == worker for worker, _ in pids)  # Ctrl-C of the terminal reaches none
+
+
+async def test_how_a_worker_ended_is_known():
+    async with ward() as own:
+        await own.start_nursery()
+        killed, _ = await own.fork("killed")
+        ended, _ = await own.fork("ended")
+        returned, _ = await own.fork("returned", RETURNS)
+        broken, log = await own.fork("broken", BREAKS)
+        killed.kill()
+        ended.terminate()
+        statuses = [await process.ended() for process in (killed, ended, returned, broken)]
+        assert statuses == [-signal.SIGKILL, -signal.SIGTERM, 3, 1]
+        told = [log.lines.get_nowait() for _ in range(log.lines.qsize())]
+        assert told[-1] == "RuntimeError: a bug"
+
+
+async def test_the_death_of_a_worker_leaves_the_others_and_its_place_can_be_filled():
+    async with ward() as own:
+        await own.start_nursery()
+        _, log = await own.fork("qwen-1")
+        other, _ = await own.fork("qwen-2")
+        first, nursery = await log.pids()
+        other.kill()
+        await other.ended()
+        _, log = await own.fork("qwen-2")
+        _, same = await log.pids()
+        assert same == nursery
+        assert psutil.Process(first).status() != psutil.STATUS_ZOMBIE
+
+
+async def test_workers_outlive_their_nursery_and_later_ones_come_from_the_next():
+    async with ward() as own:
+        nursery = await own.start_nursery()
+        worker, log = await own.fork("qwen-1")
+        pid, before = await log.pids()
+        nursery.kill()
+        await nursery.ended()
+        wanted = asyncio.create_task(own.fork("qwen-2"))
+        await own.start_nursery()
+        _, log = await wanted
+        _, after = await log.pids()
+        assert before != after
+        assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        worker.kill()
+        assert await worker.ended() is None  # nobody is left who could know

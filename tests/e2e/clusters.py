@@ -1,0 +1,123 @@
+"""A whole cluster, as a user would start it, on ports of its own; nothing of it is left, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import psutil
+
+from qwen_aio.cli.cluster_plan import PORT_STEP
+from tests.e2e.processes import App, free_port
+
+END_WITHIN_S = 60.0
+
+
+@dataclass
+class Cluster(App):
+    """A running `qwen-aio cluster`; `url` is its balancer's."""
+
+    page_url: str
+    ports: tuple[int, ...]
+
+    def is_ready(self) -> bool:
+        return "Ctrl-C ends everything" in self.log.read_text()
+
+    def is_whole(self) -> bool:
+        """Whether the balancer answers and says that all workers are there."""
+        try:
+            status, health = self.get("/health")
+        except (URLError, OSError):
+            return False
+        return status == 200 and health["state"] == "ok"
+
+    def worker_pids(self) -> dict[str, int]:
+        return {worker_id: record["pid"] for worker_id, record in self.status().items()}
+
+    def child(self, *words: str) -> psutil.Process | None:
+        """The cluster's own child that has all these words in its command."""
+        found = [child for child in psutil.Process(self.process.pid).children() if set(words) <= _command(child)]
+        return found[0] if found else None
+
+    def everybody(self) -> list[psutil.Process]:
+        """All processes of the cluster, and itself; also workers whose nursery is gone."""
+        own = psutil.Process(self.process.pid)
+        family = {own, *own.children(recursive=True)}
+        return [*family, *(psutil.Process(pid) for pid in self.worker_pids().values() if psutil.pid_exists(pid))]
+
+
+@contextmanager
+def cluster(home: Path, *flags: str, num_workers: int, wait: bool = True) -> Iterator[Cluster]:
+    """Start one; ready when this begins, unless `wait` is false."""
+    home.mkdir(exist_ok=True)
+    page, balancer, first = free_port(), free_port(), _free_row(num_workers)
+    ports = ("--port", str(page), "--balancer-port", str(balancer), "--worker-port", str(first))
+    log = home / "cluster.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qwen_aio.cli.main", "cluster", "--workers", str(num_workers), *ports, *flags],
+        env=environment | {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    row = tuple(first + PORT_STEP * number for number in range(num_workers))
+    running = Cluster(
+        process, f"http://127.0.0.1:{balancer}", home, log, f"http://127.0.0.1:{page}", (page, balancer, *row)
+    )
+    try:
+        if wait:
+            running.wait_until("ready", running.is_ready)
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_gone(processes: list[psutil.Process]) -> None:
+    """Fails with the commands of those who are still there."""
+    _, alive = psutil.wait_procs(processes, timeout=END_WITHIN_S)
+    assert [process.cmdline() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def told(log: Path, pattern: str) -> list[str]:
+    """The parts of a log that `pattern` finds."""
+    return re.findall(pattern, log.read_text())
+
+
+def stop(running: Cluster, number: int = signal.SIGTERM) -> int:
+    """Signal the cluster and nobody else; its exit status."""
+    running.process.send_signal(number)
+    return running.process.wait(timeout=END_WITHIN_S)
+
+
+def _free_row(count: int) -> int:
+    """A port that is free, as are those a hundred further and so on."""
+    while True:
+        first = free_port()
+        if first + PORT_STEP * count < 65536 and all(_is_free(first + PORT_STEP * number) for number in range(count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _command(process: psutil.Process) -> set[str]:
+    try:
+        return set(process.cmdline())
+    except psutil.Error:
+        return set()

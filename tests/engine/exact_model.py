@@ -1,0 +1,54 @@
+"""A model without rounding, behind the engine's real memory: its batches cannot differ, not even in the last bit.
+
+A real model may flip a coin that lands on its edge when other rows share the multiplication (about one token in ten
+thousand of a random checkpoint); this one may not, so that a property of the engine holds for every example.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qwen_aio.engine.attention import KvMemory, Rows
+from qwen_aio.engine.config import ModelConfig
+
+PRIME = 1_000_003
+
+
+class ExactModel:
+    """What comes next hangs on every token a row sees and on its place, computed in whole numbers."""
+
+    config = ModelConfig(
+        vocab_size=640,
+        hidden_size=1,
+        intermediate_size=1,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=64,
+        rope_theta=10_000.0,
+        rms_norm_eps=1e-6,
+        max_positions=512,
+        tied=True,
+        eos_ids=(),
+    )
+
+    def forward(self, rows: Rows, memory: KvMemory) -> Tensor:
+        """(num_wanted,): a number that is made of all that the row sees."""
+        [layer] = memory.layers
+        layer[rows.slots, 0, 0] = rows.ids.float()
+        layer[rows.slots, 0, 1] = rows.positions.float()
+        numbers = torch.zeros(len(rows.ids), dtype=torch.long)
+        for group in rows.groups:
+            ids, places = layer[group.slots, 0, :2].long().view(group.num_sequences, 1, -1, 2).unbind(-1)
+            is_seen = group.mask[:, 0] == 0  # (sequences, rows, length)
+            numbers[group.rows] = ((ids + 1) * (places + 7) ** 2 % PRIME * is_seen).sum(-1).reshape(-1) % PRIME
+        return numbers[rows.wanted]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n,) -> (n, vocab)"""
+        return torch.stack([self._drawn(int(number)) for number in hidden])
+
+    def _drawn(self, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return 4 * torch.randn(self.config.vocab_size, generator=generator)

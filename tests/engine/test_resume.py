@@ -1,0 +1,196 @@
+"""An answer that was begun elsewhere goes on as if nothing had happened, wherever it was cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwen_aio.core import Chunk, Cuts, FinishReason, Sampling
+from qwen_aio.engine.answer import Answer
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.fitting import Fitted
+from qwen_aio.engine.service import EngineService
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.work import Generate
+from qwen_aio.errors import InvalidRequest
+from tests.engine.exact_model import ExactModel
+from tests.engine.running import GREEDY, chunks_of, ids_of, prompt, run, text_of
+
+MakeEngine = Callable[..., Engine]
+FREE = Sampling(max_tokens=24, temperature=1.3, top_p=1, top_k=0, repetition_penalty=1, seed=4)
+LIMITS = EngineLimits(max_context=256, kv_mb=1)
+SMALL_TEXT = st.text(alphabet="ab你😊", min_size=1, max_size=20)
+STOPS = st.lists(st.text(alphabet="ab你😊", min_size=1, max_size=4), max_size=3)
+
+
+def told_before(chunks: Sequence[Chunk], cut: int) -> str:
+    """The text that went out because of the first `cut` tokens."""
+    text, num_tokens = "", 0
+    for chunk in chunks:
+        num_tokens += len(chunk.token_ids)
+        if num_tokens > cut:
+            break
+        text += chunk.text
+    return text
+
+
+def ending(chunks: Sequence[Chunk]) -> tuple[FinishReason | None, int, int]:
+    """What the last chunk says, but for what was cached and how long it took."""
+    usage = chunks[-1].usage
+    assert usage is not None
+    return chunks[-1].finish_reason, usage.prompt_tokens, usage.completion_tokens
+
+
+def check_every_cut(text: str, sampling: Sampling, *, first: Engine, second: Engine) -> None:
+    whole = run(first, {"whole": Generate(prompt(text), sampling)})["whole"]
+    ids = ids_of(whole)
+    works = {str(cut): Generate(prompt(text), sampling, tuple(ids[:cut])) for cut in range(len(ids))}
+    outputs = run(second, works)
+    for cut in range(len(ids)):
+        rest = outputs[str(cut)]
+        assert ids_of(rest) == ids[cut:]
+        assert told_before(chunks_of(whole), cut) + text_of(rest) == text_of(whole)
+        assert ending(chunks_of(rest)) == ending(chunks_of(whole))
+        assert [chunk.index for chunk in chunks_of(rest)] == list(range(len(rest)))
+
+
+# ---- with a model: the right tokens follow ----
+
+
+@settings(max_examples=30)
+@given(
+    text=st.text(max_size=12),
+    temperature=st.sampled_from([0.0, 0.8, 1.5]),
+    penalty=st.sampled_from([1.0, 1.3]),
+    seed=st.integers(0, 2**63 - 1),
+    max_tokens=st.integers(1, 30),
+    max_batch_tokens=st.sampled_from([256, 9]),
+)
+def test_cut_at_any_token_the_rest_is_what_it_would_have_been(
+    tokenizer: Tokenizer,
+    text: str,
+    temperature: float,
+    penalty: float,
+    seed: int,
+    max_tokens: int,
+    max_batch_tokens: int,
+) -> None:
+    sampling = Sampling(max_tokens, temperature, top_p=0.95, top_k=50, repetition_penalty=penalty, seed=seed)
+    first = Engine(ExactModel(), tokenizer, LIMITS)
+    second = Engine(ExactModel(), tokenizer, replace(LIMITS, max_batch_tokens=max_batch_tokens))
+    check_every_cut(text, sampling, first=first, second=second)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_cut_at_any_token_a_real_model_goes_on_as_it_would_have(make_engine: MakeEngine, temperature: float) -> None:
+    sampling = Sampling(20, temperature, top_p=1, top_k=5, repetition_penalty=1.2, seed=5)
+    check_every_cut("谢谢", sampling, first=make_engine(), second=make_engine())
+
+
+def test_the_rest_is_the_same_where_the_beginning_is_remembered(tokenizer: Tokenizer) -> None:
+    engine = Engine(ExactModel(), tokenizer, LIMITS)
+    check_every_cut("你好", FREE, first=engine, second=engine)
+    ids = ids_of(run(engine, {"a": Generate(prompt("你好"), FREE)})["a"])
+    [*_, last] = chunks_of(run(engine, {"a": Generate(prompt("你好"), FREE, tuple(ids[:20]))})["a"])
+    assert last.usage.cached_tokens == last.usage.prompt_tokens  # of the prompt, not of the answer
+
+
+def test_a_stop_string_is_found_although_it_began_before_the_cut(tokenizer: Tokenizer) -> None:
+    first, second = (Engine(ExactModel(), tokenizer, LIMITS) for _ in range(2))
+    text = text_of(run(first, {"a": Generate(prompt("你好"), FREE)})["a"])
+    stopping = replace(FREE, stop=(text[1:4],))
+    check_every_cut("你好", stopping, first=first, second=second)
+    whole = run(first, {"a": Generate(prompt("你好"), stopping)})["a"]
+    assert ending(chunks_of(whole))[0] == "stop"
+    held = [cut for cut in range(len(ids_of(whole))) if len(told_before(chunks_of(whole), cut)) == 1]
+    assert len(held) > 1  # the cuts did fall into it
+
+
+# ---- without a model: the right text comes of any tokens ----
+
+
+def answer(tokenizer: Tokenizer, sampling: Sampling, *, resume: Sequence[int] = ()) -> Answer:
+    return Answer(
+        "a",
+        Fitted((1, 2, 3), Cuts()),
+        sampling=sampling,
+        seed=0,
+        resume=resume,
+        tokenizer=tokenizer,
+        end_ids=tokenizer.end_ids,
+        arrived_s=0.0,
+    )
+
+
+def told(answer: Answer, ids: Sequence[int]) -> list[Chunk]:
+    """What comes out when the model chooses `ids`; it is not asked again once the answer is over."""
+    chunks = []
+    for token in ids:
+        if not answer.is_finished:
+            chunk = answer.accept(token, now_s=0.0)
+            chunks += [chunk] if chunk else []
+    return chunks
+
+
+@given(text=st.one_of(st.text(min_size=1, max_size=20), SMALL_TEXT), stop=STOPS, ends=st.booleans(), data=st.data())
+def test_cut_inside_a_character_or_a_stop_string_the_text_has_no_gap_and_no_repeat(
+    tokenizer: Tokenizer, text: str, stop: list[str], ends: bool, data: st.DataObject
+) -> None:
+    # A byte a token, so that a cut can fall anywhere.
+    bytes_of = {tokenizer.token_bytes(token): token for token in tokenizer.text_ids}
+    ids = [bytes_of[bytes([byte])] for byte in text.encode()] + sorted(tokenizer.end_ids)[:1] * ends
+    sampling = Sampling(max_tokens=len(ids), stop=tuple(stop))
+    begun = answer(tokenizer, sampling)
+    whole = told(begun, ids)
+    cut = data.draw(st.integers(0, begun.num_generated - 1))
+    resumed = answer(tokenizer, sampling, resume=ids[:cut])
+    rest = told(resumed, ids[cut:])
+    assert told_before(whole, cut) + "".join(chunk.text for chunk in rest) == "".join(chunk.text for chunk in whole)
+    assert ending(rest) == ending(whole)
+    assert [token for chunk in rest for token in chunk.token_ids] == ids[cut : begun.num_generated]
+
+
+# ---- what cannot be gone on with ----
+
+
+def refused(engine: Engine, sampling: Sampling, resume: Sequence[int], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        engine.add("a", Generate(prompt("你好"), sampling, tuple(resume)), arrived_s=0.0)
+    assert caught.value.param == "resume"
+    assert not engine.has_work
+
+
+def test_tokens_that_no_answer_holds_are_refused(engine: Engine, tokenizer: Tokenizer) -> None:
+    [start] = tokenizer.added_ids - tokenizer.end_ids
+    for foreign in (start, tokenizer.vocab_size, 639, 2**31 - 1, -1):
+        refused(engine, GREEDY, [40, foreign], f"no token {foreign}")
+
+
+def test_an_answer_that_was_over_is_not_gone_on_with(engine: Engine, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode_text("thank you, bye")
+    assert len(ids) < GREEDY.max_tokens
+    refused(engine, replace(GREEDY, max_tokens=len(ids)), ids, "finish_reason length")
+    refused(engine, replace(GREEDY, max_tokens=2), ids, "over after 2 of the")
+    refused(engine, replace(GREEDY, stop=("you",)), ids, "finish_reason stop")
+    for end in tokenizer.end_ids:
+        refused(engine, GREEDY, [*ids, end], "finish_reason stop")
+        refused(engine, GREEDY, [end, *ids], "over after 1 of the")
+
+
+async def test_the_service_takes_it_up_and_refuses_in_the_caller_s_own_stream(tokenizer: Tokenizer) -> None:
+    service = EngineService(Engine(ExactModel(), tokenizer, LIMITS))
+    service.start()
+    whole = [chunk async for chunk in service.generate("a", prompt("你好"), FREE)]
+    ids = [token for chunk in whole for token in chunk.token_ids]
+    rest = [chunk async for chunk in service.generate("b", prompt("你好"), FREE, resume=ids[:7])]
+    assert [token for chunk in rest for token in chunk.token_ids] == ids[7:]
+    async with asyncio.timeout(60):
+        with pytest.raises(InvalidRequest, match="is over after"):
+            await anext(service.generate("c", prompt("你好"), FREE, resume=ids))
+    await service.close()

@@ -1,0 +1,120 @@
+"""A worker's application over a real socket, with a fake engine behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from qwen_aio.core import Kind, Timings, WorkerStatus
+from qwen_aio.serving.door import Door
+from qwen_aio.serving.runs import Runs
+from qwen_aio.serving.server import bind, run_server
+from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.app import create_worker_app
+from qwen_aio.worker.calls import EngineCalls
+from tests.fakes import FakeEngine
+
+TASKS = load_tasks(Path("prompts"))
+STATUS = WorkerStatus("qwen-1", "http://127.0.0.1:1", 1, 1.0, 1, 1, "starting", golden={"sentiment": "ok"})
+
+
+class WatchedEngine(FakeEngine):
+    """Tells when work has begun and when it was given up, so that no test has to guess how long that takes."""
+
+    def __init__(self, **more) -> None:
+        super().__init__(**more)
+        self.begun = asyncio.Event()
+        self.freed = asyncio.Event()
+
+    async def _wait(self, wait) -> None:
+        self.begun.set()
+        try:
+            await super()._wait(wait)
+        finally:
+            self.freed.set()
+
+
+@dataclass
+class Worker:
+    """One worker without a process; `recorded` is what health was told."""
+
+    engine: FakeEngine
+    is_open: bool = True
+    worker_id: str = "qwen-1"
+    status: WorkerStatus = STATUS
+    allowed_hosts: tuple[str, ...] = ()
+    times: StreamTimes = STREAM_TIMES
+    recorded: list[tuple[Kind, Timings]] = field(default_factory=list)
+    door: Door = field(init=False)
+    calls: EngineCalls = field(init=False)
+    app: FastAPI = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.door = Door()
+        self.calls = EngineCalls(
+            self.engine,
+            TASKS,
+            model="fake",
+            worker=self.worker_id,
+            record=lambda kind, timings: self.recorded.append((kind, timings)),
+        )
+        self.app = create_worker_app(
+            self.door,
+            calls=self.ready_calls,
+            status=self.next_status,
+            allowed_hosts=self.allowed_hosts,
+            times=self.times,
+        )
+        if self.is_open:
+            self.open()
+
+    def ready_calls(self) -> EngineCalls:
+        if self.door.state == "starting":
+            raise self.door.refusal
+        return self.calls
+
+    def next_status(self) -> WorkerStatus:
+        self.status = replace(self.status, id=self.worker_id, seq=self.status.seq + 1, capacity=8, model_sha="sha")
+        return self.status
+
+    def open(self) -> None:
+        self.door.open(Runs(self.calls))
+
+
+@dataclass
+class Served:
+    """Where a worker listens, and the task that serves it; its result is the exit code."""
+
+    worker: Worker
+    port: int
+    serving: asyncio.Task[int]
+    failure: asyncio.Future[None]  # give it an exception: the engine fails
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)  # a writer that nobody holds hangs up
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def served(worker: Worker, *, grace_s: float = 30.0) -> AsyncIterator[Served]:
+    sock = bind("127.0.0.1", 0)
+    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def live() -> None:
+        await asyncio.shield(failure)
+
+    serving = asyncio.create_task(run_server(worker.app, sock=sock, door=worker.door, life=live, grace_s=grace_s))
+    try:
+        yield Served(worker, sock.getsockname()[1], serving, failure)
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+        failure.cancel()
+        sock.close()

@@ -1,0 +1,411 @@
+import asyncio
+import json
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
+
+from qwen_aio.serving.guard import MAX_DISCARDED_BYTES, Guard
+from qwen_aio.wire.request import MAX_BODY_BYTES
+from tests.fakes import FakeEngine
+from tests.served import Worker, served
+
+JSON = {"content-type": "application/json"}
+
+
+class Behind:
+    """The application behind the guard: remembers what reached it."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        request = Request(scope, receive)
+        self.bodies.append(await request.body())
+        reply = HTMLResponse("<p>") if request.url.path == "/page" else JSONResponse({"id": request.state.request_id})
+        await reply(scope, receive, send)
+
+
+@pytest.fixture
+def behind() -> Behind:
+    return Behind()
+
+
+async def call(
+    app, method: str = "POST", path: str = "/", *, headers=(), chunks=(b"",), more_body=False
+) -> httpx.Response:
+    """One request, byte for byte as given; `more_body`: the sender never finishes."""
+    sent: list[dict] = []
+    arriving = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    arriving[-1]["more_body"] = more_body
+
+    async def receive() -> dict:
+        return arriving.pop(0) if arriving else await asyncio.Future()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    pairs = list(headers.items()) if isinstance(headers, dict) else list(headers)
+    if not any(name == "host" for name, _ in pairs):
+        pairs.append(("host", "localhost"))
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in pairs if value is not None]
+    await app({"type": "http", "method": method, "path": path, "headers": raw, "query_string": b""}, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
+
+
+def code(response: httpx.Response) -> str:
+    assert len(response.content) < 1000
+    error = response.json()["error"]
+    assert error["request_id"] == response.headers["x-request-id"]
+    return error["code"]
+
+
+# ---- request id and headers ----
+
+
+@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 64])
+async def test_a_sane_request_id_is_kept(behind, given):
+    response = await call(Guard(behind), headers={"x-request-id": given})
+    assert response.headers["x-request-id"] == response.json()["id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\r\nset-cookie: x", "\x1b[31m", "ä", "a/b", "a\n"])
+async def test_any_other_request_id_is_replaced(behind, given):
+    response = await call(Guard(behind), headers={"x-request-id": given})
+    assert len(response.headers["x-request-id"]) == 32
+    assert int(response.headers["x-request-id"], 16)
+
+
+async def test_every_reply_has_safe_headers_and_html_a_policy(behind):
+    guard = Guard(behind, page_csp="default-src 'none'")
+    plain, page = await call(guard), await call(guard, "GET", "/page")
+    refused = await call(guard, headers={"host": "evil.com"})
+    for response in (plain, page, refused):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert not [name for name in response.headers if name.startswith("access-control")]
+    assert page.headers["content-security-policy"] == "default-src 'none'"
+    assert "content-security-policy" not in plain.headers
+
+
+# ---- C1: Host ----
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:7861", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:7860", "box.lan:80", "[fd00::1]:9"],
+)
+async def test_our_names_are_served_on_any_port(behind, host):
+    guard = Guard(behind, allowed_hosts=("Box.LAN", "fd00::1"))
+    assert (await call(guard, "GET", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.com",
+        "localhost.evil.com",
+        "evil.com:7861",
+        "evil.localhost",
+        "",
+        ":7861",
+        "localhost.",
+        "localhost:",
+        "localhost:99999999",
+        "localhost:80:80",
+        "localhost@evil.com",
+        "evil.com/localhost",
+        "localhost, evil.com",
+        "127.0.0.1.nip.io",
+        "127.1",
+        "0.0.0.0",
+        "::1",
+        "[::1",
+        "[::1]evil",
+        "[::ffff:127.0.0.1]",
+        "2130706433",
+        "localhost\x00",
+        "localhost\n",
+        "ｌocalhost".encode().decode("latin-1"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
+async def test_a_foreign_name_is_refused_whatever_is_asked(behind, host, method):
+    response = await call(Guard(behind), method, headers={"host": host})
+    assert (response.status_code, code(response)) == (400, "host_refused")
+    assert behind.bodies == []
+
+
+async def test_no_host_and_two_hosts_are_refused(behind):
+    for headers in ([("host", None)], [("host", "localhost"), ("host", "localhost")]):
+        assert code(await call(Guard(behind), headers=headers)) == "host_refused"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/run", "/v1/tasks", "/livez", "/readyz", "/health", "/nowhere"])
+async def test_the_name_is_checked_on_every_route(path):
+    response = await call(Worker(FakeEngine()).app, "GET", path, headers={"host": "evil.com"})
+    assert (response.status_code, code(response)) == (400, "host_refused")
+
+
+# ---- C2: Origin ----
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.com",
+        "null",
+        "",
+        "http://localhost",
+        "http://localhost:7862",
+        "http://localhost:7861.evil.com",
+        "http://evil.com#localhost:7861",
+        "http://user@localhost:7861",
+        "file://",
+        "chrome-extension://localhost:7861",
+        "localhost:7861",
+        "http://[localhost:7861",
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "BREW"])
+async def test_a_foreign_page_may_change_nothing(behind, origin, method):
+    headers = {"host": "localhost:7861", "origin": origin}
+    response = await call(Guard(behind), method, headers=headers)
+    assert (response.status_code, code(response)) == (403, "origin_refused")
+    assert behind.bodies == []
+
+
+async def test_one_foreign_origin_among_two_is_enough(behind):
+    headers = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.com")]
+    assert code(await call(Guard(behind), headers=headers)) == "origin_refused"
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:7861", "https://LOCALHOST:7861"])
+async def test_our_own_page_may_call(behind, origin):
+    headers = {"host": "localhost:7861", "origin": origin}
+    assert (await call(Guard(behind), headers=headers)).status_code == 200
+
+
+async def test_a_foreign_page_may_read_no_more_than_its_browser_lets_it(behind):
+    response = await call(Guard(behind), "GET", headers={"origin": "http://evil.com"})
+    assert response.status_code == 200
+    assert "access-control-allow-origin" not in response.headers
+
+
+# ---- the body ----
+
+
+@pytest.mark.parametrize(
+    "media",
+    ["application/json", "Application/JSON", "application/json; charset=UTF-8", 'application/json;charset="utf-8"'],
+)
+async def test_json_is_passed_on_whole(behind, media):
+    response = await call(Guard(behind), headers={"content-type": media}, chunks=[b'{"a"', b"", b": 1}"])
+    assert response.status_code == 200
+    assert behind.bodies == [b'{"a": 1}']
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=utf-16",
+        "application/jsonp",
+        "application/problem+json",
+        "image/png",
+        "text/plain; application/json",
+    ],
+)
+async def test_anything_but_json_is_415(behind, media):
+    response = await call(Guard(behind), headers={"content-type": media}, chunks=[b'{"a": 1}'])
+    assert (response.status_code, code(response)) == (415, "unsupported_media")
+    assert behind.bodies == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "x"])
+async def test_a_compressed_body_is_415_and_never_unpacked(behind, encoding):
+    response = await call(Guard(behind), headers=JSON | {"content-encoding": encoding}, chunks=[b"\x1f\x8b"])
+    assert (response.status_code, code(response)) == (415, "unsupported_media")
+
+
+async def test_a_post_without_a_body_needs_no_type(behind):
+    assert (await call(Guard(behind))).status_code == 200
+
+
+async def test_the_largest_body_passes_and_one_byte_more_does_not(behind):
+    guard = Guard(behind)
+    half = b"x" * (MAX_BODY_BYTES // 2)
+    assert (await call(guard, headers=JSON, chunks=[half, half])).status_code == 200
+    for length in ({}, {"content-length": "10"}, {"content-length": str(MAX_BODY_BYTES + 1)}):
+        response = await call(guard, headers=JSON | length, chunks=[half, half, b"x"])
+        assert (response.status_code, code(response)) == (413, "body_too_large")
+        message = response.json()["error"]["message"]
+        assert str(MAX_BODY_BYTES + 1) in message and f"limit is {MAX_BODY_BYTES}" in message
+        assert response.headers["connection"] == "close"
+    assert len(behind.bodies) == 1
+
+
+async def test_an_endless_body_is_cut_off(behind):
+    chunks = [b"x" * MAX_BODY_BYTES] * (MAX_DISCARDED_BYTES // MAX_BODY_BYTES + 1)
+    response = await call(Guard(behind), headers=JSON, chunks=chunks, more_body=True)
+    assert code(response) == "body_too_large"
+
+
+async def test_a_body_announced_as_huge_is_not_waited_for(behind):
+    response = await call(Guard(behind), headers=JSON | {"content-length": "9" * 18}, more_body=True)
+    assert code(response) == "body_too_large"
+
+
+async def test_a_body_that_does_not_come_is_408(behind):
+    response = await call(Guard(behind, body_timeout_s=0.01), headers=JSON, chunks=[b"{"], more_body=True)
+    assert (response.status_code, code(response)) == (408, "body_too_slow")
+    assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "1.5", "", "²", "9" * 5000])
+async def test_a_length_that_is_none_is_refused(behind, length):
+    response = await call(Guard(behind), headers=JSON | {"content-length": length}, chunks=[b"{}"])
+    assert (response.status_code, code(response)) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("headers", [[("x", "y" * 40_000)], [(f"x-{n}", "") for n in range(1000)]], ids=["one", "many"])
+async def test_headers_are_bounded_together(behind, headers):
+    response = await call(Guard(behind), headers=headers)
+    assert (response.status_code, code(response)) == (400, "invalid_request")
+
+
+async def test_two_ways_to_frame_a_body_are_refused(behind):
+    response = await call(Guard(behind), headers=JSON | {"content-length": "2", "transfer-encoding": "chunked"})
+    assert (response.status_code, code(response)) == (400, "invalid_request")
+
+
+async def test_whoever_hangs_up_in_the_middle_of_a_body_gets_no_answer(behind):
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
+    await Guard(behind)(scope, receive, send)
+    assert sent == behind.bodies == []
+
+
+# ---- broken HTTP (real sockets): a 4xx or a closed connection, never a 5xx, and the next one is served ----
+
+RUN = json.dumps({"text": "失望", "mode": "sentiment"}).encode()
+HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
+LENGTH = f"Content-Length: {len(RUN)}\r\n".encode()
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+SOUND = {
+    "HTTP/1.0": b"POST /v1/run HTTP/1.0\r\n" + HEAD + LENGTH + b"\r\n" + RUN,
+    "chunked": b"POST /v1/run HTTP/1.1\r\nConnection: close\r\n"
+    + HEAD
+    + CHUNKED
+    + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(RUN), RUN),
+    "range": b"POST /v1/run HTTP/1.1\r\nConnection: close\r\nRange: bytes="
+    + b"0-1," * 2000
+    + b"\r\n"
+    + HEAD
+    + LENGTH
+    + b"\r\n"
+    + RUN,
+    "expect": b"POST /v1/run HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\n" + HEAD + LENGTH + b"\r\n" + RUN,
+}
+BROKEN = {
+    "TE and CL": b"POST /v1/run HTTP/1.1\r\n"
+    + HEAD
+    + LENGTH
+    + CHUNKED
+    + b"\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "TE twice": b"POST /v1/run HTTP/1.1\r\n" + HEAD + CHUNKED * 2 + b"\r\n0\r\n\r\n",
+    "TE unknown": b"POST /v1/run HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: gzip\r\n\r\n",
+    "CL twice": b"POST /v1/run HTTP/1.1\r\n" + HEAD + LENGTH + b"Content-Length: 1\r\n\r\n" + RUN,
+    "CL negative": b"POST /v1/run HTTP/1.1\r\n" + HEAD + b"Content-Length: -5\r\n\r\n" + RUN,
+    "CL too short": b"POST /v1/run HTTP/1.1\r\n" + HEAD + b"Content-Length: 5\r\n\r\n" + RUN,
+    "host twice": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+    "host missing": b"GET /livez HTTP/1.1\r\n\r\n",
+    "host missing in HTTP/1.0": b"GET /livez HTTP/1.0\r\n\r\n",
+    "header of 64 kB": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 65_536 + b"\r\n\r\n",
+    "1000 headers": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+    + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 40) for n in range(1000))
+    + b"\r\n",
+    "long path": b"GET /" + b"x" * 65_536 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "absolute address": b"GET http://evil.com/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "bad chunk": b"POST /v1/run HTTP/1.1\r\n" + HEAD + CHUNKED + b"\r\nzz\r\n",
+    "bare LF": b"GET /livez HTTP/1.1\nHost: evil.com\n\n",
+    "NUL in a header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: \x00\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "garbage": bytes(range(256)) * 4 + b"\r\n\r\n",
+    "two requests, the first short": b"POST /v1/run HTTP/1.1\r\n"
+    + HEAD
+    + b"Content-Length: 2\r\n\r\n{}garbage\r\n\r\n",
+}
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    """All that comes back until the connection is closed; after the last byte our side says that it has no more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        await writer.drain()
+        head = await reader.read(65_536)
+        if b"100 Continue" in head:
+            head = head.partition(b"\r\n\r\n")[2]
+        return head + await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("request_", SOUND.values(), ids=SOUND.keys())
+async def test_odd_but_sound_http_is_served(request_):
+    async with served(Worker(FakeEngine())) as there:
+        reply = await exchange(there.port, request_)
+    assert reply.split(b" ")[1] == b"200", reply[:200]
+    assert '"emotion":"负面"'.encode() in reply
+
+
+async def test_pipelined_requests_are_answered_in_order():
+    one = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: %d\r\n\r\n"
+    last = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Request-ID: 2\r\n\r\n"
+    async with served(Worker(FakeEngine())) as there:
+        reply = await exchange(there.port, one % 0 + one % 1 + last)
+    ids = [line.rpartition(b" ")[2] for line in reply.split(b"\r\n") if line.startswith(b"x-request-id")]
+    assert ids == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("request_", BROKEN.values(), ids=BROKEN.keys())
+async def test_broken_http_gets_a_4xx_or_a_closed_connection(request_):
+    async with served(Worker(FakeEngine())) as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        writer.write(request_)
+        if request_ in (BROKEN["TLS"], BROKEN["bad chunk"]):
+            writer.write_eof()
+        try:
+            head = await reader.read(65_536)
+        except ConnectionError:
+            head = b""
+        writer.close()
+        assert head == b"" or head.startswith(b"HTTP/1.1 4"), head[:200]
+        after = await exchange(there.port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert after.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_of_two_megabytes_hears_why_it_is_refused():
+    body = json.dumps({"text": "x" * 2_000_000}).encode()
+    head = b"POST /v1/run HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    async with served(Worker(FakeEngine())) as there:
+        reply = await exchange(there.port, head + body)
+    assert reply.startswith(b"HTTP/1.1 413")
+    assert str(len(body)).encode() in reply and str(MAX_BODY_BYTES).encode() in reply

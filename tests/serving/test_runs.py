@@ -1,0 +1,118 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from qwen_aio.core import Decided, Done, Message, Request, SamplingWish, Token
+from qwen_aio.errors import DeadlineExceeded, EngineStopped, InvalidRequest, UnknownTask
+from qwen_aio.serving.runs import Runs, outcome
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.calls import EngineCalls
+from tests.fakes import FakeClock, FakeEngine, user_text
+
+TASKS = load_tasks(Path("prompts"))
+STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
+
+
+def runs(engine: FakeEngine) -> Runs:
+    calls = EngineCalls(engine, TASKS, model="fake", worker="qwen-1", record=lambda *_: None)
+    return Runs(calls, clock=FakeClock())
+
+
+def run(engine: FakeEngine, request: Request):
+    return outcome(runs(engine).stream(request))
+
+
+async def test_the_published_story():
+    engine = FakeEngine(pieces=("颜色", "不一样", "确实让人失望。"))
+    result = await run(engine, Request(STORY, reply=True, request_id="r1"))
+    assert (result.mode, result.route) == ("sentiment", "rule sentiment.words: 失望")
+    assert (result.decision.label, result.decision.confidence) == ("negative", "高")
+    assert result.answer.text == "颜色不一样确实让人失望。"
+    assert result.merged_line == '【😔 LLM 情感判断:负面|高置信】→ "颜色不一样确实让人失望。"'
+    assert user_text(engine.prompts[0]) == STORY
+    assert user_text(engine.prompts[1]) == f"{STORY}\n(负面)"
+
+
+async def test_the_decision_comes_first_then_the_tokens_then_the_end():
+    events = [event async for event in runs(FakeEngine()).stream(Request(STORY, reply=True))]
+    assert [type(event) for event in events] == [Decided, Token, Token, Done]
+    assert [event.index for event in events if isinstance(event, Token)] == [0, 1]
+
+
+async def test_a_decision_alone_generates_nothing():
+    engine = FakeEngine()
+    result = await run(engine, Request(STORY, mode="sentiment"))
+    assert result.answer is None
+    assert engine.samplings == []
+
+
+async def test_a_greeting_is_answered_and_with_reply_also_felt():
+    assert (await run(FakeEngine(), Request("你好"))).decision is None
+    both = await run(FakeEngine(), Request("你好", reply=True))
+    assert (both.mode, both.route) == ("chat", "default chat")
+    assert both.decision is not None
+    assert both.answer.text == "你好"
+
+
+async def test_a_decision_does_not_look_at_earlier_turns_and_an_answer_does():
+    engine = FakeEngine()
+    history = (Message("user", "昨天"), Message("assistant", "嗯"))
+    await run(engine, Request(STORY, reply=True, history=history))
+    assert [len(prompt.turns) for prompt in engine.prompts] == [0, 1]
+
+
+async def test_a_request_overrides_the_sampling_of_its_task():
+    engine = FakeEngine()
+    wish = SamplingWish(max_tokens=7, seed=3)
+    await run(engine, Request("你好", sampling=wish))
+    sampling = engine.samplings[0]
+    assert (sampling.max_tokens, sampling.seed) == (7, 3)
+    assert sampling.temperature == TASKS["chat"].sampling.temperature
+
+
+@pytest.mark.parametrize("mode", ["auto", "chat", "sentiment"])
+async def test_self_harm_is_answered_by_people_not_by_the_model(mode):
+    engine = FakeEngine()
+    result = await run(engine, Request("我不想活了", mode=mode, reply=True))
+    assert result.answer.finish_reason == "fixed"
+    assert "12356" in result.answer.text
+    assert "988" in result.answer.text
+    assert engine.samplings == []
+
+
+async def test_closing_the_stream_frees_the_engine():
+    engine = FakeEngine(gate=asyncio.Event())
+    stream = runs(engine).stream(Request("你好"))
+    assert isinstance(await anext(stream), Token)
+    assert engine.open_streams == 1
+    await stream.aclose()
+    assert engine.open_streams == 0
+
+
+@pytest.mark.parametrize("mode", ["sentiment", "chat"])
+async def test_the_deadline_ends_the_work(mode):
+    engine = FakeEngine(gate=asyncio.Event())
+    with pytest.raises(DeadlineExceeded, match="timeout_s"):
+        await run(engine, Request("你好", mode=mode, timeout_s=0.01))
+    assert engine.open_streams == 0
+    assert engine.cancelled == 1
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+async def test_an_empty_text_is_refused(text):
+    with pytest.raises(InvalidRequest, match="empty"):
+        await run(FakeEngine(), Request(text))
+
+
+async def test_an_unknown_task_is_refused():
+    with pytest.raises(UnknownTask):
+        await run(FakeEngine(), Request("x", mode="poem"))
+
+
+async def test_a_failure_of_the_engine_reaches_the_caller_after_the_decision():
+    engine = FakeEngine(error=EngineStopped("gone"), error_after=1)
+    stream = runs(engine).stream(Request("你好"))
+    assert isinstance(await anext(stream), Token)
+    with pytest.raises(EngineStopped):
+        await anext(stream)

@@ -1,0 +1,88 @@
+"""What the page knows of the server behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from qwen_aio.core import ContextLimits, Event, Offer, Request
+from qwen_aio.errors import NoWorker, QwenAioError, ServerUnreachable
+from qwen_aio.models.find import find_model
+from qwen_aio.ui.behind import DEMONSTRATION, Behind
+from tests.fakes import FakeClock
+from tests.ui.fakes import TASKS, FakeService, both
+
+URL = "http://there:8000"
+OFFER = Offer(TASKS, ContextLimits(2048, 1024), "tiny", "qwen-1")
+
+
+class FakeServer:
+    """Offers `offer`, unless an error is in its place."""
+
+    def __init__(self, offer: Offer | QwenAioError) -> None:
+        self.current = offer
+        self.service = FakeService(lambda _: both("yes"))
+
+    async def offer(self) -> Offer:
+        if isinstance(self.current, QwenAioError):
+            raise self.current
+        return self.current
+
+    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        return self.service.stream(request)
+
+
+def behind(offer: Offer | QwenAioError, clock: FakeClock | None = None) -> tuple[Behind, FakeServer]:
+    server = FakeServer(offer)
+    return Behind(server, url=URL, version="1.0", clock=clock or FakeClock()), server
+
+
+async def test_nothing_is_claimed_before_it_was_asked() -> None:
+    page, _ = behind(OFFER)
+    assert page.failure is not None and page.failure.code == "not_ready"
+    assert page.about().model is None
+    assert page.record() == {"server": URL, "answers": None, "age_s": None, "model": None, "worker": None}
+
+
+async def test_tasks_and_streams_come_from_the_server() -> None:
+    page, server = behind(OFFER)
+    assert await page.tasks() == TASKS
+    assert [event async for event in page.stream(Request("hi"))] == both("yes")
+    assert server.service.requests == [Request("hi")]
+
+
+async def test_a_visitors_question_tells_as_much_as_a_look() -> None:
+    page, _ = behind(OFFER)
+    await page.tasks()
+    assert page.failure is None
+    assert (page.about().model, page.about().worker, page.about().url) == ("tiny", "qwen-1", URL)
+
+
+@pytest.mark.parametrize("failure", [ServerUnreachable("nobody"), NoWorker("none")])
+async def test_a_failure_is_raised_to_who_asks_and_kept_for_who_watches(failure: QwenAioError) -> None:
+    page, server = behind(OFFER)
+    await page.look()
+    server.current = failure
+    with pytest.raises(type(failure)):
+        await page.tasks()
+    assert page.failure is failure
+    assert page.about().model is None and page.record()["answers"] is False
+    server.current = OFFER
+    await page.look()
+    assert page.failure is None and page.about().model == "tiny"
+
+
+async def test_the_age_of_what_is_known_is_told() -> None:
+    clock = FakeClock()
+    page, _ = behind(OFFER, clock)
+    await page.look()
+    clock.advance(4.25)
+    assert page.record() == {"server": URL, "answers": True, "age_s": 4.2, "model": "tiny", "worker": "qwen-1"}
+
+
+async def test_the_bundled_model_is_known_by_its_name(tmp_path) -> None:
+    assert find_model("bundled", home=tmp_path).name == DEMONSTRATION
+    page, _ = behind(Offer(TASKS, ContextLimits(2048, 1024), DEMONSTRATION, "qwen-1"))
+    await page.look()
+    assert page.about().is_bundled
