@@ -1,7 +1,8 @@
 """Async client of a worker or a balancer: requests and events of core.py on this side, HTTP on the other.
 
-Raises the error that the server raised, by its own class; whatever goes wrong on the way is ServerUnreachable. Knows
-no proxy: a text for a machine of one's own must not pass through somebody else's.
+Raises the error that the server raised, by its own class. What goes wrong on the way is ServerUnreachable if there was
+no connection, ConnectionLost if there was one, BadReply if what came over it is not ours. Knows no proxy: a text for a
+machine of one's own must not pass through somebody else's.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from qwen_aio.core import Call, CallEvent, Done, Event, Offer, Piece, Request, Result, Task
+from qwen_aio.core import Answer, Call, CallEvent, Decision, Done, Event, Offer, Request, Result, Task
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
 from qwen_aio.wire.call import CALL_PATH, call_to_json, read_call_event
 from qwen_aio.wire.error import ErrorResponse
@@ -25,12 +26,20 @@ from qwen_aio.wire.result import RunResponse
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
 
+RUN_PATH = "/v1/run"
 CONNECT_TIMEOUT_S = 5.0
 ABOUT_TIMEOUT_S = 10.0
 DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for one that cannot any more
-READ_OUT_S = 0.5
+READ_OUT_S = 0.5  # for what follows the last event
 MAX_EVENT_BYTES = 1_000_000
 MAX_REPLY_BYTES = 16_000_000
+NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
+
 T = TypeVar("T")
 
 
@@ -60,38 +69,27 @@ class Client:
 
     async def run(self, request: Request) -> Result:
         """The finished outcome. Raises what the server raises, ServerUnreachable."""
-        async with self._post(request, stream=False) as response:
+        async with self._post(RUN_PATH, _run_body(request, stream=False), request) as response:
             return RunResponse.model_validate_json(await _body(response)).to_core()
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Decided?, Token*, Done. Closing it hangs up, which ends the work. Raises what `run` raises."""
-        async with self._post(request, stream=True) as response:
-            events: AsyncGenerator[Event, None] = _events(response, read_event)
-            async for event in events:
-                yield event
-                if isinstance(event, Done):
-                    return
-            raise self._hung_up()
+        async with self._post(RUN_PATH, _run_body(request, stream=True), request) as response:
+            events: AsyncGenerator[Event, None] = self._events(response, read_event, ends=Done)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
 
     async def make(self, call: Call) -> AsyncGenerator[CallEvent, None]:
         """One call of a worker's engine: one Decision, or Piece*, Answer. Closing it hangs up, which ends the work.
 
         Raises what the worker raises, ServerUnreachable.
         """
-        limit_s = (call.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
-        headers = _json_headers(call.request_id)
-        async with self._call(
-            "POST", CALL_PATH, timeout_s=limit_s, data=call_to_json(call), headers=headers
-        ) as response:
-            await _raise_refusal(response)
-            events: AsyncGenerator[CallEvent, None] = _events(response, read_call_event)
-            async for event in events:
-                if not isinstance(event, Piece):
-                    await _read_out(response)
+        async with self._post(CALL_PATH, call_to_json(call), call) as response:
+            events: AsyncGenerator[CallEvent, None] = self._events(response, read_call_event, ends=(Decision, Answer))
+            async with aclosing(events):
+                async for event in events:
                     yield event
-                    return
-                yield event
-            raise self._hung_up()
 
     async def offer(self) -> Offer:
         """What can be asked for. Raises what the server raises, ServerUnreachable."""
@@ -112,11 +110,10 @@ class Client:
             return record
 
     @asynccontextmanager
-    async def _post(self, request: Request, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
-        body = RunRequest.from_core(request, stream=stream).model_dump_json(exclude_none=True)
-        headers = _json_headers(request.request_id)
-        limit_s = (request.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
-        async with self._call("POST", "/v1/run", timeout_s=limit_s, data=body, headers=headers) as response:
+    async def _post(self, path: str, body: bytes, asked: Request | Call) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": asked.request_id} if asked.request_id else {})
+        limit_s = (asked.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
+        async with self._call("POST", path, timeout_s=limit_s, data=body, headers=headers) as response:
             await _raise_refusal(response)
             yield response
 
@@ -124,22 +121,34 @@ class Client:
     async def _call(
         self, method: str, path: str, *, timeout_s: float, **more: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One exchange; also what goes wrong while its body is read becomes ServerUnreachable."""
+        """One exchange; also what goes wrong while its body is read becomes an error of ours."""
         self._session = self._session or aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(limit=0))
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
         calling = self._session.request(method, self._url + path, timeout=timeout, allow_redirects=False, **more)
         try:
             async with calling as response:
                 yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+        except NO_CONNECTION as exc:
             raise ServerUnreachable(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
         except (aiohttp.ClientResponseError, ValueError) as exc:
             raise BadReply(f"{self._url} answers, but not as qwen_aio does; {self._check}") from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise ConnectionLost(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
 
-    def _hung_up(self) -> ConnectionLost:
-        return ConnectionLost(f"{self._url} hung up in the middle of an answer; {self._check}")
+    async def _events(
+        self, response: aiohttp.ClientResponse, read: Callable[[str, bytes], T | None], *, ends: type | tuple[type, ...]
+    ) -> AsyncGenerator[T, None]:
+        """The events of a stream that this version knows, up to one that `ends` it. ConnectionLost if none does."""
+        frames = FrameReader()
+        async for chunk in response.content.iter_any():
+            for event in (read(name, data) for name, data in frames.feed(chunk)):
+                if isinstance(event, ends):
+                    await _read_out(response)
+                if event is not None:
+                    yield event
+                if isinstance(event, ends):
+                    return
+        raise ConnectionLost(f"{self._url} hung up in the middle of an answer; {self._check}")
 
     @property
     def _check(self) -> str:
@@ -184,16 +193,6 @@ class FrameReader:
             self._data.append(value.removeprefix(b" "))
 
 
-async def _events(response: aiohttp.ClientResponse, read: Callable[[str, bytes], T | None]) -> AsyncGenerator[T, None]:
-    """The events of a stream, without those that this version does not know."""
-    frames = FrameReader()
-    async for chunk in response.content.iter_any():
-        for name, data in frames.feed(chunk):
-            event = read(name, data)
-            if event is not None:
-                yield event
-
-
 async def _read_out(response: aiohttp.ClientResponse) -> None:
     """Read what follows the last event, so that the connection can be used again; if that fails nothing is lost."""
     with suppress(aiohttp.ClientError, TimeoutError):
@@ -202,8 +201,8 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
                 pass
 
 
-def _json_headers(request_id: str) -> dict[str, str]:
-    return {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": request_id} if request_id else {})
+def _run_body(request: Request, *, stream: bool) -> bytes:
+    return RunRequest.from_core(request, stream=stream).model_dump_json(exclude_none=True).encode()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -73,7 +73,8 @@ class Settings(BaseSettings):
         7861, description="port of a cluster's first worker; the others follow, 100 apart"
     )
     share_weights: Literal["on", "off"] | None = Field(
-        None, description="whether a cluster's workers share one copy of the weights (on, where the system can fork)"
+        None,
+        description="whether a cluster's workers share one copy of the weights (on for several, where one can fork)",
     )
     golden: Literal["strict", "warn", "off"] | None = Field(
         None, description="what a failing golden case does (strict for the shipped record, warn for your own)"

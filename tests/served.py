@@ -11,6 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from qwen_aio.core import Kind, Timings, WorkerStatus
+from qwen_aio.errors import NotReady
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.runs import Runs
 from qwen_aio.serving.server import bind, run_server
@@ -75,8 +76,9 @@ class Worker:
             self.open()
 
     def ready_calls(self) -> EngineCalls:
-        if self.door.state == "starting":
-            raise self.door.refusal
+        """As in a process: there is no engine before the door was opened for the first time."""
+        if not self.is_open:
+            raise NotReady("the model is still loading")
         return self.calls
 
     def next_status(self) -> WorkerStatus:
@@ -84,6 +86,7 @@ class Worker:
         return self.status
 
     def open(self) -> None:
+        self.is_open = True
         self.door.open(Runs(self.calls))
 
 

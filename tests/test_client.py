@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
@@ -8,10 +8,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.client import MAX_EVENT_BYTES, Client, FrameReader
-from qwen_aio.core import Decided, Done, Message, Request, SamplingWish, Token
-from qwen_aio.errors import EngineStopped, InvalidRequest, NotReady, QueueFull, ServerUnreachable, UnknownTask
+from qwen_aio.core import (
+    Answer,
+    Call,
+    ContextLimits,
+    Decided,
+    Decision,
+    Done,
+    Message,
+    Piece,
+    Request,
+    SamplingWish,
+    Token,
+    Verdict,
+)
+from qwen_aio.errors import (
+    BadReply,
+    ConnectionLost,
+    EngineStopped,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    ServerUnreachable,
+    UnknownTask,
+)
+from qwen_aio.wire.call import call_frame
+from qwen_aio.wire.event import event_frame
 from tests.fakes import FakeEngine, user_text
 from tests.served import TASKS, WatchedEngine, Worker, served
+from tests.test_wire import ANSWER
 
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 
@@ -105,6 +130,13 @@ async def test_tasks_and_health():
         assert (await client.health())["state"] == "ready"
 
 
+async def test_the_offer_says_who_serves_what_within_which_limits():
+    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+        offer = await client.offer()
+    assert (offer.worker, offer.model, offer.context) == ("qwen-1", "fake", ContextLimits(2048, 1024))
+    assert {name: task.hash for name, task in offer.tasks.items()} == {name: task.hash for name, task in TASKS.items()}
+
+
 async def test_a_server_that_is_not_ready_can_be_asked_how_it_is():
     async with served(Worker(FakeEngine(), is_open=False)) as there, Client(there.url) as client:
         assert (await client.health())["state"] == "starting"
@@ -114,31 +146,139 @@ async def test_a_server_that_is_not_ready_can_be_asked_how_it_is():
             await client.run(Request("hi"))
 
 
+def every_question(client: Client) -> list[Awaitable[object]]:
+    """Everything that can be asked of a server."""
+    streams = (client.stream(Request("hi")), client.make(Call("r1", "chat", "hi")))
+    return [client.run(Request("hi")), client.tasks(), client.offer(), client.health(), *map(anext, streams)]
+
+
 async def test_nobody_there_is_told_with_the_address_and_how_to_check():
     async with served(Worker(FakeEngine())) as there:
         port = there.port
     async with Client(f"http://127.0.0.1:{port}") as client:
-        for ask in (client.run(Request("hi")), client.tasks(), client.health(), anext(client.stream(Request("hi")))):
+        for ask in every_question(client):
             with pytest.raises(
                 ServerUnreachable, match=rf"http://127.0.0.1:{port}.*curl http://127.0.0.1:{port}/health"
-            ):
+            ) as caught:
                 await ask
+            assert caught.value.code == "server_unreachable"
 
 
 @pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/"])
 async def test_an_address_that_is_none_is_told(url):
     async with Client(url) as client:
-        with pytest.raises(ServerUnreachable):
+        with pytest.raises(ServerUnreachable, match="no answer from") as caught:
             await client.tasks()
+        assert caught.value.code == "server_unreachable"
+
+
+# ---- calls of an engine ----
+
+
+async def test_a_decision_is_called():
+    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+        [decision] = [event async for event in client.make(Call("r1", "sentiment", STORY))]
+    assert isinstance(decision, Decision)
+    assert (decision.label, decision.worker, decision.model) == ("negative", "qwen-1", "fake")
+    assert decision.usage.cached_tokens == 71
+
+
+async def test_an_answer_is_called_and_all_of_the_call_arrives():
+    engine = FakeEngine(pieces=("a", "", "b\n\ndata: x", "c"))
+    call = Call(
+        "r1",
+        "chat",
+        STORY,
+        history=(Message("user", "x"), Message("assistant", "y")),
+        sampling=SamplingWish(max_tokens=9, stop=("。",), seed=5),
+        verdict=Verdict("sentiment", "negative"),
+        resume=(0,),
+        timeout_s=9.5,
+    )
+    async with served(Worker(engine)) as there, Client(there.url) as client:
+        *pieces, answer = [event async for event in client.make(call)]
+    assert pieces == [Piece("b\n\ndata: x", (2,)), Piece("c", (3,))]
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish_reason, answer.worker, answer.model) == (
+        "b\n\ndata: xc",
+        "stop",
+        "qwen-1",
+        "fake",
+    )
+    assert engine.call_ids == ["r1"]
+    assert engine.resumes == [(0,)]
+    assert (engine.samplings[0].max_tokens, engine.samplings[0].stop, engine.samplings[0].seed) == (9, ("。",), 5)
+    assert len(engine.prompts[0].turns) == 1
+    assert user_text(engine.prompts[0]) == f"{STORY}\n(负面)"
+
+
+@pytest.mark.parametrize("task", ["sentiment", "chat"])
+async def test_a_call_that_is_refused_is_refused_by_the_error_s_own_class(task):
+    engine = FakeEngine(error=QueueFull("full up", retry_after_s=4))
+    async with served(Worker(engine)) as there, Client(there.url) as client:
+        with pytest.raises(QueueFull, match="full up") as caught:
+            await anext(client.make(Call("r1", task, "hi")))
+    assert caught.value.retry_after_s == 4
+
+
+async def test_an_error_inside_a_call_is_raised_after_the_pieces_that_came_before():
+    engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
+    async with served(Worker(engine)) as there, Client(there.url) as client:
+        events = client.make(Call("r1", "chat", "hi"))
+        assert await anext(events) == Piece("a", (0,))
+        with pytest.raises(EngineStopped, match="gone"):
+            await anext(events)
+
+
+async def test_a_closed_call_ends_the_work():
+    engine = WatchedEngine(gate=asyncio.Event())
+    async with served(Worker(engine)) as there, Client(there.url) as client:
+        events = client.make(Call("r1", "chat", "hi"))
+        assert await anext(events) == Piece("你", (0,))
+        await engine.begun.wait()
+        await events.aclose()
+        await engine.freed.wait()
+        await there.worker.door.wait_empty()
+    assert (engine.open_streams, engine.cancelled) == (0, 1)
+
+
+async def test_one_connection_carries_call_after_call():
+    worker = Worker(FakeEngine())
+    app, callers = worker.app, set()
+
+    async def noting(scope, receive, send):
+        callers.add(scope.get("client"))
+        await app(scope, receive, send)
+
+    worker.app = noting
+    async with served(worker) as there, Client(there.url) as client:
+        for task in ("sentiment", "chat") * 5:
+            assert [event async for event in client.make(Call("r1", task, "hi"))]
+            assert [event async for event in client.stream(Request("hi", task))]
+    assert len(callers - {None}) == 1
+
+
+async def test_any_number_of_calls_can_be_under_way_at_once():
+    gate = asyncio.Event()
+    engine = FakeEngine(gate=gate)
+    async with served(Worker(engine)) as there, Client(there.url) as client:
+        calls = [client.make(Call(f"r{n}", "chat", "hi")) for n in range(150)]
+        assert await asyncio.gather(*map(anext, calls)) == [Piece("你", (0,))] * 150
+        assert engine.open_streams == 150
+        gate.set()
+        for call in calls:
+            assert [type(event) async for event in call] == [Piece, Answer]
 
 
 @asynccontextmanager
-async def answering(reply: bytes) -> AsyncIterator[Client]:
-    """A client of somebody who sends `reply` whatever is asked, and hangs up."""
+async def answering(reply: bytes, *, hangs_up: bool = True) -> AsyncIterator[Client]:
+    """A client of somebody who sends `reply` whatever is asked, and then leaves, or says nothing more."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply)
+        if not hangs_up:
+            await reader.read()  # until the other side leaves
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -148,38 +288,63 @@ async def answering(reply: bytes) -> AsyncIterator[Client]:
 
 def http(body: bytes, *, status: str = "200 OK", length: int | None = None) -> bytes:
     size = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode() + body
 
 
+# What comes, and what that is to one who wants a whole reply and to one who wants a stream.
 FOREIGN = {
-    "garbage": b"\x00\x01\x02",
-    "nothing": b"",
-    "html": http(b"<html>hello</html>"),
-    "other json": http(b"[1, 2]"),
-    "bad gateway": http(b"<html>bad gateway</html>", status="502 Bad Gateway"),
-    "redirect": http(b"", status="302 Found\r\nLocation: http://127.0.0.1:1/"),
-    "cut off": http(b'{"request_id": "', length=100),
-    "damaged event": http(b"event: token\ndata: {\n\n"),
-    "event cut in half": http(b'event: token\ndata: {"index": 0, "te'),
-    "endless line": http(b"data: " + b"x" * (MAX_EVENT_BYTES + 10)),
-    "no end": http(b""),
+    "garbage": (b"\x00\x01\x02", BadReply, BadReply),
+    "nothing": (b"", ConnectionLost, ConnectionLost),
+    "html": (http(b"<html>hello</html>"), BadReply, ConnectionLost),
+    "other json": (http(b"[1, 2]"), BadReply, ConnectionLost),
+    "bad gateway": (http(b"<html>bad gateway</html>", status="502 Bad Gateway"), BadReply, BadReply),
+    "redirect": (http(b"", status="302 Found\r\nLocation: http://127.0.0.1:1/"), BadReply, BadReply),
+    "cut off": (http(b'{"request_id": "', length=100), ConnectionLost, ConnectionLost),
+    "cut off in a refusal": (
+        http(b'{"error": {', status="503 Service Unavailable", length=100),
+        ConnectionLost,
+        ConnectionLost,
+    ),
+    "damaged event": (http(b"event: token\ndata: {\n\nevent: piece\ndata: {\n\n"), BadReply, BadReply),
+    "event cut in half": (http(b'event: token\ndata: {"index": 0, "te'), BadReply, ConnectionLost),
+    "endless line": (http(b"data: " + b"x" * (MAX_EVENT_BYTES + 10)), BadReply, BadReply),
+    "no end": (http(b""), BadReply, ConnectionLost),
 }
 
 
-@pytest.mark.parametrize("reply", FOREIGN.values(), ids=FOREIGN.keys())
-async def test_an_answer_that_is_not_ours_is_told(reply):
+@pytest.mark.parametrize(("reply", "whole", "stream"), FOREIGN.values(), ids=FOREIGN.keys())
+async def test_an_answer_that_is_not_ours_is_told_from_a_connection_that_broke(reply, whole, stream):
     async with answering(reply) as client:
-        for ask in (client.run(Request("hi")), anext(client.stream(Request("hi"))), client.tasks()):
-            with pytest.raises(ServerUnreachable, match="curl http"):
+        streams = (client.stream(Request("hi")), client.make(Call("r1", "chat", "hi")))
+        asked = [(client.run(Request("hi")), whole), (client.tasks(), whole), *((anext(s), stream) for s in streams)]
+        for ask, kind in asked:
+            with pytest.raises(kind, match="curl http"):
                 await ask
 
 
-async def test_a_stream_that_just_stops_is_an_error():
-    async with answering(http(b'event: token\ndata: {"index": 0, "text": "a"}\n\n')) as client:
+BEGUN = event_frame(Token(0, "a")) + call_frame(Piece("a", (5,)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"), [(http(BEGUN), "in the middle"), (http(BEGUN, length=1000), "no answer")], ids=["ends", "breaks"]
+)
+async def test_a_stream_that_stops_without_its_last_event_is_a_lost_connection(reply, told):
+    async with answering(reply) as client:
         events = client.stream(Request("hi"))
         assert await anext(events) == Token(0, "a")
-        with pytest.raises(ServerUnreachable, match="in the middle"):
+        with pytest.raises(ConnectionLost, match=told):
             await anext(events)
+        pieces = client.make(Call("r1", "chat", "hi"))
+        assert await anext(pieces) == Piece("a", (5,))
+        with pytest.raises(ConnectionLost, match=told):
+            await anext(pieces)
+
+
+async def test_what_comes_after_the_last_event_is_waited_for_only_a_moment():
+    last = call_frame(ANSWER)
+    async with answering(http(last, length=10_000), hangs_up=False) as client:
+        events = [event async for event in client.make(Call("r1", "chat", "hi"))]
+    assert [type(event) for event in events] == [Answer]
 
 
 async def test_a_proxy_of_the_environment_is_not_used(monkeypatch):

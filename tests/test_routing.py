@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Rule
+from qwen_aio.core import Request, Rule, Task
 from qwen_aio.errors import UnknownTask
-from qwen_aio.routing import choose_route, count_words, fixed_reply, match
+from qwen_aio.routing import choose_route, count_words, fixed_reply, match, plan
 from qwen_aio.tasks.loader import load_tasks
 
 TASKS = load_tasks(Path("prompts"))
@@ -112,3 +112,67 @@ def test_any_text_has_exactly_one_route(text):
     route = choose_route("auto", text, TASKS)
     assert route.task in TASKS
     assert route.reason.startswith((f"rule {route.task}.", f"default {route.task}"))
+
+
+# ---- what a request leads to ----
+
+
+@pytest.mark.parametrize(
+    ("request_", "main", "decision", "answer"),
+    [
+        (Request("有点失望"), "sentiment", "sentiment", None),
+        (Request("有点失望", reply=True), "sentiment", "sentiment", "chat"),
+        (Request("你好"), "chat", None, "chat"),
+        (Request("你好", reply=True), "chat", "sentiment", "chat"),
+        (Request("你好", mode="sentiment"), "sentiment", "sentiment", None),
+        (Request("有点失望", mode="chat"), "chat", None, "chat"),
+        (Request("有点失望", mode="summarize"), "summarize", None, "summarize"),
+        (Request("有点失望", mode="summarize", reply=True), "summarize", None, "summarize"),  # it has no companion
+    ],
+)
+def test_a_request_leads_to_a_decision_an_answer_or_both(request_, main, decision, answer):
+    planned = plan(request_, TASKS)
+    assert planned.main is TASKS[main]
+    assert planned.decision is (TASKS[decision] if decision else None)
+    assert planned.answer is (TASKS[answer] if answer else None)
+    assert planned.fixed is None
+
+
+def test_the_plan_says_why():
+    assert plan(Request("真的很失望"), TASKS).route == "rule sentiment.words: 失望"
+    assert plan(Request("你好", mode="chat"), TASKS).route == "mode chat"
+
+
+@pytest.mark.parametrize("mode", ["auto", "chat", "sentiment", "summarize"])
+def test_an_answer_to_self_harm_is_fixed_in_every_mode(mode):
+    planned = plan(Request("我不想活了", mode=mode, reply=True), TASKS)
+    assert planned.answer is not None
+    assert "12356" in planned.fixed
+
+
+def test_a_decision_alone_is_not_answered_not_even_by_a_rule():
+    planned = plan(Request("我不想活了", mode="sentiment"), TASKS)
+    assert (planned.decision, planned.answer, planned.fixed) == (TASKS["sentiment"], None, None)
+
+
+def test_a_companion_that_is_not_there_is_left_out():
+    alone = {"sentiment": TASKS["sentiment"]}
+    planned = plan(Request("有点失望", reply=True), alone)
+    assert (planned.decision, planned.answer) == (alone["sentiment"], None)
+    assert plan(Request("你好"), alone).main is alone["sentiment"]
+
+
+def test_no_plan_for_an_unknown_mode():
+    with pytest.raises(UnknownTask, match="'poem'"):
+        plan(Request("x", mode="poem"), TASKS)
+
+
+@given(st.text(min_size=1, max_size=60), st.booleans(), st.sampled_from(["auto", *TASKS]))
+def test_every_plan_asks_for_something_and_for_each_kind_what_is_of_that_kind(text, reply, mode):
+    planned = plan(Request(text, mode=mode, reply=reply), TASKS)
+    tasks: list[Task] = [task for task in (planned.decision, planned.answer) if task]
+    assert planned.main in tasks
+    assert planned.decision is None or planned.decision.kind == "decision"
+    assert planned.answer is None or planned.answer.kind == "generation"
+    assert reply or len(tasks) == 1
+    assert planned.fixed is None or planned.answer is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +56,6 @@ class AdminFile:
         temporary = self._path.with_name(f"{self._path.name}.tmp")
         try:
             temporary.write_text(json.dumps(states, indent=1, sort_keys=True), encoding="utf-8")
-            os.replace(temporary, self._path)
+            temporary.replace(self._path)
         except OSError as exc:
             raise StatusUnwritable(f"{self._path} cannot be written, so a restart would forget it: {exc}") from exc

@@ -129,6 +129,8 @@ class Balancer:
         except StatusUnwritable:
             self._pool.restore_admin(before)
             raise
+        if state == "maint":
+            self.calls.call_off(worker_id)
         self._match()
 
     def health(self) -> Health:

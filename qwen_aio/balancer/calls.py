@@ -24,7 +24,7 @@ from qwen_aio.balancer.estimate import Estimator
 from qwen_aio.balancer.journey import Journey, seeded
 from qwen_aio.balancer.links import Links
 from qwen_aio.balancer.pool import Pool, Seat
-from qwen_aio.balancer.queue import Job, Twin
+from qwen_aio.balancer.queue import Job
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.core import Answer, Call, CallEvent, Decision, Offer, Piece
 from qwen_aio.errors import (
@@ -69,6 +69,8 @@ class RemoteCalls:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._numbers = itertools.count(1)
+        self._first_waits: dict[asyncio.Timeout, Seat] = {}  # of the calls that no token has come of yet
+        self._called_off: set[asyncio.Timeout] = set()
 
     def offer(self) -> Offer:
         """What the workers can do. Raises NoWorker until one has said it."""
@@ -99,6 +101,12 @@ class RemoteCalls:
             raise
         finally:
             self._record(journey, last, error)
+
+    def call_off(self, worker_id: str) -> None:
+        """Calls on this worker that have got nothing yet are made elsewhere."""
+        for wait in [wait for wait, seat in self._first_waits.items() if seat.id == worker_id]:
+            self._called_off.add(wait)
+            wait.reschedule(asyncio.get_running_loop().time())
 
     def _journey(self, call: Call) -> Journey:
         around = self._around
@@ -155,23 +163,44 @@ class RemoteCalls:
             raise
 
     async def _watched(self, events: AsyncGenerator[CallEvent, None], seat: Seat) -> AsyncGenerator[CallEvent, None]:
-        """All of `events`; the seat hears of a silence, and a silence of twice that length is the end. Raises WorkerStalled."""
-        rules, loop = self._around.rules, asyncio.get_running_loop()
+        """All of `events`. The seat hears of a silence; one of twice that length is the end. Raises WorkerStalled."""
+        rules = self._around.rules
         limit_s = rules.first_token_factor * seat.predicted_s + rules.first_token_slack_s
         async with aclosing(events):
-            while True:
-                warning = loop.call_later(limit_s, seat.stalled)
-                try:
-                    async with asyncio.timeout(2 * limit_s):
-                        event = await anext(events)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError as exc:
-                    raise WorkerStalled(f"{seat.id} gave nothing for {2 * limit_s:.0f} s") from exc
-                finally:
-                    warning.cancel()
+            event = await self._first(events, seat, limit_s)
+            while event is not None:
                 yield event
                 limit_s = max(rules.least_gap_s, rules.gap_factor * seat.usual_gap_s)
+                event = await self._next(events, seat, asyncio.timeout(2 * limit_s))
+
+    async def _first(self, events: AsyncGenerator[CallEvent, None], seat: Seat, limit_s: float) -> CallEvent | None:
+        """The first event; a call may be called off until it comes. Raises Draining then."""
+        wait = asyncio.timeout(2 * limit_s)
+        self._first_waits[wait] = seat
+        try:
+            return await self._next(events, seat, wait)
+        except WorkerStalled as exc:
+            if wait in self._called_off:
+                raise Draining(f"{seat.id} was taken offline") from exc
+            raise
+        finally:
+            del self._first_waits[wait]
+            self._called_off.discard(wait)
+
+    async def _next(
+        self, events: AsyncGenerator[CallEvent, None], seat: Seat, wait: asyncio.Timeout
+    ) -> CallEvent | None:
+        """The next event, None at the end; half-way through the wait the seat hears of the silence."""
+        loop = asyncio.get_running_loop()
+        silence_s = (wait.when() or loop.time()) - loop.time()
+        warning = loop.call_later(silence_s / 2, seat.stalled)
+        try:
+            async with wait:
+                return await anext(events, None)
+        except TimeoutError as exc:
+            raise WorkerStalled(f"{seat.id} gave nothing for {silence_s:.0f} s") from exc
+        finally:
+            warning.cancel()
 
     async def _prepare_next(self, journey: Journey, seat: Seat, failure: QwenAioError) -> None:
         """Make the journey ready for one more attempt. Raises what the caller is to hear if there is none."""
@@ -182,17 +211,22 @@ class RemoteCalls:
             journey.num_deaths += 1
         if journey.num_deaths >= around.rules.max_deaths:
             raise PoisonRequest("two workers died while this request was on them; no third one gets it") from failure
-        if journey.attempts > around.rules.max_other_workers or not (_is_free(failure) or around.budget.spend()):
+        if isinstance(failure, Draining | NotReady):
+            seat.ended(failure.message)
+        else:
+            journey.num_failures += 1
+        is_last = journey.num_failures > around.rules.max_other_workers
+        if is_last or not (_is_free(failure) or around.budget.spend()):
             raise _last_word(journey, failure)
         job.tried.add(seat.id)
         job.is_returned = True
         if journey.token_ids:
-            job.needs = Twin(seat.model_sha, seat.offer.tasks[journey.call.task].hash)
+            job.needs = seat.twin
         if not around.pool.has_another(job):
-            self._start_over(journey, failure)
+            self._start_over(journey)
         logger.warning("call sent on id=%s from=%s why=%s", journey.call.request_id, seat.id, failure.code)
 
-    def _start_over(self, journey: Journey, failure: QwenAioError) -> None:
+    def _start_over(self, journey: Journey) -> None:
         """Nobody is left who was not tried: then those are good who come back."""
         job = journey.job
         job.tried.clear()
@@ -201,7 +235,7 @@ class RemoteCalls:
 
     async def _has_died(self, seat: Seat, failure: QwenAioError) -> bool:
         if isinstance(failure, WorkerStalled):
-            self._around.pool.refused(seat.id, failure.message)
+            seat.ended(failure.message)
             return True
         if isinstance(failure, EngineStopped):
             return True

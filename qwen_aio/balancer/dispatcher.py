@@ -102,11 +102,12 @@ class Dispatcher:
         wait_s = self._pool.predicted_wait_s(self._line.work_s)
         if len(self._line) >= self._rules.max_queue or (wait_s or 0) > self._rules.max_queued_work_s:
             raise QueueFull(f"{len(self._line)} requests wait already", retry_after_s=self._retry_after_s(wait_s))
-        left_s = job.deadline - self._clock()
-        if wait_s is not None and wait_s > left_s:
+        now = self._clock()
+        own_wait_s, left_s = self._pool.predicted_wait_s(self._line.ahead_of_s(job, now)), job.deadline - now
+        if own_wait_s is not None and own_wait_s > left_s:
             raise QueueFull(
-                f"it would wait about {wait_s:.0f} s, longer than its deadline of {left_s:.0f} s",
-                retry_after_s=self._retry_after_s(wait_s),
+                f"it would wait about {own_wait_s:.0f} s, longer than its deadline of {left_s:.0f} s",
+                retry_after_s=self._retry_after_s(own_wait_s),
             )
 
     def _waited_in_vain(self, job: Job) -> QueueFull | NoWorker:

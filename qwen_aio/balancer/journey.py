@@ -20,7 +20,7 @@ class Journey:
     seat: Seat | None = None  # the last one
     attempts: int = 0
     waited_s: float = 0.0  # in the line, all attempts together
-    num_lost: int = 0  # connections that broke under it
+    num_failures: int = 0  # attempts that count: being sent on by a worker that shuts down is none
     num_deaths: int = 0  # workers that died under it
     parts: list[str] = field(default_factory=list)  # text that was sent on
     token_ids: list[int] = field(default_factory=list)

@@ -16,7 +16,7 @@ from qwen_aio.balancer.demotion import Demotion
 from qwen_aio.balancer.estimate import FASTEST, Speed, work_done_s
 from qwen_aio.balancer.policies import Candidate, cost
 from qwen_aio.balancer.pulse import Finding, Pulse
-from qwen_aio.balancer.queue import Job
+from qwen_aio.balancer.queue import Job, Twin
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
 from qwen_aio.core import Kind, Offer, Timings, Usage, WorkerStatus
@@ -121,11 +121,12 @@ class Life:
         """Could it do this at all: is it another one than those who tried, and of the model and task needed?"""
         if self.offer is None or self.id in job.tried or job.call.task not in self.offer.tasks:
             return False
-        twin = job.needs
-        return twin is None or (twin.model_sha, twin.task_hash) == (
-            self.model_sha,
-            self.offer.tasks[job.call.task].hash,
-        )
+        return job.needs in (None, self.twin(job.call.task))
+
+    def twin(self, task: str) -> Twin:
+        """What another worker must have to go on with an answer of this one."""
+        assert self.offer is not None
+        return Twin(self.model_sha, self.offer.tasks[task].hash, self.offer.context)
 
     def can_take(self, job: Job) -> bool:
         """Could it do this now?"""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qwen_aio.balancer.rules import Rules
-from qwen_aio.core import Call, Kind
+from qwen_aio.core import Call, ContextLimits, Kind
 from qwen_aio.errors import QueueFull
 
 
@@ -23,6 +23,7 @@ class Twin:
 
     model_sha: str
     task_hash: str
+    context: ContextLimits  # they decide what of a long prompt was cut
 
 
 @dataclass(eq=False)
@@ -71,6 +72,11 @@ class WaitingLine:
     def in_order(self, now: float) -> list[Job]:
         """All that wait, first one first; `now` is of the clock."""
         return sorted(self._jobs, key=lambda job: self._rank(job, now))
+
+    def ahead_of_s(self, job: Job, now: float) -> float:
+        """Reference seconds of those who are let in before `job`, which need not wait yet."""
+        rank = self._rank(job, now)
+        return sum(other.work_s for other in self._jobs if self._rank(other, now) < rank)
 
     def _rank(self, job: Job, now: float) -> tuple[int, float, int]:
         waited_s = now - job.arrived

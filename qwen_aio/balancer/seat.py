@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from qwen_aio.balancer.life import Life
 from qwen_aio.balancer.queue import Job
-from qwen_aio.core import Offer, Timings, Usage
+from qwen_aio.core import Timings, Usage
 
 
 class Seat:
@@ -25,12 +25,10 @@ class Seat:
         on_change: Callable[[], None],
     ) -> None:
         """`job` is bound to `life` already. `may_open`: its breaker; `on_change`: something about it has changed."""
-        assert life.offer is not None, "a worker that has not said what it can do takes no work"
         self.id = life.id
         self.url = life.url
         self.why = why
-        self.offer: Offer = life.offer
-        self.model_sha = life.model_sha
+        self.twin = life.twin(job.call.task)
         self.predicted_s = life.work_s / life.speed  # for the job, after what was in flight before it
         self._life = life
         self._job = job
@@ -57,6 +55,11 @@ class Seat:
     def stalled(self) -> None:
         """Nothing came for too long: the worker gets no new work until something does."""
         self._life.pulse.stall()
+        self._on_change()
+
+    def ended(self, why: str) -> None:
+        """Its worker takes no more work: it is taken for dead, or has said that it shuts down."""
+        self._life.pulse.refuse(why)
         self._on_change()
 
     def succeed(self, *, service_s: float, usage: Usage, timings: Timings) -> None:

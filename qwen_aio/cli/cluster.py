@@ -9,8 +9,9 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 from qwen_aio.cli.child import Child, Process, Tell, spawn
 from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
@@ -108,9 +109,14 @@ def _knows(ids: Sequence[str], health: Record) -> bool:
 
 def _say(line: str) -> None:
     """What the cluster itself has to tell."""
-    print(line, flush=True)
+    _print(line, sys.stdout)
 
 
 def _hear(line: str) -> None:
     """What its children say."""
-    print(line, file=sys.stderr, flush=True)
+    _print(line, sys.stderr)
+
+
+def _print(line: str, file: TextIO) -> None:
+    with suppress(OSError):  # whoever was reading has gone; the service goes on
+        print(line, file=file, flush=True)

@@ -35,9 +35,12 @@ class ClusterPlan:
     shares_weights: bool
 
     def __str__(self) -> str:
-        num, threads = len(self.workers), self.workers[0].threads
-        each = f"{num} worker{'s' if num > 1 else ''} with {threads} thread{'s' if threads > 1 else ''} each"
-        return f"{each}, {'all sharing one copy' if self.shares_weights else 'each with its own copy'} of the weights"
+        threads = self.workers[0].threads
+        with_threads = f"with {threads} thread{'s' if threads > 1 else ''}"
+        if len(self.workers) == 1:
+            return f"1 worker {with_threads}"
+        weights = "sharing one copy of the weights" if self.shares_weights else "each with weights of its own"
+        return f"{len(self.workers)} workers {with_threads} each, {weights}"
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -72,7 +75,7 @@ def plan_cluster(settings: Settings) -> ClusterPlan:
         page_port=page_port,
         balancer_port=balancer_port,
         workers=tuple(Wanted(f"qwen-{number}", port, threads) for number, port in enumerate(ports, start=1)),
-        shares_weights=_shares_weights(settings.share_weights),
+        shares_weights=_shares_weights(settings.share_weights, num_workers=count),
     )
 
 
@@ -123,10 +126,12 @@ def _num_workers(asked: tuple[str, ...]) -> int:
     return int(number)
 
 
-def _shares_weights(asked: str | None) -> bool:
+def _shares_weights(asked: str | None, *, num_workers: int) -> bool:
     if not hasattr(os, "fork"):
         if asked == "on":
             raise InvalidSettings("--share-weights on: this system cannot fork a process; leave it off")
         return False
+    if asked:
+        return asked == "on"
     # On macOS the system's own libraries may not be used between a fork and the start of another program.
-    return asked == "on" if asked else sys.platform != "darwin"
+    return num_workers > 1 and sys.platform != "darwin"

@@ -8,7 +8,6 @@ from typing import Any
 
 from qwen_aio.config import Settings, load_settings
 
-
 BALANCING = ("workers", "policy", "slow_ms")  # settings of a balancer alone
 CLUSTER = ("balancer_port", "worker_port", "share_weights")  # settings of a cluster alone
 

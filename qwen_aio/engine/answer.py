@@ -31,7 +31,7 @@ class Answer(Sequence):
         end_ids: frozenset[int],
         arrived_s: float,
     ) -> None:
-        """Raises InvalidRequest if the answer was over behind the tokens of `resume`, or before."""
+        """The tokens of `resume` may be the whole answer. Raises InvalidRequest if it was over before the last one."""
         num_prompt = len(fitted.ids)
         num_rows = num_prompt + sampling.max_tokens
         super().__init__(request_id, [*fitted.ids], num_prompt, num_rows, arrived_s, fitted.cuts)
@@ -82,15 +82,21 @@ class Answer(Sequence):
             return self._last_chunk(text + self._detokenizer.flush(), first_s=self._first_s, last_s=now_s)
         return self._chunk(text) if text else None
 
+    def closing_chunk(self, *, now_s: float) -> Chunk:
+        """The last chunk of an answer that was whole when it came: all its text has been sent."""
+        assert self.is_finished and self.num_generated == self._num_sent
+        self.admitted_s = now_s
+        return self._last_chunk("", first_s=now_s, last_s=now_s)
+
     def _read_again(self, resume: Tokens[int]) -> None:
-        for number, token in enumerate(resume, start=1):
-            self._read(token)
+        for number, token in enumerate(resume):
             if self._finish_reason is not None:
                 raise InvalidRequest(
                     f"the answer is over after {number} of the {len(resume)} tokens it shall go on behind"
                     f" (finish_reason {self._finish_reason})",
                     param="resume",
                 )
+            self._read(token)
         self._num_sent = len(resume)
 
     def _read(self, token: int) -> str:

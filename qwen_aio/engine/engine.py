@@ -63,11 +63,12 @@ class Engine:
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
+        self._outputs: list[Output] = []  # of those who were finished when they came; the next step gives them out
         self._num_completed = self._num_steps = self._num_generated = 0
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._scheduler.has_work or bool(self._outputs)
 
     @property
     def counters(self) -> Counters:
@@ -82,21 +83,23 @@ class Engine:
             case Score():
                 self._scheduler.add(self._decision(request_id, work, arrived_s=arrived_s))
             case Generate():
-                self._scheduler.add(self._answer(request_id, work, arrived_s=arrived_s))
+                self._begin(self._answer(request_id, work, arrived_s=arrived_s))
             case Pin(head):
                 self._scheduler.add(self._beginning(request_id, head, arrived_s=arrived_s))
 
     def abort(self, request_id: str) -> None:
         """Forget a request in whatever phase it is; one that is not here any more is ignored."""
         self._scheduler.abort(request_id)
+        self._outputs = [output for output in self._outputs if output.request_id != request_id]
 
     @torch.inference_mode()
     def step(self) -> list[Output]:
         """Compute the next rows; what came of them."""
+        given, self._outputs = self._outputs, []
         self._scheduler.admit(now_s=self.clock())
         spans = ordered(self._scheduler.next_batch())
         if not spans:
-            return []
+            return given
         config = self._model.config
         rows = gather_rows(spans, heads_per_kv_head=config.num_heads // config.num_kv_heads)
         hidden = self._model.forward(rows, self._memory)
@@ -105,7 +108,7 @@ class Engine:
         chunks = self._take_logits(spans, hidden)
         self._num_steps += 1
         finished = [output for span in spans if span.sequence.is_finished for output in self._finish(span.sequence)]
-        return [*chunks, *finished]
+        return [*given, *chunks, *finished]
 
     def check_integrity(self) -> None:
         """AssertionError if a slot is lost or counted twice."""
@@ -140,6 +143,14 @@ class Engine:
             end_ids=self._end_ids,
             arrived_s=arrived_s,
         )
+
+    def _begin(self, answer: Answer) -> None:
+        """Queue `answer`; unless its worker was lost just before it could say that this was all."""
+        if answer.is_finished:
+            self._outputs.append(Output(answer.request_id, answer.closing_chunk(now_s=self.clock())))
+            self._num_completed += 1
+        else:
+            self._scheduler.add(answer)
 
     def _beginning(self, request_id: str, head: Turn, *, arrived_s: float) -> Sequence:
         fitted = self._fit(Prompt(head, (), ()), room=self.context.tokens)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from qwen_aio.balancer.board import Board
 from qwen_aio.balancer.snapshot import AdminState, Cost, Snapshot, WorkerRow
-from qwen_aio.errors import LastWorker, QwenAioError, UnknownWorker
+from qwen_aio.errors import LastWorker, UnknownWorker
 
 ROW = WorkerRow(
     id="qwen-1",
@@ -100,14 +100,20 @@ class FakeView:
         self.board.tick(self.snapshot())
 
     def finish(
-        self, request_id: str, *, worker: str = "qwen-1", task: str = "sentiment", error: QwenAioError | None = None
+        self,
+        request_id: str,
+        *,
+        worker: str = "qwen-1",
+        task: str = "sentiment",
+        why: str = "cost 0.010: queue 0.010 s, jitter x1.04",
+        error: BaseException | None = None,
     ) -> None:
         """One call has ended."""
         self.board.record(
             request_id=request_id,
             task=task,
             worker=worker,
-            why="cost 0.010: queue 0.010 s, jitter x1.04",
+            why=why,
             attempts=1,
             queue_ms=1.2,
             total_ms=90.1,

@@ -8,8 +8,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from qwen_aio.core import Decided, Done, Request, SamplingWish, Token
+from qwen_aio.core import Decided, Done, Piece, Request, SamplingWish, Token
 from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QwenAioError
+from qwen_aio.wire.call import call_frame
 from tests.balancer.balanced import HASTY, balanced
 from tests.balancer.chaos import Fault
 from tests.fakes import FakeEngine
@@ -271,6 +272,31 @@ async def test_a_worker_taken_offline_gets_nothing_and_finishes_what_it_has(tmp_
         service.balancer.set_admin("a", "ready", force=False)
         await asyncio.gather(*(read(service, Request("hi", mode="chat")) for _ in range(10)))
         assert service.paths["a"].calls > calls
+        service.assert_quiet()
+
+
+async def test_taking_a_worker_offline_moves_what_waits_on_it_at_once(tmp_path):
+    stuck = FakeEngine(gate=asyncio.Event())
+    async with balanced({"stuck": stuck}, tmp_path) as service:
+        waiting = asyncio.create_task(service.client.run(Request("hi", mode="sentiment")))
+        await service.until(lambda: stuck.prompts)
+        service.balancer.set_admin("stuck", "maint", force=True)
+        await service.until(lambda: stuck.cancelled == 1)
+        service.balancer.set_admin("stuck", "ready", force=False)
+        stuck.gate.set()
+        assert (await waiting).decision.worker == "stuck"  # nobody else was there: it came back
+        assert service.row("stuck").breaker == "closed"
+        service.assert_quiet()
+
+
+async def test_an_answer_that_lost_its_worker_after_the_last_token_is_whole(tmp_path):
+    async with balanced(engines("a", "b"), tmp_path) as service:
+        whole = await read(service, Request("讲个故事", mode="chat"))
+        sent = len(b"".join(call_frame(Piece(piece, (n,))) for n, piece in enumerate(PIECES)))
+        for cut in range(sent + 150, sent + 500, 25):  # behind the last piece, in the middle of the answer's own event
+            for path in service.paths.values():
+                path.fault = Fault(reset_after=cut, times=1)
+            assert (await read(service, Request("讲个故事", mode="chat")))[0] == whole[0]
         service.assert_quiet()
 
 

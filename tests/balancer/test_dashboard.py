@@ -94,6 +94,7 @@ async def test_the_first_paint_is_complete():
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["content-security-policy"] == "default-src 'self'"
     assert response.headers["cache-control"] == "no-store"
+    assert "<noscript>" in response.text and "Scripts are off" in response.text
     page = Reader(response.text)
     for shown in ("qwen-1", "127.0.0.1:7861", "up", "3 / 8", "93 %", "± 4.2", "322 ms", "1.25 s", "61 ms", "24.1"):
         assert shown in page.text
@@ -131,7 +132,7 @@ def test_nothing_in_the_page_is_inline():
 def test_what_comes_from_elsewhere_stays_text(text):
     row = replace(ROW, id=text, url=text, why=text, model=text, model_sha=text, tasks_sha=text, health=text, admin=text)
     view = FakeView(row)
-    view.finish(text, worker=text, task=text)
+    view.finish(text, worker=text, task=text, why=text)
     view.board.event(text, text, text, text)
     page = painted(view)
     assert page.tags == painted(FakeView()).tags
@@ -433,6 +434,19 @@ def test_every_state_has_a_word():
     states = [AdminState, BreakerState, Outcome, ServiceState, WorkerHealth]
     for strings in STRINGS.values():
         assert {name for kind in states for name in get_args(kind)} <= strings.words.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("up -> suspect", "正常 → 可疑"),
+        ("breaker closed -> half_open", "熔断器 闭合 → 半开"),
+        ("record stands still", "状态报告停滞"),
+        ("something new", "something new"),
+    ],
+)
+def test_changes_are_told_in_the_language_of_the_page(change, shown):
+    assert CHINESE.change_of(change) == shown
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ The machine is dispatcher, workers and clients in one, and keeps a ledger of its
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -44,7 +44,6 @@ class Held:
     seat: Seat
     job: Job
     life: int
-    attempts: int = field(default=0)
 
 
 class Machine(RuleBasedStateMachine):
@@ -64,18 +63,16 @@ class Machine(RuleBasedStateMachine):
 
     def match(self) -> None:
         """Let in whoever there is a place for, and see that it was right."""
-        stuck = set()
         for job in self.line.in_order(self.world.clock.now):
             was_open = {row.id for row in self.world.pool.rows() if row.breaker == "open"}
             seat = self.world.pool.bind(job)
             if seat is None:
-                stuck.add(job)
                 continue
             self.line.remove(job)
             self.attempts[job] += 1
             self.held.append(Held(seat, job, self.truth[seat.id].life))
             self.check_bound(seat, job, was_open)
-            assert not any(self.is_overtaken(other, job) for other in stuck)
+            assert not any(self.is_overtaken(other, job) for other in self.line.in_order(self.world.clock.now))
 
     def check_bound(self, seat: Seat, job: Job, was_open: set[str]) -> None:
         """I5: nobody is sent to a worker that is gone, taken out, hanging or shut out."""
@@ -87,9 +84,8 @@ class Machine(RuleBasedStateMachine):
     def is_overtaken(self, other: Job, job: Job) -> bool:
         """I8: whoever waited long is passed only by a call that lost its worker, or that fits where it does not."""
         is_old = self.world.clock.now - other.arrived >= RULES.oldest_first_after_s
-        return is_old and other.arrived < job.arrived and not job.is_returned and (
-            (other.kind, other.tried) == (job.kind, job.tried)
-        )  # fmt: skip
+        are_alike = (other.kind, other.tried) == (job.kind, job.tried)
+        return is_old and are_alike and other.arrived < job.arrived and not job.is_returned
 
     def leave(self, held: Held) -> None:
         self.held.remove(held)
@@ -166,6 +162,15 @@ class Machine(RuleBasedStateMachine):
     @rule(which=ANY)
     def fail(self, which: int) -> None:
         self.lose(self.held[which % len(self.held)])
+        self.match()
+
+    @rule(name=WORKER)
+    def fail_again_and_again(self, name: str) -> None:
+        for _ in range(3):
+            seat = self.world.pool.bind(self.world.job(tried=set(NAMES) - {name}))
+            if seat is not None:
+                seat.fail("it answered with 500")
+                seat.release()
         self.match()
 
     @precondition(lambda self: self.held)

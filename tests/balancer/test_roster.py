@@ -1,5 +1,7 @@
 """Which workers there are and how they are: what is heard of them, what people want, what is told."""
 
+from dataclasses import replace
+
 import pytest
 
 from qwen_aio.errors import LastWorker, UnknownWorker
@@ -220,8 +222,8 @@ def test_a_record_of_an_earlier_life_is_ignored():
     world.up("a")
     early = world.statuses["a"]
     world.restart("a")
-    world.pool.report(early)
-    assert world.row("a").generation == 2
+    world.pool.report(replace(early, seq=500, state="failed"))
+    assert (world.row("a").generation, world.health("a")) == (2, "starting")
 
 
 def test_generations_may_begin_anew_when_the_file_was_deleted():

@@ -13,8 +13,7 @@ import pytest
 
 from qwen_aio.cli.child import CHUNK, Subprocess, spawn
 from qwen_aio.cli.lifeline import Lifeline
-
-PATIENCE_S = 30.0
+from tests.e2e.clusters import wait_gone
 
 # A cluster in small: a child of its own, a nursery and a worker that was forked. Prints their pids.
 PARENT = """
@@ -102,5 +101,4 @@ def test_nobody_outlives_the_one_who_started_it(number):
     finally:
         parent.send_signal(number)
         parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    wait_gone(children)

@@ -35,7 +35,15 @@ def test_without_a_word_the_page_is_where_single_mode_has_it_and_the_balancer_be
     assert plan.page_url == "http://127.0.0.1:7860"
     assert plan.balancer_url == "http://127.0.0.1:8000"
     assert len(plan.workers) == min(3, usable_cores())
-    assert plan.shares_weights == (hasattr(os, "fork") and sys.platform != "darwin")
+
+
+def test_several_workers_share_their_weights_where_the_system_can_fork():
+    can_fork = hasattr(os, "fork") and sys.platform != "darwin"
+    assert plan_cluster(settings("--workers", "2")).shares_weights == can_fork
+    assert not plan_cluster(settings("--workers", "1")).shares_weights  # the process they come from is one more
+    assert not plan_cluster(settings("--workers", "2", "--share-weights", "off")).shares_weights
+    if hasattr(os, "fork"):
+        assert plan_cluster(settings("--workers", "1", "--share-weights", "on")).shares_weights
 
 
 def test_workers_are_a_hundred_ports_apart_and_step_over_page_and_balancer():

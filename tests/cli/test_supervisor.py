@@ -194,12 +194,13 @@ class Cluster:
             name: FakeChild(name, self.told_to_end, is_obedient=is_obedient) for stage in names for name in stage
         }
         self.said: list[str] = []
+        self.heard: list[str] = []
         self.signals: asyncio.Queue[int] = asyncio.Queue()
         self.announced = asyncio.Event()
         self.supervisor = Supervisor(
             [[self.children[name].as_child() for name in stage] for stage in names],
             say=self.say,
-            hear=lambda line: None,
+            hear=self.heard.append,
             announce="all there",
             pause=Pauses(FakeClock()),
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from urllib.error import URLError
 import psutil
 
 from qwen_aio.cli.cluster_plan import PORT_STEP
+from qwen_aio.errors import InvalidSettings
+from qwen_aio.serving.server import bind
 from tests.e2e.processes import App, free_port
 
 END_WITHIN_S = 60.0
@@ -48,11 +49,10 @@ class Cluster(App):
         found = [child for child in psutil.Process(self.process.pid).children() if set(words) <= _command(child)]
         return found[0] if found else None
 
-    def everybody(self) -> list[psutil.Process]:
-        """All processes of the cluster, and itself; also workers whose nursery is gone."""
+    def everybody(self) -> set[psutil.Process]:
+        """All processes of the cluster, and itself."""
         own = psutil.Process(self.process.pid)
-        family = {own, *own.children(recursive=True)}
-        return [*family, *(psutil.Process(pid) for pid in self.worker_pids().values() if psutil.pid_exists(pid))]
+        return {own, *own.children(recursive=True)}
 
 
 @contextmanager
@@ -82,15 +82,20 @@ def cluster(home: Path, *flags: str, num_workers: int, wait: bool = True) -> Ite
         process.wait()
 
 
-def wait_gone(processes: list[psutil.Process]) -> None:
-    """Fails with the commands of those who are still there."""
-    _, alive = psutil.wait_procs(processes, timeout=END_WITHIN_S)
-    assert [process.cmdline() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+def wait_gone(processes: Iterable[psutil.Process]) -> None:
+    """Fails with those who are still there after a while. One that nobody has reaped yet is gone."""
+    deadline = time.monotonic() + END_WITHIN_S
+    while alive := [process for process in processes if _is_alive(process)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.02)
 
 
-def told(log: Path, pattern: str) -> list[str]:
-    """The parts of a log that `pattern` finds."""
-    return re.findall(pattern, log.read_text())
+def wait_free(ports: Iterable[int]) -> None:
+    """Fails with the ports that cannot be had after a while."""
+    deadline = time.monotonic() + END_WITHIN_S
+    while taken := [port for port in ports if not _is_free(port)]:
+        assert time.monotonic() < deadline, taken
+        time.sleep(0.02)
 
 
 def stop(running: Cluster, number: int = signal.SIGTERM) -> int:
@@ -108,12 +113,18 @@ def _free_row(count: int) -> int:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+    try:
+        bind("127.0.0.1", port).close()
+    except InvalidSettings:
+        return False
     return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _command(process: psutil.Process) -> set[str]:

@@ -175,22 +175,36 @@ def test_tokens_that_no_answer_holds_are_refused(engine: Engine, tokenizer: Toke
 def test_an_answer_that_was_over_is_not_gone_on_with(engine: Engine, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_text("thank you, bye")
     assert len(ids) < GREEDY.max_tokens
-    refused(engine, replace(GREEDY, max_tokens=len(ids)), ids, "finish_reason length")
     refused(engine, replace(GREEDY, max_tokens=2), ids, "over after 2 of the")
     refused(engine, replace(GREEDY, stop=("you",)), ids, "finish_reason stop")
     for end in tokenizer.end_ids:
-        refused(engine, GREEDY, [*ids, end], "finish_reason stop")
         refused(engine, GREEDY, [end, *ids], "over after 1 of the")
 
 
-async def test_the_service_takes_it_up_and_refuses_in_the_caller_s_own_stream(tokenizer: Tokenizer) -> None:
+def test_a_worker_lost_after_the_last_token_leaves_only_the_end_to_be_said(
+    engine: Engine, tokenizer: Tokenizer
+) -> None:
+    ids = tokenizer.encode_text("thank you")
+    full = Generate(prompt("hi"), replace(GREEDY, max_tokens=len(ids)), tuple(ids))
+    ended = Generate(prompt("hi"), GREEDY, (*ids, min(tokenizer.end_ids)))
+    outputs = run(engine, {"full": full, "ended": ended})
+    for name, reason, num_tokens in (("full", "length", len(ids)), ("ended", "stop", len(ids) + 1)):
+        [chunk] = chunks_of(outputs[name])
+        assert (chunk.text, chunk.finish_reason) == ("", reason)
+        assert chunk.usage.completion_tokens == num_tokens
+    assert not engine.has_work
+
+
+async def test_the_service_takes_it_up_wherever_it_was_left(tokenizer: Tokenizer) -> None:
     service = EngineService(Engine(ExactModel(), tokenizer, LIMITS))
     service.start()
     whole = [chunk async for chunk in service.generate("a", prompt("你好"), FREE)]
     ids = [token for chunk in whole for token in chunk.token_ids]
-    rest = [chunk async for chunk in service.generate("b", prompt("你好"), FREE, resume=ids[:7])]
-    assert [token for chunk in rest for token in chunk.token_ids] == ids[7:]
     async with asyncio.timeout(60):
+        for cut in (7, len(ids)):
+            rest = [chunk async for chunk in service.generate("b", prompt("你好"), FREE, resume=ids[:cut])]
+            assert [token for chunk in rest for token in chunk.token_ids] == ids[cut:]
+            assert rest[-1].finish_reason == whole[-1].finish_reason
         with pytest.raises(InvalidRequest, match="is over after"):
-            await anext(service.generate("c", prompt("你好"), FREE, resume=ids))
+            await anext(service.generate("c", prompt("你好"), FREE, resume=[*ids, ids[0]]))
     await service.close()

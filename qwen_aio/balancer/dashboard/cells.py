@@ -1,6 +1,7 @@
 """Rows -> the texts in the cells of the tables, for the first paint.
 
-What comes after it is made by static/cells.js; a test in a browser holds the two together. Knows words and units, nothing of HTML: a template puts each text where its name is.
+What comes after it is made by static/cells.js; a test in a browser holds the two together. Knows words and units,
+nothing of HTML: a template puts each text where its name is.
 """
 
 from __future__ import annotations

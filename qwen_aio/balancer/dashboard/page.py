@@ -12,7 +12,7 @@ from qwen_aio.balancer.dashboard.cells import NUM_BARS, event_cells, request_cel
 from qwen_aio.balancer.dashboard.strings import STRINGS, Language
 from qwen_aio.balancer.snapshot import Snapshot
 
-MAX_ROWS = 100  # of each log; the script shows as many
+MAX_ROWS = 50  # of each log; the script shows as many, and finds the others
 
 
 class Page:

@@ -99,8 +99,8 @@ class Strings:
         return self.words.get(name, name)
 
     def change_of(self, change: str) -> str:
-        """`up -> suspect` in this language."""
-        return " ".join(self.word(part) for part in change.split(" "))
+        """`up -> suspect` in this language, word by word unless there is one for the whole."""
+        return self.words.get(change) or " ".join(self.word(part) for part in change.split(" "))
 
 
 ENGLISH = Strings(
@@ -205,6 +205,9 @@ ENGLISH = Strings(
         "clock": "clock",
         "balancer": "balancer",
         "breaker": "breaker",
+        "unknown": "unknown",
+        "forgotten": "forgotten",
+        "record stands still": "its report stands still",
         "->": "→",
     },
 )
@@ -311,6 +314,9 @@ CHINESE = Strings(
         "clock": "计时",
         "balancer": "均衡器",
         "breaker": "熔断器",
+        "unknown": "未知",
+        "forgotten": "已移除",
+        "record stands still": "状态报告停滞",
         "->": "→",
     },
 )

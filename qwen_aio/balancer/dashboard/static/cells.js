@@ -93,7 +93,7 @@ export class Cells {
       time: clockTime(row.time),
       worker: row.worker,
       actor: this.word(row.actor),
-      change: row.change.split(" ").map((part) => this.word(part)).join(" "),
+      change: this.words.get(row.change) ?? row.change.split(" ").map((part) => this.word(part)).join(" "),
       why: row.why,
     };
   }

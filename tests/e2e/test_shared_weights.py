@@ -1,0 +1,165 @@
+"""Forked workers with a model of 170 MB: one copy for all, and each computes as if it had its own.
+
+What a page of memory costs is in /proc: "private" is what a process has alone, "shared dirty" what it has written or
+got from a parent that wrote it, and shares with that parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qwen_aio.cli.birth import Wanted
+from qwen_aio.cli.child import Process
+from qwen_aio.cli.lifeline import Lifeline
+from qwen_aio.cli.nursery_link import NurseryLink
+from qwen_aio.client import Client
+from qwen_aio.core import Request, Result
+from qwen_aio.errors import ServerUnreachable
+from qwen_aio.models.find import BUNDLED
+from tests.e2e.processes import free_port
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.timeout(300),
+]
+HIDDEN, MLP, LAYERS = 512, 1408, 12
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with the bundled one's tokenizer, far larger than what a worker needs besides."""
+    folder = tmp_path_factory.mktemp("large")
+    config = json.loads((BUNDLED / "config.json").read_text())
+    shape = {"hidden_size": HIDDEN, "intermediate_size": MLP, "num_hidden_layers": LAYERS}
+    config |= shape | {"num_attention_heads": 8, "num_key_value_heads": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(BUNDLED / "tokenizer.json", folder)
+    save_file(random_weights(config["vocab_size"]), folder / "model.safetensors")
+    return folder
+
+
+def random_weights(vocab: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def matrix(rows: int, columns: int) -> torch.Tensor:
+        return (torch.randn(rows, columns, generator=generator) * 0.02).to(torch.bfloat16)
+
+    weights = {"model.embed_tokens.weight": matrix(vocab, HIDDEN), "model.norm.weight": torch.ones(HIDDEN)}
+    for layer in (f"model.layers.{number}" for number in range(LAYERS)):
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"{layer}.{norm}.weight"] = torch.ones(HIDDEN)
+        for name in "qkvo":
+            weights[f"{layer}.self_attn.{name}_proj.weight"] = matrix(HIDDEN, HIDDEN)
+        for name in "qkv":
+            weights[f"{layer}.self_attn.{name}_proj.bias"] = torch.zeros(HIDDEN)
+        weights[f"{layer}.mlp.gate_proj.weight"] = matrix(MLP, HIDDEN)
+        weights[f"{layer}.mlp.up_proj.weight"] = matrix(MLP, HIDDEN)
+        weights[f"{layer}.mlp.down_proj.weight"] = matrix(HIDDEN, MLP)
+    return weights
+
+
+def size_mb(checkpoint: Path) -> float:
+    """In memory, as fp32; the file is bf16."""
+    return 2 * (checkpoint / "model.safetensors").stat().st_size / 2**20
+
+
+class Ward:
+    """A nursery with a real model, and its workers by port."""
+
+    def __init__(self, checkpoint: Path, home: Path) -> None:
+        settings = ("--model", str(checkpoint), "--status-dir", str(home), "--golden", "off", "--kv-mb", "32")
+        self.log: list[str] = []
+        self.link = NurseryLink([sys.executable, "-m", "qwen_aio.cli.nursery", *settings], lifeline=Lifeline())
+        self.processes: list[Process] = []
+
+    async def fork(self, worker_id: str, port: int) -> Process:
+        self.processes.append(await self.link.fork(Wanted(worker_id, port, 2), self.log.append))
+        await self._ready(port)
+        return self.processes[-1]
+
+    async def ask(self, port: int) -> Result:
+        async with Client(f"http://127.0.0.1:{port}") as client:
+            return await client.run(Request("快递太慢了,差评!", mode="sentiment", request_id="test"))
+
+    async def pid(self, port: int) -> int:
+        async with Client(f"http://127.0.0.1:{port}") as client:
+            return int((await client.health())["pid"])
+
+    async def _ready(self, port: int) -> None:
+        while True:
+            async with Client(f"http://127.0.0.1:{port}") as client:
+                try:
+                    if (await client.health())["state"] == "ready":
+                        return
+                except ServerUnreachable:
+                    pass
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def ward(checkpoint: Path, home: Path) -> AsyncIterator[Ward]:
+    own = Ward(checkpoint, home)
+    own.processes.append(await own.link.start(own.log.append))
+    try:
+        yield own
+    finally:
+        for process in own.processes:
+            process.kill()
+        for process in own.processes:
+            await process.ended()
+
+
+async def test_workers_share_one_copy_of_the_weights(checkpoint, tmp_path):
+    ports = [free_port(), free_port()]
+    async with ward(checkpoint, tmp_path) as own:
+        for number, port in enumerate(ports, start=1):
+            await own.fork(f"qwen-{number}", port)
+        answers = [await own.ask(port) for port in ports]
+        memory = [memory_mb(await own.pid(port)) for port in ports]
+        model_mb = size_mb(checkpoint)
+        for worker in memory:
+            assert worker["Rss"] > model_mb
+            assert worker["Shared_Dirty"] > model_mb, memory
+            assert worker["Private_Dirty"] + worker["Private_Clean"] < model_mb / 2, memory
+        assert answers[0].decision.scores == answers[1].decision.scores
+
+
+async def test_a_nursery_has_no_thread_that_a_fork_would_lose(checkpoint, tmp_path):
+    port = free_port()
+    async with ward(checkpoint, tmp_path) as own:
+        await own.fork("qwen-1", port)
+        nursery = psutil.Process(await own.pid(port)).parent()
+        assert nursery is not None
+        assert nursery.num_threads() == 2  # its own, and the one that waits for the cluster's end
+
+
+async def test_a_fork_that_was_killed_is_replaced_by_one_that_answers_the_same(checkpoint, tmp_path):
+    ports = [free_port(), free_port()]
+    async with ward(checkpoint, tmp_path) as own:
+        killed, other = [await own.fork(f"qwen-{number}", port) for number, port in enumerate(ports, start=1)]
+        before, pid = await own.ask(ports[0]), await own.pid(ports[1])
+        killed.kill()
+        await killed.ended()
+        assert (await own.ask(ports[1])).decision.scores == before.decision.scores
+        await own.fork("qwen-1", ports[0])
+        assert (await own.ask(ports[0])).decision.scores == before.decision.scores
+        assert await own.pid(ports[1]) == pid
+        other.terminate()
+        assert await other.ended() == 0
+
+
+def memory_mb(pid: int) -> dict[str, float]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return {name: int(kb) / 1024 for name, kb in re.findall(r"^(\w+):\s+(\d+) kB", lines, re.MULTILINE)}

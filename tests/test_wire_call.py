@@ -1,0 +1,183 @@
+"""A call and its events survive the way to a worker and back."""
+
+import json
+from contextlib import suppress
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_aio.client import FrameReader
+from qwen_aio.core import (
+    Answer,
+    Call,
+    Cuts,
+    Decision,
+    Message,
+    Piece,
+    SamplingWish,
+    Timings,
+    Usage,
+    Verdict,
+)
+from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
+from qwen_aio.wire.call import MAX_CALL_BYTES, CallRequest, call_frame, call_to_json, read_call_event
+from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.event import error_frame
+from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TOKENS, RunRequest, read_object
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+PROBABILITY = st.floats(0, 1)
+COUNT = st.integers(0, 10_000)
+TIMINGS = st.builds(Timings, *[st.integers(0, 100_000).map(lambda tenths: tenths / 10)] * 4)
+USAGE = st.builds(Usage, COUNT, COUNT, COUNT)
+CUTS = st.builds(Cuts, COUNT, st.booleans())
+
+WISHES = st.builds(
+    SamplingWish,
+    max_tokens=st.none() | st.integers(1, MAX_TOKENS),
+    temperature=st.none() | st.floats(0, 5),
+    top_p=st.none() | st.floats(0.01, 1),
+    top_k=st.none() | st.integers(0, 1_000_000),
+    repetition_penalty=st.none() | st.floats(0.01, 5),
+    stop=st.none() | st.lists(TEXT, min_size=1, max_size=8).map(tuple),
+    seed=st.none() | st.integers(0, 2**63 - 1),
+)
+CALLS = st.builds(
+    Call,
+    request_id=st.just("r1"),
+    task=TEXT,
+    text=TEXT,
+    history=st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), st.text(max_size=9)), max_size=4).map(
+        tuple
+    ),
+    sampling=WISHES,
+    verdict=st.none() | st.builds(Verdict, TEXT, TEXT),
+    resume=st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple),
+    timeout_s=st.none() | st.floats(0.001, 600),
+)
+DECISIONS = st.builds(
+    Decision,
+    task=TEXT,
+    label=TEXT,
+    emotion=TEXT,
+    emoji=TEXT,
+    confidence=st.sampled_from(["高", "中", "低"]),
+    probability=PROBABILITY,
+    scores=st.dictionaries(TEXT, PROBABILITY, max_size=4),
+    abstained=st.booleans(),
+    label_mass=PROBABILITY,
+    text=TEXT,
+    merged=TEXT,
+    usage=USAGE,
+    timings=TIMINGS,
+    cuts=CUTS,
+    calibrated=st.booleans(),
+    reason=st.none() | TEXT,
+    worker=TEXT,
+    model=TEXT,
+)
+PIECES = st.builds(Piece, st.text(max_size=20), st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple))
+ANSWERS = st.builds(
+    Answer, TEXT, st.text(max_size=30), st.sampled_from(["stop", "length"]), USAGE, TIMINGS, CUTS, TEXT, TEXT
+)
+
+
+def read_frame(frame: bytes) -> tuple[str, bytes]:
+    [event] = FrameReader().feed(frame)
+    return event
+
+
+def refused(body: str) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        CallRequest.read(body.encode())
+    return caught.value
+
+
+@given(CALLS)
+def test_a_call_survives_the_way_there(call: Call):
+    # What is too long for a field is not what this is about.
+    call = replace(call, task=call.task[:64])
+    assert CallRequest.read(call_to_json(call)).to_core("r1") == call
+
+
+@given(DECISIONS | PIECES | ANSWERS)
+def test_an_event_survives_the_way_back(event):
+    name, data = read_frame(call_frame(event))
+    assert name == type(event).__name__.lower()
+    assert read_call_event(name, data) == event
+
+
+def test_every_field_of_a_call_travels():
+    """Whoever adds a field to Call is reminded of its shape."""
+    shaped = {"task", "text", "history", "sampling", "verdict", "resume", "timeout_s"}
+    assert {field.name for field in fields(Call)} == shaped | {"request_id"}  # the id travels as a header
+    wishes = {field.name for field in fields(SamplingWish)}
+    assert set(CallRequest.model_fields) == wishes | shaped - {"sampling", "verdict"} | {"decision"}
+
+
+def test_what_was_decided_and_what_was_sent_are_written_as_the_contract_says():
+    call = Call("r1", "chat", "你好", verdict=Verdict("sentiment", "negative"), resume=(7, 8))
+    told = json.loads(call_to_json(call))
+    assert told["decision"] == {"task": "sentiment", "label": "negative"}
+    assert told["resume"] == {"token_ids": [7, 8]}
+    assert "你好".encode() in call_to_json(call)  # six bytes, not twelve
+
+
+@pytest.mark.parametrize("letter", ["x", "好", "\n", '"', "\x01", "😊", "\u2028"])
+def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
+    empty = {"text": "", "mode": "chat", "stream": True}
+    turns = [{"role": role, "content": ""} for role in ("user", "assistant")] * (MAX_HISTORY // 2)
+    for body in (empty, empty | {"history": turns}):
+        room = MAX_BODY_BYTES - len(json.dumps(body, separators=(",", ":")))
+        text = letter * (room // len(json.dumps(letter, ensure_ascii=False).encode()[1:-1]))
+        sent = json.dumps(body | {"text": text}, ensure_ascii=False, separators=(",", ":")).encode()
+        assert MAX_BODY_BYTES - 10 < len(sent) <= MAX_BODY_BYTES
+        [request] = RunRequest.parse(read_object(sent)).to_core("r1")
+        most = SamplingWish(MAX_TOKENS, 1 / 3, 1 / 3, 1_000_000, 1 / 3, (letter * 64,) * 8, 2**63 - 1)
+        verdict, resume = Verdict("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
+        call = Call("r1", "t" * 64, text, request.history, most, verdict, resume, 599.999999999)
+        assert len(call_to_json(call)) <= MAX_CALL_BYTES
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"task": "chat", "text": ""}', "text"),
+        ('{"task": "", "text": "a"}', "task"),
+        ('{"task": "chat", "text": "a", "resume": null}', "resume"),
+        ('{"task": "chat", "text": "a", "decision": {"task": "s", "label": 1}}', "decision.label"),
+        ('{"task": "chat", "text": "a", "resume": {"token_ids": ["7"]}}', "resume.token_ids.0"),
+        ('{"task": "chat", "text": "a", "resume": {"token_ids": [1.0]}}', "resume.token_ids.0"),
+        ('{"task": "chat", "text": "a", "resume": {"token_ids": [true]}}', "resume.token_ids.0"),
+        ('{"task": "chat", "text": "a", "stream": true}', "stream"),
+        ('{"task": "chat", "task": "chat", "text": "a"}', None),
+    ],
+)
+def test_a_call_is_read_as_strictly_as_a_request(body, param):
+    assert refused(body).param == param
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_lead_to_anything_but_a_call_or_a_refusal(body):
+    try:
+        CallRequest.read(body)
+    except InvalidRequest as exc:
+        assert ErrorResponse.from_core(exc, "r").to_json()
+
+
+def test_an_error_comes_back_by_its_own_class():
+    name, data = read_frame(error_frame(EngineStopped("gone"), "r1"))
+    with pytest.raises(EngineStopped, match="gone"):
+        read_call_event(name, data)
+
+
+def test_an_event_of_a_later_version_is_passed_over():
+    assert read_call_event("thought", b"{}") is None
+
+
+@given(st.sampled_from(["decision", "piece", "answer", "error", "x", ""]), st.binary(max_size=60))
+def test_a_damaged_event_is_an_error_of_value(name, data):
+    with suppress(ValueError, QwenAioError):
+        assert read_call_event(name, data) is None  # a name it does not know
