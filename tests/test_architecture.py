@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "serving": FLOOR | {"wire"},
     "worker": FLOOR | {"wire", "tasks", "engine", "models", "serving"},
     "balancer": FLOOR | {"wire", "client", "serving"},
+    "cluster": FLOOR | {"serving"},
     "ui": FLOOR | {"client", "tasks", "models"},
-    "cli": FLOOR | {"wire", "client", "tasks", "engine", "models", "serving", "worker", "balancer", "ui"},
+    "cli": FLOOR | {"wire", "client", "tasks", "engine", "models", "serving", "worker", "balancer", "cluster", "ui"},
 }
 TORCH_ROOMS = {"engine"}
 
@@ -72,7 +73,19 @@ def loaded_by(module: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["qwen_aio.client", "qwen_aio.routing", "qwen_aio.status_file", "qwen_aio.cli.main"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "qwen_aio.client",
+        "qwen_aio.routing",
+        "qwen_aio.status_file",
+        "qwen_aio.cli.main",
+        "qwen_aio.cli.balance",
+        "qwen_aio.cli.cluster",
+        "qwen_aio.balancer.app",
+        "balancer",
+    ],
+)
 def test_light_doors_load_no_torch_and_no_gradio(module):
     assert not loaded_by(module) & {"torch", "transformers", "gradio"}
 

@@ -100,7 +100,7 @@ class RemoteCalls:
             error = exc
             raise
         finally:
-            self._record(journey, last, error)
+            self._record(journey, last, None if last else error)  # who has what they asked for may hang up
 
     def call_off(self, worker_id: str) -> None:
         """Calls on this worker that have got nothing yet are made elsewhere."""
@@ -212,7 +212,7 @@ class RemoteCalls:
         if journey.num_deaths >= around.rules.max_deaths:
             raise PoisonRequest("two workers died while this request was on them; no third one gets it") from failure
         if isinstance(failure, Draining | NotReady):
-            seat.ended(failure.message)
+            seat.ended(f"it takes no work: {failure.message}")
         else:
             journey.num_failures += 1
         is_last = journey.num_failures > around.rules.max_other_workers

@@ -13,15 +13,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
 
-from qwen_aio.cli.child import Child, Process, Tell, spawn
 from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
 from qwen_aio.cli.flags import BALANCING, CLUSTER, add_settings_flags, settings_from
-from qwen_aio.cli.lifeline import Lifeline
 from qwen_aio.cli.listening import url_of
 from qwen_aio.cli.loading import choose_model, told_model
-from qwen_aio.cli.nursery_link import NurseryLink
-from qwen_aio.cli.supervisor import Supervisor
 from qwen_aio.client import Client
+from qwen_aio.cluster.child import Child, Process, Tell, spawn
+from qwen_aio.cluster.lifeline import Lifeline
+from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.config import Settings, check_exposure, prompts_dir
 from qwen_aio.errors import ServerUnreachable
 from qwen_aio.serving.server import bind, caught_signals

@@ -8,9 +8,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen_aio.cli.birth import Wanted
 from qwen_aio.cli.listening import url_of
 from qwen_aio.cli.page import PAGE_PORT
+from qwen_aio.cluster.birth import Wanted
 from qwen_aio.config import Settings, usable_cores
 from qwen_aio.errors import InvalidSettings
 

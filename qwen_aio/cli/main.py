@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from qwen_aio import __version__
 from qwen_aio.cli import balance, cluster, run, serve, tasks
-from qwen_aio.cli.lifeline import hold_if_given
+from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.errors import QwenAioError
 
 COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks}

@@ -23,13 +23,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from qwen_aio.cli import lifeline
-from qwen_aio.cli.birth import Born, Ended, Loaded, Message, Messages, Wanted, encode
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.listening import log_to_stderr
 from qwen_aio.cli.loading import choose_model, load_weights, loaded, prepare_process
 from qwen_aio.cli.main import exit_status
 from qwen_aio.cli.serve import Load, serve
+from qwen_aio.cluster import lifeline
+from qwen_aio.cluster.birth import Born, Ended, Loaded, Message, Messages, Wanted, encode
 from qwen_aio.config import Settings
 from qwen_aio.models.find import ModelFolder
 

@@ -77,7 +77,10 @@ async def test_a_decision_and_its_reply_are_two_calls_of_one_request(tmp_path):
             kinds = [type(found) async for found in events]
         assert kinds[0] is Decided
         rows = service.rows()
-        assert {(row.id, row.task) for row in rows} == {("both", "sentiment"), ("both", "chat")}
+        assert [(row.id, row.task, row.outcome) for row in rows] == [
+            ("both", "sentiment", "ok"),
+            ("both", "chat", "ok"),
+        ]
         prompts = [prompt for engine in service.engines.values() for prompt in engine.prompts]
         assert any("负面" in getattr(segment, "text", "") for prompt in prompts for segment in prompt.body)
         service.assert_quiet()

@@ -20,11 +20,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen_aio.cli.birth import Wanted
-from qwen_aio.cli.child import Process
-from qwen_aio.cli.lifeline import Lifeline
-from qwen_aio.cli.nursery_link import NurseryLink
 from qwen_aio.client import Client
+from qwen_aio.cluster.birth import Wanted
+from qwen_aio.cluster.child import Process
+from qwen_aio.cluster.lifeline import Lifeline
+from qwen_aio.cluster.nursery_link import NurseryLink
 from qwen_aio.core import Request, Result
 from qwen_aio.errors import ServerUnreachable
 from qwen_aio.models.find import BUNDLED

@@ -15,9 +15,9 @@ from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
-from qwen_aio.cli.birth import Born, Ended, Loaded, Message, Messages, Wanted, encode
-from qwen_aio.cli.child import Process, Tell, spawn, tell_lines
-from qwen_aio.cli.lifeline import Lifeline
+from qwen_aio.cluster.birth import Born, Ended, Loaded, Message, Messages, Wanted, encode
+from qwen_aio.cluster.child import Process, Tell, spawn, tell_lines
+from qwen_aio.cluster.lifeline import Lifeline
 
 CHUNK = 4096
 

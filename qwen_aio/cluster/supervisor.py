@@ -14,8 +14,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from qwen_aio.cli.child import Child, Tell
-from qwen_aio.cli.keeper import Keeper
+from qwen_aio.cluster.child import Child, Tell
+from qwen_aio.cluster.keeper import Keeper
 from qwen_aio.serving.caller import cancel
 
 STOP_S = 35.0  # a server's own time of grace, and some

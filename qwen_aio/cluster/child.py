@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from qwen_aio.cli.lifeline import Lifeline
+from qwen_aio.cluster.lifeline import Lifeline
 
 CHUNK = 65536
 

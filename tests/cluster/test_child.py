@@ -11,22 +11,22 @@ import sys
 import psutil
 import pytest
 
-from qwen_aio.cli.child import CHUNK, Subprocess, spawn
-from qwen_aio.cli.lifeline import Lifeline
+from qwen_aio.cluster.child import CHUNK, Subprocess, spawn
+from qwen_aio.cluster.lifeline import Lifeline
 from tests.e2e.clusters import wait_gone
 
 # A cluster in small: a child of its own, a nursery and a worker that was forked. Prints their pids.
 PARENT = """
 import asyncio, os, signal, sys
-from qwen_aio.cli.birth import Wanted
-from qwen_aio.cli.child import spawn
-from qwen_aio.cli.lifeline import Lifeline
-from qwen_aio.cli.nursery_link import NurseryLink
+from qwen_aio.cluster.birth import Wanted
+from qwen_aio.cluster.child import spawn
+from qwen_aio.cluster.lifeline import Lifeline
+from qwen_aio.cluster.nursery_link import NurseryLink
 
-CHILD = "import os, signal; from qwen_aio.cli.lifeline import hold_if_given; hold_if_given(); print(os.getpid(), flush=True); signal.pause()"
+CHILD = "import os, signal; from qwen_aio.cluster.lifeline import hold_if_given; hold_if_given(); print(os.getpid(), flush=True); signal.pause()"
 NURSERY = '''
 import os, signal, socket, sys
-from qwen_aio.cli import lifeline
+from qwen_aio.cluster import lifeline
 from qwen_aio.cli.nursery import Nursery
 
 def live(wanted):

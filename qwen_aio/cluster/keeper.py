@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Literal, NoReturn
 
-from qwen_aio.cli.child import Child, Process, Tell
+from qwen_aio.cluster.child import Child, Process, Tell
 from qwen_aio.errors import SetupError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from qwen_aio.cli.child import Child, Tell
-from qwen_aio.cli.keeper import HEALTHY_S, LAST_LINES, Keeper
-from qwen_aio.cli.supervisor import Supervisor
+from qwen_aio.cluster.child import Child, Tell
+from qwen_aio.cluster.keeper import HEALTHY_S, LAST_LINES, Keeper
+from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.errors import SetupError
 from tests.fakes import FakeClock
 

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from qwen_aio.cli.birth import Wanted
-from qwen_aio.cli.child import Process
-from qwen_aio.cli.lifeline import Lifeline
-from qwen_aio.cli.nursery_link import NurseryLink
+from qwen_aio.cluster.birth import Wanted
+from qwen_aio.cluster.child import Process
+from qwen_aio.cluster.lifeline import Lifeline
+from qwen_aio.cluster.nursery_link import NurseryLink
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
