@@ -1,4 +1,4 @@
-"""A worker whose engine takes no time: what is left is HTTP. `python -m benchmarks.instant_worker --port P ...`
+"""A worker whose engine computes nothing: what is left is HTTP. `python -m benchmarks.instant_worker --port P ...`
 
 The real command line, door, routes and heartbeat, with an engine that answers at once behind the seam `load`.
 """
@@ -21,11 +21,15 @@ from qwen_aio.serving.server import bind
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.health import NoEngine
 
-NUM_PIECES = 16
+NUM_PIECES, REST_S = 8, 0.005
 
 
 class InstantEngine:
-    """Every label is as likely as the others; every answer has sixteen pieces."""
+    """Every label is as likely as the others; every answer has eight pieces, and rests between them as a model would.
+
+    Without the rests all pieces would come at once, and with two cores the one who waits for the first piece would
+    not get to run before the last one was made.
+    """
 
     context = ContextLimits(2048, 1024)
 
@@ -37,6 +41,7 @@ class InstantEngine:
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
     ) -> AsyncGenerator[Chunk, None]:
         for index in range(len(resume), NUM_PIECES):
+            await asyncio.sleep(REST_S if index else 0)
             yield Chunk(index, "piece ", (index,))
         yield Chunk(NUM_PIECES, "", (), "stop", Usage(60, 50, NUM_PIECES), Timings())
 

@@ -1,8 +1,8 @@
-"""What the balancer adds to a request: a worker whose engine takes no time, asked directly and through the balancer.
+"""What the balancer adds to a request: a worker whose engine computes nothing, asked directly and through the balancer.
 
     python -m benchmarks.overhead [--short]
 
-Both sides take turns, request by request, in one process of their own: a decision, and an answer of sixteen pieces
+Both sides take turns, request by request, in one process of their own: a decision, and an answer of eight pieces
 (until the first piece, and until the end). Medians and the 99th percentile. Last line of stdout: one JSON object.
 """
 
@@ -85,7 +85,7 @@ def told(direct: list[float], through: list[float]) -> dict[str, float]:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
-    rounds = 50 if parser.parse_args().short else 1000
+    rounds = 50 if parser.parse_args().short else 500
     with tempfile.TemporaryDirectory() as folder:
         async with (
             serving("-m", "benchmarks.instant_worker", "--status-dir", folder) as worker,

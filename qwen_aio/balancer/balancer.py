@@ -80,7 +80,7 @@ class Balancer:
                 pool=self._pool,
                 dispatcher=dispatcher,
                 links=self._links,
-                estimator=Estimator(rules),
+                estimator=Estimator(self._pool.reference),
                 budget=RetryBudget(rules, clock),
                 board=self.board,
                 rules=rules,
@@ -152,7 +152,7 @@ class Balancer:
             return self._door.refusal
         if shown.ready:
             return None
-        return NoWorker("no worker is ready; start one with: python app.py --mode worker", retry_after_s=5)
+        return NoWorker(self._pool.absence(), retry_after_s=5)
 
     async def _tick(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """How much work a call will be, and how fast a worker gets work done: guesses that learn from what workers report.
 
-Work is counted in reference seconds: what the call would take on the machine of Rules' reference rates, alone. The
+Work is counted in reference seconds: what the call takes on an ordinary worker of this service (reference.py). The
 balancer has no tokenizer; it counts characters and learns what they come to. Knows no worker by name and no HTTP.
 Owned by the event loop.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from statistics import fmean
 
+from qwen_aio.balancer.reference import Reference, prefilled
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.core import Call, Kind, Usage
 
@@ -27,8 +28,8 @@ SHORTEST_SERVICE_S = 0.0001
 class Estimator:
     """What calls of each task come to. One per balancer."""
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
         self._expectations: defaultdict[str, _Expectation] = defaultdict(_Expectation)  # by task
 
     def work_s(self, call: Call, kind: Kind) -> float:
@@ -36,12 +37,12 @@ class Estimator:
         expected = self._expectations[call.task]
         prompt_tokens = _characters(call) * expected.tokens_per_character
         new_tokens = expected.tokens_of_answer(call.sampling.max_tokens) if kind == "generation" else 0.0
-        return _reference_s(prompt_tokens, new_tokens, self._rules)
+        return self._reference.seconds(prompt_tokens, new_tokens)
 
     def learn(self, call: Call, kind: Kind, usage: Usage) -> None:
         """`call` was answered, and this is what it took. Tokens that were cached were no work."""
         expected = self._expectations[call.task]
-        expected.learn_prompt(_characters(call), _prefilled(usage))
+        expected.learn_prompt(_characters(call), prefilled(usage))
         if kind == "generation":
             expected.learn_answer(usage.completion_tokens, call.sampling.max_tokens)
 
@@ -73,11 +74,6 @@ class _Expectation:
             self._answer_tokens = _moved(self._answer_tokens, tokens)
 
 
-def work_done_s(usage: Usage, rules: Rules) -> float:
-    """Reference seconds of a call that is over, now that its tokens are known: what a speed is judged by."""
-    return _reference_s(_prefilled(usage), usage.completion_tokens, rules)
-
-
 class Speed:
     """Reference seconds of work that a worker does in a second of service. One per worker life."""
 
@@ -101,16 +97,6 @@ class Speed:
         change = fmean(self._results) - self.value
         believed = change if change < 0 else self._rules.speed_rise * change
         self.value = min(max(self.value + believed, SLOWEST), FASTEST)
-
-
-def _reference_s(prefilled_tokens: float, new_tokens: float, rules: Rules) -> float:
-    computing_s = prefilled_tokens / rules.prefill_tokens_per_s + new_tokens / rules.decode_tokens_per_s
-    return rules.fixed_work_s + computing_s
-
-
-def _prefilled(usage: Usage) -> int:
-    """Tokens of the prompt that were not cached."""
-    return max(usage.prompt_tokens - usage.cached_tokens, 0)
 
 
 def _characters(call: Call) -> int:

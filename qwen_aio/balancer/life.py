@@ -13,10 +13,11 @@ from statistics import fmean
 
 from qwen_aio.balancer.breaker import Breaker
 from qwen_aio.balancer.demotion import Demotion
-from qwen_aio.balancer.estimate import FASTEST, Speed, work_done_s
+from qwen_aio.balancer.estimate import FASTEST, Speed
 from qwen_aio.balancer.policies import Candidate, cost
 from qwen_aio.balancer.pulse import Finding, Pulse
 from qwen_aio.balancer.queue import Job, Twin
+from qwen_aio.balancer.reference import Reference
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
 from qwen_aio.core import Kind, Offer, Timings, Usage, WorkerStatus
@@ -37,6 +38,7 @@ class Life:
         *,
         rules: Rules,
         clock: Callable[[], float],
+        reference: Reference,
         usual_speed: Callable[[], float],
     ) -> None:
         """`url` is empty until it is known; `usual_speed` is that of others, believed until there are results."""
@@ -52,6 +54,7 @@ class Life:
         self.last_failure = ""  # what the last call that failed met
         self._rules = rules
         self._clock = clock
+        self._reference = reference
         self._usual_speed = usual_speed
         self._results = Speed(rules, FASTEST)  # so that the first result, like all bad news, is believed whole
         self._used_at = clock()  # when it last got a job
@@ -134,7 +137,8 @@ class Life:
 
     def take(self, job: Job, turn: int) -> None:
         """`job` is bound to it, as the pool's `turn`-th one."""
-        assert self.can_take(job), f"{self} cannot take job {job.number}"
+        # Not `can_take`: whether it is well may have changed since it was asked, by the clock alone.
+        assert self._has_place(job.kind) and self.suits(job), f"{self} cannot take job {job.number}"
         self.breaker.begin()
         self._jobs.add(job)
         self.last_used = turn
@@ -148,7 +152,8 @@ class Life:
         """`job` is done, and this is what it took."""
         if job.needs is not None:
             return  # what it tells is of the whole answer; this life made only the end of it
-        self._results.record(work_s=work_done_s(usage, self._rules), service_s=service_s)
+        self._reference.learn(usage, timings)
+        self._results.record(work_s=self._reference.seconds_of(usage), service_s=service_s)
         if usage.completion_tokens > 0:
             self._gaps_s.append(timings.decode_ms / 1000 / usage.completion_tokens)
 
@@ -234,8 +239,7 @@ class Life:
         return self.has_room and (kind == "decision" or num_answers < most_answers)
 
     def _typical_cost(self) -> Cost:
-        work_s = self._rules.fixed_work_s + TYPICAL_TOKENS / self._rules.prefill_tokens_per_s
-        return cost(self.candidate, work_s, self._rules)
+        return cost(self.candidate, self._reference.seconds(TYPICAL_TOKENS, 0), self._rules)
 
 
 # What a row takes from the record as it is.

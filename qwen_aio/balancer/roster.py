@@ -13,6 +13,7 @@ from statistics import fmean
 from qwen_aio.balancer import half
 from qwen_aio.balancer.chronicle import Actor, Chronicle, OnEvent
 from qwen_aio.balancer.life import Life
+from qwen_aio.balancer.reference import Reference
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.core import Offer, WorkerStatus
@@ -38,6 +39,7 @@ class Roster:
         asked_for: Collection[str],
     ) -> None:
         """`asked_for`: ids that stay in the table, whatever becomes of them."""
+        self.reference = Reference(rules)
         self._rules = rules
         self._clock = clock
         self._wall_clock = wall_clock
@@ -121,7 +123,8 @@ class Roster:
 
     def url(self, worker_id: str) -> str:
         """Where the worker listens; empty if that is not known."""
-        return self._lives[worker_id].url
+        life = self._lives.get(worker_id)
+        return life.url if life is not None else ""
 
     def urls(self) -> set[str]:
         """Where workers listen."""
@@ -165,6 +168,16 @@ class Roster:
             return "unavailable"
         return "ok" if self.num_ready >= self.num_asked_for else "degraded"
 
+    def absence(self) -> str:
+        """Why nobody is ready, in a sentence."""
+        if not self._lives:
+            return "no worker has been heard of; start one with: python app.py --mode worker"
+        reasons = [
+            f"{life.id}: {_MEANING[self._admin[life.id]] if life.id in self._admin else life.finding.why}"
+            for life in self._sorted()
+        ]
+        return f"no worker is ready ({'; '.join(reasons)})"
+
     def has_been_up_within(self, seconds: float) -> bool:
         """Was somebody ready not longer ago than that?"""
         return bool(self._ready()) or self._clock() - self._last_up <= seconds
@@ -177,7 +190,14 @@ class Roster:
     # ---- beneath ----------------------------------------------------------------------------------------------------
 
     def _begin(self, worker_id: str, url: str) -> Life:
-        life = Life(worker_id, url, rules=self._rules, clock=self._clock, usual_speed=self._usual_speed)
+        life = Life(
+            worker_id,
+            url,
+            rules=self._rules,
+            clock=self._clock,
+            reference=self.reference,
+            usual_speed=self._usual_speed,
+        )
         self._lives[worker_id] = life
         return life
 
@@ -187,7 +207,7 @@ class Roster:
 
     def _settle(self, life: Life, actor: Actor) -> None:
         """Something has changed for `life`: decide what follows for all, and tell it."""
-        if self._lives[life.id] is not life:
+        if self._lives.get(life.id) is not life:
             return  # a call of an earlier life has ended
         demoted = half.demoted(self._serving())
         others = [each for each in self._lives.values() if each.is_demoted != (each in demoted) and each is not life]
@@ -237,4 +257,4 @@ class Roster:
 
 
 def _number_or_text(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdigit() else (0, part)
+    return (int(part), "") if part.isdecimal() else (0, part)

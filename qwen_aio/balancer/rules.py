@@ -26,7 +26,7 @@ class Rules:
     speed_results: int = 5  # results a worker's speed is judged by
     speed_rise: float = 0.2  # share of good news that is believed at once; bad news is believed whole
 
-    # reference rates, tokens a second of Qwen1.5-0.5B in fp32 on two cores: they make work comparable, no more
+    # the first guess of what tokens cost, until workers have told: Qwen1.5-0.5B in fp32 on two cores
     prefill_tokens_per_s: float = 150.0
     decode_tokens_per_s: float = 30.0
     fixed_work_s: float = 0.01  # of any call: HTTP, scheduling, one step

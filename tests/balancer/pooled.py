@@ -120,4 +120,7 @@ class World:
 
 
 def succeed(seat: Seat, *, service_s: float = 0.1, tokens: int = 0, decode_ms: float = 0.0) -> None:
-    seat.succeed(service_s=service_s, usage=Usage(20, 5, tokens), timings=Timings(decode_ms=decode_ms))
+    """The worker reports what such a call is guessed to cost, so the reference stays what it is."""
+    prefill_ms = (RULES.fixed_work_s + 15 / RULES.prefill_tokens_per_s) * 1000
+    timings = Timings(prefill_ms=prefill_ms, decode_ms=decode_ms)
+    seat.succeed(service_s=service_s, usage=Usage(20, 5, tokens), timings=timings)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.estimate import Estimator, Speed, work_done_s
+from qwen_aio.balancer.estimate import Estimator, Speed
+from qwen_aio.balancer.reference import Reference
 from qwen_aio.balancer.rules import RULES
 from qwen_aio.core import Call, Message, SamplingWish, Usage
 
@@ -24,7 +25,7 @@ def answer(text: str, *, most: int | None = None) -> Call:
 
 @pytest.fixture
 def estimator() -> Estimator:
-    return Estimator(RULES)
+    return Estimator(Reference(RULES))
 
 
 # ---- the work of a call ---------------------------------------------------------------------------------------------
@@ -109,18 +110,10 @@ def test_one_short_text_does_not_spoil_the_guess_for_long_ones(estimator: Estima
 
 @given(st.lists(st.tuples(st.integers(1, 10_000), counts, counts, counts)), st.integers(1, 10_000))
 def test_whatever_was_reported_work_stays_positive(lessons: list[tuple[int, int, int, int]], length: int) -> None:
-    estimator = Estimator(RULES)
+    estimator = Estimator(Reference(RULES))
     for characters, prompt, cached, completion in lessons:
         estimator.learn(answer("x" * characters), "generation", Usage(prompt, cached, completion))
     assert RULES.fixed_work_s <= estimator.work_s(answer("x" * length), "generation") < float("inf")
-
-
-def test_work_that_is_done_counts_what_was_not_cached() -> None:
-    expected_s = RULES.fixed_work_s + 25 / RULES.prefill_tokens_per_s + 12 / RULES.decode_tokens_per_s
-    assert work_done_s(Usage(95, 70, 12), RULES) == pytest.approx(expected_s)
-
-
-# ---- the speed of a worker ------------------------------------------------------------------------------------------
 
 
 def test_a_speed_is_a_guess_until_the_first_result() -> None:
