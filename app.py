@@ -1,4 +1,4 @@
-"""Doorway: `python app.py --mode single|worker ...`. See `python app.py --help`."""
+"""Doorway: `python app.py --mode single|worker|ui ...`. See `python app.py --help`."""
 
 from qwen_aio.cli.main import main
 

@@ -3,7 +3,7 @@
 An open loop: every request leaves at its intended time, however late the answers are, and its latency counts from
 that time, so that a server which stalls cannot hide those who would have come meanwhile (coordinated omission).
 With --closed N the schedule's times are ignored: N callers ask again as soon as they have their answer.
-Writes one JSON list: kind, milliseconds, HTTP status (0: no answer), worker.
+Writes one JSON object: the seconds all of it took, and kind, milliseconds, HTTP status (0: no answer), worker of each.
 """
 
 from __future__ import annotations

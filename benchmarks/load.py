@@ -32,6 +32,7 @@ from benchmarks.schedule import SENTENCES, Shot, decision, from_trace, poisson, 
 from benchmarks.servers import ROOT, Server, balancer, last_line, workers
 
 POLICIES = ("weighted", "linear", "least_loaded", "round_robin", "random")
+COMPARED_WORKERS = 3  # under every policy
 SLOW_SHARE, SLOW_PERIOD_S = 0.25, 0.04
 LOAD = 0.6  # of what a closed loop reaches
 LOAD_OF_ONE = 0.8  # of what one worker reaches: the same offer to 1, 2 and 4
@@ -96,15 +97,15 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def slowed(server: Server, share: float) -> AsyncIterator[None]:
-    """The process runs only `share` of the time, in slices too short for any time limit."""
+async def slowed(server: Server) -> AsyncIterator[None]:
+    """The process runs only a quarter of the time, in slices too short for any time limit."""
 
     async def pulse() -> None:
         while True:
             os.kill(server.pid, signal.SIGSTOP)
-            await asyncio.sleep(SLOW_PERIOD_S * (1 - share))
+            await asyncio.sleep(SLOW_PERIOD_S * (1 - SLOW_SHARE))
             os.kill(server.pid, signal.SIGCONT)
-            await asyncio.sleep(SLOW_PERIOD_S * share)
+            await asyncio.sleep(SLOW_PERIOD_S * SLOW_SHARE)
 
     pulsing = asyncio.create_task(pulse())
     try:
@@ -115,14 +116,18 @@ async def slowed(server: Server, share: float) -> AsyncIterator[None]:
         os.kill(server.pid, signal.SIGCONT)
 
 
-async def compare(
-    names: Sequence[str], status_dir: str, count: int, schedules: Sequence[Sequence[Shot]]
-) -> dict[str, object]:
+async def offered_rate(status_dir: str, probe: Sequence[Shot]) -> float:
+    """Requests a second that leave the workers some room."""
+    async with balancer(COMPARED_WORKERS, status_dir) as server:
+        return (await generate(server.url, probe, closed=CALLERS)).per_second * LOAD
+
+
+async def compare(names: Sequence[str], status_dir: str, schedules: Sequence[Sequence[Shot]]) -> dict[str, object]:
     """Every policy over every schedule, taking turns; percentiles per class over all rounds."""
     heard: dict[str, dict[str, list[Outcome]]] = {name: defaultdict(list) for name in names}
     for number, shots in enumerate(schedules):
         for name in (*names[number % len(names) :], *names[: number % len(names)]):
-            async with balancer(count, status_dir, "--policy", name) as server:
+            async with balancer(COMPARED_WORKERS, status_dir, "--policy", name) as server:
                 await generate(server.url, shots[: min(len(shots), 30)], closed=4)  # speeds are learnt
                 found = await generate(server.url, shots)
             for kind, outcomes in found.outcomes.items():
@@ -139,18 +144,18 @@ async def policies(arguments: argparse.Namespace, size: Size) -> dict[str, objec
     """All policies beside a worker that runs a quarter of the time."""
     with tempfile.TemporaryDirectory() as status_dir:
         async with (
-            workers(3, status_dir, "--model", arguments.model, "--threads", "1") as servers,
-            slowed(servers[0], SLOW_SHARE),
+            workers(COMPARED_WORKERS, status_dir, "--model", arguments.model, "--threads", "1") as servers,
+            slowed(servers[0]),
         ):
-            async with balancer(3, status_dir) as server:
-                probe = from_trace(arguments.data, rate_per_s=size.requests, seconds=1, seed=0)
-                rate = (await generate(server.url, probe, closed=CALLERS)).per_second * LOAD
+            rate = await offered_rate(
+                status_dir, from_trace(arguments.data, rate_per_s=size.requests, seconds=1, seed=0)
+            )
             print(f"three workers, one at a quarter of its speed; {rate:.1f} requests/s offered")
             rounds = [
                 from_trace(arguments.data, rate_per_s=rate, seconds=size.seconds, seed=seed)
                 for seed in range(1, size.rounds + 1)
             ]
-            return {"offered_per_s": round(rate, 1), **await compare(POLICIES, status_dir, 3, rounds)}
+            return {"offered_per_s": round(rate, 1), **await compare(POLICIES, status_dir, rounds)}
 
 
 async def lengths(arguments: argparse.Namespace, size: Size) -> dict[str, object]:
@@ -162,16 +167,14 @@ async def lengths(arguments: argparse.Namespace, size: Size) -> dict[str, object
         return [("short" if chars == SHORT_TEXT else "long", decision(random, chars)) for chars in chosen]
 
     with tempfile.TemporaryDirectory() as status_dir:
-        async with workers(3, status_dir, "--model", arguments.model, "--threads", "1"):
-            async with balancer(3, status_dir) as server:
-                probe = poisson(bodies(size.requests, 0), rate_per_s=1, seed=0)
-                rate = (await generate(server.url, probe, closed=CALLERS)).per_second * LOAD
+        async with workers(COMPARED_WORKERS, status_dir, "--model", arguments.model, "--threads", "1"):
+            rate = await offered_rate(status_dir, poisson(bodies(size.requests, 0), rate_per_s=1, seed=0))
             print(f"three workers; {rate:.1f} decisions/s offered")
             rounds = [
                 poisson(bodies(round(rate * size.seconds), seed), rate_per_s=rate, seed=seed)
                 for seed in range(1, size.rounds + 1)
             ]
-            compared = await compare(("weighted", "round_robin"), status_dir, 3, rounds)
+            compared = await compare(("weighted", "round_robin"), status_dir, rounds)
             return {"offered_per_s": round(rate, 1), **compared}
 
 
@@ -197,8 +200,8 @@ async def scaling(arguments: argparse.Namespace, size: Size) -> dict[str, object
                 shots = poisson(bodies[: round(open_rate * size.seconds)], rate_per_s=open_rate, seed=count)
                 heard = await generate(server.url, shots)
                 results[f"{count} workers, open loop at {open_rate:.0f}/s"] = summary(heard.outcomes["decision"])
-    for name, told_of in results.items():
-        print(f"{name}: {told_of}")
+    for name, figures in results.items():
+        print(f"{name}: {figures}")
     print("published, eight cores, 0.5B: 12 requests/s with one instance, 41 with four; P95 1800 -> 950 ms")
     return results
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from types import TracebackType
@@ -130,7 +131,7 @@ class Client:
                 yield response
         except NO_CONNECTION as exc:
             raise ServerUnreachable(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
-        except (aiohttp.ClientResponseError, ValueError) as exc:
+        except (aiohttp.ClientResponseError, ValueError, RecursionError) as exc:
             raise BadReply(f"{self._url} answers, but not as qwen_aio does; {self._check}") from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise ConnectionLost(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
@@ -224,5 +225,7 @@ async def _raise_refusal(response: aiohttp.ClientResponse) -> None:
 
 def _why(exc: Exception) -> str:
     if isinstance(exc, aiohttp.ClientConnectorError):
-        return exc.os_error.strerror or str(exc.os_error)
+        number = exc.os_error.errno or 0
+        # asyncio puts a sentence of its own, with the address once more, where the system's word was.
+        return os.strerror(number) if number > 0 else exc.os_error.strerror or str(exc.os_error)
     return str(exc) or "it took too long"

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -35,16 +36,16 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="port to listen on (single: 7860, worker: first free one from 7861)"
+        None, description="port to listen on (page: 7860, balancer: 8000, worker: first free one from 7861)"
     )
     id: str | None = Field(None, description="name of this worker: letters, digits, dots, dashes (qwen-<port>)")
     model: str | None = Field(None, description="model folder, or 'bundled'")
     precision: Literal["auto", "fp32"] = Field("auto", description="precision of the weights; auto is fp32 for now")
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        None, description="threads for the model (the cores this process may use)"
+        None, description="threads of a worker (the cores this process may use; a cluster divides them)"
     )
     prompts_dir: Path | None = Field(None, description="folder of tasks (prompts/ in home, else the packaged ones)")
-    status_dir: Path | None = Field(None, description="folder of status.json (status/ in home)")
+    status_dir: Path | None = Field(None, description="folder of status.json and admin.json (status/ in home)")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host names, besides loopback, that may be asked for; commas between them"
@@ -131,6 +132,18 @@ def check_exposure(settings: Settings) -> None:
             f"--host {settings.host} would open this server to the network, and it has no keys yet: whoever reaches it "
             "can use it. If you want that, add --insecure, and --allowed-hosts with the name that people will type"
         )
+
+
+def checked_address(url: str, *, flag: str) -> str:
+    """`url` without a slash at its end. Raises InvalidSettings unless it is http(s)://host[:port]."""
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_sound = False
+    if not is_sound or "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise InvalidSettings(f"--{flag}: {url!r} is no address such as http://127.0.0.1:8000", param=flag)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def home() -> Path:

@@ -58,8 +58,9 @@ def read_statuses(path: Path) -> dict[str, WorkerStatus]:
 
 def read_status(entry: object) -> WorkerStatus | None:
     """The record that a worker itself gives at /health; None if it is not sound."""
-    sound = isinstance(entry, dict) and _is_sound(str(entry.get("id")), entry)
-    return _status(entry) if sound else None  # type: ignore[arg-type]  # sound ones are dictionaries
+    if not isinstance(entry, dict) or not _is_sound(str(entry.get("id")), entry):
+        return None
+    return _status(entry)
 
 
 def utc_time(seconds: float) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from qwen_aio.core import Kind, Timings, WorkerStatus
-from qwen_aio.errors import NotReady
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.runs import Runs
 from qwen_aio.serving.server import bind, run_server
@@ -78,7 +77,7 @@ class Worker:
     def ready_calls(self) -> EngineCalls:
         """As in a process: there is no engine before the door was opened for the first time."""
         if not self.is_open:
-            raise NotReady("the model is still loading")
+            raise self.door.refusal
         return self.calls
 
     def next_status(self) -> WorkerStatus:

@@ -1,4 +1,6 @@
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -162,6 +164,7 @@ async def test_nobody_there_is_told_with_the_address_and_how_to_check():
             ) as caught:
                 await ask
             assert caught.value.code == "server_unreachable"
+            assert f"({os.strerror(errno.ECONNREFUSED)})" in caught.value.message
 
 
 @pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/"])
@@ -320,6 +323,12 @@ async def test_an_answer_that_is_not_ours_is_told_from_a_connection_that_broke(r
         for ask, kind in asked:
             with pytest.raises(kind, match="curl http"):
                 await ask
+
+
+async def test_a_record_that_is_nested_without_end_is_not_ours():
+    async with answering(http(b"[" * 200_000)) as client:
+        with pytest.raises(BadReply):
+            await client.health()
 
 
 BEGUN = event_frame(Token(0, "a")) + call_frame(Piece("a", (5,)))

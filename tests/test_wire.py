@@ -26,7 +26,7 @@ from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.wire import result_to_json
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.event import error_frame, event_frame, read_event
-from qwen_aio.wire.request import MAX_HISTORY, MAX_TEXTS, RunRequest, read_object
+from qwen_aio.wire.request import MAX_HISTORY, MAX_TEXTS, RunRequest
 from qwen_aio.wire.result import RunResponse
 from qwen_aio.wire.task import TasksResponse
 
@@ -54,7 +54,7 @@ RESULT = Result("r1", "sentiment", "rule sentiment.words: 失望", "abc", "m", "
 
 
 def read(body: str | bytes) -> RunRequest:
-    return RunRequest.parse(read_object(body if isinstance(body, bytes) else body.encode()))
+    return RunRequest.read(body if isinstance(body, bytes) else body.encode())
 
 
 def refused(body: str | bytes) -> InvalidRequest:

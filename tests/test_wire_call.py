@@ -25,7 +25,7 @@ from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.wire.call import MAX_CALL_BYTES, CallRequest, call_frame, call_to_json, read_call_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import error_frame
-from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TOKENS, RunRequest, read_object
+from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TOKENS, RunRequest
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 PROBABILITY = st.floats(0, 1)
@@ -134,7 +134,7 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         text = letter * (room // len(json.dumps(letter, ensure_ascii=False).encode()[1:-1]))
         sent = json.dumps(body | {"text": text}, ensure_ascii=False, separators=(",", ":")).encode()
         assert MAX_BODY_BYTES - 10 < len(sent) <= MAX_BODY_BYTES
-        [request] = RunRequest.parse(read_object(sent)).to_core("r1")
+        [request] = RunRequest.read(sent).to_core("r1")
         most = SamplingWish(MAX_TOKENS, 1 / 3, 1 / 3, 1_000_000, 1 / 3, (letter * 64,) * 8, 2**63 - 1)
         verdict, resume = Verdict("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
         call = Call("r1", "t" * 64, text, request.history, most, verdict, resume, 599.999999999)
@@ -157,6 +157,11 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
 )
 def test_a_call_is_read_as_strictly_as_a_request(body, param):
     assert refused(body).param == param
+
+
+def test_an_unknown_field_inside_another_is_not_told_the_fields_of_a_third():
+    message = refused('{"task": "chat", "text": "a", "resume": {"token_ids": [1], "text": "a"}}').message
+    assert message == 'unknown field "text"'
 
 
 @given(st.binary(max_size=200))

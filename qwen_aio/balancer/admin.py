@@ -26,15 +26,17 @@ class AdminFile:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Own the folder's balancing while the context lasts. Raises InvalidSettings if another balancer does."""
-        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        """Own the folder's balancing while the context lasts. Raises InvalidSettings, also if another balancer does."""
         lock = FileLock(self._folder / "balancer.lock", fallback_to_soft=False)
         try:
+            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout as exc:
             raise InvalidSettings(
                 f"another balancer serves the workers in {self._folder}; stop it, or choose another --status-dir"
             ) from exc
+        except OSError as exc:
+            raise InvalidSettings(f"{self._folder} cannot be used: {exc}; choose another --status-dir") from exc
         try:
             yield
         finally:
@@ -47,7 +49,7 @@ class AdminFile:
             return {str(worker_id): state for worker_id, state in states.items() if state in get_args(AdminState)}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError, TypeError) as exc:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as exc:
             log.warning("%s cannot be read, all workers count as ready: %s", self._path, exc)
             return {}
 

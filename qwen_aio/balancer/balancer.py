@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -46,16 +45,13 @@ class Balancer:
         *,
         status_dir: Path,
         rules: Rules = RULES,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises InvalidSettings."""
         rules = replace(rules, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
-        random = Random()
+        clock, random = time.monotonic, Random()
         sources = Sources.parse(settings.workers)
-        self.board = Board(wall_clock=wall_clock)
+        self.board = Board()
         self._door = door
-        self._wall_clock = wall_clock
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
         self._line = WaitingLine(rules)
@@ -64,9 +60,9 @@ class Balancer:
             rules,
             policy=POLICIES[settings.policy](rules, random),
             clock=clock,
-            wall_clock=wall_clock,
+            wall_clock=time.time,
             on_event=self.board.event,
-            asked_for=None if sources.takes_everybody else (*sources.ids, *(name for name, _ in sources.urls)),
+            asked_for=sources.named_ids,
         )
         for worker_id, url in sources.urls:
             self._pool.expect(worker_id, url)
@@ -106,7 +102,7 @@ class Balancer:
         """The whole service at this moment."""
         rows = self._pool.rows()
         return Snapshot(
-            time=self._wall_clock(),
+            time=time.time(),
             state="draining" if self._door.state == "draining" else self._pool.state(),
             policy=self._policy,
             asked_for=self._pool.num_asked_for,

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 
 from qwen_aio.balancer.board import Board
 from qwen_aio.balancer.budget import RetryBudget
-from qwen_aio.balancer.dispatcher import Dispatcher
+from qwen_aio.balancer.dispatcher import MARGIN_S, Dispatcher
 from qwen_aio.balancer.estimate import Estimator
+from qwen_aio.balancer.failure import CalledOff, check_sense, is_blameless, is_callers, is_free
 from qwen_aio.balancer.journey import Journey, seeded
 from qwen_aio.balancer.links import Links
-from qwen_aio.balancer.pool import Pool, Seat
+from qwen_aio.balancer.pool import Pool
 from qwen_aio.balancer.queue import Job
 from qwen_aio.balancer.rules import Rules
+from qwen_aio.balancer.seat import Seat
 from qwen_aio.core import Answer, Call, CallEvent, Decision, Offer, Piece
 from qwen_aio.errors import (
     AnswerBroken,
@@ -43,7 +45,6 @@ from qwen_aio.errors import (
     WorkerStalled,
 )
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S
-from qwen_aio.wire.error import http_status
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class RemoteCalls:
         """What the workers can do. Raises NoWorker until one has said it."""
         offer = self._around.pool.offer()
         if offer is None:
-            raise NoWorker("no worker is there yet; start one with: python app.py --mode worker", retry_after_s=5)
+            raise NoWorker(self._around.pool.absence(), retry_after_s=5)
         return offer
 
     async def make(self, call: Call) -> AsyncGenerator[CallEvent, None]:
@@ -97,7 +98,7 @@ class RemoteCalls:
             error = _broken() if journey.token_ids else exc  # it has begun: "try again later" is not the point
             raise error from exc
         except BaseException as exc:
-            error = exc
+            error = self._deadline_passed(journey, exc) or exc
             raise
         finally:
             self._record(journey, last, None if last else error)  # who has what they asked for may hang up
@@ -105,30 +106,32 @@ class RemoteCalls:
     def call_off(self, worker_id: str) -> None:
         """Calls on this worker that have got nothing yet are made elsewhere."""
         for wait in [wait for wait, seat in self._first_waits.items() if seat.id == worker_id]:
-            self._called_off.add(wait)
-            wait.reschedule(asyncio.get_running_loop().time())
+            if not wait.expired():  # else it is ending already, of this or of a stall
+                self._called_off.add(wait)
+                wait.reschedule(asyncio.get_running_loop().time())
 
     def _journey(self, call: Call) -> Journey:
         around = self._around
-        kind = self.offer().tasks[call.task].kind
+        task = self.offer().tasks.get(call.task)
+        if task is None:
+            raise NoWorker(f"whoever could do {call.task} has just gone", retry_after_s=2)
         now = around.clock()
+        deadline = now + (call.timeout_s or ANSWER_TIMEOUT_S)
         job = Job(
             number=next(self._numbers),
             call=call,
-            kind=kind,
-            work_s=around.estimator.work_s(call, kind),
+            kind=task.kind,
+            work_s=around.estimator.work_s(call, task.kind),
             arrived=now,
-            deadline=now + (call.timeout_s or ANSWER_TIMEOUT_S),
+            deadline=deadline,
         )
-        return Journey(seeded(call, kind), job, now)
+        return Journey(seeded(call, task.kind), job, now, deadline)
 
     async def _attempts(self, journey: Journey) -> AsyncGenerator[CallEvent, None]:
         while True:
-            asked_at = self._around.clock()
+            journey.wait(now=self._around.clock())
             async with self._around.dispatcher.seat(journey.job) as seat:
-                journey.waited_s += self._around.clock() - asked_at
-                journey.attempts += 1
-                journey.seat = seat
+                journey.sit(seat, now=self._around.clock())
                 try:
                     async with aclosing(self._attempt(journey, seat)) as events:
                         async for event in events:
@@ -144,21 +147,21 @@ class RemoteCalls:
         started = around.clock()
         try:
             link = around.links.to(seat.url)
-            async with aclosing(self._watched(link.make(journey.next_call), seat)) as events:
+            async with aclosing(self._watched(link.make(journey.next_call(now=started)), seat)) as events:
                 async for event in events:
+                    check_sense(event, journey.job.kind)
                     seat.progressed()
                     if isinstance(event, Piece):
                         journey.add(event)
                         yield event
                         continue
-                    _check_whole(event)
                     service_s = around.clock() - started
                     seat.succeed(service_s=service_s, usage=event.usage, timings=event.timings)
                     around.estimator.learn(journey.call, journey.job.kind, event.usage)
                     yield journey.finished(event, now=around.clock())
                     return
         except QwenAioError as exc:
-            if not _is_blameless(exc):
+            if not is_blameless(exc):
                 seat.fail(exc.message)
             raise
 
@@ -181,7 +184,7 @@ class RemoteCalls:
             return await self._next(events, seat, wait)
         except WorkerStalled as exc:
             if wait in self._called_off:
-                raise Draining(f"{seat.id} was taken offline") from exc
+                raise CalledOff(f"{seat.id} was taken offline") from exc
             raise
         finally:
             del self._first_waits[wait]
@@ -205,21 +208,23 @@ class RemoteCalls:
     async def _prepare_next(self, journey: Journey, seat: Seat, failure: QwenAioError) -> None:
         """Make the journey ready for one more attempt. Raises what the caller is to hear if there is none."""
         around, job = self._around, journey.job
-        if _is_callers(failure):
+        if is_callers(failure):
             raise failure
         if await self._has_died(seat, failure):
             journey.num_deaths += 1
         if journey.num_deaths >= around.rules.max_deaths:
             raise PoisonRequest("two workers died while this request was on them; no third one gets it") from failure
         if isinstance(failure, Draining | NotReady):
-            seat.ended(f"it takes no work: {failure.message}")
+            if not isinstance(failure, CalledOff):
+                seat.ended(f"it takes no work: {failure.message}")
         else:
             journey.num_failures += 1
         is_last = journey.num_failures > around.rules.max_other_workers
-        if is_last or not (_is_free(failure) or around.budget.spend()):
+        if is_last or not (is_free(failure) or around.budget.spend()):
             raise _last_word(journey, failure)
         job.tried.add(seat.id)
         job.is_returned = True
+        job.deadline = journey.deadline
         if journey.token_ids:
             job.needs = seat.twin
         if not around.pool.has_another(job):
@@ -231,20 +236,25 @@ class RemoteCalls:
         job = journey.job
         job.tried.clear()
         if journey.token_ids:  # somebody waits in the middle of a sentence: not for ever
-            job.deadline = min(job.deadline, self._around.clock() + self._around.rules.no_worker_grace_s)
+            job.deadline = min(journey.deadline, self._around.clock() + self._around.rules.no_worker_grace_s)
 
     async def _has_died(self, seat: Seat, failure: QwenAioError) -> bool:
-        if isinstance(failure, WorkerStalled):
+        if isinstance(failure, WorkerStalled | EngineStopped):
             seat.ended(failure.message)
-            return True
-        if isinstance(failure, EngineStopped):
             return True
         if isinstance(failure, BadReply) or not isinstance(failure, ServerUnreachable):
             return False
         return await self._around.is_gone(seat.id) and isinstance(failure, ConnectionLost)
 
+    def _deadline_passed(self, journey: Journey, error: BaseException) -> DeadlineExceeded | None:
+        """What the caller hears in the place of a cancellation, if that is what it is."""
+        if not isinstance(error, asyncio.CancelledError) or self._around.clock() < journey.deadline - MARGIN_S:
+            return None
+        return DeadlineExceeded("not finished in time")
+
     def _record(self, journey: Journey, last: Decision | Answer | None, error: BaseException | None) -> None:
         now = self._around.clock()
+        journey.stand(now=now)
         seat = journey.seat
         self._around.board.record(
             request_id=journey.call.request_id,
@@ -257,28 +267,6 @@ class RemoteCalls:
             tokens=last.usage.completion_tokens if last else len(journey.token_ids),
             error=error,
         )
-
-
-def _check_whole(event: Decision | Answer) -> None:
-    if isinstance(event, Answer) and event.usage.completion_tokens == 0:
-        raise BadReply("an answer without a single token")
-
-
-def _is_callers(failure: QwenAioError) -> bool:
-    """The caller is to blame, or has no time left."""
-    return http_status(failure) < 500 or isinstance(failure, DeadlineExceeded)
-
-
-def _is_blameless(failure: QwenAioError) -> bool:
-    """Says nothing against the worker."""
-    return _is_callers(failure) or isinstance(failure, Draining | NotReady | QueueFull)
-
-
-def _is_free(failure: QwenAioError) -> bool:
-    """Needs no budget: the work was lost, not refused, or was never begun."""
-    return isinstance(failure, ServerUnreachable | EngineStopped | Draining | NotReady) and not isinstance(
-        failure, BadReply
-    )
 
 
 def _last_word(journey: Journey, failure: QwenAioError) -> QwenAioError:

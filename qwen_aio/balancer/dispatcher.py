@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
-from qwen_aio.balancer.pool import Pool, Seat
+from qwen_aio.balancer.pool import Pool
 from qwen_aio.balancer.queue import Job, WaitingLine
 from qwen_aio.balancer.rules import Rules
+from qwen_aio.balancer.seat import Seat
 from qwen_aio.errors import NoWorker, QueueFull
 
 # The line gives up this much before the request's own deadline: its sentence is the more helpful one.
@@ -95,10 +96,7 @@ class Dispatcher:
         if job.is_returned:
             return  # it was let in once
         if not self._pool.has_been_up_within(self._rules.no_worker_grace_s):
-            raise NoWorker(
-                "no worker is there; start one with: python app.py --mode worker, and look at /status",
-                retry_after_s=self._retry_after_s(None),
-            )
+            raise NoWorker(self._pool.absence(), retry_after_s=self._retry_after_s(None))
         wait_s = self._pool.predicted_wait_s(self._line.work_s)
         if len(self._line) >= self._rules.max_queue or (wait_s or 0) > self._rules.max_queued_work_s:
             raise QueueFull(f"{len(self._line)} requests wait already", retry_after_s=self._retry_after_s(wait_s))

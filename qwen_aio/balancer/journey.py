@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field, replace
 
-from qwen_aio.balancer.pool import Seat
 from qwen_aio.balancer.queue import Job
+from qwen_aio.balancer.seat import Seat
 from qwen_aio.core import Answer, Call, Decision, Kind, Piece
+
+LEAST_LEFT_S = 0.001  # a call must be given some time
 
 
 @dataclass(eq=False)
@@ -17,18 +19,35 @@ class Journey:
     call: Call
     job: Job
     began: float  # of the clock
+    deadline: float  # of the clock; the job's own may be earlier
     seat: Seat | None = None  # the last one
     attempts: int = 0
-    waited_s: float = 0.0  # in the line, all attempts together
+    waited_s: float = 0.0  # in the line, all attempts together ...
+    waits_since: float | None = None  # ... and since when it is there now
     num_failures: int = 0  # attempts that count: being sent on by a worker that shuts down is none
     num_deaths: int = 0  # workers that died under it
     parts: list[str] = field(default_factory=list)  # text that was sent on
     token_ids: list[int] = field(default_factory=list)
 
-    @property
-    def next_call(self) -> Call:
-        """What the next worker is asked: to go on behind what was sent."""
-        return replace(self.call, resume=tuple(self.token_ids))
+    def next_call(self, *, now: float) -> Call:
+        """What the next worker is asked: to go on behind what was sent, in the time that is left."""
+        return replace(self.call, resume=tuple(self.token_ids), timeout_s=max(self.deadline - now, LEAST_LEFT_S))
+
+    def wait(self, *, now: float) -> None:
+        """It waits for a place from now on."""
+        self.waits_since = now
+
+    def sit(self, seat: Seat, *, now: float) -> None:
+        """It has got one."""
+        self.stand(now=now)
+        self.attempts += 1
+        self.seat = seat
+
+    def stand(self, *, now: float) -> None:
+        """It waits no longer, whether it has got a place or not."""
+        if self.waits_since is not None:
+            self.waited_s += now - self.waits_since
+            self.waits_since = None
 
     def add(self, piece: Piece) -> None:
         """Remember what is sent on."""

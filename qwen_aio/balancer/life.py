@@ -129,7 +129,7 @@ class Life:
     def twin(self, task: str) -> Twin:
         """What another worker must have to go on with an answer of this one."""
         assert self.offer is not None
-        return Twin(self.model_sha, self.offer.tasks[task].hash, self.offer.context)
+        return Twin(self._status.model_sha, self.offer.tasks[task].hash, self.offer.context)
 
     def can_take(self, job: Job) -> bool:
         """Could it do this now?"""
@@ -182,11 +182,6 @@ class Life:
         return fmean(self._gaps_s) if self._gaps_s else 1 / self._rules.decode_tokens_per_s
 
     # ---- how it is shown --------------------------------------------------------------------------------------------
-
-    @property
-    def model_sha(self) -> str:
-        """Which model it says it has."""
-        return self._status.model_sha
 
     @property
     def candidate(self) -> Candidate:

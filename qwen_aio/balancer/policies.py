@@ -33,14 +33,11 @@ class Candidate:
     is_demoted: bool
     queue_depth: int  # its last report: requests waiting inside it
     latency_ms: float | None  # its last report: mean of the last five
-    last_used: float  # when it last got a request; only the order counts
+    last_used: float  # the turn at which it last got a request; only the order counts
 
 
 class Policy(Protocol):
     """Chance aside, the same question gets the same answer."""
-
-    @property
-    def name(self) -> str: ...
 
     def choose(self, work_s: float, candidates: Sequence[Candidate]) -> Candidate | None:
         """Who takes a request of `work_s`; None if there is nobody."""
@@ -88,7 +85,6 @@ def _shares(values: Sequence[float]) -> list[float]:
 class Lowest:
     """The policy of a function that scores all candidates, in their order."""
 
-    name: str
     scores: Callable[[Sequence[Candidate], float, Rules], list[float]]
     rules: Rules
     random: Random
@@ -104,9 +100,7 @@ class Lowest:
 class Anybody:
     """The policy of chance."""
 
-    rules: Rules
     random: Random
-    name: str = "random"
 
     def choose(self, work_s: float, candidates: Sequence[Candidate]) -> Candidate | None:  # noqa: ARG002
         """See Policy."""
@@ -114,9 +108,9 @@ class Anybody:
 
 
 POLICIES: dict[str, Callable[[Rules, Random], Policy]] = {
-    "weighted": partial(Lowest, "weighted", weighted),
-    "linear": partial(Lowest, "linear", linear),
-    "least_loaded": partial(Lowest, "least_loaded", least_loaded),
-    "round_robin": partial(Lowest, "round_robin", round_robin),
-    "random": Anybody,
+    "weighted": partial(Lowest, weighted),
+    "linear": partial(Lowest, linear),
+    "least_loaded": partial(Lowest, least_loaded),
+    "round_robin": partial(Lowest, round_robin),
+    "random": lambda _, random: Anybody(random),
 }

@@ -18,8 +18,6 @@ from qwen_aio.balancer.seat import Seat
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.core import ContextLimits, Offer
 
-__all__ = ["Pool", "Seat"]
-
 
 class Pool(Roster):
     """A roster whose workers are given work."""
@@ -32,10 +30,10 @@ class Pool(Roster):
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         on_event: OnEvent,
-        asked_for: Collection[str] | None,
+        asked_for: Collection[str],
     ) -> None:
-        """`asked_for`: ids that stay in the table, whatever becomes of them; None: whoever is heard of."""
-        super().__init__(rules, clock=clock, wall_clock=wall_clock, on_event=on_event, asked_for=asked_for or ())
+        """`asked_for`: ids that stay in the table, whatever becomes of them."""
+        super().__init__(rules, clock=clock, wall_clock=wall_clock, on_event=on_event, asked_for=asked_for)
         self._policy = policy
         self._turns = 0  # jobs bound so far
         self._last_offer: Offer | None = None

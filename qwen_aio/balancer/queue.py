@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.core import Call, ContextLimits, Kind
-from qwen_aio.errors import QueueFull
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Job:
 
 
 class WaitingLine:
-    """The jobs that no worker has a place for. Bounded."""
+    """The jobs that no worker has a place for."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -60,9 +59,7 @@ class WaitingLine:
         return sum(job.work_s for job in self._jobs)
 
     def add(self, job: Job) -> None:
-        """Let `job` wait. Raises QueueFull; never for one that lost its worker, since it was let in before."""
-        if len(self) >= self._rules.max_queue and not job.is_returned:
-            raise QueueFull(f"{len(self)} requests wait already", retry_after_s=1)
+        """Let `job` wait; whether there is room is asked before (dispatcher.py)."""
         self._jobs.add(job)
 
     def remove(self, job: Job) -> None:

@@ -106,7 +106,7 @@ class EventRow:
 
 @dataclass(frozen=True)
 class Moment:
-    """One point of the charts: what happened in the `period_s` before `time`."""
+    """One point of the charts: what happened since the moment before it."""
 
     time: float
     requests_per_s: float

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from qwen_aio.config import WORKER_ID
+from qwen_aio.config import WORKER_ID, checked_address
 from qwen_aio.errors import InvalidSettings
 
 _DNS = re.compile(r"dns:(?P<name>[A-Za-z0-9.-]{1,253}):(?P<port>[0-9]{1,5})")
@@ -45,6 +44,11 @@ class Sources:
         """Nobody was named."""
         return not (self.ids or self.urls or self.names)
 
+    @property
+    def named_ids(self) -> tuple[str, ...]:
+        """Ids that somebody wrote down; those behind a name come and go."""
+        return (*self.ids, *(worker_id for worker_id, _ in self.urls))
+
     @classmethod
     def parse(cls, parts: Sequence[str]) -> Sources:
         """Raises InvalidSettings."""
@@ -53,11 +57,10 @@ class Sources:
         names = [part for part in parts if part.startswith("dns:") and "=" not in part]
         found = cls(
             tuple(_checked_id(part) for part in ids),
-            tuple((_checked_id(name), _checked_url(url)) for name, _, url in pairs),
+            tuple((_checked_id(name), checked_address(url, flag="workers")) for name, _, url in pairs),
             tuple(map(_checked_name, names)),
         )
-        given = [*found.ids, *(name for name, _ in found.urls)]
-        if len(set(given)) < len(given):
+        if len(set(found.named_ids)) < len(found.named_ids):
             raise InvalidSettings("--workers names an id twice", param="workers")
         return found
 
@@ -68,17 +71,6 @@ def _checked_id(text: str) -> str:
             f"--workers: {text!r} is no id; use ids (qwen-1), id=http://host:port, or dns:name:port", param="workers"
         )
     return text
-
-
-def _checked_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        is_sound = False
-    if not is_sound or parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
-        raise InvalidSettings(f"--workers: {text!r} is no address such as http://10.0.0.7:7861", param="workers")
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _checked_name(text: str) -> DnsName:

@@ -1,8 +1,9 @@
 """Looks how the workers are: at status.json, and at /health of those the file cannot speak for.
 
 Those are workers on other machines, and local ones whose record has stopped moving: a disk that is full must not look
-like workers that are dead. Every worker is asked on its own, so one that hangs delays nobody. Tells the pool what it
-found and concludes nothing itself. Owns one task; the pool is the event loop's.
+like workers that are dead. Every worker is asked on its own and names are resolved beside all that, so nothing that
+hangs delays anybody. Tells the pool what it found and concludes nothing itself. Owns its tasks; the pool is the event
+loop's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from qwen_aio.balancer.links import Links
 from qwen_aio.balancer.pool import Pool
 from qwen_aio.balancer.sources import DnsName, Sources
+from qwen_aio.config import WORKER_ID
 from qwen_aio.errors import ConnectionLost, QwenAioError, ServerUnreachable, StatusUnreadable
 from qwen_aio.status_file import read_status, read_statuses
 
@@ -62,8 +64,9 @@ class Watch:
         self._resolve = resolve
         self._remote = dict(sources.urls)  # id -> address
         self._asking: dict[str, asyncio.Task[None]] = {}  # by id
-        self._asked_at: dict[str, float] = {}
-        self._resolved_at = -RESOLVE_S
+        self._asked_at: dict[str, float] = {}  # by id, of those who were asked just now
+        self._resolving: asyncio.Task[None] | None = None
+        self._resolved_at: float | None = None
         self._is_failing = False
 
     async def run(self) -> None:
@@ -73,14 +76,16 @@ class Watch:
                 await self.look()
                 await self._pause(LOOK_S)
         finally:
-            for task in self._asking.values():
+            tasks = [*self._asking.values(), *([self._resolving] if self._resolving else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._asking.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def look(self) -> None:
         """One round: read the file, begin to ask whom it cannot speak for, let time do its part."""
-        await self._follow_names()
+        self._follow_names_soon()
         await self._read_file()
+        self._asked_at = {worker_id: at for worker_id, at in self._asked_at.items() if self._clock() - at < ASK_S}
         for worker_id, url in (self._pool.to_ask() | self._remote).items():
             self._ask_soon(worker_id, url)
         self._pool.tick()
@@ -115,18 +120,23 @@ class Watch:
             log.info("status read again errors=%d", self.read_errors)
         self._is_failing = False
         for status in statuses.values():
-            if self._sources.takes_everybody or status.id in self._sources.ids:
+            is_wanted = self._sources.takes_everybody and WORKER_ID.fullmatch(status.id)  # no worker has another id
+            if is_wanted or status.id in self._sources.ids:
                 self._pool.report(status)
 
-    async def _follow_names(self) -> None:
-        if not self._sources.names or self._clock() - self._resolved_at < RESOLVE_S:
+    def _follow_names_soon(self) -> None:
+        is_fresh = self._resolved_at is not None and self._clock() - self._resolved_at < RESOLVE_S
+        if not self._sources.names or is_fresh or (self._resolving and not self._resolving.done()):
             return
         self._resolved_at = self._clock()
+        self._resolving = asyncio.create_task(self._follow_names(), name="resolve")
+
+    async def _follow_names(self) -> None:
         remote = dict(self._sources.urls)
         for name in self._sources.names:
             try:
                 addresses = await self._resolve(name)
-            except OSError as exc:
+            except (OSError, UnicodeError) as exc:  # the second one says that it cannot be a name at all
                 log.warning("%s cannot be resolved: %s; its last addresses stay", name.name, exc)
                 return
             remote |= dict(map(name.worker, addresses))
@@ -135,8 +145,7 @@ class Watch:
         self._remote = remote
 
     def _ask_soon(self, worker_id: str, url: str) -> None:
-        is_due = self._clock() - self._asked_at.get(worker_id, -ASK_S) >= ASK_S
-        if worker_id in self._asking or not (is_due or self._pool.lacks_offer(worker_id)):
+        if worker_id in self._asking or (worker_id in self._asked_at and not self._pool.lacks_offer(worker_id)):
             return
         self._asked_at[worker_id] = self._clock()
         task = self._asking[worker_id] = asyncio.create_task(self._ask(worker_id, url), name=f"ask {worker_id}")

@@ -3,6 +3,7 @@
 python balancer.py                                     every worker in status.json, on http://127.0.0.1:8000
 python balancer.py --workers qwen-1,qwen-2,qwen-3      these; they may come later
 python balancer.py --workers a=http://10.0.0.7:7861    a worker on another machine
+python balancer.py --workers dns:workers.local:7861    every address behind a name
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:
-    door = Door()
+    door = Door(starting="the balancer is just starting; try again in a second")
     balancer = Balancer(settings, door, status_dir=status_dir(settings))
     app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings))
     print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
 
+from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
 from qwen_aio.cli.flags import BALANCING, CLUSTER, add_settings_flags, settings_from
 from qwen_aio.cli.listening import url_of
@@ -22,7 +23,7 @@ from qwen_aio.cluster.child import Child, Process, Tell, spawn
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.nursery_link import NurseryLink
 from qwen_aio.cluster.supervisor import Supervisor
-from qwen_aio.config import Settings, check_exposure, prompts_dir
+from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.errors import ServerUnreachable
 from qwen_aio.serving.server import bind, caught_signals
 from qwen_aio.tasks.loader import load_tasks
@@ -49,8 +50,10 @@ def main(arguments: argparse.Namespace) -> int:
     settings = settings_from(arguments)
     check_exposure(settings)
     plan = plan_cluster(settings)
-    for host, port in plan.addresses:
-        bind(host, port).close()
+    for host, port, flag in plan.addresses:
+        bind(host, port, flag=flag).close()
+    with AdminFile(status_dir(settings)).owned():
+        pass  # its balancer will own it: whether another one does is told before anything is started
     load_tasks(prompts_dir(settings))
     _say(f"{told_model(choose_model(settings))}; {plan}")
     return asyncio.run(_run(plan, Commands(plan, arguments)))

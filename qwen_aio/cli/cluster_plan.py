@@ -18,9 +18,8 @@ PORT_STEP = 100
 LAST_PORT = 65535
 USUAL_WORKERS, MAX_WORKERS = 3, 64
 WORKER_HOST = "127.0.0.1"  # the balancer is before them, and who may come in is decided there
-OURS = ("log_level",)
-PUBLIC = ("host", "allowed_hosts", "insecure", *OURS)
-WORKER = ("model", "precision", "prompts_dir", "status_dir", "max_context", "kv_mb", "max_queue", "golden", *OURS)
+PUBLIC = ("host", "allowed_hosts", "insecure", "log_level")
+WORKER = ("model", "precision", "prompts_dir", "status_dir", "max_context", "kv_mb", "max_queue", "golden", "log_level")
 BALANCER = ("policy", "slow_ms", "max_queue", "status_dir", *PUBLIC)
 
 
@@ -43,10 +42,10 @@ class ClusterPlan:
         return f"{len(self.workers)} workers {with_threads} each, {weights}"
 
     @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of everybody who listens."""
-        public = [(self.host, self.page_port), (self.host, self.balancer_port)]
-        return public + [(WORKER_HOST, worker.port) for worker in self.workers]
+    def addresses(self) -> list[tuple[str, int, str]]:
+        """Host and port of everybody who listens, and the flag that changes the port."""
+        public = [(self.host, self.page_port, "--port"), (self.host, self.balancer_port, "--balancer-port")]
+        return public + [(WORKER_HOST, worker.port, "--worker-port") for worker in self.workers]
 
     @property
     def page_url(self) -> str:

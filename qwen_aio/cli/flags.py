@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from qwen_aio.config import Settings, load_settings
 
@@ -22,7 +22,7 @@ def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
         if field.annotation is bool:
             group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=told)
         else:
-            group.add_argument(flag, default=argparse.SUPPRESS, metavar=name.upper(), help=told)
+            group.add_argument(flag, default=argparse.SUPPRESS, metavar=_metavar(name, field.annotation), help=told)
     group.add_argument("--config", type=Path, metavar="FILE", help="settings file (qwen_aio.toml in home)")
 
 
@@ -30,6 +30,12 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     """The settings of this run. Raises InvalidSettings."""
     typed = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
     return load_settings(typed, config=arguments.config)
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    """The words there are to choose from; if it is no such choice, the setting's name."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal]
+    return "|".join(word for kind in kinds for word in get_args(kind)) or name.upper()
 
 
 def _told_default(default: Any) -> str:

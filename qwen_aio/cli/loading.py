@@ -57,12 +57,7 @@ def told_model(model: ModelFolder) -> str:
 def prepare_process(threads: int | None) -> int:
     """Set what must be set before torch is imported; the number of threads the model gets."""
     count = threads or usable_cores()
-    os.environ.update(
-        {
-            "OMP_NUM_THREADS": str(count),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-    )
+    os.environ |= {"OMP_NUM_THREADS": str(count), "TOKENIZERS_PARALLELISM": "false"}
     return count
 
 

@@ -9,13 +9,11 @@ import asyncio
 import socket
 import sys
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from qwen_aio import __version__
 from qwen_aio.cli.listening import allowed_hosts, url_of
 from qwen_aio.client import Client
-from qwen_aio.config import Settings
-from qwen_aio.errors import InvalidSettings
+from qwen_aio.config import Settings, checked_address
 from qwen_aio.serving.app import Health, create_app
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.server import bind, run_server
@@ -31,26 +29,14 @@ LOOK_S = 3.0  # between two looks whether the server behind the page answers
 
 def serve_page(settings: Settings, *, url: str) -> int:
     """Serve until a signal; the exit status. Raises InvalidSettings."""
-    address = checked_address(url)
+    address = checked_address(url, flag="url")
     with bind(settings.host, settings.port or PAGE_PORT) as sock:
         return asyncio.run(run_page(settings, address=address, sock=sock))
 
 
-def checked_address(url: str) -> str:
-    """`url` without a slash at its end. Raises InvalidSettings unless it is http(s)://host[:port]."""
-    try:
-        parts = urlsplit(url)
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_sound = False
-    if not is_sound or "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise InvalidSettings(f"--url: {url!r} is no address such as {SERVER_URL}", param="url")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
     """Put together and serve; every `look_s` seconds somebody looks whether the server behind answers."""
-    door = Door()
+    door = Door(starting="the page is just starting; try again in a second")
     async with Client(address) as client:
         behind = Behind(client, url=address, version=__version__)
         app = _app(settings, door, behind)

@@ -20,10 +20,10 @@ from qwen_aio import __version__
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
 from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, told_model
-from qwen_aio.cli.page import SERVER_URL, serve_page
+from qwen_aio.cli.page import PAGE_PORT, SERVER_URL, serve_page
 from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.core import Task, WorkerStatus
-from qwen_aio.errors import InvalidSettings, NotReady
+from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.runs import Runs
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from qwen_aio.engine.service import EngineService
 
-SINGLE_PORT = 7860
 FIRST_WORKER_PORT = 7861
 STATUS_LOCK_S = 2.0  # a beat that cannot have the file for so long skips a turn
 
@@ -146,7 +145,7 @@ class Worker:
         create = partial(
             create_worker_app,
             door,
-            calls=self._ready_calls,
+            calls=lambda: self._ready_calls(door),
             status=lambda: health.latest,
             allowed_hosts=allowed_hosts(self._settings),
         )
@@ -160,9 +159,10 @@ class Worker:
         about = About(self._model.name, self._model.is_bundled, __version__, self._id)
         return mount_page(create(page_csp=CONTENT_SECURITY_POLICY), build_page(door, about=lambda: about))
 
-    def _ready_calls(self) -> EngineCalls:
+    def _ready_calls(self, door: Door) -> EngineCalls:
         if self._calls is None:
-            raise NotReady("the model is still loading; try again in a few seconds", retry_after_s=2)
+            assert door.refusal is not None
+            raise door.refusal
         return self._calls
 
 
@@ -171,5 +171,5 @@ def _listening(settings: Settings, mode: Mode) -> socket.socket:
     if settings.port is not None:
         return bind(settings.host, settings.port)
     if mode == "single":
-        return bind(settings.host, SINGLE_PORT)
+        return bind(settings.host, PAGE_PORT)
     return bind_first_free(settings.host, FIRST_WORKER_PORT)

@@ -20,6 +20,7 @@ from qwen_aio.cluster.child import Process, Tell, spawn, tell_lines
 from qwen_aio.cluster.lifeline import Lifeline
 
 CHUNK = 4096
+Birth = tuple[int, asyncio.Future[int | None]]  # the pid, and what gets the exit status
 
 
 class NurseryLink:
@@ -32,7 +33,7 @@ class NurseryLink:
         self._loaded = asyncio.Event()
         self._control: socket.socket | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._births: dict[str, asyncio.Future[_Birth]] = {}  # by the worker that is wanted
+        self._births: dict[str, asyncio.Future[Birth]] = {}  # by the worker that is wanted
         self._ends: dict[int, asyncio.Future[int | None]] = {}  # of those born here, by pid
 
     async def start(self, tell: Tell) -> Process:
@@ -56,16 +57,16 @@ class NurseryLink:
             reading, writing = os.pipe()
             telling = asyncio.create_task(_tell_log(reading, tell))  # ends once nobody can write any more
             try:
-                birth = await self._ask(wanted, writing)
+                pid, end = await self._ask(wanted, writing)
             except _NurseryGone:
                 continue
             finally:
                 os.close(writing)
-            return _Forked(birth, telling)
+            return _Forked(pid, end, telling)
 
-    async def _ask(self, wanted: Wanted, log: int) -> _Birth:
+    async def _ask(self, wanted: Wanted, log: int) -> Birth:
         assert self._control is not None
-        birth: asyncio.Future[_Birth] = asyncio.get_running_loop().create_future()
+        birth: asyncio.Future[Birth] = asyncio.get_running_loop().create_future()
         self._births[wanted.id] = birth
         try:
             socket.send_fds(self._control, [encode(wanted)], [log])
@@ -93,7 +94,7 @@ class NurseryLink:
                 end = self._ends[pid] = asyncio.get_running_loop().create_future()
                 birth = self._births.get(worker_id)
                 if birth is not None and not birth.done():
-                    birth.set_result(_Birth(pid, end))
+                    birth.set_result((pid, end))
             case Ended(pid, status):
                 self._ends.pop(pid).set_result(status)
 
@@ -112,41 +113,33 @@ class _NurseryGone(Exception):
     """It ended before it gave the worker that was wanted."""
 
 
-class _Birth:
-    """A forked process, and the future that gets its exit status."""
-
-    def __init__(self, pid: int, end: asyncio.Future[int | None]) -> None:
-        self.end = end
-        self.process: psutil.Process | None = None
-        with suppress(psutil.NoSuchProcess):
-            self.process = psutil.Process(
-                pid
-            )  # knows when it started: a pid that somebody else has got is not signalled
-
-
 class _Forked:
     """A Process that is another one's child."""
 
-    def __init__(self, birth: _Birth, telling: asyncio.Task[None]) -> None:
-        self._birth = birth
+    def __init__(self, pid: int, end: asyncio.Future[int | None], telling: asyncio.Task[None]) -> None:
+        self._end = end
         self._telling = telling
+        self._process: psutil.Process | None = None
+        with suppress(psutil.NoSuchProcess):
+            # It knows when it started: whoever else gets this pid later is not signalled.
+            self._process = psutil.Process(pid)
 
     def terminate(self) -> None:
         """See Process."""
-        if self._birth.process is not None:
+        if self._process is not None:
             with suppress(psutil.NoSuchProcess):
-                self._birth.process.terminate()
+                self._process.terminate()
 
     def kill(self) -> None:
         """See Process."""
-        if self._birth.process is not None:
+        if self._process is not None:
             with suppress(psutil.NoSuchProcess):
-                self._birth.process.kill()
+                self._process.kill()
 
     async def ended(self) -> int | None:
         """See Process."""
         await asyncio.wait({self._telling})
-        return await asyncio.shield(self._birth.end)
+        return await asyncio.shield(self._end)
 
 
 async def _tell_log(reading: int, tell: Tell) -> None:

@@ -21,7 +21,7 @@ from qwen_aio.serving.door import Door
 from qwen_aio.serving.guard import Guard, error_response
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
-from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
 from qwen_aio.wire.error import ErrorResponse, error_headers
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
@@ -144,8 +144,6 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
 
 async def _answer_bug(request: Request, _: Exception) -> Response:
     """A bug of ours: the log has the traceback, the caller a sentence."""
-    response = error_response(
-        QwenAioError("an internal error; the server's log has the details"), request.state.request_id
-    )
+    response = error_response(QwenAioError(BUG), request.state.request_id)
     response.headers["X-Request-ID"] = request.state.request_id  # the guard is inside of what calls this
     return response

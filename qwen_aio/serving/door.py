@@ -32,8 +32,10 @@ class Service(Protocol):
 class Door:
     """Closed until `open`; closed again by `drain` or `fail`, which let those inside finish; `cut_off` does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, starting: str = "the model is still loading; try again in a few seconds") -> None:
+        """`starting` is the sentence for those who come before it is open."""
         self._service: Service | None = None
+        self._starting = starting
         self._state: WorkerState = "starting"
         self._failure = ""
         self._in_flight = 0
@@ -60,7 +62,7 @@ class Door:
         """Why nobody may come in now; None if everybody may."""
         match self._state:
             case "starting":
-                return NotReady("the model is still loading; try again in a few seconds", retry_after_s=2)
+                return NotReady(self._starting, retry_after_s=2)
             case "draining":
                 return Draining("this server is shutting down and takes no more requests", retry_after_s=2)
             case "failed":
@@ -72,7 +74,7 @@ class Door:
     def service(self) -> Service:
         """Raises NotReady until there is one."""
         if self._service is None:
-            raise self.refusal or NotReady("the model is still loading")
+            raise self.refusal or NotReady(self._starting)
         return self._service
 
     # ---- whoever runs the process ----

@@ -20,9 +20,9 @@ from qwen_aio.serving.door import Door
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.event import event_frame
-from qwen_aio.wire.request import RunRequest, read_object
+from qwen_aio.wire.request import RunRequest
 from qwen_aio.wire.result import RunListResponse, RunResponse
-from qwen_aio.wire.shape import JSON_MEDIA, Answered
+from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
 
 
 class RunRoute:

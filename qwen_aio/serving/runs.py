@@ -71,13 +71,9 @@ class Runs:
         self._calls = calls
         self._clock = clock
 
-    def offer(self) -> Offer:
-        """What can be asked for. Raises NotReady, NoWorker."""
-        return self._calls.offer()
-
     async def tasks(self) -> Mapping[str, Task]:
         """Every task by name. Raises NotReady, NoWorker."""
-        return self.offer().tasks
+        return self._calls.offer().tasks
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Decided (if a decision is part of it), Token*, Done. Closing it cancels what runs.
@@ -86,7 +82,7 @@ class Runs:
         """
         if not request.text.strip():
             raise InvalidRequest("text is empty; send at least one visible character", param="text")
-        offer = self.offer()
+        offer = self._calls.offer()
         _check_tokens(request, offer)
         planned = plan(request, offer.tasks)
         limit_s = request.timeout_s or (ANSWER_TIMEOUT_S if planned.answer else DECISION_TIMEOUT_S)

@@ -36,8 +36,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 logger = logging.getLogger(__name__)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that owns `port` (0: any free one); what comes before the server runs waits. Raises InvalidSettings."""
+def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
+    """A socket that owns `port` (0: any free one); what comes before the server runs waits. Raises InvalidSettings.
+
+    `flag` is the one with which somebody may choose another.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named: asyncio sends small packets at once (TCP_NODELAY) only on a socket that says it is TCP, and
     # without that a reply in two packets waits 40 ms for the other side's delayed acknowledgement.
@@ -50,7 +53,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as exc:
         sock.close()
         why = "it is in use; stop what runs there" if exc.errno == errno.EADDRINUSE else exc.strerror
-        raise InvalidSettings(f"cannot listen on {host}:{port}: {why}, or choose another with --port") from exc
+        raise InvalidSettings(f"cannot listen on {host}:{port}: {why}, or choose another with {flag}") from exc
     return sock
 
 

@@ -7,6 +7,7 @@ for half a minute is given up: what waits for them is never more than the socket
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,8 +25,10 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would hold the tokens back
 ]
 
+BUG = "an internal error; the server's log has the details"
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ async def send_events(
 ) -> None:
     """Send all of `events`, each as its `frame`; an error among them becomes the last event. Raises CallerGone.
 
-    An error before the first event is raised: it can still be answered with a status.
+    An error before the first event is raised: it can still be answered with a status. A bug of ours ends the stream as
+    an error does, never in silence.
     """
     event: T | None = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -54,6 +58,11 @@ async def send_events(
             event = await _next(events, send, times)
     except QwenAioError as exc:
         await _send(send, error_frame(exc, request_id), times)
+    except CallerGone:
+        raise
+    except Exception:
+        logger.exception("a bug has ended a stream id=%s", request_id)
+        await _send(send, error_frame(QwenAioError(BUG), request_id), times)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -7,15 +7,15 @@ that another worker began; pieces of an answer carry their token ids, so that th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from qwen_aio.core import Answer, Call, CallEvent, Decision, Message, Piece, Verdict
-from qwen_aio.wire.error import ErrorResponse
-from qwen_aio.wire.event import frame
-from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_TOKENS, History, SamplingFields, read_object
+from qwen_aio.wire.event import frame, read_frame
+from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_TOKENS, History, SamplingFields
 from qwen_aio.wire.result import DecisionShape, ReplyShape
 from qwen_aio.wire.shape import Answered, Sent
 
@@ -46,11 +46,6 @@ class CallRequest(SamplingFields):
     history: History
     decision: VerdictShape | None = None
     resume: ResumeShape | None = None
-
-    @classmethod
-    def read(cls, body: bytes) -> CallRequest:
-        """Raises InvalidRequest with one sentence about the first mistake."""
-        return cls.parse(read_object(body))
 
     def to_core(self, request_id: str) -> Call:
         return Call(
@@ -120,23 +115,12 @@ def call_frame(event: CallEvent) -> bytes:
 
 
 def read_call_event(name: str, data: bytes) -> CallEvent | None:
-    """The event, or None for one that this version does not know.
+    """See `read_frame`."""
+    return read_frame(name, data, _READERS)
 
-    Raises the error that an `error` event tells, ValueError if `data` is not of the shape that `name` promises.
-    """
-    try:
-        match name:
-            case "decision":
-                return DecidedShape.model_validate_json(data).to_core()
-            case "piece":
-                piece = PieceShape.model_validate_json(data)
-                return Piece(piece.text, piece.token_ids)
-            case "answer":
-                return AnswerShape.model_validate_json(data).to_core()
-            case "error":
-                error = ErrorResponse.model_validate_json(data).to_core()
-            case _:
-                return None
-    except ValidationError as exc:
-        raise ValueError(f"event {name} has an unexpected shape") from exc
-    raise error
+
+_READERS: dict[str, Callable[[bytes], CallEvent]] = {
+    "decision": lambda data: DecidedShape.model_validate_json(data).to_core(),
+    "piece": lambda data: Piece(**vars(PieceShape.model_validate_json(data))),
+    "answer": lambda data: AnswerShape.model_validate_json(data).to_core(),
+}

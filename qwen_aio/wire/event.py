@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
 from pydantic import ValidationError
 
 from qwen_aio.core import Decided, Done, Event, FinishReason, Token
@@ -11,6 +14,7 @@ from qwen_aio.wire.result import DecisionShape, RunResponse
 from qwen_aio.wire.shape import Answered
 
 KEEP_ALIVE = b": still here\n\n"  # a comment: readers skip it
+T = TypeVar("T")
 
 
 class TokenShape(Answered):
@@ -45,28 +49,31 @@ def error_frame(error: QwenAioError, request_id: str) -> bytes:
 
 
 def read_event(name: str, data: bytes) -> Event | None:
-    """The event, or None for one that this version does not know.
+    """See `read_frame`."""
+    return read_frame(name, data, _READERS)
 
-    Raises the error that an `error` event tells, ValueError if `data` is not of the shape that `name` promises.
-    """
-    try:
-        match name:
-            case "decision":
-                return Decided(DecisionShape.model_validate_json(data).to_core())
-            case "token":
-                token = TokenShape.model_validate_json(data)
-                return Token(token.index, token.text)
-            case "done":
-                return Done(RunResponse.model_validate_json(data).to_core())
-            case "error":
-                error = ErrorResponse.model_validate_json(data).to_core()
-            case _:
-                return None
-    except ValidationError as exc:
-        raise ValueError(f"event {name} has an unexpected shape") from exc
-    raise error
+
+_READERS: dict[str, Callable[[bytes], Event]] = {
+    "decision": lambda data: Decided(DecisionShape.model_validate_json(data).to_core()),
+    "token": lambda data: Token(**vars(TokenShape.model_validate_json(data))),
+    "done": lambda data: Done(RunResponse.model_validate_json(data).to_core()),
+}
 
 
 def frame(name: str, shape: Answered) -> bytes:
     """One event as it is sent."""
     return f"event: {name}\ndata: ".encode() + shape.to_json() + b"\n\n"
+
+
+def read_frame(name: str, data: bytes, readers: Mapping[str, Callable[[bytes], T]]) -> T | None:
+    """The event, as the one of `readers` for `name` reads it; None for one that this version does not know.
+
+    Raises the error that an `error` event tells, ValueError if `data` is not of the shape that `name` promises.
+    """
+    try:
+        if name != "error":
+            return readers[name](data) if name in readers else None
+        error = ErrorResponse.model_validate_json(data).to_core()
+    except ValidationError as exc:
+        raise ValueError(f"event {name} has an unexpected shape") from exc
+    raise error

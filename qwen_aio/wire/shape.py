@@ -1,11 +1,15 @@
-"""The two kinds of shape: what a caller sends is read strictly, what a server answers so that new fields do no harm."""
+"""The two kinds of shape: what a caller sends is read strictly, what a server answers so that new fields do no harm.
+
+Every mistake of a caller becomes one sentence; it names the field and never echoes a text.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from qwen_aio.errors import InvalidRequest
 
@@ -27,6 +31,19 @@ class Sent(BaseModel):
                 raise InvalidRequest(f"{told} is null; leave it out to get the default", param=name[:40])
         return fields
 
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """What the JSON object in `body` says. Raises InvalidRequest."""
+        return cls.parse(read_object(body))
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Self:
+        """Raises InvalidRequest with one sentence about the first mistake."""
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as exc:
+            raise _invalid(cls, exc) from exc
+
 
 class Answered(BaseModel):
     """Unknown fields are ignored: a client may be older than its server."""
@@ -36,3 +53,68 @@ class Answered(BaseModel):
     def to_json(self) -> bytes:
         """UTF-8, on one line."""
         return self.model_dump_json().encode()
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`, read as strictly as it is written down. Raises InvalidRequest, echoing no text."""
+    if not body:
+        raise InvalidRequest("the body is empty; send a JSON object")
+    try:
+        text = body.decode("utf-8")
+        fields = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the body is not UTF-8 (byte {exc.start})") from exc
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest("the body holds half of a surrogate pair (\\ud800 to \\udfff), which is no text") from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the body is nested too deeply") from exc
+    except json.JSONDecodeError as exc:
+        raise InvalidRequest(f"the body is not JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})") from exc
+    except ValueError as exc:  # an integer of thousands of digits
+        raise InvalidRequest("the body holds a number that is too long") from exc
+    if not isinstance(fields, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {_KINDS[type(fields)]}")
+    return fields
+
+
+_KINDS = {
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise InvalidRequest(f"{_shown(name)} is given twice")
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidRequest(f"{name} is not a JSON number")
+
+
+def _invalid(shape: type[Sent], exc: ValidationError) -> InvalidRequest:
+    first = exc.errors(include_url=False, include_context=False)[0]
+    param = ".".join(str(part)[:40] for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = f"; known: {', '.join(shape.model_fields)}" if len(first["loc"]) == 1 else ""
+        return InvalidRequest(f"unknown field {_shown(first['loc'][-1])}{known}", param=param)
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return InvalidRequest(f"{param}: {message}, not {_shown(first['input'])}", param=param)
+
+
+def _shown(value: Any) -> str:
+    """`value` for a sentence: a short scalar as JSON, of anything longer only what it is."""
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    written = json.dumps(value)
+    return written if len(written) <= 60 else f"{_KINDS[type(value)]} of {len(written)} characters"

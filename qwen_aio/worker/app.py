@@ -8,8 +8,7 @@ from dataclasses import asdict, replace
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from qwen_aio.core import Offer, WorkerStatus
-from qwen_aio.errors import NotReady
+from qwen_aio.core import WorkerStatus
 from qwen_aio.serving.app import Health, create_app, v1_routes
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.runs import Calls
@@ -27,18 +26,11 @@ def create_worker_app(
     page_csp: str = "default-src 'self'",
     times: StreamTimes = STREAM_TIMES,
 ) -> FastAPI:
-    """`calls` are asked for once there is a request (raises NotReady before); `status` is the record of /health."""
-
-    def offer() -> Offer:
-        try:
-            return calls().offer()
-        except NotReady as exc:
-            raise door.refusal or exc from exc  # one that failed while it was loading will never be ready
-
+    """`calls` raises the door's refusal while there are none; `status` is the record of /health."""
     return create_app(
         door,
         routes=[
-            *v1_routes(door, offer=offer, times=times),
+            *v1_routes(door, offer=lambda: calls().offer(), times=times),
             Route(CALL_PATH, CallRoute(door, calls, times=times), methods=["POST"]),
         ],
         health=lambda: Health(asdict(replace(status(), state=door.state)), door.refusal),

@@ -12,14 +12,14 @@ from qwen_aio.serving.caller import CallerGone, while_connected
 from qwen_aio.serving.deadline import within
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, Calls
-from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes, send_events
+from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.call import CallRequest, call_frame
 
 
 class CallRoute:
     """An ASGI application of its own: only at this level is it seen when a caller hangs up."""
 
-    def __init__(self, door: Door, calls: Callable[[], Calls], *, times: StreamTimes = STREAM_TIMES) -> None:
+    def __init__(self, door: Door, calls: Callable[[], Calls], *, times: StreamTimes) -> None:
         """`calls` are asked for only once the door is open."""
         self._door = door
         self._calls = calls

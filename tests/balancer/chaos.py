@@ -121,6 +121,6 @@ async def chaos_before(port: int) -> AsyncIterator[ChaosProxy]:
 def _reset(writer: asyncio.StreamWriter) -> None:
     """RST instead of FIN, as when a process dies with data unread."""
     sock = writer.get_extra_info("socket")
-    if sock is not None:
+    if sock is not None and sock.fileno() >= 0:  # it may have been closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -7,9 +7,10 @@ from dataclasses import replace
 from random import Random
 
 from qwen_aio.balancer.policies import POLICIES
-from qwen_aio.balancer.pool import Pool, Seat
+from qwen_aio.balancer.pool import Pool
 from qwen_aio.balancer.queue import Job
 from qwen_aio.balancer.rules import RULES, Rules
+from qwen_aio.balancer.seat import Seat
 from qwen_aio.balancer.snapshot import WorkerRow
 from qwen_aio.core import Call, ContextLimits, Kind, Offer, Task, Timings, Usage, WorkerStatus
 from tests.fakes import FakeClock
@@ -24,7 +25,7 @@ START = 1_700_000_000.0  # unix seconds
 class World:
     """A pool and everything around it. `events` is what it told: worker, actor, change."""
 
-    def __init__(self, *, rules: Rules = RULES, policy: str = "weighted", asked_for: Collection[str] | None = None):
+    def __init__(self, *, rules: Rules = RULES, policy: str = "weighted", asked_for: Collection[str] = ()):
         self.clock = FakeClock()
         self.told: list[tuple[str, str, str, str]] = []
         self.statuses: dict[str, WorkerStatus] = {}

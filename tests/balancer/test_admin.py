@@ -16,7 +16,8 @@ def test_nothing_was_decided_before_the_first_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "null", "[]", "{", '{"a": 1}', '{"a": "asleep"}', "\ud800".encode("utf-8", "replace")]
+    "content",
+    ["[" * 100_000, "", "null", "[]", "{", '{"a": 1}', '{"a": "asleep"}', "\ud800".encode("utf-8", "replace")],
 )
 def test_a_damaged_file_counts_as_nothing_decided(tmp_path, content):
     path = tmp_path / "admin.json"
@@ -36,6 +37,12 @@ def test_a_second_balancer_on_the_same_folder_is_refused_until_the_first_ends(tm
     with first.owned(), pytest.raises(InvalidSettings, match="another balancer"), second.owned():
         pass
     with AdminFile(tmp_path).owned():
+        pass
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path):
+    (tmp_path / "status").write_text("a file")
+    with pytest.raises(InvalidSettings, match="--status-dir"), AdminFile(tmp_path / "status").owned():
         pass
 
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from qwen_aio.core import Decided, Done, Piece, Request, SamplingWish, Token
-from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QwenAioError
+from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QueueFull, QwenAioError
 from qwen_aio.wire.call import call_frame
 from tests.balancer.balanced import HASTY, balanced
 from tests.balancer.chaos import Fault
@@ -246,6 +246,22 @@ async def test_who_hangs_up_in_any_phase_frees_everything(tmp_path):
         await service.until(lambda: service.balancer.snapshot().in_flight == 0)
         await service.until(lambda: all(engine.open_streams == 0 for engine in service.engines.values()))
         await service.until(lambda: service.door.in_flight == 0)
+        service.assert_quiet()
+
+
+async def test_a_full_line_says_when_to_come_back_and_lets_in_who_lost_a_worker(tmp_path):
+    gate = asyncio.Event()
+    held = {name: FakeEngine(gate=gate, pieces=PIECES) for name in "ab"}
+    async with balanced(held, tmp_path, max_queue=3) as service:
+        asking = [asyncio.create_task(read(service, Request("hi", mode="chat"))) for _ in range(15)]
+        await service.until(lambda: service.balancer.snapshot().waiting == 3)
+        with pytest.raises(QueueFull, match="3 requests wait") as refusal:
+            await service.client.run(Request("hi", mode="chat"))
+        assert 1 <= refusal.value.retry_after_s <= 60
+        service.paths["a"].kill()
+        await service.until(lambda: service.balancer.snapshot().waiting == 9)
+        gate.set()
+        assert {text for text, _ in await asyncio.gather(*asking)} == {STORY}
         service.assert_quiet()
 
 

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from qwen_aio.balancer.pool import Seat
 from qwen_aio.balancer.queue import Job, WaitingLine
 from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.seat import Seat
 from tests.balancer.pooled import OFFER, World, succeed
 
 NAMES = ("a", "b", "c")

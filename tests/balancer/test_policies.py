@@ -76,11 +76,6 @@ def spread(name: str, *, num_requests: int, has_clock: bool) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_policy_is_called_as_it_is_asked_for(name: str) -> None:
-    assert POLICIES[name](RULES, Random(1)).name == name
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_nobody_is_chosen_among_nobody(name: str) -> None:
     assert POLICIES[name](RULES, Random(1)).choose(WORK_S, []) is None
 

@@ -13,6 +13,7 @@ from qwen_aio.balancer.queue import Twin
 from qwen_aio.balancer.rules import RULES
 from qwen_aio.core import ContextLimits, Offer
 from tests.balancer.pooled import CHAT, OFFER, SENTIMENT, World, succeed
+from tests.fakes import FakeClock
 
 
 def slow_down(world: World, worker_id: str, slow_ms: float = 2000.0, *, reports: int = 3) -> None:
@@ -159,6 +160,29 @@ def test_an_idle_worker_that_was_once_slow_is_tried_again_within_a_minute():
     world.pass_time(2, beating=["a", "b"])
     assert world.bind("generation").id != slow.id  # an answer is no probe
     assert world.serve() == slow.id
+
+
+def test_a_worker_that_turns_suspect_in_the_moment_it_is_chosen_gets_the_call_all_the_same():
+    class Leaping(FakeClock):
+        """Time passes between two questions of the pool."""
+
+        readings = 0  # until then
+
+        def __call__(self) -> float:
+            self.readings -= 1
+            if self.readings == 0:
+                self.advance(RULES.stale_after_s)
+            return super().__call__()
+
+    outcomes = set()
+    for readings in range(1, 60):
+        world = World()
+        world.clock.__class__ = Leaping
+        world.up("a")
+        world.record("a")
+        world.clock.readings = readings
+        outcomes.add(world.pool.bind(world.job()) is not None)
+    assert outcomes == {True, False}
 
 
 def test_a_burst_is_spread_although_no_report_has_come_in_between():

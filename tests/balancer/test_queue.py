@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from qwen_aio.balancer.queue import Job, WaitingLine
 from qwen_aio.balancer.rules import RULES
 from qwen_aio.core import Call
-from qwen_aio.errors import QueueFull
 
 
 def job(number: int, *, work_s: float = 0.1, arrived: float = 0.0, is_returned: bool = False) -> Job:
@@ -17,8 +16,8 @@ def job(number: int, *, work_s: float = 0.1, arrived: float = 0.0, is_returned: 
     return Job(number, call, "decision", work_s, arrived, arrived + 60.0, is_returned=is_returned)
 
 
-def line(*jobs: Job, max_queue: int = 256) -> WaitingLine:
-    made = WaitingLine(replace(RULES, max_queue=max_queue))
+def line(*jobs: Job) -> WaitingLine:
+    made = WaitingLine(RULES)
     for each in jobs:
         made.add(each)
     return made
@@ -51,25 +50,6 @@ def test_beyond_thirty_seconds_the_oldest_is_first_however_long_it_is():
 def test_a_call_that_lost_its_worker_is_before_everybody():
     returned = job(9, work_s=50.0, arrived=30.0, is_returned=True)
     assert numbers(line(job(1), job(2, work_s=0.001), returned), now=40.0)[0] == 9
-
-
-def test_the_line_is_bounded():
-    waiting = line(job(1), job(2), max_queue=2)
-    with pytest.raises(QueueFull) as refusal:
-        waiting.add(job(3))
-    assert refusal.value.retry_after_s >= 1
-    assert len(waiting) == 2
-
-
-def test_a_call_that_lost_its_worker_is_let_in_even_when_the_line_is_full():
-    waiting = line(job(1), max_queue=1)
-    waiting.add(job(2, is_returned=True))
-    assert numbers(waiting, now=0.0) == [2, 1]
-
-
-def test_a_line_without_places_lets_nobody_wait():
-    with pytest.raises(QueueFull):
-        line(max_queue=0).add(job(1))
 
 
 def test_removing_twice_does_no_harm():

@@ -217,6 +217,21 @@ def test_a_call_of_the_last_life_ends_on_the_last_life():
     assert world.in_flight() == 0
 
 
+def test_a_call_that_outlives_even_the_memory_of_its_worker_ends_in_peace():
+    world = World()
+    world.up("a", "b")
+    old = world.bind("generation", tried={"b"})
+    world.restart("a")
+    world.statuses.pop("a")
+    world.pass_time(700, beating=["b"])
+    assert [row.id for row in world.pool.rows()] == ["b"]
+    assert world.pool.url("a") == ""
+    old.stalled()
+    old.fail("connection lost")
+    old.release()
+    assert world.in_flight() == 0
+
+
 def test_a_record_of_an_earlier_life_is_ignored():
     world = World()
     world.up("a")
@@ -350,6 +365,15 @@ def test_the_service_is_ok_with_all_degraded_with_fewer_unavailable_with_none():
     assert (world.pool.state(), world.pool.num_ready) == ("degraded", 1)
     world.up("b")
     assert (world.pool.state(), world.pool.num_ready) == ("ok", 2)
+
+
+def test_while_nobody_is_ready_it_says_who_is_missing_and_why():
+    assert "start one with: python app.py --mode worker" in World().pool.absence()
+    world = World(asked_for=["qwen-10", "qwen-2"])
+    world.record("qwen-2", state="starting")
+    world.record("qwen-2", state="starting")
+    world.pool.set_admin("qwen-10", "maint", force=False)
+    assert world.pool.absence() == "no worker is ready (qwen-2: it is loading its model; qwen-10: taken offline)"
 
 
 def test_it_is_remembered_when_somebody_was_last_up():

@@ -24,6 +24,7 @@ def test_ids_addresses_and_names():
         "a=ftp://host:1",
         "a=http://",
         "a=http://host:99999",
+        "a=http://host:0",
         "a=http://user@host:1",
         "a=http://host:1/path",
         "a=http://host:1?x",

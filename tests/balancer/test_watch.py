@@ -8,10 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
+from qwen_aio.balancer.links import Links
+from qwen_aio.balancer.sources import DnsName, Sources
+from qwen_aio.balancer.watch import RESOLVE_S, Resolve, Watch
 from qwen_aio.core import WorkerStatus
 from tests.balancer.balanced import Service, balanced
+from tests.balancer.pooled import World
 from tests.fakes import FakeEngine
 from tests.served import STATUS, Worker, served
 
@@ -94,3 +99,94 @@ async def test_a_file_that_cannot_be_read_is_counted_and_those_who_answer_stay(t
                 async with session.post(f"{service.url}/v1/run", json={"text": "hi"}) as response:
                     assert response.status == 200
         assert service.row("w").health == "up"
+
+
+@pytest.mark.parametrize("worker_id", ["²", "9" * 5000, "<b>x</b>", "../admin", "a/b", "a\nb", "", " ", "é", "x" * 65])
+async def test_an_id_that_no_worker_can_have_is_not_taken_from_the_file(tmp_path, worker_id):
+    async with served(Worker(FakeEngine(), worker_id="fine")) as worker, balanced({}, tmp_path) as service:
+        write(tmp_path, ready(worker_id, worker.url), ready("fine", worker.url))
+        await service.until_ready(1)
+        assert [row.id for row in service.balancer.snapshot().workers] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http://[", "http://127.0.0.1:99999", "http://a..b", "http://" + "a" * 300, "http://\0", "http://?"],
+)
+async def test_an_address_that_is_none_harms_only_the_worker_that_gave_it(tmp_path, url):
+    async with served(Worker(FakeEngine(), worker_id="fine")) as worker, balanced({}, tmp_path) as service:
+        write(tmp_path, ready("odd", url), ready("fine", worker.url))
+        await service.until_ready(1)
+        await until_told(service, "odd", "down")
+        assert service.row("fine").health == "up"
+
+
+class Looking:
+    """A watch of the addresses behind a name, over a pool with a clock that stands still."""
+
+    def __init__(self, folder: Path, resolve: Resolve) -> None:
+        self.world = World()
+        self.links = Links()
+        sources = Sources.parse(["dns:workers.local:7861"])
+        more = {"clock": self.world.clock, "on_change": lambda: None, "resolve": resolve}
+        self.watch = Watch(self.world.pool, self.links, sources, folder / "status.json", **more)
+
+    async def __aenter__(self) -> Looking:
+        self.running = asyncio.create_task(self.watch.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running.cancel()
+        await asyncio.wait({self.running})
+        await self.links.keep(())
+
+    @property
+    def ids(self) -> list[str]:
+        return [row.id for row in self.world.pool.rows()]
+
+
+async def test_addresses_behind_a_name_are_followed(tmp_path):
+    found = [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]]
+
+    async def resolve(_: DnsName) -> list[str]:
+        return found.pop(0)
+
+    async with Looking(tmp_path, resolve) as looking:
+        while looking.ids != ["127.0.0.1-7861"]:
+            await looking.watch.look()
+        looking.world.clock.advance(RESOLVE_S)
+        while looking.ids != ["127.0.0.1-7861", "127.0.0.2-7861"]:
+            await looking.watch.look()
+
+
+async def test_a_name_server_that_hangs_delays_nobody(tmp_path):
+    asked = asyncio.Event()
+
+    async def resolve(_: DnsName) -> list[str]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    async with Looking(tmp_path, resolve) as looking:
+        await asked.wait()
+        for _ in range(3):
+            looking.world.clock.advance(RESOLVE_S)
+            await looking.watch.look()
+        assert looking.ids == []
+
+
+@pytest.mark.parametrize("error", [OSError("no such name"), UnicodeError("label empty or too long")])
+async def test_a_name_that_cannot_be_resolved_keeps_its_last_addresses(tmp_path, error):
+    found = [["127.0.0.1"]]
+
+    async def resolve(_: DnsName) -> list[str]:
+        if not found:
+            raise error
+        return found.pop()
+
+    async with Looking(tmp_path, resolve) as looking:
+        for _ in range(3):
+            await looking.watch.look()
+            looking.world.clock.advance(RESOLVE_S)
+        assert looking.ids == ["127.0.0.1-7861"]
+        assert not looking.running.done()

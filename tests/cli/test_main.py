@@ -22,6 +22,8 @@ def test_help_names_every_setting_with_its_default(capsys):
         assert (flag in told["serve"]) == (name not in (*BALANCING, *CLUSTER)), flag
         assert (flag in told["cluster"]) == (name != "id"), flag
     assert "[2048]" in told["serve"]
+    assert "weighted|linear|least_loaded|round_robin|random" in told["balance"]
+    assert "on|off" in told["cluster"]
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 
 from qwen_aio.cli.main import main
-from qwen_aio.cli.page import checked_address, run_page
-from qwen_aio.config import load_settings
+from qwen_aio.cli.page import run_page
+from qwen_aio.config import checked_address, load_settings
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.server import bind
 from tests.fakes import FakeEngine
@@ -26,7 +26,7 @@ from tests.served import Worker, served
     ],
 )
 def test_an_address_is_a_scheme_a_host_and_a_port(url, address):
-    assert checked_address(url) == address
+    assert checked_address(url, flag="url") == address
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_an_address_is_a_scheme_a_host_and_a_port(url, address):
 )
 def test_what_is_no_address_is_refused_before_anything_starts(url):
     with pytest.raises(InvalidSettings, match="--url"):
-        checked_address(url)
+        checked_address(url, flag="url")
 
 
 @pytest.mark.parametrize(

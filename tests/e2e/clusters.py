@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -96,12 +95,6 @@ def wait_free(ports: Iterable[int]) -> None:
     while taken := [port for port in ports if not _is_free(port)]:
         assert time.monotonic() < deadline, taken
         time.sleep(0.02)
-
-
-def stop(running: Cluster, number: int = signal.SIGTERM) -> int:
-    """Signal the cluster and nobody else; its exit status."""
-    running.process.send_signal(number)
-    return running.process.wait(timeout=END_WITHIN_S)
 
 
 def _free_row(count: int) -> int:

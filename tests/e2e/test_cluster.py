@@ -17,9 +17,10 @@ from urllib.request import Request
 import psutil
 import pytest
 
+from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.serving.server import bind
-from tests.e2e.clusters import Cluster, cluster, stop, wait_free, wait_gone
-from tests.e2e.processes import OPENER, ROOT
+from tests.e2e.clusters import Cluster, cluster, wait_free, wait_gone
+from tests.e2e.processes import OPENER, ROOT, free_port
 
 can_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 pytestmark = pytest.mark.timeout(300)
@@ -114,7 +115,7 @@ def test_when_the_cluster_is_killed_all_end_and_its_ports_and_ids_are_free(tmp_p
         everybody = running.everybody()
         assert len(everybody) == (5 if share == "on" else 4)
         os.kill(running.worker_pids()["qwen-1"], signal.SIGSTOP)  # not even one that can do nothing stays behind
-        assert stop(running, signal.SIGKILL) == -signal.SIGKILL
+        assert running.stop(signal.SIGKILL) == -signal.SIGKILL
         wait_gone(everybody)
         wait_free(running.ports)
     with cluster(tmp_path, "--share-weights", share, num_workers=1, wait=False) as again:
@@ -164,7 +165,17 @@ def test_a_mistake_is_told_before_anything_is_started(tmp_path, flags, reason):
 def test_a_port_in_use_is_told_before_anything_is_started(tmp_path):
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        assert f"127.0.0.1:{port}: it is in use" in _mistaken(tmp_path, "--balancer-port", str(port), "--port", "1")
+        for flag in ("--port", "--balancer-port", "--worker-port"):
+            told = _mistaken(tmp_path, "--port", str(free_port()), "--balancer-port", str(free_port()), flag, str(port))
+            assert f"127.0.0.1:{port}: it is in use" in told
+            assert told.endswith(f"or choose another with {flag}\n")
+
+
+def test_another_balancer_before_the_same_workers_is_told_before_anything_is_started(tmp_path):
+    with AdminFile(tmp_path / "status").owned():
+        told = _mistaken(tmp_path, "--port", str(free_port()), "--balancer-port", str(free_port()))
+    assert "another balancer serves" in told
+    assert "--status-dir" in told
 
 
 def _mistaken(home: Path, *flags: str) -> str:

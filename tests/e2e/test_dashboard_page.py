@@ -30,7 +30,7 @@ AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(enc
 PULSE_S = 0.3
 # What is shown where, so that the first paint and the script's can be compared.
 SHOWN = """root => [...root.querySelectorAll("main [data-text], main rect")].map(
-    node => node.dataset.text ? `${node.dataset.text}=${node.textContent}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
+    node => node.dataset.text ? `${node.dataset.text}=${node.textContent} ${node.dataset.lang ? node.lang : ""}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
 )"""
 
 
@@ -144,6 +144,7 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
             id="qwen-4",
             admin="maint",
             health="down",
+            why="nothing was heard of it for 18 s",
             breaker="half_open",
             cpu_percent=120.0,
             in_flight=9,
@@ -159,7 +160,8 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
         site.do(lambda index=index: site.view.finish(f"request-{index}", task=("chat", "sentiment")[index % 2]))
     site.do(lambda: site.view.finish("refused", worker="", error=QueueFull("full")))
     site.do(lambda: site.view.board.event("qwen-2", "person", "ready -> drain", "by the dashboard"))
-    site.do(lambda: site.view.board.event("qwen-3", "clock", "record stands still", "its tokens still flow"))
+    stands_still = "its record stands still for 6 s, but tokens come from it"
+    site.do(lambda: site.view.board.event("qwen-3", "clock", "record stands still", stands_still))
     page = live(visit(site.url, locale=locale))
     expect(page.locator("#requests tbody tr")).to_have_count(MAX_ROWS)
     painted = (
@@ -194,7 +196,10 @@ def test_the_charts_are_drawn_and_tell_their_last_values(site: Site, visit: Visi
     page = live(visit(site.url))
     expect(page.locator("#charts canvas")).to_have_count(4)
     expect(page.locator("[data-chart=cpu] li")).to_have_text(["qwen-193 %", "qwen-212 %"])
-    expect(page.locator("[data-chart=queue] li").first).to_have_text("Waiting2")
+    expect(page.locator("[data-chart=queue] li")).to_have_text(["Waiting2", "qwen-13", "qwen-20"])
+    tones = "items => items.map(item => item.className)"
+    in_flight = page.locator("[data-chart=queue] li").evaluate_all(tones)[1:]
+    assert page.locator("[data-chart=cpu] li").evaluate_all(tones) == in_flight == ["key c0", "key c1"]
     site.do(lambda: site.view.rows.update({"qwen-3": replace(ROW, id="qwen-3", cpu_percent=55.0)}))
     expect(page.locator("[data-chart=cpu] li").last).to_have_text("qwen-355 %")
     drawn = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
@@ -435,6 +440,10 @@ def test_the_language_can_be_changed(site: Site, visit: Visit) -> None:
     page.get_by_role("link", name="中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(worker(live(page), "qwen-1").locator(".badge")).to_have_text("正常")
+    site.set_row("qwen-1", health="starting", why="it is loading its model")
+    expect(worker(page, "qwen-1").locator(".why:lang(zh)")).to_have_text("正在加载模型")
+    site.set_row("qwen-1", health="down", why="connection refused")
+    expect(worker(page, "qwen-1").locator(".why:lang(en)")).to_have_text("connection refused")
 
 
 def test_whoever_wants_no_motion_gets_none(site: Site, visit: Visit) -> None:

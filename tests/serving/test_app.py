@@ -1,7 +1,6 @@
 import asyncio
 import json
 import logging
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -12,40 +11,12 @@ from starlette.routing import Mount
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, QueueFull
 from qwen_aio.serving.door import PARALLEL_TEXTS
 from qwen_aio.serving.sse import StreamTimes
+from tests.asking import calling, check_refusal, sse
 from tests.fakes import FakeEngine, user_text
 from tests.served import TASKS, WatchedEngine, Worker, served
 from tests.test_wire import BROKEN, OUT_OF_RANGE, with_field
 
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
-
-
-@asynccontextmanager
-async def calling(worker: Worker):
-    """An HTTP client of `worker` without a socket; for what needs no hanging up."""
-    transport = httpx.ASGITransport(worker.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
-
-
-def check_refusal(response: httpx.Response, status: int, code: str) -> dict:
-    """Invariant I9: every refusal is JSON, names itself, and says when to come back if that makes sense."""
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/json"
-    assert len(response.content) < 1000
-    assert b"Traceback" not in response.content
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code", "request_id"}
-    assert error["code"] == code
-    assert error["request_id"] == response.headers["x-request-id"] != ""
-    if status in (429, 503):
-        assert int(response.headers["retry-after"]) >= 1
-    return error
-
-
-def sse(body: str) -> list[tuple[str, dict]]:
-    """Name and data of every event."""
-    frames = [frame.split("\n") for frame in body.split("\n\n") if frame and not frame.startswith(":")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in frames]
 
 
 # ---- answers ----
@@ -102,7 +73,7 @@ async def test_only_a_few_of_many_texts_run_at_once():
     async with calling(worker) as client:
         sending = asyncio.create_task(client.post("/v1/run", json={"texts": ["失望"] * 30}))
         await engine.begun.wait()
-        assert worker.door.in_flight <= PARALLEL_TEXTS
+        assert (len(engine.call_ids), worker.door.in_flight) == (PARALLEL_TEXTS, 1)
         gate.set()
         assert len((await sending).json()["results"]) == 30
 
@@ -211,6 +182,18 @@ async def test_a_failure_after_the_first_event_is_the_last_event():
     assert [name for name, _ in events] == ["token", "error"]
     assert events[-1][1]["error"]["code"] == "engine_stopped"
     assert events[-1][1]["error"]["request_id"] == response.headers["x-request-id"]
+
+
+async def test_a_bug_of_ours_does_not_end_a_stream_in_silence():
+    engine = FakeEngine(pieces=("a", "b"), error=ZeroDivisionError("SECRET"), error_after=1)
+    worker = Worker(engine)
+    async with calling(worker) as client:
+        response = await client.post("/v1/run", json={"text": "hi", "mode": "chat", "stream": True})
+    events = sse(response.text)
+    assert [name for name, _ in events] == ["token", "error"]
+    assert events[-1][1]["error"]["code"] == "internal"
+    assert b"SECRET" not in response.content
+    assert worker.door.in_flight == engine.open_streams == 0
 
 
 async def test_a_bug_of_ours_is_a_sentence():

@@ -4,6 +4,7 @@ import pytest
 
 from qwen_aio.core import Done, Request, Token
 from qwen_aio.errors import Draining, EngineStopped, NotReady
+from qwen_aio.serving.door import Door
 from tests.fakes import FakeEngine
 from tests.served import TASKS, WatchedEngine, Worker
 
@@ -14,6 +15,11 @@ async def test_nobody_enters_before_the_door_opens():
     for ask in (door.run(Request("hi")), door.tasks()):
         with pytest.raises(NotReady):
             await ask
+
+
+async def test_who_comes_too_early_hears_what_it_is_that_starts():
+    with pytest.raises(NotReady, match="the tea is still brewing"):
+        await Door(starting="the tea is still brewing").run(Request("hi"))
 
 
 async def test_those_inside_finish_while_draining():

@@ -9,9 +9,9 @@ from qwen_aio.core import Text
 from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull
 from qwen_aio.wire.call import CALL_PATH, MAX_CALL_BYTES
 from qwen_aio.wire.request import MAX_BODY_BYTES
+from tests.asking import calling, check_refusal, sse
 from tests.fakes import FakeEngine, user_text
 from tests.served import TASKS, WatchedEngine, Worker, served
-from tests.serving.test_app import calling, check_refusal, sse
 
 DECISION = {"task": "sentiment", "text": "有点小失望"}
 ANSWER = {"task": "chat", "text": "你好"}

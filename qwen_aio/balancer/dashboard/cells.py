@@ -46,7 +46,7 @@ def worker_cells(row: WorkerRow, strings: Strings) -> dict[str, str]:
         "state": row.health if is_ready else row.admin,
         "state_word": strings.word(row.health if is_ready else row.admin),
         "health_word": "" if is_ready else strings.word(row.health),
-        "why": row.why,
+        **_reason(row.why, strings),
         "breaker": row.breaker,
         "breaker_word": strings.word(row.breaker),
         "cpu": f"{number(row.cpu_percent)} %",
@@ -81,7 +81,7 @@ def request_cells(row: RequestRow, strings: Strings) -> dict[str, str]:
         "id": row.id,
         "task": row.task,
         "worker": row.worker or strings.nobody,
-        "why": row.why or NONE,
+        **_reason(row.why or NONE, strings),
         "attempts": number(row.attempts),
         "queue": milliseconds(row.queue_ms),
         "total": milliseconds(row.total_ms),
@@ -99,7 +99,7 @@ def event_cells(row: EventRow, strings: Strings) -> dict[str, str]:
         "worker": row.worker,
         "actor": strings.word(row.actor),
         "change": strings.change_of(row.change),
-        "why": row.why,
+        **_reason(row.why, strings),
     }
 
 
@@ -139,6 +139,11 @@ def span(value_s: float | None) -> str:
 def clock_time(unix_s: float) -> str:
     """Month, day and time, at the place where the balancer runs; the script shows the visitor's own time."""
     return datetime.fromtimestamp(unix_s).strftime("%m-%d %H:%M:%S")
+
+
+def _reason(sentence: str, strings: Strings) -> dict[str, str]:
+    told, language = strings.reason_of(sentence)
+    return {"why": told, "why_lang": language}
 
 
 def _terms(row: WorkerRow, strings: Strings) -> str:

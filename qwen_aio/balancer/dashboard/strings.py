@@ -5,9 +5,15 @@ Words in braces are filled in by whoever shows the sentence, be it cells.py or t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
+
+from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 Language = Literal["en", "zh"]
 
@@ -93,6 +99,7 @@ class Strings:
     refused: str
     raw: str
     words: Mapping[str, str]  # states, outcomes and actors as the balancer calls them
+    reasons: Mapping[str, str]  # the balancer's own sentences, where they are told otherwise; # is a number
 
     def word(self, name: str) -> str:
         """`name` in this language; itself if there is no word for it."""
@@ -101,6 +108,14 @@ class Strings:
     def change_of(self, change: str) -> str:
         """`up -> suspect` in this language, word by word unless there is one for the whole."""
         return self.words.get(change) or " ".join(self.word(part) for part in change.split(" "))
+
+    def reason_of(self, sentence: str) -> tuple[str, str]:
+        """Why something is as it is, and the code of the language that is told in: English if we have no other."""
+        told = self.reasons.get(_NUMBER.sub("#", sentence))
+        if told is None:
+            return sentence, "en"
+        parts = zip_longest(told.split("#"), _NUMBER.findall(sentence), fillvalue="")
+        return "".join(text + number for text, number in parts), self.code
 
 
 ENGLISH = Strings(
@@ -148,7 +163,7 @@ ENGLISH = Strings(
     charts="The last 15 minutes",
     chart_rate="Requests per second",
     chart_latency="Latency",
-    chart_queue="Queue",
+    chart_queue="Waiting, and in flight per worker",
     chart_cpu="CPU per worker",
     log="Requests",
     log_empty="No request yet.",
@@ -210,6 +225,7 @@ ENGLISH = Strings(
         "record stands still": "its report stands still",
         "->": "→",
     },
+    reasons={},
 )
 
 CHINESE = Strings(
@@ -257,7 +273,7 @@ CHINESE = Strings(
     charts="最近 15 分钟",
     chart_rate="每秒请求数",
     chart_latency="延迟",
-    chart_queue="队列",
+    chart_queue="排队，及各进程处理中",
     chart_cpu="各进程处理器占用",
     log="请求日志",
     log_empty="还没有请求。",
@@ -319,6 +335,7 @@ CHINESE = Strings(
         "record stands still": "状态报告停滞",
         "->": "→",
     },
+    reasons=IN_CHINESE,
 )
 
 STRINGS: Mapping[Language, Strings] = {"en": ENGLISH, "zh": CHINESE}

@@ -6,12 +6,14 @@ const BAR_HEIGHT = 16;
 const HIGHEST_BAR_MS = 10_000;
 const NUM_BARS = 5;
 const HASH_CHARS = 8;
+const NUMBER = /[0-9]+(?:\.[0-9]+)?/g;
 
 export class Cells {
   // `strings`: every word of the page's language, as in strings.py.
   constructor(strings) {
     this.strings = strings;
     this.words = new Map(Object.entries(strings.words));
+    this.reasons = new Map(Object.entries(strings.reasons));
   }
 
   word(name) {
@@ -43,7 +45,7 @@ export class Cells {
       state,
       state_word: this.word(state),
       health_word: isReady ? "" : this.word(row.health),
-      why: row.why,
+      ...this.reason(row.why),
       breaker: row.breaker,
       breaker_word: this.word(row.breaker),
       cpu: `${number(row.cpu_percent)} %`,
@@ -77,7 +79,7 @@ export class Cells {
       id: row.id,
       task: row.task,
       worker: row.worker || this.strings.nobody,
-      why: row.why || NONE,
+      ...this.reason(row.why || NONE),
       attempts: number(row.attempts),
       queue: milliseconds(row.queue_ms),
       total: milliseconds(row.total_ms),
@@ -94,8 +96,17 @@ export class Cells {
       worker: row.worker,
       actor: this.word(row.actor),
       change: this.words.get(row.change) ?? row.change.split(" ").map((part) => this.word(part)).join(" "),
-      why: row.why,
+      ...this.reason(row.why),
     };
+  }
+
+  // A sentence that we have in the page's language, with its numbers; any other as it is, which is English.
+  reason(sentence) {
+    const told = this.reasons.get(sentence.replace(NUMBER, "#"));
+    if (told === undefined) return { why: sentence, why_lang: "en" };
+    const numbers = sentence.match(NUMBER) ?? [];
+    const parts = told.split("#").map((text, index) => text + (numbers[index] ?? ""));
+    return { why: parts.join(""), why_lang: this.strings.code };
   }
 
   terms(cost) {
@@ -122,6 +133,7 @@ export function fill(row, cells) {
   for (const node of row.querySelectorAll("[data-text]")) {
     if (node.textContent !== cells[node.dataset.text]) node.textContent = cells[node.dataset.text];
   }
+  for (const node of row.querySelectorAll("[data-lang]")) node.lang = cells[node.dataset.lang];
   for (const bar of row.querySelectorAll("[data-width]")) bar.setAttribute("width", cells[bar.dataset.width]);
   for (const bar of row.querySelectorAll("[data-height]")) bar.setAttribute("height", cells[bar.dataset.height]);
 }

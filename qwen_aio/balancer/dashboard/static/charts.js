@@ -12,17 +12,20 @@ export class Charts {
   constructor(strings) {
     this.moments = [];
     const plain = (value) => number(value);
-    const line = (label, of) => ({ label, of });
     const fixed = (...lines) => () => lines;
     this.charts = [
-      new Chart("rate", fixed(line(strings.requests, (m) => m.requests_per_s)), (value) => number(value, 1)),
-      new Chart("latency", fixed(line("p50", (m) => m.p50_ms), line("p95", (m) => m.p95_ms)), milliseconds),
+      new Chart("rate", fixed(line(strings.requests, (m) => m.requests_per_s, "c0")), (value) => number(value, 1)),
+      new Chart(
+        "latency",
+        fixed(line("p50", (m) => m.p50_ms, "c0"), line("p95", (m) => m.p95_ms, "c1")),
+        milliseconds,
+      ),
       new Chart(
         "queue",
-        fixed(line(strings.waiting, (m) => m.waiting), line(strings.in_flight, (m) => sum(m.in_flight))),
+        (moments) => [line(strings.waiting, (m) => m.waiting, "ink"), ...perWorker(moments, "in_flight")],
         plain,
       ),
-      new Chart("cpu", perWorker, (value) => `${number(value)} %`, 100),
+      new Chart("cpu", (moments) => perWorker(moments, "cpu_percent"), (value) => `${number(value)} %`, 100),
     ];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -42,11 +45,20 @@ export class Charts {
   }
 }
 
-// One line for every worker that was there in the time shown.
-function perWorker(moments) {
-  const ids = [...new Set(moments.flatMap((moment) => Object.keys(moment.cpu_percent)))].sort();
-  return ids.map((id) => ({ label: id, of: ({ cpu_percent: cpu }) => (Object.hasOwn(cpu, id) ? cpu[id] : null) }));
+// `of(moment)`: the value, null if there is none; `tone`: the colour, by its name in the style sheet.
+function line(label, of, tone) {
+  return { label, of, tone };
 }
+
+// One line for every worker that was there in the time shown, of the same colour in every chart.
+function perWorker(moments, name) {
+  const ids = [...new Set(moments.flatMap((moment) => Object.keys(moment[name])))].sort(inWords);
+  const of = (id) => (moment) => (Object.hasOwn(moment[name], id) ? moment[name][id] : null);
+  return ids.map((id, index) => line(id, of(id), `c${index % NUM_COLOURS}`));
+}
+
+// qwen-2 before qwen-10.
+const inWords = new Intl.Collator("en", { numeric: true }).compare;
 
 class Chart {
   // `linesOf(moments)`: what to draw; `shown(value)`: a value as text; `top`: end of the axis, if it is fixed.
@@ -77,7 +89,7 @@ class Chart {
 
   make() {
     this.uplot?.destroy();
-    this.keys.replaceChildren(...this.lines.map((line, index) => key(line.label, index)));
+    this.keys.replaceChildren(...this.lines.map(key));
     this.uplot = new uPlot(this.options(), [[], ...this.lines.map(() => [])], this.plot);
   }
 
@@ -97,7 +109,7 @@ class Chart {
         { ...axis, grid: { show: false }, size: 22, space: 70, values: (_, times) => times.map(hourAndMinute) },
         { ...axis, grid, size: 46, gap: 4, space: 30, values: (_, values) => values.map(this.shown) },
       ],
-      series: [{}, ...this.lines.map((line, index) => series(line.label, index, this.lines.length))],
+      series: [{}, ...this.lines.map((line) => series(line, this.lines.length))],
       hooks: { setCursor: [() => this.tell()] },
     };
   }
@@ -116,16 +128,16 @@ class Chart {
   }
 }
 
-function series(label, index, count) {
-  const stroke = colour(`c${index % NUM_COLOURS}`);
+function series({ label, tone }, count) {
+  const stroke = colour(tone);
   const fill = count === 1 ? colour("accent-wash") : undefined;
   return { label, stroke, fill, width: 1.5, spanGaps: true, points: { show: false } };
 }
 
-function key(label, index) {
+function key({ label, tone }) {
   const item = document.createElement("li");
   const [name, value] = [document.createElement("span"), document.createElement("b")];
-  item.className = `key c${index % NUM_COLOURS}`;
+  item.className = `key ${tone}`;
   name.textContent = label;
   item.append(name, value);
   return item;
@@ -138,8 +150,4 @@ function colour(name) {
 
 function hourAndMinute(unixS) {
   return new Date(unixS * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-}
-
-function sum(byWorker) {
-  return Object.values(byWorker).reduce((total, value) => total + value, 0);
 }

@@ -1,0 +1,342 @@
+"""How a call goes from worker to worker: scripted workers instead of sockets, and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from qwen_aio.balancer.board import Board
+from qwen_aio.balancer.budget import RetryBudget
+from qwen_aio.balancer.calls import RemoteCalls, Surroundings
+from qwen_aio.balancer.dispatcher import Dispatcher
+from qwen_aio.balancer.estimate import Estimator
+from qwen_aio.balancer.queue import WaitingLine
+from qwen_aio.balancer.rules import RULES
+from qwen_aio.core import Answer, Call, CallEvent, Decision, Offer, Piece, Timings, Usage
+from qwen_aio.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineStopped,
+    NotReady,
+    NoWorker,
+    PoisonRequest,
+    QueueFull,
+    QwenAioError,
+)
+from qwen_aio.serving.deadline import within
+from tests.balancer.pooled import OFFER, SENTIMENT, World
+
+CHAT, DECIDE = Call("r1", "chat", "hi", timeout_s=100.0), Call("r2", "sentiment", "hi", timeout_s=100.0)
+Events = AsyncGenerator[CallEvent, None]
+Script = Callable[[Call], Events]
+
+
+def answer(*, tokens: int = 2) -> Answer:
+    return Answer("chat", "", "stop", Usage(10, 0, tokens), Timings(), worker="w", model="m")
+
+
+def decision() -> Decision:
+    scores = {"negative": 1.0}
+    return Decision(
+        *("sentiment", "negative", "负面", "", "高", 1.0, scores, False, 1.0, "", ""),
+        usage=Usage(10, 0, 0),
+        timings=Timings(),
+    )
+
+
+def says(*events: CallEvent | QwenAioError) -> Script:
+    """A worker that gives these, and raises what is an error."""
+
+    async def script(_: Call) -> Events:
+        for event in events:
+            if isinstance(event, QwenAioError):
+                raise event
+            yield event
+
+    return script
+
+
+async def nothing(_: Call) -> Events:
+    """A worker that is silent for ever."""
+    await asyncio.Event().wait()
+    yield Piece("")
+
+
+class Scene:
+    """Everything a call meets. What a worker is asked is in `asked`; what it does is its next script."""
+
+    def __init__(self, *names: str, offer: Offer = OFFER) -> None:
+        self.world = World()
+        self.world.up(*names, offer=offer)
+        self.asked: list[tuple[str, Call]] = []
+        self.scripts: dict[str, list[Script]] = {name: [] for name in names}
+        self.gone: set[str] = set()
+        self.board = Board(clock=self.world.clock)
+        line = WaitingLine(RULES)
+        self.dispatcher = Dispatcher(self.world.pool, line, rules=RULES, clock=self.world.clock, random=Random(1))
+        self.calls = RemoteCalls(
+            Surroundings(
+                pool=self.world.pool,
+                dispatcher=self.dispatcher,
+                links=self,  # type: ignore[arg-type]  # it makes the calls itself
+                estimator=Estimator(self.world.pool.reference),
+                budget=RetryBudget(RULES, self.world.clock),
+                board=self.board,
+                rules=RULES,
+                clock=self.world.clock,
+                is_gone=self.is_gone,
+            )
+        )
+
+    def to(self, url: str) -> Link:
+        return Link(self, url.removeprefix("http://"))
+
+    async def is_gone(self, worker_id: str) -> bool:
+        if worker_id in self.gone:
+            self.world.pool.refused(worker_id, "nobody listens")
+        return worker_id in self.gone
+
+    async def make(self, call: Call) -> list[CallEvent]:
+        async with aclosing(self.calls.make(call)) as events:
+            return [event async for event in events]
+
+    def making(self, call: Call) -> asyncio.Task[list[CallEvent]]:
+        return asyncio.create_task(self.make(call))
+
+    async def until(self, check: Callable[[], object]) -> None:
+        while not check():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0)
+
+    def later(self, seconds: float, *beating: str) -> None:
+        """Time has passed, and these workers have reported."""
+        self.world.clock.advance(seconds)
+        for name in beating:
+            self.world.record(name)
+
+    def row(self):
+        return self.board.history().requests[-1]
+
+    def assert_quiet(self) -> None:
+        assert self.world.in_flight() == 0
+        assert repr(self.dispatcher) == "<Dispatcher 0 waiting>"
+
+
+class Link:
+    def __init__(self, scene: Scene, name: str) -> None:
+        self._scene, self._name = scene, name
+
+    def make(self, call: Call) -> Events:
+        self._scene.asked.append((self._name, call))
+        return self._scene.scripts[self._name].pop(0)(call)
+
+
+async def test_the_next_worker_is_given_the_time_that_is_left():
+    scene = Scene("a", "b")
+
+    async def script(call: Call) -> Events:
+        if call.resume:
+            yield Piece("two", (2,))
+            yield answer()
+            return
+        yield Piece("one", (1,))
+        scene.later(30, "a", "b")
+        raise ConnectionLost("gone")
+
+    scene.scripts = {"a": [script], "b": [script]}
+    pieces = await scene.make(CHAT)
+    assert [call.timeout_s for _, call in scene.asked] == [100.0, 70.0]
+    assert [call.resume for _, call in scene.asked] == [(), (1,)]
+    assert pieces[-1].text == "onetwo"
+    scene.assert_quiet()
+
+
+async def test_time_in_the_line_is_not_given_to_the_worker_again():
+    scene = Scene("a")
+    held = [scene.world.bind() for _ in range(8)]
+    scene.scripts["a"] = [says(decision())]
+    waiting = scene.making(DECIDE)
+    await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
+    scene.later(20, "a")
+    for seat in held:
+        seat.release()
+    scene.dispatcher.match()
+    await waiting
+    assert scene.asked[0][1].timeout_s == 80.0
+    assert scene.row().queue_ms == 20_000
+
+
+async def test_an_answer_that_breaks_again_much_later_has_its_whole_time_to_find_another_worker():
+    scene = Scene("a", "b")
+    is_b_back = asyncio.Event()
+
+    async def breaks(_: Call) -> Events:
+        yield Piece("1", (1,))
+        scene.later(40, "a")
+        raise ConnectionLost("gone")
+
+    async def breaks_again(_: Call) -> Events:
+        await is_b_back.wait()
+        yield Piece("2", (2,))
+        scene.later(40, "a", "b")
+        raise ConnectionLost("gone")
+
+    scene.scripts = {"a": [breaks, breaks_again], "b": [says(Piece("3", (3,)), answer(tokens=3))]}
+    scene.world.pool.refused("b", "nobody listens")
+    making = scene.making(CHAT)
+    await scene.until(lambda: len(scene.asked) == 2)  # nobody else was there: a had another chance
+    scene.world.record("b")
+    others = [scene.world.bind(tried={"a"}) for _ in range(8)]
+    is_b_back.set()
+    await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
+    await asyncio.sleep(0.01)  # whoever has no time left would have given up
+    for seat in others:
+        seat.release()
+    scene.dispatcher.match()
+    assert (await making)[-1].text == "123"
+    assert [name for name, _ in scene.asked] == ["a", "a", "b"]
+    scene.assert_quiet()
+
+
+async def test_a_worker_whose_engine_has_stopped_gets_nothing_more():
+    scene = Scene("a", "b")
+    scene.scripts = {"a": [says(EngineStopped("the engine is gone"))], "b": [says(decision())] * 3}
+    scene.world.pool.refused("b", "nobody listens")
+    making = scene.making(DECIDE)
+    await scene.until(lambda: scene.world.health("a") == "down")
+    scene.world.pool.answered("b")
+    scene.dispatcher.match()
+    await making
+    for _ in range(2):
+        await scene.make(DECIDE)
+    assert [name for name, _ in scene.asked] == ["a", "b", "b", "b"]
+    scene.assert_quiet()
+
+
+@pytest.mark.parametrize(
+    ("call", "odd", "sound"),
+    [(DECIDE, (Piece("x", (1,)),), decision()), (DECIDE, (answer(),), decision()), (CHAT, (decision(),), answer())],
+)
+async def test_an_event_of_the_other_kind_is_a_failure_of_the_worker(call, odd, sound):
+    scene = Scene("a", "b")
+    for name in scene.scripts:
+        scene.scripts[name] = [says(*odd), says(sound)]
+    scene.scripts["b"].reverse()
+    scene.scripts["a"].append(says(sound))
+    for _ in range(2):
+        assert [type(event) for event in await scene.make(call)] == [type(sound)]
+    assert scene.world.row("a").breaker == scene.world.row("b").breaker == "closed"
+    scene.assert_quiet()
+
+
+@pytest.mark.parametrize(
+    ("usage", "timings"),
+    [
+        (Usage(10, 0, 10**30), Timings()),
+        (Usage(-1, 0, 2), Timings()),
+        (Usage(10, 0, 2), Timings(prefill_ms=math.inf)),
+        (Usage(10, 0, 2), Timings(decode_ms=math.nan)),
+    ],
+)
+async def test_costs_that_nobody_can_have_measured_are_a_failure_and_spoil_no_average(usage, timings):
+    scene = Scene("a")
+    scene.scripts["a"] = [says(replace(answer(), usage=usage, timings=timings)), says(answer())]
+    await scene.make(CHAT)
+    assert len(scene.asked) == 2
+    assert 0 < scene.world.row("a").cost.total < 10
+    scene.assert_quiet()
+
+
+async def test_a_worker_that_is_taken_offline_is_not_taken_for_dead():
+    scene = Scene("a", "b")
+    scene.scripts = {"a": [nothing], "b": [says(decision())]}
+    scene.world.pool.set_admin("b", "maint", force=False)
+    making = scene.making(DECIDE)
+    await scene.until(lambda: scene.asked)
+    scene.world.pool.set_admin("b", "ready", force=False)
+    scene.world.pool.set_admin("a", "maint", force=False)
+    for _ in range(5):  # a double click, and more
+        scene.calls.call_off("a")
+        await asyncio.sleep(0)
+    await making
+    assert (scene.world.health("a"), scene.world.row("a").breaker) == ("up", "closed")
+    assert scene.world.changes("a") == ["unknown -> starting", "starting -> up", "ready -> maint"]
+    scene.assert_quiet()
+
+
+async def test_a_worker_that_shuts_down_costs_no_attempt_however_many_do():
+    scene = Scene("a", "b", "c", "d", "e")
+    for name in scene.scripts:
+        scene.scripts[name] = [says(NotReady("still loading"))]
+    scene.scripts["e"] = [says(decision())]
+    for name in "abcd":
+        scene.world.serve(tried=set("abcde") - {name})  # e has been idle for longest: it comes last
+    scene.world.serve(tried=set("abcd"))
+    assert isinstance((await scene.make(DECIDE))[-1], Decision)
+    scene.assert_quiet()
+
+
+async def test_two_deaths_are_the_end_and_two_lost_connections_are_not():
+    scene = Scene("a", "b", "c")
+    for name in scene.scripts:
+        scene.scripts[name] = [says(ConnectionLost("reset")), says(ConnectionLost("reset"))]
+    scene.gone = set("abc")
+    with pytest.raises(PoisonRequest):
+        await scene.make(DECIDE)
+    assert len(scene.asked) == 2
+    scene = Scene("a", "b", "c")
+    for name in scene.scripts:
+        scene.scripts[name] = [says(ConnectionLost("reset"))]
+    with pytest.raises(NoWorker):
+        await scene.make(DECIDE)
+    assert len(scene.asked) == 3
+    scene.assert_quiet()
+
+
+async def test_a_task_whose_only_worker_has_gone_is_told_and_is_no_bug():
+    scene = Scene("a")
+    scene.world.up("b", offer=Offer({"sentiment": SENTIMENT}, OFFER.context, "fake", "b"))
+    scene.world.pool.refused("a", "nobody listens")
+    with pytest.raises(NoWorker):
+        await scene.make(CHAT)
+
+
+async def test_the_log_tells_a_deadline_from_a_caller_who_left():
+    scene = Scene("a")
+
+    async def passing(call: Call) -> Events:
+        scene.later(100, "a")
+        async with aclosing(nothing(call)) as events:
+            async for event in events:
+                yield event
+
+    scene.scripts["a"] = [passing, nothing]
+    with pytest.raises(DeadlineExceeded):
+        async with aclosing(within(scene.calls.make(DECIDE), 0.01)) as events:
+            await anext(events)
+    assert (scene.row().outcome, scene.row().error) == ("failed", "deadline_exceeded")
+    leaving = scene.making(DECIDE)
+    await scene.until(lambda: len(scene.asked) == 2)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert (scene.row().outcome, scene.row().error) == ("cancelled", "")
+    scene.assert_quiet()
+
+
+async def test_who_waited_in_vain_is_in_the_log_with_the_time_that_took():
+    scene = Scene("a")
+    held = [scene.world.bind() for _ in range(8)]
+    waiting = scene.making(Call("r", "sentiment", "hi", timeout_s=0.1))
+    await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
+    scene.later(7, "a")
+    with pytest.raises(QueueFull):
+        await waiting
+    assert (scene.row().queue_ms, scene.row().attempts) == (7000, 0)
+    for seat in held:
+        seat.release()
+    scene.assert_quiet()
