@@ -51,7 +51,7 @@ class Size:
     requests: int  # of a closed loop
 
 
-FULL, SHORT = Size(20.0, 3, 600), Size(3.0, 1, 60)
+FULL, SHORT = Size(15.0, 3, 600), Size(3.0, 1, 60)
 
 
 @dataclass(frozen=True)

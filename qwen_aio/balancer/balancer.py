@@ -87,16 +87,15 @@ class Balancer:
 
     async def live(self) -> None:
         """Look after the workers until cancelled; the door opens at once, since requests may wait for a worker."""
-        with self._admin_file.owned():
-            self._pool.restore_admin(self._admin_file.read())
-            try:
-                await self._watch.look()
-                self._door.open(Runs(self.calls))
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._watch.run(), name="watch")
-                    tasks.create_task(self._tick(), name="board")
-            finally:
-                await self._links.keep(())
+        self._pool.restore_admin(self._admin_file.read())
+        try:
+            await self._watch.look()
+            self._door.open(Runs(self.calls))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch.run(), name="watch")
+                tasks.create_task(self._tick(), name="board")
+        finally:
+            await self._links.keep(())
 
     def snapshot(self) -> Snapshot:
         """The whole service at this moment."""

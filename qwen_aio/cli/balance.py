@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import socket
 
+from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.cli.flags import BALANCING, add_settings_flags, settings_from
@@ -34,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
     settings = settings_from(arguments)
     check_exposure(settings)
     log_to_stderr(settings)
-    with bind(settings.host, settings.port or PORT) as sock:
+    with bind(settings.host, settings.port or PORT) as sock, AdminFile(status_dir(settings)).owned():
         return asyncio.run(_balance(settings, sock))
 
 
