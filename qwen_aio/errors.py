@@ -13,6 +13,7 @@ QwenAioError
 ├── OriginRefused           origin_refused       a foreign page called
 ├── NotReady                not_ready            still loading
 ├── Draining                draining             shutting down
+│   └── CalledOff           called_off           balancer: a person took the worker offline
 ├── QueueFull               queue_full           too many wait
 ├── NoWorker                no_worker            balancer: no worker can take the request
 ├── PoisonRequest           poison_request       balancer: two workers died of it
@@ -120,6 +121,12 @@ class Draining(QwenAioError):
     """The process is finishing its work and takes no more."""
 
     code = "draining"
+
+
+class CalledOff(Draining):
+    """A person took the worker offline: nothing is wrong with it."""
+
+    code = "called_off"
 
 
 class QueueFull(QwenAioError):

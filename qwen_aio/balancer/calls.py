@@ -21,7 +21,7 @@ from qwen_aio.balancer.board import Board
 from qwen_aio.balancer.budget import RetryBudget
 from qwen_aio.balancer.dispatcher import MARGIN_S, Dispatcher
 from qwen_aio.balancer.estimate import Estimator
-from qwen_aio.balancer.failure import CalledOff, check_sense, is_blameless, is_callers, is_free
+from qwen_aio.balancer.failure import check_sense, is_blameless, is_callers, is_free
 from qwen_aio.balancer.journey import Journey, seeded
 from qwen_aio.balancer.links import Links
 from qwen_aio.balancer.pool import Pool
@@ -32,6 +32,7 @@ from qwen_aio.core import Answer, Call, CallEvent, Decision, Offer, Piece
 from qwen_aio.errors import (
     AnswerBroken,
     BadReply,
+    CalledOff,
     ConnectionLost,
     DeadlineExceeded,
     Draining,

@@ -18,10 +18,6 @@ from qwen_aio.wire.error import http_status
 LARGEST = 1e12  # of what is counted or measured in milliseconds: thirty years
 
 
-class CalledOff(Draining):
-    """A person took the worker offline: nothing is wrong with it."""
-
-
 def check_sense(event: CallEvent, kind: Kind) -> None:
     """Raises BadReply for what no sound worker gives to a call of this kind."""
     if isinstance(event, Decision) != (kind == "decision"):

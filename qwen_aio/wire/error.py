@@ -52,6 +52,7 @@ _STATUS = {
     "unsupported_media": 415,
     "not_ready": 503,
     "draining": 503,
+    "called_off": 503,
     "queue_full": 503,
     "no_worker": 503,
     "answer_broken": 503,
