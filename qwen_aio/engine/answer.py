@@ -1,5 +1,8 @@
 """A prompt that is continued token by token. Knows no torch: gets tokens, gives Chunks of text.
 
+During a step, guesses at what follows the newest token may stand behind it: they are computed with it, and each that
+comes true spares a step. Between steps there is no guess among the tokens.
+
 An answer that another engine began is read again from its tokens, so that everything here, held-back text and half
 characters too, is as it was there; nothing of it is given out a second time.
 """
@@ -7,10 +10,13 @@ characters too, is as it was there; nothing of it is given out a second time.
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from itertools import takewhile
 
 from qwen_aio.core import Chunk, FinishReason, Sampling
 from qwen_aio.engine.detokenizer import Detokenizer
 from qwen_aio.engine.fitting import Fitted
+from qwen_aio.engine.guessing import Habit
+from qwen_aio.engine.lookup import Lookup
 from qwen_aio.engine.sequence import Sequence
 from qwen_aio.engine.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidRequest
@@ -45,6 +51,10 @@ class Answer(Sequence):
         self._num_chunks = 0
         self._num_sent = 0  # generated tokens that chunks told about
         self._first_s: float | None = None
+        self.habit = Habit()  # the guesser's
+        self._lookup = Lookup()
+        self._num_guessed = 0  # tokens at the end of `ids`, until they are computed
+        self._hoped: list[int] = []  # guesses that are computed and still have to come true
         self._read_again(resume)
         self._num_given = len(self.ids)  # rows that were there at the beginning
 
@@ -73,11 +83,32 @@ class Answer(Sequence):
         """Tokens of the answer so far, wherever they were generated."""
         return len(self.ids) - self.num_prompt
 
+    def guess(self, *, max_tokens: int) -> int:
+        """Put guesses at the next tokens behind the newest one, to be computed with it; how many."""
+        room = min(max_tokens, self.num_rows - len(self.ids) - 1)  # the last token of all is never computed
+        found = self._lookup.guess(self.ids, max_tokens=room)
+        guess = list(takewhile(self._tokenizer.text_ids.__contains__, found))  # nothing follows an end
+        self.ids.extend(guess)
+        self._num_guessed = len(guess)
+        return len(guess)
+
+    def advance(self, end: int) -> None:
+        """The rows before `end` are computed; guesses among them now have to come true."""
+        super().advance(end)
+        num_settled = len(self.ids) - self._num_guessed
+        self._hoped = self.ids[num_settled:]
+        del self.ids[num_settled:]
+        self._num_guessed = 0
+
     def accept(self, token: int, *, now_s: float) -> Chunk | None:
-        """Append the next token; what may be shown because of it, if anything. The last token always gives a Chunk."""
+        """Append the next token; what may be shown because of it, if anything. The last token always gives a Chunk.
+
+        Where it is the one that was guessed, its row is computed already, and `num_computed` says so.
+        """
         if self._first_s is None:
             self._first_s = now_s
         text = self._read(token)
+        self._settle(token)
         if self._finish_reason is not None:
             return self._last_chunk(text + self._detokenizer.flush(), first_s=self._first_s, last_s=now_s)
         return self._chunk(text) if text else None
@@ -87,6 +118,13 @@ class Answer(Sequence):
         assert self.is_finished and self.num_generated == self._num_sent
         self.admitted_s = now_s
         return self._last_chunk("", first_s=now_s, last_s=now_s)
+
+    def _settle(self, token: int) -> None:
+        if self._hoped[:1] == [token] and not self.is_finished:
+            del self._hoped[0]
+        else:
+            self._hoped = []
+            self.num_computed = len(self.ids) - 1
 
     def _read_again(self, resume: Tokens[int]) -> None:
         for number, token in enumerate(resume):

@@ -1,47 +1,102 @@
-"""Attention of many sequences over one memory of keys and values.
+"""Attention of many sequences over one memory of keys and values, without copying it.
 
-A step's rows are cut into groups: the decoding rows of sequences of similar length form one (padded to the longest),
-each chunk of a prompt forms one of its own. A group is one gather and one attention operator per layer. What a group
-sees is worked out once per step and used in every layer. Knows no weights.
+What a row sees is cut into *stretches* of neighbouring slots: what was computed earlier (often shared with others: the
+fixed beginning of a task), and what its own sequence adds now. Attention over each stretch is one operator, whose
+results are joined by how much weight each stretch carries: softmax(a ++ b) v is the mean of softmax(a) v_a and
+softmax(b) v_b, weighted with exp(logsumexp). All that a step needs to know is worked out once, for every layer.
+Knows no weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import numpy
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.kv_cache import Lease, Runs
 from qwen_aio.engine.scheduler import Span
+
+# A sequence whose slots are scattered over more runs than this has them copied together: a call costs about what
+# copying a hundred rows does.
+MAX_RUNS = 3
+# A prompt's rows are cut into blocks of so many, since what stands behind a block is not computed for it at all.
+BLOCK_ROWS = 64
 
 
 class KvMemory:
-    """Keys and values of every slot in every layer: (layers, slots, 2 * kv_heads, head_dim), keys first."""
+    """Keys and values of every slot in every layer: (layers, 2 * kv_heads, slots, head_dim), keys first."""
 
     def __init__(self, config: ModelConfig, num_slots: int) -> None:
-        shape = (config.num_layers, num_slots, 2 * config.num_kv_heads, config.head_dim)
-        # Zeros, as a masked row of garbage could hold a NaN; numpy's, as those take no memory until they are used.
-        self.layers = torch.from_numpy(numpy.zeros(shape, numpy.float32)).unbind(0)
+        shape = (config.num_layers, 2 * config.num_kv_heads, num_slots, config.head_dim)
+        # numpy's zeros take no memory until they are used; torch's do.
+        self._all = torch.from_numpy(numpy.zeros(shape, numpy.float32))
+        self._layers = self._all.transpose(1, 2).unbind(0)  # (slots, 2 * kv_heads, head_dim) each
+        self._num_kv_heads = config.num_kv_heads
 
     @staticmethod
     def num_slots(config: ModelConfig, *, kv_mb: int) -> int:
         """How many slots `kv_mb` mebibytes hold."""
         return kv_mb * 2**20 // (config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4)
 
+    def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
+        """Keep the (n, 2 * kv_heads, head_dim) of n new rows in `slots` (n,)."""
+        self._layers[layer].index_copy_(0, slots, keys_values)
+
+    def stretch(self, runs: Runs) -> Stretch:
+        """The keys and values of these slots in every layer: views of one run, copies of several."""
+        if len(runs) > 1:
+            return Copies(self._layers, torch.tensor([slot for run in runs for slot in run]), self._num_kv_heads)
+        [run] = runs
+        part = self._all[:, None, :, run.start : run.stop]
+        return Views(part[:, :, : self._num_kv_heads].unbind(0), part[:, :, self._num_kv_heads :].unbind(0))
+
+
+class Stretch(Protocol):
+    """Keys and values of some slots."""
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """(1, kv_heads, length, head_dim) each"""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """`num_sequences` equal numbers of consecutive rows of a step, with what they see."""
+class Views:
+    """Neighbours, read where they are."""
+
+    keys: Series[Tensor]
+    values: Series[Tensor]
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self.keys[layer], self.values[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Scattered slots, copied together whenever a layer asks for its own."""
+
+    layers: Series[Tensor]
+    slots: Tensor
+    num_kv_heads: int
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        both = self.layers[layer].index_select(0, self.slots).transpose(0, 1).unsqueeze(0)
+        return both[:, : self.num_kv_heads], both[:, self.num_kv_heads :]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive rows of a step that look at one stretch: at all of it, or at what `mask` leaves."""
 
     rows: slice
-    num_sequences: int
-    slots: Tensor  # (num_sequences * length,) of all rows that any of them sees
-    mask: Tensor  # (num_sequences, 1, query heads per key head * rows each, length): 0 or -inf
+    stretch: Stretch
+    mask: Tensor | None = None  # (rows, length): 0 or -inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,97 +106,135 @@ class Rows:
     ids: Tensor  # (n,)
     positions: Tensor  # (n,)
     slots: Tensor  # (n,) where their keys and values go
-    groups: tuple[Group, ...]
+    own: tuple[Part, ...]  # every row once, in order: stretches that end with the rows themselves
+    past: tuple[Part, ...]  # what some rows see besides
     wanted: Tensor  # rows whose outcome is needed
 
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
+
 def ordered(spans: Series[Span]) -> list[Span]:
-    """The order in which `gather_rows` wants the spans: decoding rows of similar length side by side."""
-    return sorted(spans, key=_group_key)
+    """The order in which `gather_rows` wants the spans: decoding rows that share a beginning side by side."""
+    return sorted(spans, key=_first_slot)
 
 
-def gather_rows(spans: Series[Span], *, heads_per_kv_head: int) -> Rows:
+def gather_rows(spans: Series[Span], memory: KvMemory) -> Rows:
     """Tensors for `spans`, which are in `ordered` order."""
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     wanted: list[int] = []
     for span in spans:
-        assert span.sequence.lease is not None
         wanted.extend(row - span.start + len(ids) for row in span.logit_rows)
         ids.extend(span.sequence.ids[span.start : span.end])
         positions.extend(span.sequence.positions(span.start, span.end))
-        slots.extend(span.sequence.lease.slots[span.start : span.end])
+        slots.extend(_lease(span).slots[span.start : span.end])
+    own, past = _parts(spans, memory)
     return Rows(
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         slots=torch.tensor(slots),
-        groups=_groups(spans, heads_per_kv_head),
+        own=tuple(own),
+        past=tuple(past),
         wanted=torch.tensor(wanted, dtype=torch.long),  # of no rows, too
     )
 
 
-def attend(qkv: Tensor, rows: Rows, memory: Tensor, *, num_kv_heads: int) -> Tensor:
-    """Write the new keys and values, then let every row look: (n, heads + 2 kv heads, d) -> (n, heads * d).
-
-    Query heads that share a key head are laid one after another as if they were rows, so nothing is repeated.
-    """
-    n, num_all, dim = qkv.shape
-    num_heads = num_all - 2 * num_kv_heads
-    memory.index_copy_(0, rows.slots, qkv[:, num_heads:])
-    seen = torch.empty(n, num_heads * dim)
-    for group in rows.groups:
-        s, g = group.num_sequences, num_heads // num_kv_heads
-        keys_values = memory.index_select(0, group.slots).view(s, -1, 2 * num_kv_heads, dim).transpose(1, 2)
-        queries = qkv[group.rows, :num_heads].reshape(s, -1, num_kv_heads, g, dim).permute(0, 2, 3, 1, 4)
-        out = functional.scaled_dot_product_attention(
-            queries.reshape(s, num_kv_heads, -1, dim),  # (s, kv heads, g * rows, d)
-            keys_values[:, :num_kv_heads],
-            keys_values[:, num_kv_heads:],
-            attn_mask=group.mask,
-        )
-        back = out.view(s, num_kv_heads, g, -1, dim).permute(0, 3, 1, 2, 4)  # (s, rows, kv heads, g, d)
-        seen[group.rows] = back.reshape(-1, num_heads * dim)
-    return seen
+def attend(qkv: Tensor, rows: Rows, memory: KvMemory, *, layer: int, num_heads: int) -> Tensor:
+    """Keep the new keys and values, then let every row look: (n, heads + 2 kv heads, d) -> (n, heads * d)."""
+    memory.write(layer, rows.slots, qkv[:, num_heads:])
+    queries = qkv[:, :num_heads].transpose(0, 1).unsqueeze(0)  # (1, heads, n, d)
+    seen, weight = _look(queries, rows.own, layer)
+    for part in rows.past:
+        more, its_weight = _look(queries, [part], layer)
+        _join(seen[:, :, part.rows], weight[:, :, part.rows], more, its_weight)
+    return seen.transpose(1, 2).reshape(len(qkv), -1)
 
 
-def _group_key(span: Span) -> int:
-    """Spans with the same key share a group: a decoding row with those less than twice as long; 0 is alone."""
-    return span.end.bit_length() if span.sequence.is_decoding else 0
+def _look(queries: Tensor, parts: Series[Part], layer: int) -> tuple[Tensor, Tensor]:
+    """What the rows of `parts` see, (1, heads, rows, d), and the logsumexp of their scores, (1, heads, rows)."""
+    looked = [
+        # The operator behind scaled_dot_product_attention on a CPU: it alone tells the logsumexp.
+        _flash(queries[:, :, part.rows], *part.stretch.of(layer), attn_mask=part.mask)
+        for part in parts
+    ]
+    if len(looked) == 1:
+        [(seen, weight)] = looked
+        return seen, weight
+    return torch.cat([seen for seen, _ in looked], dim=2), torch.cat([weight for _, weight in looked], dim=2)
 
 
-def _groups(spans: Series[Span], heads_per_kv_head: int) -> tuple[Group, ...]:
-    groups = []
+def _join(seen: Tensor, weight: Tensor, more: Tensor, its_weight: Tensor) -> None:
+    """Mix what the same rows saw elsewhere into `seen` and `weight`, in place."""
+    seen.lerp_(more, torch.sigmoid(its_weight - weight).unsqueeze(-1))
+    torch.logaddexp(weight, its_weight, out=weight)
+
+
+def _lease(span: Span) -> Lease:
+    assert span.sequence.lease is not None
+    return span.sequence.lease
+
+
+def _first_slot(span: Span) -> int:
+    return _lease(span).slots[0]
+
+
+def _parts(spans: Series[Span], memory: KvMemory) -> tuple[list[Part], list[Part]]:
+    """What every span adds itself, in order, and what they see besides."""
+    own: list[Part] = []
+    past: list[Part] = []
     start = 0
-    for key, similar in groupby(spans, key=_group_key):
-        members = list(similar)
-        for part in [members] if key else [[span] for span in members]:
-            num_rows = sum(span.count for span in part)
-            groups.append(_group(part, slice(start, start + num_rows), heads_per_kv_head))
-            start += num_rows
-    return tuple(groups)
+    for _, family in groupby(spans, key=_first_slot):
+        members = list(family)
+        shared = _num_shared(members)
+        if shared:
+            rows = slice(start, start + sum(span.count for span in members))
+            past.append(Part(rows, memory.stretch(_lease(members[0]).part(0, shared))))
+        for span in members:
+            for block in _blocks(span):
+                rows = slice(start, start + block.count)
+                earlier, last, mask = _seen(block, first=shared)
+                own.append(Part(rows, memory.stretch(last), mask))
+                past.extend(Part(rows, memory.stretch(runs)) for runs in earlier)
+                start = rows.stop
+    return own, past
 
 
-def _group(spans: list[Span], rows: slice, heads_per_kv_head: int) -> Group:
-    """Spans of one count each."""
-    length = max(span.end for span in spans)
-    slots: list[int] = []
-    for span in spans:
-        assert span.sequence.lease is not None
-        own = span.sequence.lease.slots[: span.end]
-        slots.extend(own + own[:1] * (length - span.end))  # padding is never seen
-    visible = torch.stack([_visible(span, length) for span in spans])
-    mask = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
-    return Group(rows, len(spans), torch.tensor(slots), mask.repeat(1, heads_per_kv_head, 1).unsqueeze(1))
+def _blocks(span: Span) -> Iterator[Span]:
+    for start in range(span.start, span.end, BLOCK_ROWS):
+        yield Span(span.sequence, start, min(BLOCK_ROWS, span.end - start))
 
 
-def _visible(span: Span, length: int) -> Tensor:
-    """(count, length): a row sees those before it and itself; on a branch, the prompt and its own branch."""
-    visible = torch.arange(length) <= torch.arange(span.start, span.end).unsqueeze(1)
+def _num_shared(spans: list[Span]) -> int:
+    """Rows at the beginning of all of several spans that lie in the same neighbouring slots."""
+    if len(spans) == 1:
+        return 0
+    return min(min(len(_lease(span).runs[0]), span.start, span.sequence.num_prompt) for span in spans)
+
+
+def _seen(span: Span, *, first: int) -> tuple[list[Runs], Runs, Tensor | None]:
+    """What the rows of `span` see from row `first` on: stretches seen whole, then one that ends with the rows."""
+    lease, num_prompt = _lease(span), span.sequence.num_prompt
+    begin = span.start if span.sequence.tree is None else min(span.start, num_prompt)  # all before is seen by all
+    *earlier, last = _stretches(lease.part(first, span.end))
+    length = sum(map(len, last))
+    if length < span.end - begin:  # the rows themselves lie scattered
+        earlier, last, length = _stretches(lease.part(first, begin)), lease.part(begin, span.end), span.end - begin
+    return earlier, last, _mask(span, span.end - length) if span.count > 1 or begin < span.start else None
+
+
+def _stretches(runs: Runs) -> list[Runs]:
+    """Each run by itself, unless there are too many."""
+    return [[run] for run in runs] if len(runs) <= MAX_RUNS else [runs]
+
+
+def _mask(span: Span, begin: int) -> Tensor:
+    """(count, end - begin), 0 or -inf: a row sees those before it and itself; on a branch, prompt and branch."""
     tree, num_prompt = span.sequence.tree, span.sequence.num_prompt
-    if tree is None:
-        return visible
-    for row in range(max(span.start, num_prompt), span.end):
-        visible[row - span.start, num_prompt:] = False
-        visible[row - span.start, [num_prompt + at for at in tree.ancestors(row - num_prompt)]] = True
-    return visible
+    hidden = torch.ones(span.count, span.end - begin, dtype=torch.bool).triu_(1 + span.start - begin)
+    if tree is not None:
+        for row in range(max(span.start, num_prompt), span.end):
+            hidden[row - span.start, num_prompt - begin :] = True
+            hidden[row - span.start, [num_prompt - begin + at for at in tree.ancestors(row - num_prompt)]] = False
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)

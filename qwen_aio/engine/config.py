@@ -26,6 +26,7 @@ class EngineLimits:
     max_running: int = 8  # sequences computed at the same time ...
     max_answers: int = 6  # ... of which so many may be answers: the rest is always free for decisions
     max_batch_tokens: int = 256  # rows of one step; longer prompts are computed in chunks, so nobody's stream stalls
+    max_guess_rows: int = 8  # rows up to which guessed tokens fill a step that only decodes; 0: nothing is guessed
     max_queue: int = 256  # requests waiting beyond the running ones
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from qwen_aio.core import LabelScore, Scores
 from qwen_aio.engine import sequence
 from qwen_aio.engine.fitting import Fitted
 from qwen_aio.engine.label_tree import LabelTree
 
+Question = tuple[tuple[int, ...], tuple[str, ...]]  # the prompt's tokens and the texts that may follow
+
 
 class Decision(sequence.Sequence):
     """Rows: the prompt, then the rows of the label tree. Finished when all of them are computed."""
 
     def __init__(
-        self, request_id: str, fitted: Fitted, *, texts: Sequence[str], tree: LabelTree, arrived_s: float
+        self, request_id: str, fitted: Fitted, *, texts: tuple[str, ...], tree: LabelTree, arrived_s: float
     ) -> None:
         ids = [*fitted.ids, *tree.tokens]
         super().__init__(request_id, ids, len(fitted.ids), len(ids), arrived_s, fitted.cuts, tree)
+        self.question: Question = (tuple(fitted.ids), texts)
         self._texts = texts
         self._tree = tree
         self._logprobs: dict[tuple[int | None, int], float] = {}  # (tree row, next token)
@@ -49,6 +52,18 @@ class Decision(sequence.Sequence):
             for text, steps in zip(self._texts, self._tree.steps, strict=True)
         )
         return Scores(labels, self.usage(completion_tokens=0), self.timings(first_s=now_s, last_s=now_s), self.cuts)
+
+    def follow(self, leader: Decision, *, now_s: float) -> Scores:
+        """The outcome, from a `leader` that asked the same: nothing was computed for this one."""
+        self._logprobs = leader._logprobs
+        self.num_cached = self.num_prompt
+        self.admitted_s = max(self.arrived_s, leader.admitted_s)
+        return self.scores(now_s=now_s)
+
+    def take_over(self, other: Decision) -> None:
+        """Go on in the name of `other`, which asks the same."""
+        self.request_id, self.cuts, self.arrived_s = other.request_id, other.cuts, other.arrived_s
+        self.admitted_s = max(self.admitted_s, self.arrived_s)
 
     def _tree_row(self, row: int) -> int | None:
         return None if row < self.num_prompt else row - self.num_prompt

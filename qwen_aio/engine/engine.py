@@ -18,7 +18,9 @@ from qwen_aio.engine.answer import Answer
 from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.decision import Decision
+from qwen_aio.engine.duplicates import Duplicates
 from qwen_aio.engine.fitting import Fitted, fit
+from qwen_aio.engine.guesser import Guesser
 from qwen_aio.engine.kv_cache import KvCache
 from qwen_aio.engine.label_tree import LabelTree
 from qwen_aio.engine.model import Qwen2
@@ -32,6 +34,7 @@ from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError
 
 LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory that a long continuation takes
 MIN_CONTEXT = 128  # less is no use to anybody
+MIN_SHARED = 8  # tokens: another stretch to look at costs about what computing so many does
 
 
 class Engine:
@@ -54,8 +57,10 @@ class Engine:
         self._tokenizer = tokenizer
         num_slots = KvMemory.num_slots(model.config, kv_mb=limits.kv_mb)
         self._memory = KvMemory(model.config, num_slots)
-        self._cache = KvCache(num_slots)
+        self._cache = KvCache(num_slots, min_shared=MIN_SHARED)
         self._scheduler = Scheduler(self._cache, limits)
+        self._duplicates = Duplicates()
+        self._guesser = Guesser(max_rows=min(limits.max_guess_rows, limits.max_batch_tokens))
         max_context = min(self._scheduler.max_rows, model.config.max_positions)
         self.context = ContextLimits(max_context, answer_tokens=max_context // 2)
         if max_context < MIN_CONTEXT:
@@ -72,7 +77,14 @@ class Engine:
 
     @property
     def counters(self) -> Counters:
-        return Counters(self._scheduler.num_running, self._num_completed, self._num_steps, self._num_generated)
+        return Counters(
+            running=self._scheduler.num_running,
+            completed=self._num_completed,
+            steps=self._num_steps,
+            generated_tokens=self._num_generated,
+            guessed_tokens=self._guesser.num_guessed,
+            accepted_tokens=self._guesser.num_accepted,
+        )
 
     def add(self, request_id: str, work: Work, *, arrived_s: float) -> None:
         """Queue a request; ids are unique among those not finished, `arrived_s` is a time of `clock`.
@@ -81,7 +93,9 @@ class Engine:
         """
         match work:
             case Score():
-                self._scheduler.add(self._decision(request_id, work, arrived_s=arrived_s))
+                decision = self._decision(request_id, work, arrived_s=arrived_s)
+                if not self._duplicates.join(decision):
+                    self._scheduler.add(decision)
             case Generate():
                 self._begin(self._answer(request_id, work, arrived_s=arrived_s))
             case Pin(head):
@@ -89,7 +103,8 @@ class Engine:
 
     def abort(self, request_id: str) -> None:
         """Forget a request in whatever phase it is; one that is not here any more is ignored."""
-        self._scheduler.abort(request_id)
+        if not self._duplicates.leave(request_id):
+            self._scheduler.abort(request_id)
         self._outputs = [output for output in self._outputs if output.request_id != request_id]
 
     @torch.inference_mode()
@@ -97,15 +112,14 @@ class Engine:
         """Compute the next rows; what came of them."""
         given, self._outputs = self._outputs, []
         self._scheduler.admit(now_s=self.clock())
-        spans = ordered(self._scheduler.next_batch())
+        spans = ordered(self._guesser.lengthen(self._scheduler.next_batch()))
         if not spans:
             return given
-        config = self._model.config
-        rows = gather_rows(spans, heads_per_kv_head=config.num_heads // config.num_kv_heads)
-        hidden = self._model.forward(rows, self._memory)
-        for span in spans:
-            span.sequence.num_computed = span.end
+        started_s = self.clock()
+        hidden = self._compute(spans)
+        seconds = self.clock() - started_s
         chunks = self._take_logits(spans, hidden)
+        self._guesser.learn(spans, seconds=seconds)
         self._num_steps += 1
         finished = [output for span in spans if span.sequence.is_finished for output in self._finish(span.sequence)]
         return [*given, *chunks, *finished]
@@ -162,6 +176,14 @@ class Engine:
     def _fit(self, prompt: Prompt, *, room: int) -> Fitted:
         return fit(prompt, tokenizer=self._tokenizer, room=room)
 
+    def _compute(self, spans: list[Span]) -> Tensor:
+        """(rows wanted, hidden): what the model makes of them."""
+        rows = gather_rows(spans, self._memory)
+        hidden = self._model.forward(rows, self._memory)
+        for span in spans:
+            span.sequence.advance(span.end)
+        return hidden
+
     def _take_logits(self, spans: list[Span], hidden: Tensor) -> list[Output]:
         """Every row that wanted to know gets its logits."""
         wanted = [(span.sequence, row) for span in spans for row in span.logit_rows]
@@ -172,7 +194,7 @@ class Engine:
                 match sequence:
                     case Decision():
                         sequence.record(row, token_logprobs(row_logits, sequence.tokens_after(row)))
-                    case Answer():
+                    case Answer() if row < sequence.num_computed:  # not behind a guess that did not come true
                         outputs.extend(self._next_token(sequence, row_logits))
         return outputs
 
@@ -192,9 +214,19 @@ class Engine:
             case Answer():
                 return []  # its last chunk has said it
             case Decision():
-                return [Output(sequence.request_id, sequence.scores(now_s=self.clock()))]
+                return self._decide(sequence)
             case _:
                 return [Output(sequence.request_id, self._pin(sequence.ids))]
+
+    def _decide(self, leader: Decision) -> list[Output]:
+        """The scores for everybody who asked for them."""
+        now_s = self.clock()
+        followers = self._duplicates.finish(leader)
+        self._num_completed += len(followers)
+        return [
+            Output(leader.request_id, leader.scores(now_s=now_s)),
+            *(Output(other.request_id, other.follow(leader, now_s=now_s)) for other in followers),
+        ]
 
     def _pin(self, ids: list[int]) -> Pinned | QwenAioError:
         """At most a quarter of the memory may be pinned, so that the longest request always finds room."""

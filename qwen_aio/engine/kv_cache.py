@@ -12,6 +12,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+
+from qwen_aio.engine.free_slots import FreeSlots
+
+Runs = list[range]  # slots, as runs of neighbours
 
 
 @dataclass(eq=False)
@@ -34,6 +39,10 @@ class Lease:
 
     shared: list[Node]
     slots: list[int]  # one per row of the sequence, in order
+    runs: Runs = field(init=False)  # the same slots
+
+    def __post_init__(self) -> None:
+        self.runs = _runs(self.slots)
 
     @property
     def num_shared(self) -> int:
@@ -43,14 +52,26 @@ class Lease:
     def own_slots(self) -> list[int]:
         return self.slots[len(self.shared) :]
 
+    def part(self, start: int, stop: int) -> Runs:
+        """The slots of the rows `start` .. `stop`."""
+        parts = []
+        for run in self.runs:
+            piece = run[max(start, 0) : max(stop, 0)]
+            if piece:
+                parts.append(piece)
+            start, stop = start - len(run), stop - len(run)
+        return parts
+
 
 class KvCache:
     """Bookkeeping of all slots: free, remembered in the trie, or leased to a running sequence."""
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, *, min_shared: int = 1) -> None:
+        """`min_shared`: a known beginning of fewer tokens is computed again, as reading it apart would cost more."""
         self.num_slots = num_slots
         self.num_pinned = 0
-        self._free = list(range(num_slots - 1, -1, -1))  # popped from the end: a fresh lease gets rising slots
+        self._min_shared = min_shared
+        self._free = FreeSlots(num_slots)
         self._root: dict[int, Node] = {}
         self._leaves: set[Node] = set()
         self._leases: set[Lease] = set()
@@ -88,14 +109,16 @@ class KvCache:
 
         The last of the given tokens always gets a slot of its own: it has to be computed for its outcome.
         """
-        shared = self.match(given_ids[:-1])
+        known = self.match(given_ids[:-1])
+        shared = known if len(known) >= self._min_shared else []
         self._lock(shared)
         wanted = num_rows - len(shared)
         if wanted > self.num_available:
             self._unlock(shared)
             return None
-        self._forget(wanted - len(self._free))
-        lease = Lease(shared, [node.slot for node in shared] + [self._free.pop() for _ in range(wanted)])
+        if wanted > len(self._free):
+            self._forget(wanted - len(self._free))
+        lease = Lease(shared, [node.slot for node in shared] + self._free.take(wanted))
         self._leases.add(lease)
         return lease
 
@@ -145,13 +168,15 @@ class KvCache:
             self._num_locked -= node.refs == 0
 
     def _forget(self, num_slots: int) -> None:
-        """Free so many slots, least recently used leaves first. A parent was used no earlier than its children."""
-        if num_slots <= 0:
-            return
+        """Free at least so many slots, least recently used leaves first: a parent was used when its children were.
+
+        What was last used together goes together: freed in part, it would leave the memory in ever smaller pieces.
+        """
         heap = [(leaf.last_used, -leaf.depth, leaf.slot, leaf) for leaf in self._leaves if leaf.refs == 0]
         heapq.heapify(heap)
-        for _ in range(num_slots):
-            leaf = heapq.heappop(heap)[-1]
+        enough, last_used = len(self._free) + num_slots, -1
+        while len(self._free) < enough or (heap and heap[0][0] == last_used):
+            last_used, *_, leaf = heapq.heappop(heap)
             parent = leaf.parent
             self._remove(leaf)
             if parent is not None and not parent.children and parent.refs == 0:
@@ -164,7 +189,7 @@ class KvCache:
         if leaf.parent is not None and not siblings:
             self._leaves.add(leaf.parent)
         self._num_nodes -= 1
-        self._free.append(leaf.slot)
+        self._free.give([leaf.slot])
 
     def _remember(self, lease: Lease, ids: Sequence[int]) -> None:
         """Put the computed own rows of a lease into the trie; slots of what is known already become free.
@@ -186,7 +211,7 @@ class KvCache:
             node = known or self._add(node, token=ids[row], slot=lease.slots[row])
         for shared in lease.shared:
             shared.last_used = self._tick
-        self._free.extend(reversed(unused))
+        self._free.give(unused)
 
     def _add(self, parent: Node | None, *, token: int, slot: int) -> Node:
         depth = 1 if parent is None else parent.depth + 1
@@ -205,3 +230,9 @@ class KvCache:
         for node in nodes:  # grows while it is walked: breadth first
             nodes.extend(node.children.values())
         return nodes
+
+
+def _runs(slots: list[int]) -> Runs:
+    """`slots` cut where neighbours end."""
+    cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
+    return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]

@@ -1,18 +1,184 @@
-"""One matrix with an optional bias: the only place where a number format of weights is known."""
+"""A matrix with an optional bias, in fp32 or in int8: the only place where number formats of weights are known.
+
+int8 keeps one scale for each row of the weights and takes one for each row (token) of the input, so that a token's
+result is the same whoever else is in the batch. Products are fbgemm's, reached through torch's quantized operators.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor, empty
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
 from torch.nn import functional
 
+WEIGHT_LEVELS = 127
+# Levels of activations on either side of zero. On AVX2, fbgemm adds pairs of products in 16 bits, which 2 * 127 * 127
+# just fits; processors with VNNI add in 32 bits.
+NARROW_LEVELS, WIDE_LEVELS = 63, 127
+SMALLEST = 1e-30  # divides in place of the largest magnitude of a row of zeros
 
-class Linear:
-    """y = x W^T + b, in fp32. The tensors are empty until weights.py fills them."""
 
-    def __init__(self, in_features: int, out_features: int, *, has_bias: bool = False) -> None:
-        self.weight = empty(out_features, in_features)
-        self.bias = empty(out_features) if has_bias else None
+@dataclass(frozen=True, eq=False)
+class Int8Matrix:
+    """Weights as they are stored: values (out, in) in int8, and what one step of a row is worth, (out,).
+
+    `is_fine`: what the matrix is multiplied with is quantised in two steps, the second one for what the first left
+    over, so that it has 13 bits instead of 7 or 8. For matrices whose inputs have outliers; it takes twice the
+    arithmetic, but reads the weights once.
+    """
+
+    values: Tensor
+    scales: Tensor
+    is_fine: bool = False
+
+    @classmethod
+    def of(cls, weight: Tensor, *, is_fine: bool = False) -> Int8Matrix:
+        """The nearest int8 matrix to `weight` (out, in), each row scaled to its largest magnitude."""
+        scales = _largest(weight).div_(WEIGHT_LEVELS)
+        return cls((weight / scales).round_().to(torch.int8), scales.squeeze(1), is_fine)
+
+    def dense(self) -> Tensor:
+        """(out, in) in fp32"""
+        return self.values * self.scales.unsqueeze(1)
+
+
+class Linear(Protocol):
+    """y = x W^T + b."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(n, in_features) -> (n, out_features)"""
-        return functional.linear(x, self.weight, self.bias)
+        """(n, in) -> (n, out), a tensor of its own"""
+        ...
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """`residual` (n, out), after adding the product with `x` (n, in) to it in place. Without the bias."""
+        ...
+
+    def product(self, x: Tensor) -> Tensor:
+        """The bare product, without the bias; int8 takes x in -1 .. 1. The least there is to compute."""
+        ...
+
+
+class Fp32Linear:
+    """The product in fp32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self._bias)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return residual.addmm_(x, self.weight.t())
+
+    def product(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+
+class Int8Linear:
+    """The product in int8, added up in whole numbers."""
+
+    def __init__(self, matrix: Int8Matrix, bias: Tensor | None = None, *, levels: int | None = None) -> None:
+        """`levels` of the activations; without it, what this processor can add up."""
+        self._packed = _packed(matrix)
+        self._bias = bias
+        self._is_fine = matrix.is_fine
+        self._levels = levels or activation_levels()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        largest = _largest(x)
+        y = self.product(x / largest)
+        return y.mul_(largest) if self._bias is None else torch.addcmul(self._bias, y, largest, out=y)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        largest = _largest(x)
+        return residual.addcmul_(self.product(x / largest), largest)
+
+    def product(self, x: Tensor) -> Tensor:
+        if not self._is_fine:
+            return self._quantised(x)
+        coarse = (x * self._levels).round_().div_(self._levels)
+        left = (x - coarse).mul_(2 * self._levels)  # in -1 .. 1, too
+        y, its = self._quantised(torch.cat((coarse, left))).chunk(2)
+        return y.add_(its, alpha=1 / (2 * self._levels))
+
+    def _quantised(self, x: Tensor) -> Tensor:
+        """`x` in whole levels, times the weights."""
+        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x, 1 / self._levels, self._levels + 1, self._packed
+        )
+        return y
+
+
+class Embedding(Protocol):
+    """The rows of the embedding."""
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(n,) -> (n, hidden), a tensor of its own"""
+        ...
+
+
+class Fp32Embedding:
+    """Rows kept in fp32."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self.weight[ids]
+
+
+class Int8Embedding:
+    """Rows kept in int8."""
+
+    def __init__(self, matrix: Int8Matrix) -> None:
+        self._matrix = matrix
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self._matrix.values[ids] * self._matrix.scales[ids].unsqueeze(1)
+
+
+def why_no_int8() -> str | None:
+    """Why int8 products cannot be had here; None where they can."""
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        return "this processor or this torch has no fbgemm (it takes AVX2)"
+    try:
+        is_right = _adds_up(NARROW_LEVELS)
+    except (RuntimeError, AttributeError, NotImplementedError) as exc:
+        return f"this torch lacks the int8 operators: {exc}"
+    return None if is_right else "the int8 product of this machine gives wrong numbers"
+
+
+@cache
+def activation_levels() -> int:
+    """What this processor can add up, tried at the extremes."""
+    return WIDE_LEVELS if _adds_up(WIDE_LEVELS) else NARROW_LEVELS
+
+
+def _adds_up(levels: int) -> bool:
+    """Whether the largest products there are come out right, of one sign, of alternating and of opposite ones."""
+    sign = torch.tensor([1.0, -1.0]).repeat(64)
+    weight = torch.stack((torch.ones(128), sign, -torch.ones(128)))
+    x = torch.stack((torch.ones(128), sign, -sign))
+    found = Int8Linear(Int8Matrix.of(weight), levels=levels)(x)
+    return torch.allclose(found, x @ weight.t(), rtol=1e-4, atol=1e-3)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest magnitude of each row, (n, 1)"""
+    return torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()).clamp_min_(SMALLEST)
+
+
+def _packed(matrix: Int8Matrix) -> torch.ScriptObject:
+    """`matrix` in fbgemm's order."""
+    torch.backends.quantized.engine = "fbgemm"
+    zeros = torch.zeros(len(matrix.scales), dtype=torch.long)
+    with warnings.catch_warnings():  # the tensor type is deprecated, the operators are not; torch is pinned
+        warnings.simplefilter("ignore", UserWarning)
+        quantized = torch._make_per_channel_quantized_tensor(matrix.values, matrix.scales.double(), zeros, 0)
+        packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, None)
+    return packed

@@ -1,18 +1,30 @@
-"""A model folder -> an Engine. The one place where torch is told how many threads it may use."""
+"""A model folder -> an Engine, or what its two precisions have to say.
+
+The one place where torch is told how many threads it may use.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from qwen_aio.engine.comparison import Comparison, compare
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.int8_copy import CopyPlace
+from qwen_aio.engine.int8_weights import Int8Weights, load_int8
 from qwen_aio.engine.model import Qwen2
+from qwen_aio.engine.quantise import Quantised, readings
 from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.weights import load_weights
+from qwen_aio.engine.weights import Checkpoint, load_fp32
+from qwen_aio.engine.work import Score
 from qwen_aio.errors import InvalidModel
+
+Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,23 +35,67 @@ class LoadedModel:
     tokenizer: Tokenizer
 
 
-def load_model(model_dir: Path, *, max_context: int, threads: int) -> LoadedModel:
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """A model folder that was looked into; its weights are not read yet."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    checkpoint: Checkpoint
+
+    @classmethod
+    def open(cls, path: Path) -> Folder:
+        """Raises InvalidModel."""
+        if not path.is_dir():
+            raise InvalidModel(f"no model folder at {path}")
+        config = ModelConfig.load(path)
+        tokenizer = Tokenizer.load(path)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InvalidModel(
+                f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}"
+            )
+        return cls(config, tokenizer, Checkpoint(path, config))
+
+    def int8_weights(self, place: CopyPlace | None) -> Int8Weights:
+        """Those of the copy at `place`, which is made if need be. Raises InvalidModel."""
+        if place is None:
+            return self._quantised()
+        if (copy := place.find()) is None:
+            place.keep(self._quantised(), self.config)
+            copy = place.find()
+        return copy or self._quantised()
+
+    def _quantised(self) -> Int8Weights:
+        return Quantised(self.checkpoint, self.config, readings(self.tokenizer, self.config))
+
+
+def load_model(
+    model_dir: Path, *, max_context: int, threads: int, precision: Precision = "fp32", place: CopyPlace | None = None
+) -> LoadedModel:
     """The checkpoint in `model_dir`, for texts of up to `max_context` tokens. Raises InvalidModel.
 
-    With one thread nothing is started that a fork would lose.
+    Int8 weights come from `place` or are left there. With one thread nothing is started that a fork would lose; of a
+    copy that is there nothing is computed either.
     """
     torch.set_num_threads(threads)
-    if not model_dir.is_dir():
-        raise InvalidModel(f"no model folder at {model_dir}")
-    config = ModelConfig.load(model_dir)
-    tokenizer = Tokenizer.load(model_dir)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise InvalidModel(
-            f"{model_dir}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}"
-        )
-    model = Qwen2(config, num_positions=min(max_context, config.max_positions))
-    load_weights(model, model_dir)
-    return LoadedModel(model, tokenizer)
+    folder = Folder.open(model_dir)
+    num_positions = min(max_context, folder.config.max_positions)
+    if precision == "fp32":
+        model = load_fp32(folder.checkpoint, folder.config, num_positions=num_positions)
+    else:
+        model = load_int8(folder.int8_weights(place), folder.config, num_positions=num_positions)
+    return LoadedModel(model, folder.tokenizer)
+
+
+def compare_precisions(model_dir: Path, questions: Sequence[Score], *, threads: int, place: CopyPlace) -> Comparison:
+    """What the checkpoint in `model_dir` says in fp32 and in int8; the int8 weights are left at `place`.
+
+    Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall.
+    """
+    torch.set_num_threads(threads)
+    folder = Folder.open(model_dir)
+    weights = folder.int8_weights(place)
+    return compare(folder.checkpoint, weights, folder.config, folder.tokenizer, questions)
 
 
 def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> Engine:
@@ -48,7 +104,7 @@ def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> E
     return Engine(loaded.model, loaded.tokenizer, limits)
 
 
-def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int) -> Engine:
+def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int, precision: Precision = "fp32") -> Engine:
     """The engine over the checkpoint in `model_dir`. Raises InvalidModel, InvalidSettings."""
-    loaded = load_model(model_dir, max_context=limits.max_context, threads=threads)
+    loaded = load_model(model_dir, max_context=limits.max_context, threads=threads, precision=precision)
     return make_engine(loaded, limits, threads=threads)

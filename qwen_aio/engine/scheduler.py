@@ -3,14 +3,16 @@
 Every step takes one row of each decoding answer and, within a budget, chunks of the prompts that are not computed yet:
 decisions first, since a person waits for their whole outcome, but answers are never starved. Admission leases all
 slots a sequence can come to need, so nothing running is ever thrown out again. What answers may hold together is
-bounded (their number, and three quarters of the slots), so a decision never waits for one of them to finish.
+bounded (their number, and three quarters of the slots), so a decision never waits for one of them to finish. A
+beginning that many share is computed once: while one computes it the others wait, and a running answer's prompt is
+remembered as soon as somebody can use it.
 Knows no torch and no text. Owned by the engine thread.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from qwen_aio.engine.config import EngineLimits
@@ -19,6 +21,9 @@ from qwen_aio.engine.sequence import Sequence
 
 # An answer that could start is overtaken by at most so many decisions; then it goes first.
 PATIENCE = 64
+
+# Rows of a common beginning that are worth waiting for until another sequence has computed them.
+MIN_SPARED = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,11 @@ class Span:
     @property
     def end(self) -> int:
         return self.start + self.count
+
+    @property
+    def is_decoding(self) -> bool:
+        """It begins at the newest token of an answer; said of the span, so that it holds after the step, too."""
+        return self.sequence.is_answer and self.start > self.sequence.first_logit_row
 
     @property
     def logit_rows(self) -> range:
@@ -93,6 +103,9 @@ class Scheduler:
             line = self._next_line()
             if not line:
                 return
+            self._remember_beginnings(line[0])
+            if self._is_begun_by_another(line[0]):
+                return
             lease = self._cache.lease(line[0].given_ids, num_rows=line[0].num_rows)
             if lease is None:
                 return
@@ -119,6 +132,33 @@ class Scheduler:
         self._cache.release(sequence.lease, sequence.remembered_ids)
         sequence.lease = None
 
+    def _remember_beginnings(self, sequence: Sequence) -> None:
+        """What answers under way have computed of its beginning, from now on."""
+        for other, _ in self._kin(sequence):
+            if other.is_decoding:
+                self._remember_now(other)
+
+    def _is_begun_by_another(self, sequence: Sequence) -> bool:
+        """Its beginning is being computed, and to wait for that spares about as much as it costs."""
+        return any(2 * num_spared >= _num_left(other) for other, num_spared in self._kin(sequence))
+
+    def _kin(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
+        """Running ones with a beginning in common that is not remembered, and how many rows that could spare."""
+        given_ids = sequence.given_ids[:-1]  # the last one is computed anyway
+        num_known = len(self._cache.match(given_ids))
+        for other in self._running:
+            num_spared = _num_common(given_ids, other.given_ids) - num_known
+            if num_spared >= MIN_SPARED:
+                yield other, num_spared
+
+    def _remember_now(self, answer: Sequence) -> None:
+        """What it has computed is remembered as if it had ended; it goes on behind that, in the slots it gave back."""
+        assert answer.lease is not None
+        self._cache.release(answer.lease, answer.remembered_ids)
+        answer.lease = self._cache.lease(answer.ids, num_rows=answer.num_rows)
+        assert answer.lease is not None
+        assert answer.lease.num_shared == answer.num_computed
+
     def _next_line(self) -> deque[Sequence] | None:
         if self._answer_can_start() and (not self._waiting_decisions or self._num_overtaken >= PATIENCE):
             return self._waiting_answers
@@ -131,6 +171,14 @@ class Scheduler:
         answers = [sequence for sequence in self._running if sequence.is_answer]
         num_rows = sum(sequence.num_rows for sequence in answers) + self._waiting_answers[0].num_rows
         return len(answers) < self._limits.max_answers and num_rows <= self._answer_slots
+
+
+def _num_common(ids: list[int], others: list[int]) -> int:
+    """The length of the beginning that both have."""
+    return next(
+        (row for row, (token, other) in enumerate(zip(ids, others, strict=False)) if token != other),
+        min(len(ids), len(others)),
+    )
 
 
 def _num_left(sequence: Sequence) -> int:

@@ -64,6 +64,10 @@ class Sequence:
         self.num_computed = lease.num_shared
         self.num_cached = min(lease.num_shared, self.num_prompt)
 
+    def advance(self, end: int) -> None:
+        """The rows before `end` are computed."""
+        self.num_computed = end
+
     def positions(self, start: int, end: int) -> list[int]:
         """The place of each row in its text, for the rotary positions."""
         return list(range(start, end))

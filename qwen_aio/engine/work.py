@@ -62,3 +62,5 @@ class Counters:
     completed: int = 0
     steps: int = 0
     generated_tokens: int = 0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0  # guessed ones that spared a step

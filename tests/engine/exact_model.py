@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qwen_aio.engine.attention import KvMemory, Rows
+from qwen_aio.engine.attention import KvMemory, Part, Rows
 from qwen_aio.engine.config import ModelConfig
 
 PRIME = 1_000_003
@@ -35,14 +35,15 @@ class ExactModel:
 
     def forward(self, rows: Rows, memory: KvMemory) -> Tensor:
         """(num_wanted,): a number that is made of all that the row sees."""
-        [layer] = memory.layers
-        layer[rows.slots, 0, 0] = rows.ids.float()
-        layer[rows.slots, 0, 1] = rows.positions.float()
+        kept = torch.zeros(len(rows.ids), 2, 64)
+        kept[:, 0, 0], kept[:, 0, 1] = rows.ids, rows.positions
+        memory.write(0, rows.slots, kept)
         numbers = torch.zeros(len(rows.ids), dtype=torch.long)
-        for group in rows.groups:
-            ids, places = layer[group.slots, 0, :2].long().view(group.num_sequences, 1, -1, 2).unbind(-1)
-            is_seen = group.mask[:, 0] == 0  # (sequences, rows, length)
-            numbers[group.rows] = ((ids + 1) * (places + 7) ** 2 % PRIME * is_seen).sum(-1).reshape(-1) % PRIME
+        for part in (*rows.own, *rows.past):
+            ids, places = part.stretch.of(0)[0][0, 0, :, :2].long().unbind(-1)
+            terms = (ids + 1) * (places + 7) ** 2 % PRIME
+            numbers[part.rows] += (terms * _is_seen(part, length=len(ids))).sum(-1)
+        numbers %= PRIME
         return numbers[rows.wanted]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -52,3 +53,10 @@ class ExactModel:
     def _drawn(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         return 4 * torch.randn(self.config.vocab_size, generator=generator)
+
+
+def _is_seen(part: Part, *, length: int) -> Tensor:
+    """(rows, length)"""
+    if part.mask is not None:
+        return part.mask == 0
+    return torch.ones(part.rows.stop - part.rows.start, length, dtype=torch.bool)

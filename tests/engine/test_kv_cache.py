@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -39,15 +41,34 @@ def test_what_two_computed_at_once_is_kept_once() -> None:
     cache.check_integrity()
 
 
-def test_the_least_recently_used_goes_first_and_from_its_end() -> None:
+def test_the_least_recently_used_goes_first_and_whole() -> None:
     cache = KvCache(6)
     remember(cache, 1, 1, 1)
     remember(cache, 2, 2, 2)
     remember(cache, 1, 1, 1)  # used again
     lease = cache.lease([3, 3], num_rows=2)
     assert lease is not None
-    assert len(cache.match([2, 2, 2])) == 1
+    assert len(cache.match([2, 2, 2])) == 0
     assert len(cache.match([1, 1, 1])) == 3
+
+
+def test_a_short_known_beginning_is_computed_again() -> None:
+    cache = KvCache(12, min_shared=3)
+    remember(cache, 1, 2, 3)
+    short, long = cache.lease([1, 2, 9], num_rows=3), cache.lease([1, 2, 3, 9], num_rows=4)
+    assert short is not None and long is not None
+    assert (short.num_shared, long.num_shared) == (0, 3)
+    cache.release(short, [1, 2, 9])
+    cache.release(long, [1, 2, 3, 9])
+    cache.check_integrity()
+
+
+@given(runs=st.lists(st.integers(1, 5), min_size=1, max_size=6), start=st.integers(0, 20), stop=st.integers(0, 20))
+def test_a_part_of_a_lease_is_cut_into_runs_of_neighbours(runs: list[int], start: int, stop: int) -> None:
+    slots = [10 * number + at for number, length in enumerate(runs) for at in range(length)]
+    part = Lease([], slots).part(start, stop)
+    assert [slot for run in part for slot in run] == slots[start:stop]
+    assert all(left.stop < right.start for left, right in pairwise(part))
 
 
 def test_what_is_in_use_is_not_forgotten() -> None:
@@ -156,6 +177,6 @@ TestKvCache.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 
 def test_a_lost_slot_is_noticed() -> None:
     cache = KvCache(5)
-    cache._free.pop()
+    cache._free.take(1)
     with pytest.raises(AssertionError):
         cache.check_integrity()

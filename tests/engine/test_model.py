@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen2ForCausalLM
 
 from qwen_aio.core import Cuts
 from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.int8_weights import load_int8
 from qwen_aio.engine.kv_cache import KvCache
+from qwen_aio.engine.linear import Fp32Embedding, Fp32Linear, Int8Matrix
 from qwen_aio.engine.model import Qwen2
 from qwen_aio.engine.scheduler import Span
 from qwen_aio.engine.sequence import Sequence
-from qwen_aio.engine.weights import load_weights
+from qwen_aio.engine.weights import Checkpoint, LayerWeights, load_fp32
 from tests.engine.conftest import MakeCheckpoint, load_oracle
 
 SHAPES = {
@@ -38,9 +41,8 @@ class EveryRow(Sequence):
 
 
 def load(folder: Path) -> Qwen2:
-    model = Qwen2(ModelConfig.load(folder), num_positions=128)
-    load_weights(model, folder)
-    return model
+    config = ModelConfig.load(folder)
+    return load_fp32(Checkpoint(folder, config), config, num_positions=128)
 
 
 def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.Tensor]:
@@ -60,7 +62,7 @@ def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.
                 if not sequence.is_finished
             ]
         )
-        rows = gather_rows(spans, heads_per_kv_head=model.config.num_heads // model.config.num_kv_heads)
+        rows = gather_rows(spans, memory)
         parts = model.logits(model.forward(rows, memory)).split([span.count for span in spans])
         for span, part in zip(spans, parts, strict=True):
             found[span.sequence.request_id].append(part)
@@ -83,12 +85,42 @@ def test_logits_equal_those_of_transformers(
         assert theirs.std() > 0.5  # the comparison means something
 
 
-def test_a_checkpoint_stored_in_16_bits_is_computed_in_32(make_checkpoint: MakeCheckpoint) -> None:
-    model = load(make_checkpoint(dtype=torch.bfloat16))
-    assert model.embedding.dtype == torch.float32
-    assert model.layers[0].mlp.down.weight.dtype == torch.float32
-
-
 def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoint) -> None:
     model = load(make_checkpoint(tie_word_embeddings=True))
-    assert model.output.weight is model.embedding
+    assert isinstance(model.embedding, Fp32Embedding) and isinstance(model.output, Fp32Linear)
+    assert model.output.weight is model.embedding.weight
+
+
+class Fine:
+    """The weights of a checkpoint, every matrix but the embedding in int8 and multiplied finely (an Int8Weights)."""
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        self._checkpoint = Checkpoint(folder, config)
+        self.embedding, self.norm = self._checkpoint.embedding, self._checkpoint.norm
+
+    def output(self) -> Int8Matrix:
+        return Int8Matrix.of(self._checkpoint.output(), is_fine=True)
+
+    def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        return self._checkpoint.layer(number).converted(lambda _, weight: Int8Matrix.of(weight, is_fine=True))
+
+
+def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
+    """`oracle`, its matrices replaced by what int8 makes of them."""
+    for name, parameter in oracle.named_parameters():
+        if "proj.weight" in name or name == "lm_head.weight":
+            parameter.data = Int8Matrix.of(parameter.data).dense()
+    return oracle
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@torch.inference_mode()
+def test_int8_is_transformers_with_rounded_weights(make_checkpoint: MakeCheckpoint, heads: int) -> None:
+    folder = make_checkpoint(num_key_value_heads=heads, tie_word_embeddings=False)
+    config = ModelConfig.load(folder)
+    model, oracle = load_int8(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
+    prompts = [[(7 * i + 3 * n) % 500 for i in range(length)] for n, length in enumerate((5, 33, 18))]
+    for ids, ours in zip(prompts, logits(model, prompts, chunk=7), strict=True):
+        theirs = oracle(torch.tensor([ids])).logits[0]
+        assert (ours - theirs).abs().max() < 0.01
+        assert theirs.std() > 0.5  # the comparison means something

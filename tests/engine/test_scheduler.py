@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from qwen_aio.core import Cuts
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.kv_cache import KvCache
-from qwen_aio.engine.scheduler import PATIENCE, Scheduler, Span
+from qwen_aio.engine.scheduler import MIN_SPARED, PATIENCE, Scheduler, Span
 from qwen_aio.engine.sequence import Sequence
 
 LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
@@ -128,6 +128,48 @@ def test_the_first_in_line_is_not_passed_when_memory_is_short() -> None:
     assert order.index("waits") < order.index("small")
 
 
+def test_a_long_common_beginning_is_computed_once() -> None:
+    scheduler = make()
+    beginning = [7] * 40
+    for n in range(3):
+        scheduler.add(FakeDecision(f"d{n}", [*beginning, n, n]))
+    steps = [compute(scheduler) for _ in range(4)]
+    assert [(*names(spans), spans[0].count) for spans in steps[:3]] == [("d0", 16), ("d0", 16), ("d0", 10)]
+    assert [(*names([span]), span.start, span.count) for span in steps[3]] == [("d1", 40, 2), ("d2", 40, 2)]
+
+
+def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
+    scheduler = make()
+    for n in range(3):
+        scheduler.add(FakeDecision(f"d{n}", [*[7] * (MIN_SPARED - 1), n, n]))
+    compute(scheduler)
+    assert scheduler.num_running == 3
+
+
+def test_nobody_waits_for_one_that_has_far_more_to_compute() -> None:
+    limits = EngineLimits(max_context=200, max_running=4, max_answers=2, max_batch_tokens=32)
+    scheduler = make(num_slots=400, limits=limits)
+    scheduler.add(FakeAnswer("a", [*[7] * 40, *range(100, 200)], max_tokens=5))
+    compute(scheduler)
+    scheduler.add(FakeDecision("d", [*[7] * 40, 1, 2]))
+    assert "d" in names(compute(scheduler))
+
+
+def test_an_answer_s_prompt_is_shared_while_it_goes_on() -> None:
+    scheduler = make()
+    prompt = [*range(40)]
+    scheduler.add(FakeAnswer("a", prompt, max_tokens=20))
+    scheduler.add(FakeAnswer("b", prompt, max_tokens=20))
+    steps = [compute(scheduler) for _ in range(5)]
+    assert [names(spans) for spans in steps] == [["a"]] * 3 + [["a", "b"]] * 2
+    assert [(span.start, span.count) for span in steps[3]] == [(40, 1), (39, 1)]
+    assert [(span.start, span.count) for span in steps[4]] == [(41, 1), (40, 1)]
+    for name in ("a", "b"):
+        scheduler.abort(name)
+    scheduler.add(FakeDecision("d", [*prompt, 9, 9, 9, 9]))
+    assert [(span.start, span.count) for span in compute(scheduler)] == [(42, 2)]  # what came after it is kept, too
+
+
 def test_abort_works_on_the_waiting_and_on_the_running() -> None:
     scheduler = make()
     for n in range(6):
@@ -149,7 +191,7 @@ def test_its_picture_tells_who_waits() -> None:
 class SchedulerMachine(RuleBasedStateMachine):
     """Arrivals, aborts and steps in any order, with little memory."""
 
-    @initialize(num_slots=st.integers(24, 120), budget=st.integers(8, 40))
+    @initialize(num_slots=st.integers(24, 240), budget=st.integers(8, 40))
     def start(self, num_slots: int, budget: int) -> None:
         self.cache = KvCache(num_slots)
         self.limits = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=budget)
@@ -157,10 +199,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.open: dict[str, Sequence] = {}
         self.count = 0
 
-    @rule(ids=st.lists(st.integers(0, 2), min_size=1, max_size=40), more=st.integers(0, 20))
-    def arrive(self, ids: list[int], more: int) -> None:
+    @rule(
+        common=st.sampled_from([0, MIN_SPARED, MIN_SPARED + 8]),
+        ids=st.lists(st.integers(0, 2), min_size=1, max_size=20),
+        more=st.integers(0, 20),
+    )
+    def arrive(self, common: int, ids: list[int], more: int) -> None:
         self.count += 1
         name = str(self.count)
+        ids = [self.count // 4] * common + ids  # a few arrivals in a row begin alike
         sequence = FakeAnswer(name, ids, max_tokens=more) if more else FakeDecision(name, ids)
         if sequence.num_rows <= self.scheduler.max_rows:
             self.scheduler.add(sequence)

@@ -42,7 +42,7 @@ def load(folder: Path) -> None:
         (lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "lacks model.layers.1.self_attn.k_proj.bias"),
         (lambda t: t.update(extra=torch.ones(1)), "unexpected tensors: extra"),
         (lambda t: t.update({NORM: torch.ones(3)}), rf"{NORM} has shape \(3,\); config.json asks for \(64,\)"),
-        (lambda t: t.update({NORM: torch.ones(64, dtype=torch.int8)}), "stored as torch.int8"),
+        (lambda t: t.update({NORM: torch.ones(64, dtype=torch.int8)}), "stored as I8"),
         (lambda t: t.clear(), "and 21 more"),
     ],
 )

@@ -1,0 +1,193 @@
+"""A model's int8 weights on disk, so that a later start need not make them again.
+
+A safetensors file whose metadata say what it was made of: the checkpoint (by the hash of its files), the version of our
+way to quantise, and the matrices that are fine; and a hash of all that and of the tensors. A copy that is not as it
+should be is told in the log, and is as good as none. Knows nothing of how weights are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.int8_weights import Int8Weights
+from qwen_aio.engine.linear import Int8Matrix
+from qwen_aio.engine.weights import LayerWeights, opened
+
+# To be raised whenever the same checkpoint would lead to other int8 weights, or the same ones to another file.
+VERSION = "1"
+TYPES = {torch.int8: "I8", torch.float32: "F32"}
+LENGTH_BYTES = 8  # in front of the file: how long the header is
+HEADER_BYTES = 2**20  # its room, since it is known last; enough for some hundred layers
+CHUNK = 2**20
+METADATA = "__metadata__"
+log = logging.getLogger(__name__)
+
+
+class Int8Copy:
+    """The weights in a copy that was found sound (an Int8Weights). Between two calls no file is open."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self._path = path
+        self._names = header.keys()
+        self._fine = frozenset(header[METADATA]["fine"].split())
+
+    def embedding(self) -> Tensor | Int8Matrix:
+        return self._either("embedding")
+
+    def output(self) -> Tensor | Int8Matrix:
+        is_tied = self._names.isdisjoint({"output", "output.values"})
+        return self.embedding() if is_tied else self._either("output")
+
+    def norm(self) -> Tensor:
+        return self._tensor("norm")
+
+    def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        at = f"layers.{number}."
+        return LayerWeights(
+            attention_norm=self._tensor(f"{at}attention_norm"),
+            qkv=self._matrix(f"{at}qkv"),
+            qkv_bias=self._tensor(f"{at}qkv_bias"),
+            attention_output=self._matrix(f"{at}attention_output"),
+            mlp_norm=self._tensor(f"{at}mlp_norm"),
+            gate_up=self._matrix(f"{at}gate_up"),
+            down=self._matrix(f"{at}down"),
+        )
+
+    def _either(self, name: str) -> Tensor | Int8Matrix:
+        return self._tensor(name) if name in self._names else self._matrix(name)
+
+    def _matrix(self, name: str) -> Int8Matrix:
+        values = self._stored(f"{name}.values")  # a view of the file: of those that are looked up, few are ever read
+        return Int8Matrix(values, self._tensor(f"{name}.scales"), is_fine=name in self._fine)
+
+    def _tensor(self, name: str) -> Tensor:
+        return self._stored(name).clone()
+
+    def _stored(self, name: str) -> Tensor:
+        with opened(self._path) as file:
+            stored: Tensor = file.get_tensor(name)
+            return stored
+
+
+class Writer:
+    """Writes a copy, one part after another."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._places: dict[str, object] = {}  # as the header has them
+        self._end = 0  # of the tensors so far
+        self._digest = hashlib.sha256()
+        self._fine: list[str] = []
+        file.seek(LENGTH_BYTES + HEADER_BYTES)
+
+    def add(self, name: str, part: Tensor | Int8Matrix) -> None:
+        """Raises OSError."""
+        if isinstance(part, Tensor):
+            self._write(name, part)
+            return
+        self._write(f"{name}.values", part.values)
+        self._write(f"{name}.scales", part.scales)
+        if part.is_fine:
+            self._fine.append(name)
+
+    def finish(self, *, model_sha: str) -> None:
+        """Make it a copy, now that all parts are there. Raises OSError."""
+        metadata = {"version": VERSION, "model_sha": model_sha, "fine": " ".join(self._fine)}
+        header: dict[str, Any] = {METADATA: metadata, **self._places}
+        self._digest.update(_canonical(header))
+        metadata["sha256"] = self._digest.hexdigest()
+        self._file.seek(0)
+        self._file.write(HEADER_BYTES.to_bytes(LENGTH_BYTES, "little"))
+        self._file.write(_canonical(header).ljust(HEADER_BYTES))
+        self._file.flush()
+
+    def _write(self, name: str, tensor: Tensor) -> None:
+        content = tensor.contiguous().numpy().data.cast("B")
+        start, self._end = self._end, self._end + len(content)
+        self._places[name] = {
+            "dtype": TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, self._end],
+        }
+        self._file.write(content)
+        self._digest.update(content)
+
+
+@dataclass(frozen=True)
+class CopyPlace:
+    """Where the copy of one checkpoint is, or will be."""
+
+    path: Path
+    model_sha: str  # of the checkpoint's files
+
+    def find(self) -> Int8Copy | None:
+        """The copy; None if there is none, or none that can be used."""
+        if not self.path.exists():
+            return None
+        try:
+            return Int8Copy(self.path, _checked(self.path, model_sha=self.model_sha))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            log.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
+            return None
+
+    def keep(self, weights: Int8Weights, config: ModelConfig) -> None:
+        """Leave a copy of `weights` here. A place that cannot be written to is only told. Raises InvalidModel."""
+        partial = self.path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                writer = Writer(file)
+                for name, part in _all_parts(weights, config):
+                    writer.add(name, part)
+                writer.finish(model_sha=self.model_sha)
+            partial.replace(self.path)
+        except OSError as exc:
+            log.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+
+
+def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
+    """The largest first, while nothing else takes memory."""
+    yield "embedding", weights.embedding()
+    if not config.tied:
+        yield "output", weights.output()
+    yield "norm", weights.norm()
+    for number in range(config.num_layers):
+        for name, part in vars(weights.layer(number)).items():
+            yield f"layers.{number}.{name}", part
+
+
+def _checked(path: Path, *, model_sha: str) -> Mapping[str, Any]:
+    """The header of a sound copy. Raises OSError, or ValueError and the like for what is none."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        header: dict[str, Any] = json.loads(file.read(min(length, HEADER_BYTES)))
+        metadata = header[METADATA]
+        written = metadata.pop("sha256")
+        if (metadata["version"], metadata["model_sha"]) != (VERSION, model_sha):
+            raise ValueError(f"it is version {metadata['version']} of model {metadata['model_sha']}")
+        digest = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    digest.update(_canonical(header))
+    if digest.hexdigest() != written:
+        raise ValueError("its content is not what was written")
+    return header
+
+
+def _canonical(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,114 @@
+"""A checkpoint's weights -> int8, layer by layer.
+
+Which matrices are multiplied finely is found out on the way: some sentences are read in fp32, and where the coarse
+product of what comes by is too far from the exact one, the matrix is made fine. Outliers in a matrix's input are seen
+that way wherever they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Series
+from dataclasses import replace
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.linear import Int8Linear, Int8Matrix
+from qwen_aio.engine.passage import Passage, Reading, States
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.weights import Checkpoint, LayerWeights
+
+SMALL_EMBEDDING = 2**24  # numbers; one with fewer stays in fp32
+# Error over size of a matrix's products. Rounding the weights and 63 levels of a plain input make 0.018.
+COARSE_ERROR = 0.020
+NUM_JUDGED = 12  # sentences; each matrix sees some hundred rows
+SENTENCE_TOKENS = 64  # a tokenizer that knows no words makes many of a sentence
+
+
+def readings(tokenizer: Tokenizer, config: ModelConfig) -> list[Reading]:
+    """Ordinary and tricky sentences, Chinese and English by turns, that tell how a model computes."""
+    lines = files("qwen_aio.engine").joinpath("sentences.txt").read_text(encoding="utf-8").splitlines()
+    longest = min(SENTENCE_TOKENS, config.max_positions)
+    return [Reading(line, tokenizer.encode_text(line)[:longest]) for line in lines]
+
+
+class Quantised:
+    """The weights of a checkpoint in int8, made when they are asked for (an Int8Weights)."""
+
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, sentences: Series[Reading]) -> None:
+        """`sentences` are new ones; those in front are read for judging."""
+        self._checkpoint = checkpoint
+        self._config = config
+        self._passage = Passage(sentences[:NUM_JUDGED], config)
+        self._states: States = []  # of the sentences, before the next layer
+
+    def embedding(self) -> Tensor | Int8Matrix:
+        return self._checkpoint.embedding() if self._is_small else self._rows(is_output=False)
+
+    def output(self) -> Tensor | Int8Matrix:
+        if not self._is_small:
+            return self._rows(is_output=True)
+        return self._checkpoint.embedding() if self._config.tied else self._checkpoint.output()
+
+    def norm(self) -> Tensor:
+        return self._checkpoint.norm()
+
+    def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        if number == 0:
+            self._states = self._passage.enter(self._checkpoint.rows)
+        judged = self._checkpoint.layer(number).converted(lambda _, weight: Judged(weight))
+        self._passage.through(judged.layer(self._config, Judged.biased), self._states)
+        return judged.converted(lambda _, matrix: matrix.verdict())
+
+    @property
+    def _is_small(self) -> bool:
+        return self._config.vocab_size * self._config.hidden_size < SMALL_EMBEDDING
+
+    def _rows(self, *, is_output: bool) -> Int8Matrix:
+        """Some thousand rows at a time: in fp32 this is the largest matrix by far."""
+        values = torch.empty(self._config.vocab_size, self._config.hidden_size, dtype=torch.int8)
+        scales = torch.empty(self._config.vocab_size)
+        start = 0
+        for block in self._checkpoint.blocks(is_output=is_output):
+            stop = start + len(block)
+            rows = Int8Matrix.of(block)
+            values[start:stop], scales[start:stop] = rows.values, rows.scales
+            start = stop
+        return Int8Matrix(values, scales, is_fine=True)  # few rows are multiplied with it: what it costs is to read it
+
+
+class Judged:
+    """A matrix that multiplies exactly and notes how far the coarse product would have been from that (a Linear)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+        self._matrix = Int8Matrix.of(weight)
+        self._coarse = Int8Linear(self._matrix)
+        self._bias: Tensor | None = None
+        self._squared_error = self._squared_size = 0.0
+
+    def biased(self, bias: Tensor | None) -> Judged:
+        """Itself, from now on with this bias; which is exact in any case, and not judged."""
+        self._bias = bias
+        return self
+
+    def verdict(self) -> Int8Matrix:
+        """The matrix as it has to be."""
+        is_fine = self._squared_error > COARSE_ERROR**2 * self._squared_size
+        return replace(self._matrix, is_fine=is_fine)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.product(x)
+        return y if self._bias is None else y.add_(self._bias)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return residual.add_(self.product(x))
+
+    def product(self, x: Tensor) -> Tensor:
+        y = functional.linear(x, self._weight)
+        self._squared_error += float((self._coarse(x) - y).square_().sum())
+        self._squared_size += float(y.square().sum())
+        return y

@@ -1,0 +1,31 @@
+"""An exact model that mostly repeats itself, so that guesses come true and fail in the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from qwen_aio.engine.attention import KvMemory, Rows
+from tests.engine.exact_model import ExactModel
+
+
+class RepeatingModel(ExactModel):
+    """Seven times in eight the newest token says what comes next, else everything before it does."""
+
+    def __init__(self, *, take_time: Callable[[int], object] = lambda _: None) -> None:
+        """`take_time` is called with the number of rows of every step."""
+        self._take_time = take_time
+
+    def forward(self, rows: Rows, memory: KvMemory) -> Tensor:
+        """(num_wanted, 2): ExactModel's number, and the row's own token."""
+        self._take_time(len(rows.ids))
+        return torch.stack([super().forward(rows, memory), rows.ids[rows.wanted]], dim=1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, 2) -> (n, vocab)"""
+        return torch.stack([self._next(number, token) for number, token in hidden.tolist()])
+
+    def _next(self, number: int, token: int) -> Tensor:
+        return 4 * self._drawn(token % 16) if number % 8 else self._drawn(number)

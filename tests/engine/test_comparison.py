@@ -1,0 +1,96 @@
+"""What is found layer by layer is what two whole models say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from qwen_aio.engine.comparison import compare
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.int8_weights import Int8Weights
+from qwen_aio.engine.linear import Int8Matrix
+from qwen_aio.engine.load import Folder, load_engine, load_model
+from qwen_aio.engine.model import Qwen2
+from qwen_aio.engine.passage import Passage, Reading
+from qwen_aio.engine.quantise import Quantised, readings
+from qwen_aio.engine.weights import LayerWeights
+from tests.engine.conftest import MakeCheckpoint
+from tests.engine.running import run, score, scores_of
+
+TEXTS = ("刚收到货,有点小失望。", "thank you very much", "今天天气真好,我很开心。")
+QUESTIONS = [score(text, "正面", "负面", "中性", "正") for text in TEXTS]
+SHAPES = [{}, {"tie_word_embeddings": False}, {"vocab_size": 9000}, {"vocab_size": 300_000, "num_hidden_layers": 1}]
+
+
+def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
+    """Of all rows of the sentences, by the whole model."""
+    passage = Passage(readings(folder.tokenizer, folder.config), folder.config)
+    states = passage.enter(model.embedding)
+    for layer in model.layers:
+        passage.through(layer, states)
+    return model.logits(passage.outcome(model.norm, states))
+
+
+def quantised(folder: Folder) -> Quantised:
+    return Quantised(folder.checkpoint, folder.config, readings(folder.tokenizer, folder.config))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@torch.inference_mode()
+def test_kl_is_that_of_the_whole_models(make_checkpoint: MakeCheckpoint, shape: dict[str, object]) -> None:
+    path = make_checkpoint(**shape)
+    folder = Folder.open(path)
+    found = compare(folder.checkpoint, quantised(folder), folder.config, folder.tokenizer, [])
+    exact, rounded = (
+        logits(folder, load_model(path, max_context=128, threads=1, precision=precision).model).log_softmax(1)
+        for precision in ("fp32", "int8")
+    )
+    kl = (exact.exp() * (exact - rounded)).sum(1)
+    assert found.num_tokens == len(kl)
+    assert found.mean_kl == pytest.approx(float(kl.mean()), rel=1e-2, abs=1e-5)
+    assert found.mean_kl > 1e-4  # the comparison means something
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_scores_are_those_of_two_engines(make_checkpoint: MakeCheckpoint, shape: dict[str, object]) -> None:
+    path = make_checkpoint(**shape)
+    folder = Folder.open(path)
+    found = compare(folder.checkpoint, quantised(folder), folder.config, folder.tokenizer, QUESTIONS)
+    for side, precision in enumerate(("fp32", "int8")):
+        engine = load_engine(path, EngineLimits(max_context=256, kv_mb=2), threads=1, precision=precision)
+        outputs = run(engine, {str(number): question for number, question in enumerate(QUESTIONS)})
+        for number, pair in enumerate(found.scores):
+            expected = [label.logprob for label in scores_of(outputs[str(number)]).labels]
+            assert [label.logprob for label in pair[side].labels] == pytest.approx(expected, abs=2e-3)
+            assert [label.text for label in pair[side].labels] == list(QUESTIONS[number].continuations)
+
+
+class Lost:
+    """Weights that are not those of the checkpoint in one layer (an Int8Weights)."""
+
+    def __init__(self, weights: Int8Weights) -> None:
+        self.embedding, self.output, self.norm = weights.embedding, weights.output, weights.norm
+        self._weights = weights
+
+    def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        layer = self._weights.layer(number)
+        return layer.converted(lambda _, matrix: Int8Matrix.of(-matrix.dense())) if number == 1 else layer
+
+
+def test_one_layer_that_is_lost_is_seen(checkpoint: Path) -> None:
+    folder = Folder.open(checkpoint)
+    found = compare(folder.checkpoint, Lost(quantised(folder)), folder.config, folder.tokenizer, [])
+    assert found.mean_kl > 0.1
+
+
+def test_a_common_beginning_is_read_once(checkpoint: Path) -> None:
+    folder = Folder.open(checkpoint)
+    beginning = list(range(100))
+
+    def num_rows(*endings: int) -> int:
+        passage = Passage([Reading(str(end), [*beginning, end]) for end in endings], folder.config)
+        return sum(len(state) for state in passage.enter(folder.checkpoint.rows))
+
+    assert num_rows(5, 6, 7) == num_rows(5) + 2
