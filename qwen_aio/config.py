@@ -40,7 +40,9 @@ class Settings(BaseSettings):
     )
     id: str | None = Field(None, description="name of this worker: letters, digits, dots, dashes (qwen-<port>)")
     model: str | None = Field(None, description="model folder, or 'bundled'")
-    precision: Literal["auto", "fp32"] = Field("auto", description="precision of the weights; auto is fp32 for now")
+    precision: Literal["auto", "fp32", "int8"] = Field(
+        "auto", description="precision of the weights; auto is int8 where the model answers as it does in fp32"
+    )
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         None, description="threads of a worker (the cores this process may use; a cluster divides them)"
     )
@@ -55,6 +57,9 @@ class Settings(BaseSettings):
         2048, description="tokens of prompt and answer together"
     )
     kv_mb: Annotated[int, Field(ge=8, le=65536)] = Field(512, description="memory for keys and values, in MB")
+    max_batch_tokens: Annotated[int, Field(ge=16, le=4096)] = Field(
+        256, description="tokens computed in one step; a longer prompt is computed in parts, between which others go on"
+    )
     max_queue: Annotated[int, Field(ge=1, le=4096)] = Field(
         256, description="requests that may wait in a worker or a balancer"
     )
@@ -176,18 +181,3 @@ def status_dir(settings: Settings) -> Path:
 def state_dir() -> Path:
     """Records that may be deleted at any time."""
     return home() / "state"
-
-
-def usable_cores() -> int:
-    """Cores this process may really use: affinity and the cgroup's quota, at least one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, _cgroup_cores() or allowed))
-
-
-def _cgroup_cores() -> int | None:
-    """The CPU quota of the container in whole cores; None without one (cgroup v2 only)."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else max(1, int(quota) // int(period))

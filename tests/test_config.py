@@ -29,6 +29,7 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatc
         ({"precision": "int3"}, "precision"),
         ({"threads": "0"}, "threads"),
         ({"max_context": "1"}, "max_context"),
+        ({"max_batch_tokens": "8"}, "max_batch_tokens"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_name(flags, told):
@@ -68,7 +69,3 @@ def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
     assert config.prompts_dir(settings) == tmp_path / "prompts"
     monkeypatch.delenv("QWEN_AIO_HOME")
     assert config.home() == Path.cwd()
-
-
-def test_at_least_one_core_is_usable():
-    assert config.usable_cores() >= 1

@@ -32,11 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Balance until a signal; the exit status."""
-    settings = settings_from(arguments)
+    settings = balancer_settings(arguments)
     check_exposure(settings)
     log_to_stderr(settings)
     with bind(settings.host, settings.port or PORT) as sock, AdminFile(status_dir(settings)).owned():
         return asyncio.run(_balance(settings, sock))
+
+
+def balancer_settings(arguments: argparse.Namespace) -> Settings:
+    """Those of this run; the number of workers that a file gives a cluster names nobody. Raises InvalidSettings."""
+    settings = settings_from(arguments)
+    is_number = len(settings.workers) == 1 and settings.workers[0].isdecimal()
+    return settings.model_copy(update={"workers": ()}) if is_number and "workers" not in arguments else settings
 
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from qwen_aio.cli.listening import url_of
 from qwen_aio.cli.page import PAGE_PORT
 from qwen_aio.cluster.birth import Wanted
-from qwen_aio.config import Settings, usable_cores
+from qwen_aio.config import Settings
+from qwen_aio.cores import usable_cores
 from qwen_aio.errors import InvalidSettings
 
 PORT_STEP = 100
@@ -19,7 +20,10 @@ LAST_PORT = 65535
 USUAL_WORKERS, MAX_WORKERS = 3, 64
 WORKER_HOST = "127.0.0.1"  # the balancer is before them, and who may come in is decided there
 PUBLIC = ("host", "allowed_hosts", "insecure", "log_level")
-WORKER = ("model", "precision", "prompts_dir", "status_dir", "max_context", "kv_mb", "max_queue", "golden", "log_level")
+WORKER = (
+    *("model", "precision", "prompts_dir", "status_dir", "max_context", "kv_mb", "max_batch_tokens", "max_queue"),
+    *("golden", "log_level"),
+)
 BALANCER = ("policy", "slow_ms", "max_queue", "status_dir", *PUBLIC)
 
 
@@ -132,5 +136,10 @@ def _shares_weights(asked: str | None, *, num_workers: int) -> bool:
         return False
     if asked:
         return asked == "on"
+    return num_workers > 1 and can_fork()
+
+
+def can_fork() -> bool:
+    """Whether workers may be forks of one process here."""
     # On macOS the system's own libraries may not be used between a fork and the start of another program.
-    return num_workers > 1 and sys.platform != "darwin"
+    return hasattr(os, "fork") and sys.platform != "darwin"

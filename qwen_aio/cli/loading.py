@@ -13,8 +13,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qwen_aio.config import Settings, home, state_dir, usable_cores
+from qwen_aio.cli.precision import choose_precision
+from qwen_aio.cli.verdict import Records, Verdict
+from qwen_aio.config import Settings, home, state_dir
 from qwen_aio.core import Task
+from qwen_aio.cores import usable_cores
 from qwen_aio.models.find import ModelFolder, find_model, model_sha
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import GoldenBook, check_golden
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from qwen_aio.engine.load import LoadedModel
     from qwen_aio.engine.service import EngineService
 
-PRECISIONS = {"auto": "fp32", "fp32": "fp32"}  # what a setting leads to: this version computes in fp32 alone
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -32,6 +33,7 @@ class Weights:
 
     model: LoadedModel
     sha: str
+    verdict: Verdict  # in which precision, and why
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Loaded:
     engine: EngineService
     sha: str
     golden: dict[str, str]
+    verdict: Verdict  # in which precision, and why
 
 
 def choose_model(settings: Settings) -> ModelFolder:
@@ -62,12 +65,30 @@ def prepare_process(threads: int | None) -> int:
 
 
 def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
-    """The weights of `model`. Nothing is computed with them yet. Raises InvalidModel."""
+    """The weights of `model` in the precision that suits it. Raises InvalidModel, InvalidTask.
+
+    With one thread, nothing is started that a fork would lose.
+    """
     # Here and not above: importing torch takes seconds, and --help should not.
+    from qwen_aio.engine.int8_copy import CopyPlace
+    from qwen_aio.engine.linear import why_no_int8
     from qwen_aio.engine.load import load_model
 
-    sha = model_sha(model.path)
-    return Weights(load_model(model.path, max_context=settings.max_context, threads=threads), sha)
+    records = records_of(model)
+    verdict = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
+    loaded_model = load_model(
+        model.path,
+        max_context=settings.max_context,
+        threads=threads,
+        precision=verdict.precision,
+        place=CopyPlace(records.copy_path, records.model_sha),
+    )
+    return Weights(loaded_model, records.model_sha, verdict)
+
+
+def records_of(model: ModelFolder) -> Records:
+    """What is remembered of `model`."""
+    return Records(state_dir() / "int8", model_sha(model.path))
 
 
 @asynccontextmanager
@@ -91,9 +112,9 @@ async def loaded(
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
         shipped = model.path / "golden" if model.is_bundled else None
-        book = GoldenBook(weights.sha, PRECISIONS[settings.precision], own=state_dir() / "golden", shipped=shipped)
+        book = GoldenBook(weights.sha, weights.verdict.precision, own=state_dir() / "golden", shipped=shipped)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
-        yield Loaded(engine, weights.sha, golden)
+        yield Loaded(engine, weights.sha, golden, weights.verdict)
     finally:
         await engine.close()
 
@@ -103,5 +124,10 @@ def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineSe
     from qwen_aio.engine.load import make_engine
     from qwen_aio.engine.service import EngineService
 
-    limits = EngineLimits(max_context=settings.max_context, kv_mb=settings.kv_mb, max_queue=settings.max_queue)
+    limits = EngineLimits(
+        max_context=settings.max_context,
+        kv_mb=settings.kv_mb,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_queue=settings.max_queue,
+    )
     return EngineService(make_engine(weights.model, limits, threads=threads))

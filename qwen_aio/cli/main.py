@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qwen_aio import __version__
-from qwen_aio.cli import balance, cluster, run, serve, tasks
+from qwen_aio.cli import balance, cluster, run, serve, tasks, tune
 from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.errors import QwenAioError
 
-COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks}
+COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks, "tune": tune}
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", command: str | None = None) -> int:

@@ -28,6 +28,7 @@ from qwen_aio.cli.listening import log_to_stderr
 from qwen_aio.cli.loading import choose_model, load_weights, loaded, prepare_process
 from qwen_aio.cli.main import exit_status
 from qwen_aio.cli.serve import Load, serve
+from qwen_aio.cli.settling import settle_precision
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.birth import Born, Ended, Loaded, Message, Messages, Wanted, encode
 from qwen_aio.config import Settings
@@ -130,6 +131,7 @@ def _serve_cluster(settings: Settings, control: int) -> int:
     log_to_stderr(settings)
     prepare_process(threads=1)
     model = choose_model(settings)
+    settle_precision(settings, model)
     become = partial(
         _be_worker, settings, model, load=partial(loaded, weights=load_weights(settings, model, threads=1))
     )
@@ -138,7 +140,7 @@ def _serve_cluster(settings: Settings, control: int) -> int:
 
 
 def _be_worker(settings: Settings, model: ModelFolder, wanted: Wanted, *, load: Load) -> int:
-    own = settings.model_copy(update={"id": wanted.id, "port": wanted.port})
+    own = settings.model_copy(update={"id": wanted.id, "port": wanted.port, **dict(wanted.changes)})
     return exit_status(wanted.id, lambda: serve(own, model, mode="worker", threads=wanted.threads, load=load))
 
 

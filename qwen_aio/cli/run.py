@@ -58,7 +58,10 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
     model = choose_model(settings)
     started = time.monotonic()
     async with loaded(settings, tasks, model, threads=threads) as ready:
-        print(f"{told_model(model)}, ready after {time.monotonic() - started:.1f} s", file=sys.stderr)
+        print(
+            f"{told_model(model)}; {ready.verdict.told}; ready after {time.monotonic() - started:.1f} s",
+            file=sys.stderr,
+        )
         calls = EngineCalls(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)
         return await outcome(Runs(calls).stream(request))
 

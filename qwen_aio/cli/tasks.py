@@ -78,6 +78,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task]) -> int:
     try:
         async with loaded(settings, chosen, model, threads=threads) as ready:
             golden = ready.golden
+            print(ready.verdict.told)
     except GoldenMismatch as exc:
         print(f"golden cases: {exc.message}")
         return 1

@@ -18,6 +18,7 @@ class Wanted:
     id: str
     port: int
     threads: int
+    changes: tuple[tuple[str, str | int], ...] = ()  # settings in which it differs from its nursery
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pytest
 from qwen_aio.cli import cluster
 from qwen_aio.cli.cluster_plan import Commands, plan_cluster
 from qwen_aio.cli.flags import settings_from
-from qwen_aio.config import Settings, usable_cores
+from qwen_aio.config import Settings
+from qwen_aio.cores import usable_cores
 from qwen_aio.errors import InvalidSettings
 
 
@@ -77,7 +78,8 @@ def test_what_cannot_be_is_a_sentence(flags, told):
 
 def test_every_child_is_told_what_concerns_it_and_nothing_else(tmp_path):
     flags = ("--workers", "2", "--host", "0.0.0.0", "--insecure", "--model", "bundled", "--policy", "random")
-    arguments = typed(*flags, "--kv-mb", "64", "--status-dir", str(tmp_path), "--log-level", "warning")
+    own = ("--kv-mb", "64", "--max-batch-tokens", "128", "--status-dir", str(tmp_path), "--log-level", "warning")
+    arguments = typed(*flags, *own)
     plan = plan_cluster(settings_from(arguments))
     commands = Commands(plan, arguments)
     worker, page, balancer = commands.worker(plan.workers[1]), commands.page(), commands.balancer()
@@ -85,7 +87,7 @@ def test_every_child_is_told_what_concerns_it_and_nothing_else(tmp_path):
     assert worker[3:] == [
         *("serve", "--mode", "worker", "--id", "qwen-2", "--port", "7961"),
         *("--threads", str(plan.workers[1].threads), "--host", "127.0.0.1"),
-        *("--model", "bundled", "--status-dir", str(tmp_path), "--kv-mb", "64", *common),
+        *("--model", "bundled", "--status-dir", str(tmp_path), "--kv-mb", "64", "--max-batch-tokens", "128", *common),
     ]
     assert commands.nursery()[3:] == worker[12:]
     assert page[3:] == [

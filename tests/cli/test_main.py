@@ -33,7 +33,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"], ["tune"]])
 def test_version_is_told_everywhere(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--version"])

@@ -11,6 +11,7 @@ import pytest
 
 from qwen_aio.cli.loading import Loaded
 from qwen_aio.cli.serve import Worker
+from qwen_aio.cli.verdict import Verdict
 from qwen_aio.config import load_settings
 from qwen_aio.core import ContextLimits
 from qwen_aio.engine.config import EngineLimits
@@ -49,7 +50,7 @@ async def load_dying(*_: object, **__: object) -> AsyncIterator[Loaded]:
     engine = EngineService(DyingEngine())
     engine.start()
     try:
-        yield Loaded(engine, "sha", {})
+        yield Loaded(engine, "sha", {}, Verdict("fp32", "asked for"))
     finally:
         await engine.close()
 

@@ -1,0 +1,50 @@
+"""The process that compares and quantises before the nursery loads. Started by the nursery, not by people.
+
+    python -m qwen_aio.cli.settling SETTINGS
+
+Both take long and want all threads, and whoever has started threads cannot be forked. What is found out and made is
+left in state/int8. A small model is not worth a process, nor one that is settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+from qwen_aio.cli.listening import log_to_stderr
+from qwen_aio.cli.loading import choose_model, load_weights, prepare_process, records_of
+from qwen_aio.cli.main import exit_status
+from qwen_aio.cli.precision import is_settled, is_small
+from qwen_aio.cluster import lifeline
+from qwen_aio.config import Settings
+from qwen_aio.models.find import ModelFolder
+
+log = logging.getLogger(__name__)
+
+
+def settle_precision(settings: Settings, model: ModelFolder) -> None:
+    """See to it that the weights of `model` can be loaded without computing. Failing that they are computed there."""
+    if is_small(model) or is_settled(settings, records_of(model)):
+        return
+    command = [sys.executable, "-m", "qwen_aio.cli.settling", settings.model_dump_json()]
+    if status := subprocess.run(command, check=False).returncode:
+        log.warning("the process that prepares int8 weights ended with status %d; going on without", status)
+
+
+def main() -> int:
+    """Prepare what the nursery will load; the exit status."""
+    lifeline.hold_if_given()
+    settings = Settings.model_validate_json(sys.argv[1])
+    log_to_stderr(settings)
+    return exit_status("settling", lambda: _settle(settings))
+
+
+def _settle(settings: Settings) -> int:
+    threads = prepare_process(settings.threads)
+    load_weights(settings, choose_model(settings), threads=threads)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

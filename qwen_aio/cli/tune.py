@@ -1,0 +1,145 @@
+"""Find the fastest way to run the service on this very machine, in about two minutes, and write it to qwen_aio.toml.
+
+qwen-aio tune                       workers x threads x precision x tokens of a step; nothing else should run meanwhile
+qwen-aio tune --precision fp32 --seconds 300 --out other.toml
+
+Every candidate is started as a cluster would start it, and asked. What is made as large as possible is the geometric
+mean of decisions per second (eight callers) and tokens per second (six answers at once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qwen_aio.cli.cluster_plan import can_fork
+from qwen_aio.cli.findings import Findings, search, settings_of
+from qwen_aio.cli.flags import add_settings_flags, settings_from
+from qwen_aio.cli.halving import Candidate, Turn, grid
+from qwen_aio.cli.loading import choose_model, records_of, told_model
+from qwen_aio.cli.rig import Rig
+from qwen_aio.cli.settings_file import read_settings_file, write_settings_file
+from qwen_aio.cli.trial import Speed, measure
+from qwen_aio.config import home, prompts_dir
+from qwen_aio.core import Task
+from qwen_aio.cores import usable_cores
+from qwen_aio.errors import InvalidSettings
+from qwen_aio.models.find import ModelFolder
+from qwen_aio.serving.caller import cancel
+from qwen_aio.serving.server import caught_signals
+from qwen_aio.tasks.loader import load_tasks
+
+SETTINGS = ("model", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
+SHORTEST_S, LONGEST_S = 5.0, 3600.0
+HEADING = """\
+Found by `qwen-aio tune` on this machine; run it again for another machine or model.
+workers: how many `qwen-aio cluster` starts. It divides the cores between them; one process alone takes them all.
+precision: auto is int8 where the model answers as it does in fp32."""
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """A signal came; `number` is its."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `qwen-aio tune` understands."""
+    parser.add_argument("--out", type=Path, metavar="FILE", help="what is written [--config, or qwen_aio.toml in home]")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long it may take [120]")
+    add_settings_flags(parser, *SETTINGS)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measure, tell, write; the exit status. Raises SetupError."""
+    settings = settings_from(arguments)
+    if not SHORTEST_S <= arguments.seconds <= LONGEST_S:
+        raise InvalidSettings(f"--seconds: {arguments.seconds:g} is not between {SHORTEST_S:g} and {LONGEST_S:g}")
+    out: Path = arguments.out or arguments.config or home() / "qwen_aio.toml"
+    has_threads = "threads" in read_settings_file(out)  # a damaged file is told before two minutes have passed
+    tasks = load_tasks(prompts_dir(settings))
+    model = choose_model(settings)
+    print(told_model(model))
+    asked: str | None = getattr(arguments, "precision", None)
+    candidates = grid(cores=usable_cores(), precisions=precisions(asked, model))
+    _say(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")
+    try:
+        findings = asyncio.run(_until_signal(_measure_all(arguments, tasks, candidates)))
+    except Interrupted as exc:
+        return 128 + exc.number
+    best = findings.best
+    print(*findings.lines(), sep="\n")
+    values = settings_of(best, asked_precision=asked, has_threads=has_threads)
+    write_settings_file(out, values, heading=HEADING)
+    print(f"{out}: {', '.join(f'{name} = {value}' for name, value in values.items())}")
+    for name in (f"QWEN_AIO_{name.upper()}" for name in values):
+        if name in os.environ:
+            print(f"but {name} is set, and wins over the file")
+    return 0
+
+
+def precisions(asked: str | None, model: ModelFolder) -> tuple[str, ...]:
+    """Those worth a try, the faster ones first; why one is not is told. Raises InvalidSettings if it is asked for.
+
+    `auto` would not take int8 after a verdict against it, so that its speed is of no use then.
+    """
+    # Here and not above: importing torch takes seconds, and --help should not.
+    from qwen_aio.engine.linear import why_no_int8
+
+    if asked == "fp32":
+        return ("fp32",)
+    why = why_no_int8()
+    if asked == "int8":
+        if why:
+            raise InvalidSettings(f"--precision int8: {why}", param="precision")
+        return ("int8",)
+    verdict = records_of(model).read()
+    if verdict is not None and verdict.precision == "fp32":
+        why = why or verdict.why
+    if why:
+        _say(f"int8 is not tried: {why}")
+        return ("fp32",)
+    return ("int8", "fp32")
+
+
+async def _until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of `work`, which is cancelled when a signal comes. Raises Interrupted."""
+    with caught_signals() as signals:
+        working, coming = asyncio.ensure_future(work), asyncio.ensure_future(signals.get())
+        try:
+            await asyncio.wait({working, coming}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel(working)
+            await cancel(coming)
+        if not coming.cancelled():
+            raise Interrupted(coming.result())
+        return working.result()
+
+
+async def _measure_all(
+    arguments: argparse.Namespace, tasks: Mapping[str, Task], candidates: Sequence[Candidate]
+) -> Findings:
+    with tempfile.TemporaryDirectory() as folder:
+        async with Rig(arguments, folder=Path(folder), forks=can_fork()) as rig:
+
+            async def start_and_measure(turn: Turn) -> Speed:
+                async with rig.workers(turn.candidate) as urls:
+                    return await measure(urls, tasks, seconds=turn.seconds)
+
+            return await search(candidates, start_and_measure, budget_s=arguments.seconds, say=_say)
+
+
+def _say(line: str) -> None:
+    """How it goes; the outcome alone is for standard output."""
+    print(line, file=sys.stderr, flush=True)

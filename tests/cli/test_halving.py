@@ -1,0 +1,129 @@
+"""Whom to measure next: the best is found, and the time is kept."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_aio.cli.halving import LONGEST_S, OTHER_BATCHES, SHORTEST_S, USUAL_BATCH, Candidate, Halving, grid
+
+Course = list[tuple[Candidate, float]]  # who was measured, and for how long
+
+
+def follow(halving: Halving, scores: dict[Candidate, float], *, budget_s: float, overhead_s: float) -> Course:
+    """The turns until there is none; whoever has no score fails."""
+    course: Course = []
+    left_s = budget_s
+    while turn := halving.next_turn(left_s=left_s):
+        took_s = turn.seconds + overhead_s
+        left_s -= took_s
+        course.append((turn.candidate, turn.seconds))
+        if turn.candidate in scores:
+            halving.measured(turn, score=scores[turn.candidate], took_s=took_s)
+    return course
+
+
+def test_the_grid_has_every_way_to_divide_the_cores_once():
+    candidates = grid(cores=6, precisions=("int8", "fp32"))
+    assert len(candidates) == len(set(candidates)) == 4 * 2 * 4
+    assert {(one.workers, one.threads) for one in candidates} == {(1, 6), (2, 3), (4, 1), (6, 1)}
+    assert {one.max_batch_tokens for one in candidates} == {USUAL_BATCH, *OTHER_BATCHES}
+    assert grid(cores=1, precisions=("fp32",))[0] == Candidate(1, 1, "fp32", USUAL_BATCH)
+    assert max(one.workers for one in grid(cores=200, precisions=("fp32",))) == 64
+
+
+def test_all_precisions_come_before_other_batches():
+    precisions = [one.precision for one in grid(cores=4, precisions=("int8", "fp32"))]
+    assert precisions == ["int8"] * 3 + ["fp32"] * 3 + ["int8"] * 9 + ["fp32"] * 9
+    assert {one.max_batch_tokens for one in grid(cores=4, precisions=("int8", "fp32"))[:6]} == {USUAL_BATCH}
+
+
+def test_each_round_keeps_the_better_half_and_takes_as_long():
+    candidates = grid(cores=2, precisions=("fp32",))
+    scores = {candidate: 10.0 + rank for rank, candidate in enumerate(candidates)}
+    course = follow(Halving(candidates), scores, budget_s=60.0, overhead_s=0.0)
+    rounds = [course[:8], course[8:12], course[12:]]
+    assert [one for one, _ in rounds[0]] == candidates
+    assert [one for one, _ in rounds[1]] == candidates[4:]
+    assert [one for one, _ in rounds[2]] == candidates[6:]
+    assert [round(sum(seconds for _, seconds in one)) for one in rounds] == [20, 20, 20]
+
+
+def test_what_it_takes_to_start_is_part_of_a_turn():
+    candidates = grid(cores=2, precisions=("fp32",))
+    course = follow(Halving(candidates), dict.fromkeys(candidates, 1.0), budget_s=60.0, overhead_s=1.0)
+    assert len(course) == 8 + 4 + 2
+    assert 55 < sum(seconds + 1.0 for _, seconds in course) <= 65
+
+
+def test_one_candidate_is_measured_once():
+    candidates = grid(cores=1, precisions=("fp32",))[:1]
+    halving = Halving(candidates)
+    assert len(follow(halving, {candidates[0]: 1.0}, budget_s=60.0, overhead_s=0.0)) == 1
+    assert halving.ranking == candidates
+
+
+def test_without_time_for_all_the_best_of_the_tried_is_told():
+    candidates = grid(cores=2, precisions=("int8", "fp32"))
+    halving = Halving(candidates)
+    course = follow(halving, {one: 99.0 - rank for rank, one in enumerate(candidates)}, budget_s=4.0, overhead_s=1.0)
+    assert 0 < len(course) < len(candidates)
+    assert halving.ranking == [one for one, _ in course]
+
+
+def test_a_round_that_was_cut_off_changes_nothing():
+    candidates = grid(cores=2, precisions=("fp32",))
+    halving = Halving(candidates)
+    scores = {candidate: 10.0 + rank for rank, candidate in enumerate(candidates)}
+    for _ in candidates:
+        turn = halving.next_turn(left_s=100.0)
+        assert turn is not None
+        halving.measured(turn, score=scores[turn.candidate], took_s=1.0)
+    turn = halving.next_turn(left_s=1.0)
+    assert turn is not None
+    halving.measured(turn, score=1e9, took_s=1.0)
+    assert halving.next_turn(left_s=0.0) is None
+    assert halving.ranking == candidates[::-1]
+
+
+def test_other_batches_of_workers_that_are_far_behind_are_not_tried():
+    candidates = grid(cores=2, precisions=("fp32",))
+    halving = Halving(candidates)
+    scores = {one: 3.0 if one.workers == 2 else 10.0 for one in candidates}
+    course = follow(halving, scores, budget_s=120.0, overhead_s=1.0)
+    assert halving.left_out == [one for one in candidates if one.workers == 2 and one != candidates[1]]
+    assert len(course) == 5 + 3 + 2
+
+
+def test_the_rest_of_a_precision_that_is_far_behind_is_not_tried():
+    candidates = grid(cores=2, precisions=("int8", "fp32"))
+    halving = Halving(candidates)
+    scores = {one: 3.0 if one.precision == "fp32" else 10.0 for one in candidates}
+    course = follow(halving, scores, budget_s=120.0, overhead_s=1.0)
+    assert halving.left_out == [one for one in candidates if one.precision == "fp32" and one != candidates[2]]
+    assert len(course) == 9 + 5 + 3 + 2
+
+
+def made_up(cores: int, data: st.DataObject) -> dict[Candidate, float]:
+    """A score for most candidates: what workers and precision give, and a little of which nobody knows the reason."""
+    candidates = grid(cores=cores, precisions=("int8", "fp32"))
+    by_workers = {one.workers: data.draw(st.floats(1, 1000)) for one in candidates}
+    by_precision = {one.precision: data.draw(st.floats(0.01, 1)) for one in candidates}
+    scores = {one: by_workers[one.workers] * by_precision[one.precision] for one in candidates}
+    gone = data.draw(st.sets(st.sampled_from(candidates)))
+    return {one: score * data.draw(st.floats(0.8, 1.25)) for one, score in scores.items() if one not in gone}
+
+
+@given(cores=st.integers(1, 32), data=st.data(), overhead_s=st.floats(0, 20), budget_s=st.floats(0, 2000))
+def test_the_best_is_found_within_the_time_but_for_one_turn(cores, data, overhead_s, budget_s):
+    scores = made_up(cores, data)
+    halving = Halving(grid(cores=cores, precisions=("int8", "fp32")))
+    course = follow(halving, scores, budget_s=budget_s, overhead_s=overhead_s)
+    assert all(SHORTEST_S <= seconds <= LONGEST_S for _, seconds in course)
+    assert sum(seconds + overhead_s for _, seconds in course[:-1]) <= budget_s + 1e-6
+    tried = {one for one, _ in course} & scores.keys()
+    if tried:
+        judged = tried | (scores.keys() & set(halving.left_out))
+        assert scores[halving.ranking[0]] == max(scores[one] for one in judged)
+    else:
+        assert halving.ranking == halving.left_out == []

@@ -1,0 +1,75 @@
+"""Workers on trial, with the bundled model: started both ways, and gone afterwards."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+import psutil
+import pytest
+
+from qwen_aio.cli.halving import Candidate
+from qwen_aio.cli.rig import Rig
+from qwen_aio.client import Client
+from qwen_aio.errors import SetupError
+from tests.e2e.clusters import wait_gone
+
+pytestmark = pytest.mark.timeout(300)
+can_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+TWO = Candidate(2, 1, "fp32", 64)
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch) -> Namespace:
+    monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+    return Namespace(config=None, model="bundled", kv_mb="32")
+
+
+async def records(urls: list[str]) -> list[dict[str, object]]:
+    found = []
+    for url in urls:
+        async with Client(url) as client:
+            found.append(await client.health())
+    return found
+
+
+@pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
+async def test_all_workers_are_ready_and_golden_cases_are_asked_once(typed, tmp_path, forks):
+    processes: list[psutil.Process] = []
+    goldens: list[list[set[str]]] = []
+    async with Rig(typed, folder=tmp_path, forks=forks) as rig:
+        for _ in range(2):
+            async with rig.workers(TWO) as urls:
+                health = await records(urls)
+                assert [record["state"] for record in health] == ["ready", "ready"]
+                processes += [psutil.Process(record["pid"]) for record in health]
+                goldens.append([{outcome.split()[0] for outcome in record["golden"].values()} for record in health])
+            wait_gone(processes)
+        parents = set(psutil.Process().children())
+    wait_gone(parents)
+    assert goldens == [[{"ok"}, {"off"}], [{"off"}, {"off"}]]
+
+
+@pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
+async def test_a_precision_that_cannot_be_had_is_tried_once(typed, tmp_path, forks):
+    before = psutil.Process().children()
+    async with Rig(typed, folder=tmp_path, forks=forks) as rig:
+        for number in (1, 2):
+            with pytest.raises(SetupError, match="precision"):
+                async with rig.workers(Candidate(number, 1, "int3", 64)):
+                    pass
+            assert psutil.Process().children() == before
+
+
+@can_fork
+async def test_a_nursery_that_was_killed_fails_one_candidate(typed, tmp_path):
+    before = psutil.Process().children()
+    async with Rig(typed, folder=tmp_path, forks=True) as rig:
+        async with rig.workers(TWO):
+            (nursery,) = set(psutil.Process().children()) - set(before)
+        nursery.kill()
+        with pytest.raises(SetupError):
+            async with rig.workers(TWO):
+                pass
+        async with rig.workers(TWO) as urls:
+            assert len(await records(urls)) == 2
