@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
-.PHONY: run test lint format campaign clean
+.PHONY: run test lint format campaign peers clean
 
 run: $(VENV)/.installed  ## start the page on http://127.0.0.1:7860
 	$(BIN)/python app.py --mode single --port 7860
@@ -26,6 +26,9 @@ format: $(VENV)/.installed-dev
 
 campaign: $(VENV)/.installed-dev  ## the long versions of the tests
 	QWEN_AIO_CAMPAIGN=1 $(BIN)/python -m pytest --timeout 1800
+
+peers:  ## the engines that benchmarks/peers compares with, into build/peers
+	PYTHON=$(PYTHON) scripts/install-peers
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""`python -m training.golden`: writes down what the bundled model answers to the golden cases, for shipping.
+"""`python -m training.golden`: writes down what the bundled model answers to the golden cases, in each precision.
 
 To be run once after the weights or the tasks have changed; from then on every start must reproduce it.
 """
@@ -9,14 +9,16 @@ import argparse
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.load import load_engine
+from qwen_aio.engine.load import Precision, load_engine
 from qwen_aio.engine.service import EngineService
 from qwen_aio.models.find import BUNDLED, model_sha
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.golden import GoldenBook, check_golden
 
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
 
 
@@ -28,15 +30,17 @@ def record(model: Path) -> list[Path]:
     for old in target.glob("*.json"):
         old.unlink()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_ask(model, GoldenBook(sha, "fp32", own=Path(folder), shipped=None)))
+        for precision in PRECISIONS:
+            book = GoldenBook(sha, precision, own=Path(folder), shipped=None)
+            asyncio.run(_ask(model, book, precision))
         # Beside its own model a record needs no hash in its name: other weights must not look like no record.
         for path in Path(folder).iterdir():
             (target / path.name.removeprefix(f"{sha}-")).write_bytes(path.read_bytes())
     return sorted(target.iterdir())
 
 
-async def _ask(model: Path, book: GoldenBook) -> None:
-    engine = EngineService(load_engine(model, EngineLimits(), threads=1))
+async def _ask(model: Path, book: GoldenBook, precision: Precision) -> None:
+    engine = EngineService(load_engine(model, EngineLimits(), threads=1, precision=precision))
     engine.start()
     try:
         await check_golden(engine, load_tasks(PROMPTS), book, policy=None)

@@ -83,7 +83,7 @@ class Records:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else is in here for the same model, as far as locks work in the folder."""
-        lock = FileLock(self.folder / f"{self.model_sha}.lock", timeout=PATIENCE_S)
+        lock = FileLock(self.folder / f"{self.model_sha}.lock", timeout=PATIENCE_S, fallback_to_soft=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()

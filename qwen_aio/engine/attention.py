@@ -9,13 +9,15 @@ Knows no weights.
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterator
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 from typing import Protocol
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -35,8 +37,7 @@ class KvMemory:
 
     def __init__(self, config: ModelConfig, num_slots: int) -> None:
         shape = (config.num_layers, 2 * config.num_kv_heads, num_slots, config.head_dim)
-        # numpy's zeros take no memory until they are used; torch's do.
-        self._all = torch.from_numpy(numpy.zeros(shape, numpy.float32))
+        self._all = torch.frombuffer(_lazy_zeros(4 * prod(shape)), dtype=torch.float32).view(shape)
         self._layers = self._all.transpose(1, 2).unbind(0)  # (slots, 2 * kv_heads, head_dim) each
         self._num_kv_heads = config.num_kv_heads
 
@@ -109,6 +110,16 @@ class Rows:
     own: tuple[Part, ...]  # every row once, in order: stretches that end with the rows themselves
     past: tuple[Part, ...]  # what some rows see besides
     wanted: Tensor  # rows whose outcome is needed
+
+
+def _lazy_zeros(num_bytes: int) -> mmap.mmap:
+    """Memory that is taken page by page as it is used, in small pages: a slot touches one in every head and layer."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, num_bytes)
+    zeros = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        zeros.madvise(mmap.MADV_NOHUGEPAGE)
+    return zeros
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default

@@ -56,7 +56,6 @@ class Engine:
         self._model = model
         self._tokenizer = tokenizer
         num_slots = KvMemory.num_slots(model.config, kv_mb=limits.kv_mb)
-        self._memory = KvMemory(model.config, num_slots)
         self._cache = KvCache(num_slots, min_shared=MIN_SHARED)
         self._scheduler = Scheduler(self._cache, limits)
         self._duplicates = Duplicates()
@@ -65,6 +64,7 @@ class Engine:
         self.context = ContextLimits(max_context, answer_tokens=max_context // 2)
         if max_context < MIN_CONTEXT:
             raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
+        self._memory = KvMemory(model.config, num_slots)
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)

@@ -21,7 +21,12 @@ from tests.engine.running import run, score, scores_of
 
 TEXTS = ("刚收到货,有点小失望。", "thank you very much", "今天天气真好,我很开心。")
 QUESTIONS = [score(text, "正面", "负面", "中性", "正") for text in TEXTS]
-SHAPES = [{}, {"tie_word_embeddings": False}, {"vocab_size": 9000}, {"vocab_size": 300_000, "num_hidden_layers": 1}]
+SHAPES = [
+    {},
+    {"tie_word_embeddings": False},
+    {"vocab_size": 9000},
+    {"vocab_size": 16_400, "hidden_size": 1024, "num_hidden_layers": 1},
+]
 
 
 def logits(folder: Folder, model: Qwen2) -> torch.Tensor:

@@ -1,0 +1,80 @@
+"""Our engine behind stdin and stdout: `python -m benchmarks.peers.drive_engine MODEL PRECISION THREADS`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.driving import serve_commands, together
+from benchmarks.peers.words import Words
+from qwen_aio.cli.loading import choose_model, load_weights, prepare_process
+from qwen_aio.config import load_settings
+from qwen_aio.core import Prompt, Sampling, Text
+
+MOST_STREAMS = 8
+
+
+class Drive:
+    """The verbs. Runs its own event loop between commands."""
+
+    def __init__(self, model_dir: str, *, precision: str, threads: int) -> None:
+        from qwen_aio.engine.config import EngineLimits
+        from qwen_aio.engine.load import make_engine
+        from qwen_aio.engine.service import EngineService
+
+        settings = load_settings({"model": model_dir, "precision": precision})
+        weights = load_weights(settings, choose_model(settings), threads=threads)
+        limits = EngineLimits(max_running=MOST_STREAMS, max_answers=MOST_STREAMS)
+        self._words = Words.load(Path(model_dir))
+        self._service = EngineService(make_engine(weights.model, limits, threads=threads))
+        self._runner = asyncio.Runner()
+        self._runner.run(self._start())
+
+    @property
+    def verbs(self) -> dict[str, Callable[..., dict[str, Any]]]:
+        return {"prefill": self.prefill, "decode": self.decode}
+
+    def prefill(self, prompt: list[int]) -> dict[str, float]:
+        """Seconds until the first token."""
+        started_s = time.perf_counter()
+        self._runner.run(self._stream(prompt, new=1))
+        return {"seconds": time.perf_counter() - started_s}
+
+    def decode(self, prompts: list[list[int]], new: int) -> dict[str, Any]:
+        """Greedy answers to all prompts at once: speed, tokens a step gave, and the first answer's ids."""
+        return self._runner.run(self._together(prompts, new))
+
+    async def _start(self) -> None:
+        self._service.start()
+
+    async def _together(self, prompts: Sequence[list[int]], new: int) -> dict[str, Any]:
+        before = self._service.snapshot()
+        streams = await asyncio.gather(*(self._stream(prompt, new=new) for prompt in prompts))
+        after = self._service.snapshot()
+        told = together([[(moment_s, len(ids)) for moment_s, ids in stream] for stream in streams])
+        steps = after.steps - before.steps
+        return {
+            **told,
+            "tokens_per_step": (after.generated_tokens - before.generated_tokens) / steps,
+            "ids": [token for _, ids in streams[0] for token in ids],
+        }
+
+    async def _stream(self, prompt: Sequence[int], *, new: int) -> list[tuple[float, tuple[int, ...]]]:
+        asked = Prompt(head=(), turns=(), body=(Text(self._words.text(prompt)),))
+        greedy = Sampling(max_tokens=new, temperature=0, top_p=1, top_k=0, repetition_penalty=1)
+        chunks = self._service.generate("peers", asked, greedy)
+        return [(time.perf_counter(), chunk.token_ids) async for chunk in chunks]
+
+
+def main() -> None:
+    model_dir, precision, threads = sys.argv[1:]
+    prepare_process(int(threads))
+    serve_commands(Drive(model_dir, precision=precision, threads=int(threads)).verbs)
+
+
+if __name__ == "__main__":
+    main()
