@@ -15,6 +15,7 @@ from typing import Any
 
 from qwen_aio.cli.loading import Loaded, choose_model
 from qwen_aio.cli.serve import Worker
+from qwen_aio.cli.verdict import Verdict
 from qwen_aio.config import load_settings, prompts_dir
 from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
 from qwen_aio.serving.server import bind
@@ -55,7 +56,7 @@ class InstantEngine:
 
 @asynccontextmanager
 async def load(*_: Any, **__: Any) -> AsyncIterator[Loaded]:
-    yield Loaded(InstantEngine(), "", {})  # type: ignore[arg-type]  # the part of an engine that a worker uses
+    yield Loaded(InstantEngine(), "", {}, Verdict("fp32", "nothing is computed"))  # type: ignore[arg-type]  # the part of an engine that a worker uses
 
 
 def main() -> int:

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.int8_weights import Int8Weights
-from qwen_aio.engine.linear import Int8Matrix
+from qwen_aio.engine.linear import Int8Matrix, activation_levels
 from qwen_aio.engine.weights import LayerWeights, opened
 
 # To be raised whenever the same checkpoint would lead to other int8 weights, or the same ones to another file.
-VERSION = "1"
+VERSION = "1"  # followed by what processors differ in
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
 LENGTH_BYTES = 8  # in front of the file: how long the header is
 HEADER_BYTES = 2**20  # its room, since it is known last; enough for some hundred layers
@@ -104,7 +104,7 @@ class Writer:
 
     def finish(self, *, model_sha: str) -> None:
         """Make it a copy, now that all parts are there. Raises OSError."""
-        metadata = {"version": VERSION, "model_sha": model_sha, "fine": " ".join(self._fine)}
+        metadata = {"version": _version(), "model_sha": model_sha, "fine": " ".join(self._fine)}
         header: dict[str, Any] = {METADATA: metadata, **self._places}
         self._digest.update(_canonical(header))
         metadata["sha256"] = self._digest.hexdigest()
@@ -178,7 +178,7 @@ def _checked(path: Path, *, model_sha: str) -> Mapping[str, Any]:
         header: dict[str, Any] = json.loads(file.read(min(length, HEADER_BYTES)))
         metadata = header[METADATA]
         written = metadata.pop("sha256")
-        if (metadata["version"], metadata["model_sha"]) != (VERSION, model_sha):
+        if (metadata["version"], metadata["model_sha"]) != (_version(), model_sha):
             raise ValueError(f"it is version {metadata['version']} of model {metadata['model_sha']}")
         digest = hashlib.sha256()
         while chunk := file.read(CHUNK):
@@ -187,6 +187,11 @@ def _checked(path: Path, *, model_sha: str) -> Mapping[str, Any]:
     if digest.hexdigest() != written:
         raise ValueError("its content is not what was written")
     return header
+
+
+def _version() -> str:
+    """Which matrices are fine hangs on the levels that activations have on this processor."""
+    return f"{VERSION}, {activation_levels()} levels"
 
 
 def _canonical(header: Mapping[str, Any]) -> bytes:

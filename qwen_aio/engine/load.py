@@ -15,6 +15,7 @@ import torch
 from qwen_aio.engine.comparison import Comparison, compare
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.heap import trim_heap
 from qwen_aio.engine.int8_copy import CopyPlace
 from qwen_aio.engine.int8_weights import Int8Weights, load_int8
 from qwen_aio.engine.model import Qwen2
@@ -84,6 +85,7 @@ def load_model(
         model = load_fp32(folder.checkpoint, folder.config, num_positions=num_positions)
     else:
         model = load_int8(folder.int8_weights(place), folder.config, num_positions=num_positions)
+    trim_heap()
     return LoadedModel(model, folder.tokenizer)
 
 

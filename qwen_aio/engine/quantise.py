@@ -16,14 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.linear import Int8Linear, Int8Matrix
+from qwen_aio.engine.linear import NARROW_LEVELS, Int8Linear, Int8Matrix, activation_levels
 from qwen_aio.engine.passage import Passage, Reading, States
 from qwen_aio.engine.tokenizer import Tokenizer
 from qwen_aio.engine.weights import Checkpoint, LayerWeights
 
 SMALL_EMBEDDING = 2**24  # numbers; one with fewer stays in fp32
-# Error over size of a matrix's products. Rounding the weights and 63 levels of a plain input make 0.018.
-COARSE_ERROR = 0.020
+# Error over size of a matrix's products from which on it is fine. Rounding the weights and a plain input make 0.011
+# (0.018 where activations have 63 levels), the heavy-tailed input of a down projection 0.025 (0.05). That hardly moves
+# a large model's next token (KL 0.0015 on the shape of 0.5B); a small one, with fewer features to even it out, changes
+# too many labels by it (benchmarks/LOG.md).
+COARSE_ERROR, SMALL_COARSE_ERROR = 0.060, 0.012
 NUM_JUDGED = 12  # sentences; each matrix sees some hundred rows
 SENTENCE_TOKENS = 64  # a tokenizer that knows no words makes many of a sentence
 
@@ -61,7 +64,8 @@ class Quantised:
             self._states = self._passage.enter(self._checkpoint.rows)
         judged = self._checkpoint.layer(number).converted(lambda _, weight: Judged(weight))
         self._passage.through(judged.layer(self._config, Judged.biased), self._states)
-        return judged.converted(lambda _, matrix: matrix.verdict())
+        allowed = SMALL_COARSE_ERROR if self._is_small else COARSE_ERROR
+        return judged.converted(lambda _, matrix: matrix.verdict(allowed))
 
     @property
     def _is_small(self) -> bool:
@@ -77,7 +81,7 @@ class Quantised:
             rows = Int8Matrix.of(block)
             values[start:stop], scales[start:stop] = rows.values, rows.scales
             start = stop
-        return Int8Matrix(values, scales, is_fine=True)  # few rows are multiplied with it: what it costs is to read it
+        return Int8Matrix(values, scales, is_fine=activation_levels() == NARROW_LEVELS)
 
 
 class Judged:
@@ -95,9 +99,9 @@ class Judged:
         self._bias = bias
         return self
 
-    def verdict(self) -> Int8Matrix:
-        """The matrix as it has to be."""
-        is_fine = self._squared_error > COARSE_ERROR**2 * self._squared_size
+    def verdict(self, allowed: float) -> Int8Matrix:
+        """The matrix as it has to be if an error of `allowed`, relative to the size of the product, is too much."""
+        is_fine = self._squared_error > allowed**2 * self._squared_size
         return replace(self._matrix, is_fine=is_fine)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -25,12 +25,13 @@ class Tokenizer:
 
     def __init__(self, specification: str) -> None:
         """`specification` is the content of a tokenizer.json. Raises InvalidModel without the tokens of ChatML."""
-        self._full = _exact(RustTokenizer.from_str(specification))
+        full = _exact(RustTokenizer.from_str(specification))
         # The same vocabulary without added tokens: what encodes text cannot know a control token.
         self._plain = _exact(RustTokenizer.from_str(json.dumps({**json.loads(specification), "added_tokens": []})))
-        added = self._full.get_added_tokens_decoder()
-        vocabulary = self._full.get_vocab(with_added_tokens=True)
+        added = full.get_added_tokens_decoder()
+        vocabulary = full.get_vocab(with_added_tokens=True)
         self._controls = {token.content: token_id for token_id, token in added.items()}
+        self._added = {token_id: token.content for token_id, token in added.items()}
         self.added_ids = frozenset(added)
         self.text_ids = frozenset(vocabulary.values()) - self.added_ids
         self.end_ids = frozenset(self._controls[token] for token in END_CONTROLS if token in self._controls)
@@ -92,14 +93,14 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for, perhaps only a part of a character; nothing for added tokens and holes."""
-        letters = None if token_id in self.added_ids else self._full.id_to_token(token_id)
+        letters = None if token_id in self.added_ids else self._plain.id_to_token(token_id)
         return b"".join(LETTER_BYTES.get(letter) or letter.encode() for letter in letters or "")
 
     def _split_added(self, token_id: int) -> list[int]:
         if token_id not in self.added_ids:
             return [token_id]
-        letters = self._full.id_to_token(token_id)
-        return [part for letter in letters or "" for part in self._plain.encode(letter, add_special_tokens=False).ids]
+        letters = self._added[token_id]
+        return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
 
 
 def _exact(tokenizer: RustTokenizer) -> RustTokenizer:
