@@ -72,7 +72,7 @@ async def main() -> None:
     rows = [row for row in read_rows(arguments.data) if row.text.strip()]
     random.Random(SEED).shuffle(rows)
     rows, pairs = rows[: arguments.rows], Pairs()
-    options = ("--model", arguments.model, "--precision")
+    options = ("--model", arguments.model, "--log-level", "warning", "--precision")
     async with (
         started("worker", *options, "fp32") as fp32,
         started("worker", *options, "int8") as int8,
