@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Drive:
         from qwen_aio.engine.service import EngineService
 
         settings = load_settings({"model": model_dir, "precision": precision})
-        weights = load_weights(settings, choose_model(settings), threads=threads)
+        with ThreadPoolExecutor(max_workers=1) as passing:  # see qwen_aio/cli/loading.py
+            weights = passing.submit(load_weights, settings, choose_model(settings), threads=threads).result()
         limits = EngineLimits(max_running=MOST_STREAMS, max_answers=MOST_STREAMS)
         self._words = Words.load(Path(model_dir))
         self._service = EngineService(make_engine(weights.model, limits, threads=threads))

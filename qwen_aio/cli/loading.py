@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qwen_aio.cli.precision import choose_precision
@@ -104,9 +106,13 @@ async def loaded(
 
     Raises InvalidModel, InvalidSettings, GoldenMismatch.
     """
-    if weights is None:
-        weights = await asyncio.to_thread(load_weights, settings, model, threads=threads)
-    engine = await asyncio.to_thread(_make_engine, settings, weights, threads)
+    # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin only while there
+    # are no more of them than cores. So whoever loads has to be gone before the engine's thread computes.
+    with ThreadPoolExecutor(max_workers=1) as passing:
+        make = asyncio.get_running_loop().run_in_executor
+        if weights is None:
+            weights = await make(passing, partial(load_weights, settings, model, threads=threads))
+        engine = await make(passing, _make_engine, settings, weights, threads)
     engine.start()
     try:
         for task in tasks.values():
