@@ -31,7 +31,8 @@ class Server:
         """It runs, and can be asked; connections are new, as the old ones may have timed out while it slept."""
         timeout = aiohttp.ClientTimeout(total=LONGEST_S)
         with self.process.turn():
-            async with aiohttp.ClientSession(self.url, timeout=timeout, trust_env=False) as session:
+            fresh = aiohttp.TCPConnector(force_close=True)  # a server that stood still closes what it finds idle
+            async with aiohttp.ClientSession(self.url, timeout=timeout, trust_env=False, connector=fresh) as session:
                 yield session
 
 
