@@ -156,24 +156,24 @@ def attend(qkv: Tensor, rows: Rows, memory: KvMemory, *, layer: int, num_heads: 
     """Keep the new keys and values, then let every row look: (n, heads + 2 kv heads, d) -> (n, heads * d)."""
     memory.write(layer, rows.slots, qkv[:, num_heads:])
     queries = qkv[:, :num_heads].transpose(0, 1).unsqueeze(0)  # (1, heads, n, d)
-    seen, weight = _look(queries, rows.own, layer)
-    for part in rows.past:
-        more, its_weight = _look(queries, [part], layer)
-        _join(seen[:, :, part.rows], weight[:, :, part.rows], more, its_weight)
-    return seen.transpose(1, 2).reshape(len(qkv), -1)
+    looks = [_look(queries, part, layer) for part in rows.own]
+    seen = _under_one_another([its for its, _ in looks])
+    if rows.past:
+        weight = _under_one_another([its for _, its in looks])
+        for part in rows.past:
+            _join(seen[part.rows], weight[part.rows], *_look(queries, part, layer))
+    return seen.view(len(qkv), -1)
 
 
-def _look(queries: Tensor, parts: Series[Part], layer: int) -> tuple[Tensor, Tensor]:
-    """What the rows of `parts` see, (1, heads, rows, d), and the logsumexp of their scores, (1, heads, rows)."""
-    looked = [
-        # The operator behind scaled_dot_product_attention on a CPU: it alone tells the logsumexp.
-        _flash(queries[:, :, part.rows], *part.stretch.of(layer), attn_mask=part.mask)
-        for part in parts
-    ]
-    if len(looked) == 1:
-        [(seen, weight)] = looked
-        return seen, weight
-    return torch.cat([seen for seen, _ in looked], dim=2), torch.cat([weight for _, weight in looked], dim=2)
+def _look(queries: Tensor, part: Part, layer: int) -> tuple[Tensor, Tensor]:
+    """What the rows of `part` see, (rows, heads, d), and the logsumexp of their scores, (rows, heads)."""
+    # The operator behind scaled_dot_product_attention on a CPU: it alone tells the logsumexp.
+    seen, weight = _flash(queries[:, :, part.rows], *part.stretch.of(layer), attn_mask=part.mask)
+    return seen[0].transpose(0, 1), weight[0].t()
+
+
+def _under_one_another(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def _join(seen: Tensor, weight: Tensor, more: Tensor, its_weight: Tensor) -> None:

@@ -88,6 +88,7 @@ class Int8Linear:
         self._bias = bias
         self._is_fine = matrix.is_fine
         self._levels = levels or activation_levels()
+        self._multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
     def __call__(self, x: Tensor) -> Tensor:
         largest = _largest(x)
@@ -108,9 +109,7 @@ class Int8Linear:
 
     def _quantised(self, x: Tensor) -> Tensor:
         """`x` in whole levels, times the weights."""
-        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x, 1 / self._levels, self._levels + 1, self._packed
-        )
+        y: Tensor = self._multiply(x, 1 / self._levels, self._levels + 1, self._packed)
         return y
 
 
@@ -170,7 +169,7 @@ def _adds_up(levels: int) -> bool:
 
 def _largest(x: Tensor) -> Tensor:
     """The largest magnitude of each row, (n, 1)"""
-    return torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_()).clamp_min_(SMALLEST)
+    return x.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
 
 
 def _packed(matrix: Int8Matrix) -> torch.ScriptObject:

@@ -6,6 +6,7 @@ attention knows that rows belong to sequences; linear.py knows number formats. w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 
@@ -87,15 +88,19 @@ class Mlp:
         return self.down.add_to(residual, functional.silu(gate).mul_(up))
 
 
-@dataclass(frozen=True, eq=False)
 class RmsNorm:
-    """x / sqrt(mean(x^2) + eps), scaled by feature."""
+    """x / sqrt(mean(x^2) + eps), scaled by feature.
 
-    weight: Tensor
-    eps: float
+    Computed as x / sqrt(|x|^2 + d eps), times sqrt(d): four operators, where torch's own rms_norm is made of eight.
+    """
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self._weight = weight * math.sqrt(len(weight))
+        self._eps = torch.tensor(math.sqrt(len(weight) * eps))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return (x / torch.hypot(length, self._eps)).mul_(self._weight)
 
 
 def rotations(config: ModelConfig, num_positions: int) -> Tensor:
