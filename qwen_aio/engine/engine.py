@@ -116,10 +116,8 @@ class Engine:
         if not spans:
             return given
         started_s = self.clock()
-        hidden = self._compute(spans)
-        seconds = self.clock() - started_s
-        chunks = self._take_logits(spans, hidden)
-        self._guesser.learn(spans, seconds=seconds)
+        chunks = self._take_logits(spans, self._compute(spans))
+        self._guesser.learn(spans, seconds=self.clock() - started_s)
         self._num_steps += 1
         finished = [output for span in spans if span.sequence.is_finished for output in self._finish(span.sequence)]
         return [*given, *chunks, *finished]
@@ -199,7 +197,7 @@ class Engine:
         return outputs
 
     def _next_token(self, answer: Answer, logits: Tensor) -> Iterator[Output]:
-        index, seen = answer.num_generated, answer.ids
+        index, seen = answer.num_generated, answer.seen_ids
         token = self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
         self._num_generated += 1
         chunk = answer.accept(token, now_s=self.clock())

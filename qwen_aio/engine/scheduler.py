@@ -1,7 +1,9 @@
 """Who runs, and which rows the next step computes.
 
-Every step takes one row of each decoding answer and, within a budget, chunks of the prompts that are not computed yet:
-decisions first, since a person waits for their whole outcome, but answers are never starved. Admission leases all
+A step takes one row of each decoding answer and, within a budget, chunks of the prompts that are not computed yet:
+decisions first, since a person waits for their whole outcome. Beside answers, every other step is of decisions alone:
+one that comes waits for the step under way and then for its own rows only, and no answer is left out twice in a row.
+The budget is half as large while anybody reads along. Admission leases all
 slots a sequence can come to need, so nothing running is ever thrown out again. What answers may hold together is
 bounded (their number, and three quarters of the slots), so a decision never waits for one of them to finish. A
 beginning that many share is computed once: while one computes it the others wait, and a running answer's prompt is
@@ -59,6 +61,7 @@ class Scheduler:
         self._waiting_decisions: deque[Sequence] = deque()
         self._waiting_answers: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # in order of admission
+        self._answers_wait = False  # the last step was one of decisions alone
         self._num_overtaken = 0  # decisions admitted since an answer that could start began to wait
 
     def __repr__(self) -> str:
@@ -116,14 +119,12 @@ class Scheduler:
 
     def next_batch(self) -> list[Span]:
         """The rows of the next step; not empty while anything runs."""
-        spans = [Span(s, s.num_computed, 1) for s in self._running if s.is_decoding]
-        prompts = [s for s in self._running if not s.is_decoding]
-        answers = [s for s in prompts if s.is_answer]
-        budget = self._limits.max_batch_tokens - len(spans)
-        kept = min(budget // 4, sum(_num_left(s) for s in answers))  # a flood of decisions leaves this to answers
-        chunks = _chunks((s for s in prompts if not s.is_answer), budget=budget - kept)
-        budget -= sum(span.count for span in chunks)
-        return [*spans, *chunks, *_chunks(answers, budget=budget)]
+        decisions = [sequence for sequence in self._running if not sequence.is_answer]
+        answers = [sequence for sequence in self._running if sequence.is_answer]
+        self._answers_wait = bool(decisions and answers) and not self._answers_wait
+        if self._answers_wait:
+            return _chunks(decisions, budget=self._limits.max_batch_tokens)
+        return self._mixed(decisions, answers)
 
     def retire(self, sequence: Sequence) -> None:
         """A running sequence ends; what it computed is remembered."""
@@ -132,6 +133,16 @@ class Scheduler:
         self._cache.release(sequence.lease, sequence.remembered_ids)
         sequence.lease = None
 
+    def _mixed(self, decisions: list[Sequence], answers: list[Sequence]) -> list[Span]:
+        """Rows of everybody, as far as the budget goes."""
+        spans = [Span(s, s.num_computed, 1) for s in answers if s.is_decoding]
+        begun = [s for s in answers if not s.is_decoding]
+        budget = (self._limits.max_batch_tokens - len(spans)) // (2 if spans else 1)
+        kept = min(budget // 4, sum(_num_left(s) for s in begun))  # a flood of decisions leaves this to answers
+        chunks = _chunks(decisions, budget=budget - kept)
+        budget -= sum(span.count for span in chunks)
+        return [*spans, *chunks, *_chunks(begun, budget=budget)]
+
     def _remember_beginnings(self, sequence: Sequence) -> None:
         """What answers under way have computed of its beginning, from now on."""
         for other, _ in self._kin(sequence):
@@ -139,8 +150,14 @@ class Scheduler:
                 self._remember_now(other)
 
     def _is_begun_by_another(self, sequence: Sequence) -> bool:
-        """Its beginning is being computed, and to wait for that spares about as much as it costs."""
-        return any(2 * num_spared >= _num_left(other) for other, num_spared in self._kin(sequence))
+        """Its beginning is being computed, and to wait for that spares about as much as it costs.
+
+        No decision waits for an answer's prompt, which gets only what decisions leave.
+        """
+        return any(
+            2 * num_spared >= _num_left(other) and (sequence.is_answer or not other.is_answer)
+            for other, num_spared in self._kin(sequence)
+        )
 
     def _kin(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
         """Running ones with a beginning in common that is not remembered, and how many rows that could spare."""
@@ -152,7 +169,7 @@ class Scheduler:
                 yield other, num_spared
 
     def _remember_now(self, answer: Sequence) -> None:
-        """What it has computed is remembered as if it had ended; it goes on behind that, in the slots it gave back."""
+        """What it has computed is remembered as if it had ended; it goes on behind that, in slots leased anew."""
         assert answer.lease is not None
         self._cache.release(answer.lease, answer.remembered_ids)
         answer.lease = self._cache.lease(answer.ids, num_rows=answer.num_rows)
