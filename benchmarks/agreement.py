@@ -63,6 +63,13 @@ async def ask(session: aiohttp.ClientSession, url: str, rows: list[Row]) -> list
         return results
 
 
+async def check_precision(session: aiohttp.ClientSession, url: str, precision: str) -> None:
+    """A machine without int8 computes in fp32 instead, which would agree with itself."""
+    async with session.get(f"{url}/health") as response:
+        found = (await response.json())["precision"]
+    assert found == precision, f"the {precision} worker computes in {found}"
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -78,6 +85,8 @@ async def main() -> None:
         started("worker", *options, "int8") as int8,
         aiohttp.ClientSession(trust_env=False) as session,
     ):
+        await check_precision(session, fp32, "fp32")
+        await check_precision(session, int8, "int8")
         for start in range(0, len(rows), TEXTS_PER_CALL):
             part = rows[start : start + TEXTS_PER_CALL]
             exact, rounded = await ask(session, fp32, part), await ask(session, int8, part)

@@ -17,6 +17,7 @@ Kind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "fixed"]
 Confidence = Literal["高", "中", "低"]
+Precision = Literal["fp32", "int8"]  # of weights
 
 
 # ---- what a task is -------------------------------------------------------------------------------------------------
@@ -421,6 +422,7 @@ class WorkerStatus:
     rss_mb: float = 0.0
     model: str = ""
     model_sha: str = ""
+    precision: str = ""  # of the weights, as Precision; empty while they are being loaded
     tasks_sha: str = ""
     wall_time: str = ""
     golden: dict[str, str] = field(default_factory=dict)  # task -> "ok", "recorded" or what differs

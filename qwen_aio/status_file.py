@@ -39,7 +39,7 @@ _HEAD, _TAIL = '{"version": 1, "workers": {\n', "\n}}\n"
 _COUNTS = ("queue_depth", "running", "capacity", "completed")
 _AMOUNTS = ("tokens_per_second", "cpu_percent", "cpu_jitter", "rss_mb")
 _MEANS = ("latency_ms_mean5", "ttft_ms_mean5", "slow_ms")
-_TEXTS = ("model", "model_sha", "tasks_sha", "wall_time")
+_TEXTS = ("model", "model_sha", "precision", "tasks_sha", "wall_time")
 T = TypeVar("T")
 
 

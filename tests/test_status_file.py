@@ -92,6 +92,7 @@ records = st.builds(
     rss_mb=amounts,
     model=texts,
     model_sha=texts,
+    precision=texts,
     tasks_sha=texts,
     wall_time=st.just(utc_time(NOON)),
     golden=st.dictionaries(texts, texts, max_size=3),

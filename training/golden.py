@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
+from qwen_aio.core import Precision
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.load import Precision, load_engine
+from qwen_aio.engine.load import load_engine
 from qwen_aio.engine.service import EngineService
 from qwen_aio.models.find import BUNDLED, model_sha
 from qwen_aio.tasks.loader import load_tasks

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.peers.asking import Server, serving
 from benchmarks.peers.figures import Round
-from benchmarks.peers.models import Models
+from benchmarks.peers.models import QUANTISATIONS, Models
 from benchmarks.peers.process import THREADS, Process, output, started
 from benchmarks.peers.servers import Api, Ask, llama_server, transformers_serve, worker
 from benchmarks.peers.texts import Texts
@@ -19,7 +19,6 @@ from benchmarks.peers.words import Words
 
 Contestant = Callable[[int], Awaitable[Round]]  # one round of one side, by its number
 PRECISIONS = {"ours-int8": "int8", "ours-fp32": "fp32"}
-QUANTISATIONS = {"llama-q8": "Q8_0", "llama-q4": "Q4_0"}
 SIDES = (*PRECISIONS, *QUANTISATIONS, "openvino", "serve", "generate")
 
 

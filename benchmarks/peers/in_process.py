@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from benchmarks.peers.asking import Server
-from benchmarks.peers.bench import QUANTISATIONS, Bench, Contestant
+from benchmarks.peers.bench import Bench, Contestant
 from benchmarks.peers.figures import Round
+from benchmarks.peers.models import QUANTISATIONS
 from benchmarks.peers.process import THREADS, Process
 from benchmarks.peers.servers import quoting_server
 

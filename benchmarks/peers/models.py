@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.peers.talking_model import write_talking_model
 from benchmarks.peers.words import Words
 
-QUANTISATIONS = ("Q8_0", "Q4_0")
+QUANTISATIONS = {"llama-q8": "Q8_0", "llama-q4": "Q4_0"}  # by the side that loads it
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -117,7 +117,7 @@ def _write_tokenizer_files(out: Path) -> None:
 
 
 def _make_ggufs(forms: Forms, peers: Path) -> None:
-    missing = [name for name in QUANTISATIONS if not forms.gguf(name).exists()]
+    missing = [name for name in QUANTISATIONS.values() if not forms.gguf(name).exists()]
     if not missing:
         return
     whole = forms.folder / "f16.gguf"

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from qwen_aio.balancer.snapshot import AdminState
 from qwen_aio.errors import InvalidSettings, StatusUnwritable
+from qwen_aio.replacing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,8 @@ class AdminFile:
 
     def write(self, states: Mapping[str, AdminState]) -> None:
         """Put `states` in the place of what was there. Raises StatusUnwritable."""
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
         try:
-            temporary.write_text(json.dumps(states, indent=1, sort_keys=True), encoding="utf-8")
-            temporary.replace(self._path)
+            with replacing(self._path) as partial:
+                partial.write_text(json.dumps(states, indent=1, sort_keys=True), encoding="utf-8")
         except OSError as exc:
             raise StatusUnwritable(f"{self._path} cannot be written, so a restart would forget it: {exc}") from exc

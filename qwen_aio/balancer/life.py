@@ -129,7 +129,8 @@ class Life:
     def twin(self, task: str) -> Twin:
         """What another worker must have to go on with an answer of this one."""
         assert self.offer is not None
-        return Twin(self._status.model_sha, self.offer.tasks[task].hash, self.offer.context)
+        model_sha, precision = self._status.model_sha, self._status.precision
+        return Twin(model_sha, precision, self.offer.tasks[task].hash, self.offer.context)
 
     def can_take(self, job: Job) -> bool:
         """Could it do this now?"""
@@ -241,7 +242,7 @@ class Life:
 _REPORTED = (
     *("running", "capacity", "queue_depth", "cpu_percent", "cpu_jitter", "latency_ms_last5", "latency_ms_mean5"),
     *("ttft_ms_mean5", "tokens_per_second", "rss_mb", "completed", "pid", "generation"),
-    *("model", "model_sha", "tasks_sha"),
+    *("model", "model_sha", "precision", "tasks_sha"),
 )
 
 

@@ -21,6 +21,7 @@ class Twin:
     """What a worker must have to go on with an answer that another one began."""
 
     model_sha: str
+    precision: str
     task_hash: str
     context: ContextLimits  # they decide what of a long prompt was cut
 

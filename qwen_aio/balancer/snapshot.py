@@ -53,6 +53,7 @@ class WorkerRow:
     generation: int
     model: str
     model_sha: str
+    precision: str
     tasks_sha: str
 
 

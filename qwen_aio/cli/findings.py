@@ -45,7 +45,7 @@ class Findings:
     """Of all candidates. Filled by `search` alone."""
 
     untried: list[Candidate]
-    ranking: list[Candidate] = field(default_factory=list)  # of the last round that was finished, best first
+    ranking: list[Candidate] = field(default_factory=list)  # best first, without those that have failed since
     measured: dict[Candidate, Measured] = field(default_factory=dict)
     failures: dict[Candidate, str] = field(default_factory=dict)
     left_out: list[Candidate] = field(default_factory=list)
@@ -75,10 +75,7 @@ class Findings:
 
     def lines(self) -> Iterator[str]:
         """The table, best first, and what is missing in it."""
-        others = [candidate for candidate in self.measured if candidate not in self.ranking]
-        # A candidate that was dropped early was measured briefly: its score is less certain, and stands lower.
-        others.sort(key=lambda candidate: (-self.measured[candidate].seconds, -self.measured[candidate].speed.score))
-        rows = [HEAD, *(_row(candidate, self.measured[candidate]) for candidate in (*self.ranking, *others))]
+        rows = [HEAD, *(_row(candidate, self.measured[candidate]) for candidate in self.ranking)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -105,13 +102,16 @@ async def search(
     ends_at = clock() + budget_s
     while turn := halving.next_turn(left_s=ends_at - clock()):
         started_at = clock()
+        limit = asyncio.timeout(max(ends_at - started_at, 0 if findings.measured else FIRST_S))
         try:
-            left_s = ends_at - started_at
-            async with asyncio.timeout(left_s if findings.measured else max(left_s, FIRST_S)):
+            async with limit:
                 speed = await measure(turn)
         except TimeoutError:
+            if not limit.expired():
+                raise
             break
         except QwenAioError as exc:
+            halving.failed(turn)
             if findings.add_failure(turn.candidate, exc.message):
                 say(f"{turn.candidate}: {exc.message}")
         else:

@@ -66,7 +66,7 @@ class Halving:
         self._round = list(candidates)
         self._waiting = deque(candidates)
         self._scores: dict[Candidate, float] = {}  # of this round
-        self._ranking: list[Candidate] = []  # of the last round that was finished, best first
+        self._ranking: list[Candidate] = []  # of the rounds that are over, best first; those of the last one before
         self.left_out: list[Candidate] = []  # not tried, for they would be far behind
         self._overheads_s: list[float] = []  # what each turn took besides the measurement
 
@@ -85,9 +85,13 @@ class Halving:
         self._scores[turn.candidate] = score
         self._overheads_s.append(took_s - turn.seconds)
 
+    def failed(self, turn: Turn) -> None:
+        """It cannot be had, though it may have been before."""
+        self._ranking = [candidate for candidate in self._ranking if candidate != turn.candidate]
+
     @property
     def ranking(self) -> list[Candidate]:
-        """Best first: of the last round that was finished, or else of all that were measured so far."""
+        """Best first, those before that came further: of the rounds that are over, or else of the first one so far."""
         return self._ranking or self._ranked()
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
@@ -103,7 +107,7 @@ class Halving:
         return sorted(self._scores, key=lambda candidate: -self._scores[candidate])
 
     def _finish_round(self) -> None:
-        self._ranking = self._ranked() or self._ranking
+        self._ranking = self._ranked() + [candidate for candidate in self._ranking if candidate not in self._scores]
         better = self._ranking[: math.ceil(len(self._scores) / 2)]
         self._round = [candidate for candidate in self._round if candidate in better]
         self._waiting = deque(self._round if len(better) > 1 else [])

@@ -10,12 +10,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qwen_aio.cli.precision import choose_precision
+from qwen_aio.cli.precision import choose_precision, copy_place, digest_of_questions
 from qwen_aio.cli.verdict import Records, Verdict
 from qwen_aio.config import Settings, home, state_dir
 from qwen_aio.core import Task
@@ -71,26 +71,30 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
 
     With one thread, nothing is started that a fork would lose.
     """
-    # Here and not above: importing torch takes seconds, and --help should not.
-    from qwen_aio.engine.int8_copy import CopyPlace
-    from qwen_aio.engine.linear import why_no_int8
-    from qwen_aio.engine.load import load_model
+    with ThreadPoolExecutor(max_workers=1) as beside:  # to hash the files takes about as long as to import torch
+        hashing = beside.submit(records_of, settings, model)
+        # Here and not above: importing torch takes seconds, and --help should not.
+        from qwen_aio.engine.linear import why_no_int8
+        from qwen_aio.engine.load import load_model
 
-    records = records_of(model)
+    records = hashing.result()
+    place = copy_place(records)
     verdict = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
-    loaded_model = load_model(
-        model.path,
-        max_context=settings.max_context,
-        threads=threads,
-        precision=verdict.precision,
-        place=CopyPlace(records.copy_path, records.model_sha),
-    )
+    has_to_quantise = verdict.precision == "int8" and not place.is_current()
+    with records.alone() if has_to_quantise else nullcontext():
+        loaded_model = load_model(
+            model.path,
+            max_context=settings.max_context,
+            threads=threads,
+            precision=verdict.precision,
+            place=place,
+        )
     return Weights(loaded_model, records.model_sha, verdict)
 
 
-def records_of(model: ModelFolder) -> Records:
-    """What is remembered of `model`."""
-    return Records(state_dir() / "int8", model_sha(model.path))
+def records_of(settings: Settings, model: ModelFolder) -> Records:
+    """What is remembered of `model`, compared by the golden cases there are now. Raises InvalidModel, InvalidTask."""
+    return Records(state_dir() / "int8", model_sha(model.path), digest_of_questions(settings))
 
 
 @asynccontextmanager
@@ -108,11 +112,15 @@ async def loaded(
     """
     # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin only while there
     # are no more of them than cores. So whoever loads has to be gone before the engine's thread computes.
-    with ThreadPoolExecutor(max_workers=1) as passing:
+    passing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loading")
+    try:
         make = asyncio.get_running_loop().run_in_executor
         if weights is None:
             weights = await make(passing, partial(load_weights, settings, model, threads=threads))
         engine = await make(passing, _make_engine, settings, weights, threads)
+        passing.shutdown()  # takes no time: it has nothing left to do
+    finally:
+        passing.shutdown(wait=False)  # a load cannot be broken off, but nobody on the event loop waits for its end
     engine.start()
     try:
         for task in tasks.values():

@@ -3,9 +3,9 @@
     python -m qwen_aio.cli.nursery --control FILE [settings]
 
 Copy on write: nobody writes to weights, so one copy serves all. A fork takes the thread that calls it and no other, so
-that this process must not have computed anything before: one thread for torch, no forward pass, no golden case. The
-workers do that, with as many threads as they get. A worker lives on when this process dies (nursery_link.py), and one
-that dies harms no other.
+that this process must not have started any that computes: torch gets one thread here, and no more is computed than the
+comparison of a small model (settling.py). The workers answer the golden cases, with as many threads as they get. A
+worker lives on when this process dies (nursery_link.py), and one that dies harms no other.
 """
 
 from __future__ import annotations
@@ -101,9 +101,11 @@ class Nursery:
         except BaseException:  # broad, at the top of a process: above this are the nursery's own lines, not to be run
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)  # also when nobody reads the log any more
 
     def _reap(self) -> None:
         while self._num_living:

@@ -1,12 +1,13 @@
 """Which precision the weights get, and why.
 
-`auto` lets the model read the golden cases and some sentences in fp32 and in int8, once for a model file: int8 is taken
-where every label stays what it was and the next tokens are all but equally likely. Where int8 cannot be had, fp32 is
-taken, whatever was asked for.
+`auto` lets the model read the golden cases and some sentences in fp32 and in int8, once for a model file and a set of
+golden cases: int8 is taken where every label stays what it was and the next tokens are all but equally likely. Where
+int8 cannot be had, fp32 is taken, whatever was asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from qwen_aio.cli.verdict import Records, Verdict
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import GoldenCase, Task
+from qwen_aio.engine.work import Score
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.parse import decide
@@ -22,7 +24,7 @@ from qwen_aio.tasks.template import PromptTemplate
 
 if TYPE_CHECKING:
     from qwen_aio.engine.comparison import Comparison
-    from qwen_aio.engine.work import Score
+    from qwen_aio.engine.int8_copy import CopyPlace
 
 MAX_KL = 0.02  # nats, of int8's next tokens from those of fp32, on average
 SMALL_BYTES = 2**26  # of a model that one thread compares in a second
@@ -52,16 +54,28 @@ def choose_precision(
     return verdict
 
 
-def is_settled(settings: Settings, records: Records) -> bool:
+def is_settled(settings: Settings, records: Records, *, why_no_int8: Callable[[], str | None]) -> bool:
     """Whether nothing would have to be computed for the weights of this precision."""
-    match settings.precision:
-        case "fp32":
-            return True
-        case "int8":
-            return records.copy_path.exists()
-        case "auto":
-            verdict = records.read()
-            return verdict is not None and (verdict.precision == "fp32" or records.copy_path.exists())
+    if settings.precision == "fp32" or why_no_int8() is not None:
+        return True
+    if settings.precision == "int8":
+        return copy_place(records).is_current()
+    verdict = records.read()
+    return verdict is not None and (verdict.precision == "fp32" or copy_place(records).is_current())
+
+
+def digest_of_questions(settings: Settings) -> str:
+    """Twelve hex digits over what `auto` asks with these tasks, and how it reads the answers. Raises InvalidTask."""
+    asked = [(_asked(task, case), task.neutral, task.neutral_below) for task, case in _cases(settings)]
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
+
+
+def copy_place(records: Records) -> CopyPlace:
+    """Where the int8 weights are, or will be."""
+    # Here and not above: importing torch takes seconds, and --help should not.
+    from qwen_aio.engine.int8_copy import CopyPlace
+
+    return CopyPlace(records.copy_path, records.model_sha)
 
 
 def is_small(model: ModelFolder) -> bool:
@@ -70,25 +84,28 @@ def is_small(model: ModelFolder) -> bool:
 
 
 def _compare(settings: Settings, model: ModelFolder, records: Records, *, threads: int) -> Verdict:
-    """Let the model read in both precisions, and judge. The verdict is remembered, and int8 weights if they serve."""
-    from qwen_aio.engine.int8_copy import CopyPlace
+    """Let the model read in both precisions, and judge. Verdict and int8 weights are kept.
+
+    The weights also if they do not serve: others may be reading them, or want them against the verdict.
+    """
     from qwen_aio.engine.load import compare_precisions
 
-    log.info("comparing int8 with fp32; this is done once for a model")
-    tasks = [task for task in load_tasks(prompts_dir(settings)).values() if task.kind == "decision"]
-    cases = [(task, case) for task in tasks for case in task.golden]
-    place = CopyPlace(records.copy_path, records.model_sha)
-    found = compare_precisions(model.path, [_asked(*case) for case in cases], threads=threads, place=place)
+    log.info("comparing int8 with fp32; this is done once for a model and its golden cases")
+    cases = _cases(settings)
+    questions = [_asked(*case) for case in cases]
+    found = compare_precisions(model.path, questions, threads=threads, place=copy_place(records))
     verdict = _judged([task for task, _ in cases], found)
-    if verdict.precision == "fp32":
-        records.drop_copy()
     records.write(verdict)
     return verdict
 
 
-def _asked(task: Task, case: GoldenCase) -> Score:
-    from qwen_aio.engine.work import Score
+def _cases(settings: Settings) -> list[tuple[Task, GoldenCase]]:
+    """Of all decision tasks. Raises InvalidTask."""
+    tasks = load_tasks(prompts_dir(settings)).values()
+    return [(task, case) for task in tasks if task.kind == "decision" for case in task.golden]
 
+
+def _asked(task: Task, case: GoldenCase) -> Score:
     return Score(PromptTemplate(task).prompt(case.text), tuple(label.text for label in task.labels))
 
 

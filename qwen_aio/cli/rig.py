@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from qwen_aio.serving.server import bind
 
 LOOK_S = 0.05
 LAST_LINES = 12
+MAX_FAILURES = 2  # of a precision that never came to work; one may be an accident
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Rig:
         self._lines: deque[str] = deque(maxlen=LAST_LINES)  # the last that any of them said
         self._nurseries: dict[str, _Nursery] = {}  # by precision
         self._sound: set[str] = set()  # precisions whose golden cases held
-        self._hopeless: dict[str, str] = {}  # precisions that cannot be had, and why
+        self._failures: defaultdict[str, list[str]] = defaultdict(list)  # of the other precisions, and why
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,8 +68,9 @@ class Rig:
 
         Golden cases are asked by the first worker of each precision alone: the others answer the same.
         """
-        if candidate.precision in self._hopeless:
-            raise SetupError(self._hopeless[candidate.precision])
+        failures = self._failures[candidate.precision]
+        if len(failures) >= MAX_FAILURES:
+            raise SetupError(failures[-1])
         self._lines.clear()
         processes: list[Process] = []
         urls = []
@@ -82,7 +84,7 @@ class Rig:
             yield urls
         except SetupError as exc:
             if candidate.precision not in self._sound:
-                self._hopeless[candidate.precision] = exc.message
+                failures.append(exc.message)
             await self._end_nursery(candidate.precision)  # whatever it suffers from, the next one is sound
             raise
         finally:

@@ -123,13 +123,19 @@ class Worker:
     async def _live(self, door: Door, health: WorkerHealth) -> None:
         """Load, open the door, and wait for the engine to fail, which it should not."""
         tasks_sha = tasks_hash(self._tasks)
-        health.describe(model=self._model.name, model_sha="", tasks_sha=tasks_sha, golden={})
+        health.describe(model=self._model.name, model_sha="", precision="", tasks_sha=tasks_sha, golden={})
         async with self._load(self._settings, self._tasks, self._model, threads=self._threads) as ready:
             self._engine = ready.engine
             self._calls = EngineCalls(
                 ready.engine, self._tasks, model=self._model.name, worker=self._id, record=health.record
             )
-            health.describe(model=self._model.name, model_sha=ready.sha, tasks_sha=tasks_sha, golden=ready.golden)
+            health.describe(
+                model=self._model.name,
+                model_sha=ready.sha,
+                precision=ready.verdict.precision,
+                tasks_sha=tasks_sha,
+                golden=ready.golden,
+            )
             door.open(Runs(self._calls))
             log.info("ready worker=%s model=%s url=%s", self._id, self._model.name, self._url)
             raise await ready.engine.wait_failed()

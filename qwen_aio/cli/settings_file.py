@@ -6,23 +6,22 @@ Knows how TOML is written, not which settings there are.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.replacing import replacing
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 Value = str | int
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """What the file holds; nothing if there is none. Raises InvalidSettings for a damaged one."""
+    """What the file holds; nothing if there is none. Fractions are left as text. Raises InvalidSettings if damaged."""
     return _parsed(path, _text(path))
 
 
@@ -35,17 +34,13 @@ def write_settings_file(path: Path, values: Mapping[str, Value], *, heading: str
     old = _text(path)
     expected = {**_parsed(path, old), **values}
     new = with_values(old, values, heading=heading)
-    assert tomllib.loads(new) == expected
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    assert _parsed(path, new) == expected
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(new.encode())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
+        with replacing(target) as partial:
+            partial.write_bytes(new.encode())
+            if target.exists():
+                shutil.copymode(target, partial)
     except OSError as exc:
-        with suppress(OSError):
-            temporary.unlink()
         raise InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out") from exc
 
 
@@ -75,7 +70,7 @@ def _text(path: Path) -> str:
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text, parse_float=str)  # what is not a number would not be equal to itself
     except ValueError as exc:
         raise InvalidSettings(f"{path} is not valid: {exc}; mend it, or choose another file with --out") from exc
 

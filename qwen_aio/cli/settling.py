@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import closing
 
 from qwen_aio.cli.listening import log_to_stderr
 from qwen_aio.cli.loading import choose_model, load_weights, prepare_process, records_of
 from qwen_aio.cli.main import exit_status
 from qwen_aio.cli.precision import is_settled, is_small
 from qwen_aio.cluster import lifeline
+from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.config import Settings
 from qwen_aio.models.find import ModelFolder
 
@@ -25,11 +27,16 @@ log = logging.getLogger(__name__)
 
 def settle_precision(settings: Settings, model: ModelFolder) -> None:
     """See to it that the weights of `model` can be loaded without computing. Failing that they are computed there."""
-    if is_small(model) or is_settled(settings, records_of(model)):
+    # Here and not above: importing torch takes seconds, and nothing may compute before its threads are set.
+    from qwen_aio.engine.linear import why_no_int8
+
+    if is_small(model) or is_settled(settings, records_of(settings, model), why_no_int8=why_no_int8):
         return
     command = [sys.executable, "-m", "qwen_aio.cli.settling", settings.model_dump_json()]
-    if status := subprocess.run(command, check=False).returncode:
-        log.warning("the process that prepares int8 weights ended with status %d; going on without", status)
+    with closing(Lifeline()) as own:  # the cluster waits for whoever has the nursery's output open
+        ended = subprocess.run(command, check=False, stdin=own.standard_input, env=own.environment())
+    if ended.returncode:
+        log.warning("the process that prepares int8 weights ended with status %d; going on without", ended.returncode)
 
 
 def main() -> int:

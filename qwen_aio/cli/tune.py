@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +24,11 @@ from qwen_aio.cli.findings import Findings, search, settings_of
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.halving import Candidate, Turn, grid
 from qwen_aio.cli.loading import choose_model, records_of, told_model
+from qwen_aio.cli.precision import choose_precision
 from qwen_aio.cli.rig import Rig
-from qwen_aio.cli.settings_file import read_settings_file, write_settings_file
+from qwen_aio.cli.settings_file import Value, read_settings_file, write_settings_file
 from qwen_aio.cli.trial import Speed, measure
-from qwen_aio.config import home, prompts_dir
+from qwen_aio.config import Settings, home, prompts_dir
 from qwen_aio.core import Task
 from qwen_aio.cores import usable_cores
 from qwen_aio.errors import InvalidSettings
@@ -67,12 +68,13 @@ def main(arguments: argparse.Namespace) -> int:
     if not SHORTEST_S <= arguments.seconds <= LONGEST_S:
         raise InvalidSettings(f"--seconds: {arguments.seconds:g} is not between {SHORTEST_S:g} and {LONGEST_S:g}")
     out: Path = arguments.out or arguments.config or home() / "qwen_aio.toml"
-    has_threads = "threads" in read_settings_file(out)  # a damaged file is told before two minutes have passed
+    old = read_settings_file(out)  # a mistake in it is told before two minutes have passed
+    _check_workers(out, old)
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     print(told_model(model))
-    asked: str | None = getattr(arguments, "precision", None)
-    candidates = grid(cores=usable_cores(), precisions=precisions(asked, model))
+    asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
+    candidates = grid(cores=usable_cores(), precisions=precisions(asked, settings, model))
     _say(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")
     try:
         findings = asyncio.run(_until_signal(_measure_all(arguments, tasks, candidates)))
@@ -80,19 +82,20 @@ def main(arguments: argparse.Namespace) -> int:
         return 128 + exc.number
     best = findings.best
     print(*findings.lines(), sep="\n")
-    values = settings_of(best, asked_precision=asked, has_threads=has_threads)
+    values = settings_of(best, asked_precision=asked, has_threads="threads" in old)
     write_settings_file(out, values, heading=HEADING)
-    print(f"{out}: {', '.join(f'{name} = {value}' for name, value in values.items())}")
-    for name in (f"QWEN_AIO_{name.upper()}" for name in values):
-        if name in os.environ:
-            print(f"but {name} is set, and wins over the file")
+    print(f"{out}: {', '.join(told_change(name, old.get(name), value) for name, value in values.items())}")
+    for name, value in {"threads": best.threads, **values}.items():
+        variable = f"QWEN_AIO_{name.upper()}"
+        if os.environ.get(variable, str(value)) != str(value):
+            print(f"but {variable} is {os.environ[variable]}, and wins over that")
     return 0
 
 
-def precisions(asked: str | None, model: ModelFolder) -> tuple[str, ...]:
+def precisions(asked: str | None, settings: Settings, model: ModelFolder) -> tuple[str, ...]:
     """Those worth a try, the faster ones first; why one is not is told. Raises InvalidSettings if it is asked for.
 
-    `auto` would not take int8 after a verdict against it, so that its speed is of no use then.
+    What `auto` would not take is not: workers and batch would be those of int8, and fp32 would run with them.
     """
     # Here and not above: importing torch takes seconds, and --help should not.
     from qwen_aio.engine.linear import why_no_int8
@@ -104,13 +107,38 @@ def precisions(asked: str | None, model: ModelFolder) -> tuple[str, ...]:
         if why:
             raise InvalidSettings(f"--precision int8: {why}", param="precision")
         return ("int8",)
-    verdict = records_of(model).read()
-    if verdict is not None and verdict.precision == "fp32":
-        why = why or verdict.why
+    why = why or _why_not_taken(settings, model, why_no_int8)
     if why:
         _say(f"int8 is not tried: {why}")
         return ("fp32",)
     return ("int8", "fp32")
+
+
+def told_change(name: str, old: object, new: Value) -> str:
+    """`old` is what the file had; None for nothing."""
+    return f"{name} = {new}" if old in (None, new) else f"{name} = {old} -> {new}"
+
+
+def _check_workers(out: Path, old: Mapping[str, object]) -> None:
+    """Raises InvalidSettings if the file says more of workers than their number."""
+    workers = old.get("workers")
+    if workers and not str(workers).isdecimal():
+        raise InvalidSettings(
+            f"{out} names the workers of a balancer ({workers}), which their number would replace; "
+            "choose another file with --out",
+            param="workers",
+        )
+
+
+def _why_not_taken(settings: Settings, model: ModelFolder, why_no_int8: Callable[[], str | None]) -> str | None:
+    """Why `auto` does not take int8, which is found out now if nobody has yet; None if it does."""
+    # Here and not above: it is a program of its own, and imports the main that imports this.
+    from qwen_aio.cli.settling import settle_precision
+
+    auto = settings.model_copy(update={"precision": "auto"})
+    settle_precision(auto, model)  # what follows reads the verdict then, but for a small model
+    verdict = choose_precision(auto, model, records_of(auto, model), threads=1, why_no_int8=why_no_int8)
+    return verdict.why if verdict.precision == "fp32" else None
 
 
 async def _until_signal(work: Coroutine[Any, Any, T]) -> T:

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from qwen_aio.core import Precision
+from qwen_aio.replacing import replacing
+
 VERSION = "1"  # to be raised whenever int8 is made or judged in another way
-PATIENCE_S = 120.0  # of workers that start together and wait for one of them to compare
-Precision = Literal["fp32", "int8"]
+MOMENT_S = 1.0  # a wait that need not be told
+PATIENCE_S = 120.0  # of workers that start together and wait for one of them to compare or to quantise
 log = logging.getLogger(__name__)
 
 
@@ -38,10 +39,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Records:
-    """What is remembered of the model whose files have this hash."""
+    """What is remembered of the model whose files have this hash, compared by these questions."""
 
     folder: Path
     model_sha: str
+    questions: str  # a digest
 
     @property
     def copy_path(self) -> Path:
@@ -53,42 +55,33 @@ class Records:
         try:
             record = json.loads(self._path.read_text(encoding="utf-8"))
             verdict, versions = Verdict(**record["verdict"]), record["versions"]
-            if verdict.precision not in ("fp32", "int8"):
-                raise ValueError(f"there is no precision {verdict.precision!r}")
+            if verdict.precision not in ("fp32", "int8") or not isinstance(verdict.why, str):
+                raise ValueError(f"precision {verdict.precision!r}, why {verdict.why!r}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
             log.warning("the verdict in %s cannot be used and will be found anew: %s", self._path, exc)
             return None
         return verdict if versions == _versions() else None
 
     def write(self, verdict: Verdict) -> None:
         """Remember `verdict`. A folder that cannot be written to is only told."""
-        partial = self._path.with_suffix(f".{os.getpid()}.tmp")
         record = {"verdict": asdict(verdict), "versions": _versions()}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(f"{json.dumps(record, ensure_ascii=False, indent=1)}\n", encoding="utf-8")
-            partial.replace(self._path)
+            with replacing(self._path) as partial:
+                partial.write_text(f"{json.dumps(record, ensure_ascii=False, indent=1)}\n", encoding="utf-8")
         except OSError as exc:
             log.warning("the verdict on the precision is not kept, the next start will compare again: %s", exc)
-
-    def drop_copy(self) -> None:
-        """Forget the int8 weights: nobody will want them."""
-        try:
-            self.copy_path.unlink(missing_ok=True)
-        except OSError as exc:
-            log.warning("the int8 weights in %s are not wanted any more, but stay: %s", self.copy_path, exc)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else is in here for the same model, as far as locks work in the folder."""
-        lock = FileLock(self.folder / f"{self.model_sha}.lock", timeout=PATIENCE_S, fallback_to_soft=False)
+        lock = FileLock(self.folder / f"{self.model_sha}.lock", fallback_to_soft=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            _take(lock)
         except (OSError, Timeout) as exc:
-            log.info("others may compare the precisions at the same time: %s", exc)
+            log.info("others may compare or quantise at the same time: %s", exc)
             yield
             return
         try:
@@ -98,9 +91,22 @@ class Records:
 
     @property
     def _path(self) -> Path:
-        return self.folder / f"{self.model_sha}.json"
+        return self.folder / f"{self.model_sha}-{self.questions}.json"
 
 
-def _versions() -> dict[str, str]:
-    """What a verdict depends on besides the model."""
-    return {"verdict": VERSION, "torch": version("torch")}
+def _take(lock: FileLock) -> None:
+    """Raises OSError, Timeout."""
+    try:
+        lock.acquire(timeout=MOMENT_S)
+    except Timeout:
+        log.info("waiting for another process, which compares or quantises this model; for %g s at most", PATIENCE_S)
+        lock.acquire(timeout=PATIENCE_S)
+
+
+def _versions() -> dict[str, str | int]:
+    """What a verdict depends on besides the model and the questions."""
+    # Here and not above: importing torch takes seconds.
+    from qwen_aio.engine.linear import activation_levels
+    from qwen_aio.engine.quantise import recipe
+
+    return {"verdict": VERSION, "torch": version("torch"), "levels": activation_levels(), "recipe": recipe()}

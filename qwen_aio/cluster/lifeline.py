@@ -16,7 +16,7 @@ STANDARD_INPUT = 0
 
 
 class Lifeline:
-    """The parent's end. Held for as long as the process lives: to let go of it is to end the children."""
+    """The parent's end. To let go of it is to end the children, so it is mostly held as long as the process lives."""
 
     def __init__(self) -> None:
         self.standard_input, self._held = os.pipe()  # neither is inherited unless it is handed over
@@ -24,6 +24,11 @@ class Lifeline:
     def environment(self) -> Mapping[str, str]:
         """What a child has to be told."""
         return {**os.environ, VARIABLE: "stdin"}
+
+    def close(self) -> None:
+        """Let go, and end the children that are left."""
+        os.close(self._held)
+        os.close(self.standard_input)
 
 
 def hold_if_given() -> None:

@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 from itertools import takewhile
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qwen_aio.core import Chunk, FinishReason, Sampling
 from qwen_aio.engine.detokenizer import Detokenizer
 from qwen_aio.engine.fitting import Fitted
@@ -55,6 +58,8 @@ class Answer(Sequence):
         self._lookup = Lookup()
         self._num_guessed = 0  # tokens at the end of `ids`, until they are computed
         self._hoped: list[int] = []  # guesses that are computed and still have to come true
+        self._seen = np.empty(num_rows, np.int64)  # `ids` without guesses, for arithmetic
+        self._seen[:num_prompt] = fitted.ids
         self._read_again(resume)
         self._num_given = len(self.ids)  # rows that were there at the beginning
 
@@ -77,6 +82,11 @@ class Answer(Sequence):
     @property
     def given_ids(self) -> list[int]:
         return self.ids[: self._num_given]
+
+    @property
+    def seen_ids(self) -> NDArray[np.int64]:
+        """A view of the prompt and the answer so far; between steps, the same as `ids`."""
+        return self._seen[: len(self.ids) - self._num_guessed]
 
     @property
     def num_generated(self) -> int:
@@ -139,6 +149,7 @@ class Answer(Sequence):
 
     def _read(self, token: int) -> str:
         """Append `token`; the text that is certain because of it."""
+        self._seen[len(self.ids)] = token
         self.ids.append(token)
         text = "" if token in self._end_ids else self._detokenizer.feed(self._tokenizer.token_bytes(token))
         if token in self._end_ids or self._detokenizer.is_stopped:

@@ -11,43 +11,51 @@ import hashlib
 import json
 import logging
 import os
+import sys
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.int8_weights import Int8Weights
 from qwen_aio.engine.linear import Int8Matrix, activation_levels
-from qwen_aio.engine.weights import LayerWeights, opened
+from qwen_aio.engine.quantise import recipe
+from qwen_aio.engine.weights import LayerWeights
+from qwen_aio.replacing import replacing
 
 # To be raised whenever the same checkpoint would lead to other int8 weights, or the same ones to another file.
-VERSION = "1"  # followed by what processors differ in
+VERSION = "1"  # followed by what processors differ in, and by what tells other sentences and numbers apart
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
+ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
 LENGTH_BYTES = 8  # in front of the file: how long the header is
 HEADER_BYTES = 2**20  # its room, since it is known last; enough for some hundred layers
 CHUNK = 2**20
 METADATA = "__metadata__"
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading one may raise
 log = logging.getLogger(__name__)
 
 
 class Int8Copy:
-    """The weights in a copy that was found sound (an Int8Weights). Between two calls no file is open."""
+    """The weights in a copy that was found sound (an Int8Weights), whatever becomes of its path afterwards."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self._path = path
-        self._names = header.keys()
+    def __init__(self, file: BinaryIO, header: Mapping[str, Any]) -> None:
+        """`file` is to stay open as long as this lives."""
+        self._file = file
+        self._header = header
         self._fine = frozenset(header[METADATA]["fine"].split())
 
     def embedding(self) -> Tensor | Int8Matrix:
         return self._either("embedding")
 
     def output(self) -> Tensor | Int8Matrix:
-        is_tied = self._names.isdisjoint({"output", "output.values"})
+        is_tied = self._header.keys().isdisjoint({"output", "output.values"})
         return self.embedding() if is_tied else self._either("output")
 
     def norm(self) -> Tensor:
@@ -66,7 +74,7 @@ class Int8Copy:
         )
 
     def _either(self, name: str) -> Tensor | Int8Matrix:
-        return self._tensor(name) if name in self._names else self._matrix(name)
+        return self._tensor(name) if name in self._header else self._matrix(name)
 
     def _matrix(self, name: str) -> Int8Matrix:
         values = self._stored(f"{name}.values")  # a view of the file: of those that are looked up, few are ever read
@@ -76,9 +84,10 @@ class Int8Copy:
         return self._stored(name).clone()
 
     def _stored(self, name: str) -> Tensor:
-        with opened(self._path) as file:
-            stored: Tensor = file.get_tensor(name)
-            return stored
+        """A mapping of its own, gone with the tensor: what is only packed or cloned does not stay in memory twice."""
+        place = self._header[name]
+        start, dtype = LENGTH_BYTES + HEADER_BYTES + place["data_offsets"][0], ARRAY_TYPES[place["dtype"]]
+        return torch.from_numpy(np.memmap(self._file, dtype, mode="c", offset=start, shape=tuple(place["shape"])))
 
 
 class Writer:
@@ -134,29 +143,49 @@ class CopyPlace:
 
     def find(self) -> Int8Copy | None:
         """The copy; None if there is none, or none that can be used."""
-        if not self.path.exists():
-            return None
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(self.path.open("rb"))
+                copy = Int8Copy(file, _checked(file, model_sha=self.model_sha))
+            except FileNotFoundError:
+                return None
+            except _DAMAGES as exc:
+                log.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
+                return None
+            weakref.finalize(copy, stack.pop_all().close)
+            return copy
+
+    def is_current(self) -> bool:
+        """Whether a copy of this version and of its whole length is here; what is in it, `find` alone looks at."""
         try:
-            return Int8Copy(self.path, _checked(self.path, model_sha=self.model_sha))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            log.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
-            return None
+            with self.path.open("rb") as file:
+                header = _header(file, model_sha=self.model_sha)
+                del header[METADATA]
+                end: int = max(entry["data_offsets"][1] for entry in header.values())
+                return file.seek(0, os.SEEK_END) == LENGTH_BYTES + HEADER_BYTES + end
+        except _DAMAGES:
+            return False
 
     def keep(self, weights: Int8Weights, config: ModelConfig) -> None:
         """Leave a copy of `weights` here. A place that cannot be written to is only told. Raises InvalidModel."""
-        partial = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            self._sweep()
+            with replacing(self.path) as partial, partial.open("wb") as file:
+                with suppress(OSError):  # where locks do not work, nothing is swept
+                    _lock(file)
                 writer = Writer(file)
                 for name, part in _all_parts(weights, config):
                     writer.add(name, part)
                 writer.finish(model_sha=self.model_sha)
-            partial.replace(self.path)
         except OSError as exc:
             log.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
-        finally:
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left behind: whoever still writes has a lock, or on Windows the file open."""
+        for partial in self.path.parent.glob(f".{self.path.name}.*.tmp"):
             with suppress(OSError):
+                with partial.open("rb") as file:
+                    _lock(file)
                 partial.unlink()
 
 
@@ -171,27 +200,42 @@ def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str,
             yield f"layers.{number}.{name}", part
 
 
-def _checked(path: Path, *, model_sha: str) -> Mapping[str, Any]:
-    """The header of a sound copy. Raises OSError, or ValueError and the like for what is none."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        header: dict[str, Any] = json.loads(file.read(min(length, HEADER_BYTES)))
-        metadata = header[METADATA]
-        written = metadata.pop("sha256")
-        if (metadata["version"], metadata["model_sha"]) != (_version(), model_sha):
-            raise ValueError(f"it is version {metadata['version']} of model {metadata['model_sha']}")
-        digest = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+def _checked(file: BinaryIO, *, model_sha: str) -> Mapping[str, Any]:
+    """The header of a sound copy. Raises _DAMAGES for what is none."""
+    header = _header(file, model_sha=model_sha)
+    written = header[METADATA].pop("sha256")
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
     digest.update(_canonical(header))
     if digest.hexdigest() != written:
         raise ValueError("its content is not what was written")
     return header
 
 
+def _header(file: BinaryIO, *, model_sha: str) -> dict[str, Any]:
+    """That of a copy of this version and model. Raises _DAMAGES."""
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if length != HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes, not {HEADER_BYTES}")
+    header: dict[str, Any] = json.loads(file.read(HEADER_BYTES))
+    metadata = header[METADATA]
+    if (metadata["version"], metadata["model_sha"]) != (_version(), model_sha):
+        raise ValueError(f"it is version {metadata['version']} of model {metadata['model_sha']}")
+    return header
+
+
+def _lock(file: BinaryIO) -> None:
+    """Have `file` alone until it is closed. Raises OSError where another has it, or where there are no locks."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _version() -> str:
     """Which matrices are fine hangs on the levels that activations have on this processor."""
-    return f"{VERSION}, {activation_levels()} levels"
+    return f"{VERSION}, {activation_levels()} levels, {recipe()}"
 
 
 def _canonical(header: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ that way wherever they come from.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence as Series
 from dataclasses import replace
 from importlib.resources import files
@@ -29,11 +30,18 @@ SMALL_EMBEDDING = 2**24  # numbers; one with fewer stays in fp32
 COARSE_ERROR, SMALL_COARSE_ERROR = 0.060, 0.012
 NUM_JUDGED = 12  # sentences; each matrix sees some hundred rows
 SENTENCE_TOKENS = 64  # a tokenizer that knows no words makes many of a sentence
+SENTENCES = files("qwen_aio.engine") / "sentences.txt"
+
+
+def recipe() -> str:
+    """Short, and another one whenever the sentences or the numbers above are others."""
+    numbers = (SMALL_EMBEDDING, COARSE_ERROR, SMALL_COARSE_ERROR, NUM_JUDGED, SENTENCE_TOKENS)
+    return hashlib.sha256(SENTENCES.read_bytes() + repr(numbers).encode()).hexdigest()[:8]
 
 
 def readings(tokenizer: Tokenizer, config: ModelConfig) -> list[Reading]:
     """Ordinary and tricky sentences, Chinese and English by turns, that tell how a model computes."""
-    lines = files("qwen_aio.engine").joinpath("sentences.txt").read_text(encoding="utf-8").splitlines()
+    lines = SENTENCES.read_text(encoding="utf-8").splitlines()
     longest = min(SENTENCE_TOKENS, config.max_positions)
     return [Reading(line, tokenizer.encode_text(line)[:longest]) for line in lines]
 
@@ -62,10 +70,10 @@ class Quantised:
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
         if number == 0:
             self._states = self._passage.enter(self._checkpoint.rows)
-        judged = self._checkpoint.layer(number).converted(lambda _, weight: Judged(weight))
+        judged = self._checkpoint.layer(number).converted(Judged)
         self._passage.through(judged.layer(self._config, Judged.biased), self._states)
         allowed = SMALL_COARSE_ERROR if self._is_small else COARSE_ERROR
-        return judged.converted(lambda _, matrix: matrix.verdict(allowed))
+        return judged.converted(lambda matrix: matrix.verdict(allowed))
 
     @property
     def _is_small(self) -> bool:

@@ -8,10 +8,11 @@ taken up again elsewhere goes on as it would have. Knows no sequences.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qwen_aio.core import Sampling
@@ -27,14 +28,18 @@ class Sampler:
         """`vocab_size`: rows of the output matrix, some of which stand for no token at all."""
         self._banned_ids = torch.tensor(sorted(set(range(vocab_size)).difference(allowed_ids)), dtype=torch.long)
 
-    def pick(self, logits: Tensor, sampling: Sampling, *, seen_ids: Sequence[int], seed: int, index: int) -> int:
-        """The token at `index` of an answer. `logits` (vocab,) are overwritten; `seen_ids`: prompt and answer."""
+    def pick(self, logits: Tensor, sampling: Sampling, *, seen_ids: NDArray[np.int64], seed: int, index: int) -> int:
+        """The token at `index` of an answer. `logits` (vocab,) are overwritten; `seen_ids`: prompt and answer.
+
+        Where a logit is no number there is no chance to go by: an answer is then as worthless as a greedy one.
+        """
         logits.index_fill_(0, self._banned_ids, -torch.inf)
         if sampling.repetition_penalty != 1:
-            _penalize(logits, torch.tensor(seen_ids), sampling.repetition_penalty)
-        if sampling.temperature < GREEDY_BELOW:
-            return int(logits.numpy().argmax())  # twelve times as fast as torch's
-        likely, ids = _most_likely((logits - logits.max()) / sampling.temperature, sampling)
+            _penalize(logits, torch.from_numpy(seen_ids), sampling.repetition_penalty)
+        best = int(logits.numpy().argmax())  # twelve times as fast as torch's
+        if sampling.temperature < GREEDY_BELOW or not logits[best].isfinite():
+            return best
+        likely, ids = _most_likely((logits - logits[best]) / sampling.temperature, sampling)
         cumulative = likely.double().cumsum(0)
         place = torch.searchsorted(cumulative, cumulative[-1] * uniform(seed, index), right=True)
         return int(ids[min(int(place), len(ids) - 1)])  # the product may round up to the whole sum

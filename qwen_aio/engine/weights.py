@@ -53,16 +53,16 @@ class LayerWeights(Generic[Matrix]):
             Mlp(linear(self.gate_up, None), linear(self.down, None)),
         )
 
-    def converted(self, convert: Callable[[str, Matrix], Other]) -> LayerWeights[Other]:
-        """The same layer with `convert` of every matrix's name and the matrix."""
+    def converted(self, convert: Callable[[Matrix], Other]) -> LayerWeights[Other]:
+        """The same layer with `convert` of every matrix."""
         return LayerWeights(
             attention_norm=self.attention_norm,
-            qkv=convert("qkv", self.qkv),
+            qkv=convert(self.qkv),
             qkv_bias=self.qkv_bias,
-            attention_output=convert("attention_output", self.attention_output),
+            attention_output=convert(self.attention_output),
             mlp_norm=self.mlp_norm,
-            gate_up=convert("gate_up", self.gate_up),
-            down=convert("down", self.down),
+            gate_up=convert(self.gate_up),
+            down=convert(self.down),
         )
 
 
@@ -72,11 +72,10 @@ class Checkpoint:
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         """Raises InvalidModel naming what is missing, extra, misshaped or stored in a strange type."""
         self._config = config
-        self._folder = folder
         self._file_of: dict[str, Path] = {}
         expected = dict(_shapes(config))
         for path in _files(folder):
-            with opened(path) as file:
+            with _opened(path) as file:
                 self._check(path, file, expected)
         missing = expected.keys() - self._file_of.keys()
         if missing:
@@ -93,7 +92,7 @@ class Checkpoint:
     def rows(self, ids: Tensor, *, is_output: bool = False) -> Tensor:
         """Rows of the embedding or the output matrix, (n,) -> (n, hidden), without reading the others."""
         name = self._vocabulary(is_output=is_output)
-        with opened(self._file_of[name]) as file:
+        with _opened(self._file_of[name]) as file:
             stored = file.get_slice(name)
             rows: list[Tensor] = [stored[token : token + 1].float() for token in ids.tolist()]
         return torch.cat(rows)
@@ -106,7 +105,7 @@ class Checkpoint:
         """The embedding or the output matrix, some thousand rows at a time."""
         name = self._vocabulary(is_output=is_output)
         for start in range(0, self._config.vocab_size, BLOCK_ROWS):
-            with opened(self._file_of[name]) as file:
+            with _opened(self._file_of[name]) as file:
                 block: Tensor = file.get_slice(name)[start : start + BLOCK_ROWS].float()
             yield block
 
@@ -129,7 +128,7 @@ class Checkpoint:
         return "lm_head.weight" if is_output and not self._config.tied else "model.embed_tokens.weight"
 
     def _read(self, name: str) -> Tensor:
-        with opened(self._file_of[name]) as file:
+        with _opened(self._file_of[name]) as file:
             stored: Tensor = file.get_tensor(name)
             return stored.to(torch.float32, copy=True)  # never a view of the file
 
@@ -216,7 +215,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:  # safetensors has no types
+def _opened(path: Path) -> Iterator[Any]:  # safetensors has no types
     try:
         with safe_open(path, framework="pt") as file:
             yield file

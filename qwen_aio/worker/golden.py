@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Literal
 
 from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
+from qwen_aio.replacing import replacing
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.calls import Engine
@@ -76,13 +76,10 @@ class GoldenBook:
 
     def write(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
         """Keep `answers` as what this model answers from now on. A folder that cannot be written is only told."""
-        path = self._own_path(task)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
         lines = ",\n".join(json.dumps(asdict(answer), ensure_ascii=False) for answer in answers)
         try:
-            self.own.mkdir(parents=True, exist_ok=True)
-            partial.write_text(f'{{"model_sha": "{self.model_sha}", "answers": [\n{lines}\n]}}\n', encoding="utf-8")
-            partial.replace(path)
+            with replacing(self._own_path(task)) as partial:
+                partial.write_text(f'{{"model_sha": "{self.model_sha}", "answers": [\n{lines}\n]}}\n', encoding="utf-8")
         except OSError as exc:
             log.warning("golden record of task %s not kept: %s", task.name, exc)
 

@@ -114,10 +114,19 @@ class WorkerHealth:
         self._reported = engine()
         self._reported_at = clock()
 
-    def describe(self, *, model: str, model_sha: str, tasks_sha: str, golden: Mapping[str, str]) -> None:
+    def describe(
+        self, *, model: str, model_sha: str, precision: str, tasks_sha: str, golden: Mapping[str, str]
+    ) -> None:
         """What later records say of the model, once it is loaded. Work done before, for ourselves, is not counted."""
         self._completed_before = self._engine().completed
-        self.latest = replace(self.latest, model=model, model_sha=model_sha, tasks_sha=tasks_sha, golden=dict(golden))
+        self.latest = replace(
+            self.latest,
+            model=model,
+            model_sha=model_sha,
+            precision=precision,
+            tasks_sha=tasks_sha,
+            golden=dict(golden),
+        )
 
     def record(self, kind: Kind, timings: Timings) -> None:
         """Count one finished call of the engine. The time it waited in the queue does not count as its latency."""

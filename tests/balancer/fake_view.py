@@ -36,6 +36,7 @@ ROW = WorkerRow(
     generation=3,
     model="qwen-aio-bundled",
     model_sha="0123456789abcdef",
+    precision="int8",
     tasks_sha="fedcba9876543210",
 )
 SECOND = replace(ROW, id="qwen-2", url="http://127.0.0.1:7961", in_flight=0, cpu_percent=12.0)
@@ -55,6 +56,7 @@ NEW = replace(
     cost=None,
     model="",
     model_sha="",
+    precision="",
     tasks_sha="",
 )
 

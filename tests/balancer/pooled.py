@@ -52,9 +52,8 @@ class World:
         """The worker writes its next record, and the record is read."""
         before = self.statuses.get(worker_id)
         if before is None:
-            before = WorkerStatus(
-                worker_id, f"http://{worker_id}", 1, START, 1, 0, "ready", capacity=8, model_sha="sha"
-            )
+            identity = (worker_id, f"http://{worker_id}", 1, START, 1, 0)
+            before = WorkerStatus(*identity, "ready", capacity=8, model_sha="sha", precision="int8")
         self.statuses[worker_id] = replace(before, **({"seq": before.seq + 1} | more))
         self.read(worker_id)
 

@@ -130,7 +130,8 @@ def test_nothing_in_the_page_is_inline():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_comes_from_elsewhere_stays_text(text):
-    row = replace(ROW, id=text, url=text, why=text, model=text, model_sha=text, tasks_sha=text, health=text, admin=text)
+    texts = ("id", "url", "why", "model", "model_sha", "precision", "tasks_sha", "health", "admin")
+    row = replace(ROW, **dict.fromkeys(texts, text))
     view = FakeView(row)
     view.finish(text, worker=text, task=text, why=text)
     view.board.event(text, text, text, text)
@@ -272,8 +273,8 @@ async def test_while_the_board_is_closed_nobody_comes_in():
 
 async def test_a_silent_stream_gets_a_comment():
     caller = Caller(FakeView(), times=StreamTimes(keep_alive_s=0.01))
-    while b": still here\n\n" not in (await caller.sent.get()).get("body", b""):
-        pass
+    await caller.next_events()
+    assert (await caller.sent.get())["body"] == b": still here\n\n"
     caller.hang_up()
     await caller.serving
 

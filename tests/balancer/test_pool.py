@@ -101,8 +101,9 @@ def test_the_rest_of_an_answer_needs_the_same_model_and_the_same_task():
     other_task = replace(OFFER, tasks={"chat": replace(CHAT, hash="other")})
     world.up("other-task", offer=other_task)
     world.up("other-model", model_sha="other")
+    world.up("other-precision", precision="fp32")
     world.up("other-limits", offer=replace(OFFER, context=ContextLimits(1024, 512)))
-    job = world.job("generation", needs=Twin("sha", "hash-c", OFFER.context))
+    job = world.job("generation", needs=Twin("sha", "int8", "hash-c", OFFER.context))
     assert not world.pool.has_another(job)
     assert world.pool.bind(job) is None
     world.up("twin")
@@ -213,7 +214,7 @@ def test_a_seat_knows_what_to_expect():
     assert seat.usual_gap_s == pytest.approx(1 / RULES.decode_tokens_per_s)
     succeed(seat, tokens=10, decode_ms=500.0)
     assert seat.usual_gap_s == pytest.approx(0.05)
-    assert (seat.url, seat.twin) == ("http://a", Twin("sha", "hash-c", OFFER.context))
+    assert (seat.url, seat.twin) == ("http://a", Twin("sha", "int8", "hash-c", OFFER.context))
 
 
 def test_the_usual_gap_is_that_of_the_last_five_answers():
@@ -229,7 +230,7 @@ def test_the_usual_gap_is_that_of_the_last_five_answers():
 def test_the_rest_of_an_answer_says_nothing_about_the_speed_of_the_whole():
     world = World()
     world.up("a")
-    seat = world.bind("generation", needs=Twin("sha", "hash-c", OFFER.context))
+    seat = world.bind("generation", needs=Twin("sha", "int8", "hash-c", OFFER.context))
     succeed(seat, service_s=0.01, tokens=1000)
     assert world.row("a").speed == 1.0
     assert seat.usual_gap_s == pytest.approx(1 / RULES.decode_tokens_per_s)

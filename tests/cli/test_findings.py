@@ -109,6 +109,30 @@ async def test_if_nothing_can_be_had_the_first_reason_is_told():
         _ = (await Machine({}).search(budget_s=60.0)).best
 
 
+async def test_whoever_fails_at_the_end_is_neither_the_best_nor_in_the_table():
+    machine = Machine({candidate: 20.0 + rank for rank, candidate in enumerate(CANDIDATES)})
+    names = [str(candidate) for candidate in CANDIDATES]
+
+    async def measure(turn: Turn) -> Speed:
+        if sum(f"{turn.candidate}: " in line for line in machine.said) == 2:  # measured twice, so this is round 3
+            raise SetupError(f"{turn.candidate} has died")
+        return await machine.measure(turn)
+
+    findings = await search(CANDIDATES, measure, budget_s=600.0, say=machine.said.append, clock=machine.clock)
+    assert len(findings.failures) == 4
+    assert findings.failures.keys().isdisjoint(findings.ranking)
+    assert str(findings.best) == names[-5]
+    assert len([line for line in findings.lines() if not line.startswith("failed")]) == 1 + len(CANDIDATES) - 4
+
+
+async def test_somebody_elses_impatience_is_not_taken_for_the_end_of_the_time():
+    async def measure(_: Turn) -> Speed:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await search(CANDIDATES, measure, budget_s=60.0, say=print, clock=FakeClock())
+
+
 async def test_measurements_of_one_candidate_are_taken_together():
     machine = Machine({})
     times: list[float] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.cli.halving import LONGEST_S, OTHER_BATCHES, SHORTEST_S, USUAL_BATCH, Candidate, Halving, grid
 
+GRID = grid(cores=2, precisions=("fp32",))
 Course = list[tuple[Candidate, float]]  # who was measured, and for how long
 
 
@@ -20,6 +23,8 @@ def follow(halving: Halving, scores: dict[Candidate, float], *, budget_s: float,
         course.append((turn.candidate, turn.seconds))
         if turn.candidate in scores:
             halving.measured(turn, score=scores[turn.candidate], took_s=took_s)
+        else:
+            halving.failed(turn)
     return course
 
 
@@ -84,6 +89,52 @@ def test_a_round_that_was_cut_off_changes_nothing():
     halving.measured(turn, score=1e9, took_s=1.0)
     assert halving.next_turn(left_s=0.0) is None
     assert halving.ranking == candidates[::-1]
+
+
+def play(halving: Halving, turns: int, *, failing: Collection[Candidate] = ()) -> None:
+    """So many turns; a later candidate of the grid is a better one."""
+    for _ in range(turns):
+        turn = halving.next_turn(left_s=100.0)
+        assert turn is not None
+        if turn.candidate in failing:
+            halving.failed(turn)
+        else:
+            halving.measured(turn, score=10.0 + GRID.index(turn.candidate), took_s=1.0)
+
+
+def test_whoever_fails_in_a_later_round_gives_way_to_those_who_came_less_far():
+    halving = Halving(GRID)
+    play(halving, 8)
+    play(halving, 4, failing=GRID[4:])
+    assert halving.next_turn(left_s=100.0) is None
+    assert halving.ranking == GRID[3::-1]
+
+
+def test_both_finalists_may_fail():
+    halving = Halving(GRID)
+    play(halving, 8 + 4)
+    play(halving, 2, failing=GRID[6:])
+    assert halving.next_turn(left_s=100.0) is None
+    assert halving.ranking == GRID[5::-1]
+
+
+def test_whoever_has_just_failed_is_not_the_best_if_the_time_is_over_then():
+    halving = Halving(GRID)
+    play(halving, 8)
+    play(halving, 4 - 1)
+    play(halving, 1, failing=GRID[7:])
+    assert halving.ranking == GRID[6::-1]
+
+
+def test_nobody_is_left_if_all_fail_one_after_another():
+    halving = Halving(GRID[:2])
+    play(halving, 2, failing=GRID[:1])
+    assert halving.next_turn(left_s=100.0) is None
+    assert halving.ranking == GRID[1:2]
+    halving = Halving(GRID[:2])
+    play(halving, 2, failing=GRID[:2])
+    assert halving.next_turn(left_s=100.0) is None
+    assert halving.ranking == []
 
 
 def test_other_batches_of_workers_that_are_far_behind_are_not_tried():

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.loading import load_weights
-from qwen_aio.cli.precision import choose_precision, is_settled
+from qwen_aio.cli.loading import load_weights, records_of
+from qwen_aio.cli.precision import choose_precision, copy_place, digest_of_questions, is_settled
 from qwen_aio.cli.verdict import Records, Verdict
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.engine.linear import why_no_int8
 from qwen_aio.models.find import BUNDLED, ModelFolder
 from tests.engine.outliers import of_mlp, with_outliers
+from tests.telling import WAITING, told
 
 GOOD = ModelFolder(BUNDLED, "bundled", True, "asked for")
 SHA = "0123456789abcdef"
+QUESTIONS = "ba9876543210"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    return Records(tmp_path / "int8", SHA)
+    return Records(tmp_path / "int8", SHA, QUESTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +50,38 @@ def chosen(precision: str, records: Records, model: ModelFolder = GOOD, *, lack:
     return choose_precision(settings(precision), model, records, threads=1, why_no_int8=why)
 
 
+def is_known(precision: str, records: Records) -> bool:
+    return is_settled(settings(precision), records, why_no_int8=why_no_int8)
+
+
+@pytest.fixture
+def own_model(tmp_path: Path) -> ModelFolder:
+    """With a hash that nobody else has loaded by."""
+    folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
+    return ModelFolder(folder, "own", False, "asked for")
+
+
 def test_auto_takes_int8_where_the_model_stays_what_it_is(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         verdict = chosen("auto", records)
     assert verdict.precision == "int8"
     assert "labels of 12 golden cases equal, KL 0.00" in verdict.told
     assert verdict.told in caplog.text
-    assert is_settled(settings("auto"), records)
+    assert is_known("auto", records)
 
 
 def test_auto_takes_fp32_where_it_does_not_and_says_why(records: Records, hopeless: ModelFolder) -> None:
     verdict = chosen("auto", records, hopeless)
     assert verdict.precision == "fp32"
     assert "KL" in verdict.why
-    assert not records.copy_path.exists()
-    assert is_settled(settings("auto"), records)
+    assert is_known("auto", records)
+
+
+def test_int8_weights_stay_for_whoever_reads_or_wants_them_against_the_verdict(
+    records: Records, hopeless: ModelFolder
+) -> None:
+    assert chosen("auto", records, hopeless).precision == "fp32"
+    assert is_known("int8", records)
 
 
 def test_who_asks_for_int8_gets_it(records: Records, hopeless: ModelFolder) -> None:
@@ -82,15 +102,55 @@ def test_what_was_asked_for_outweighs_a_verdict(records: Records) -> None:
     assert chosen("fp32", records).precision == "fp32"
 
 
-def test_a_verdict_of_another_version_of_torch_does_not_count(records: Records) -> None:
+@pytest.mark.parametrize("other", [{"verdict": "0"}, {"torch": "1.0"}, {"levels": 15}, {"recipe": "another"}])
+def test_a_verdict_found_in_another_way_does_not_count(records: Records, other: dict[str, object]) -> None:
     records.write(Verdict("fp32", "long ago"))
     [path] = records.folder.glob("*.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"verdict": "1", "torch": "1.0"}}))
+    content = json.loads(path.read_text())
+    assert content["versions"].keys() >= other.keys()
+    content["versions"] |= other
+    path.write_text(json.dumps(content))
     assert records.read() is None
 
 
+def test_a_verdict_counts_for_the_questions_it_was_found_by_and_no_others(records: Records) -> None:
+    first, second = records, Records(records.folder, SHA, "0" * 12)
+    first.write(Verdict("fp32", "of the first"))
+    assert second.read() is None
+    second.write(Verdict("int8", "of the second"))
+    assert first.read() == Verdict("fp32", "of the first")
+    assert second.read() == Verdict("int8", "of the second")
+
+
+def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -> None:
+    prompts = Path(shutil.copytree("prompts", tmp_path / "prompts"))
+    own = load_settings({"prompts_dir": str(prompts)})
+    task = prompts / "sentiment"
+
+    def changed_by(name: str, old: str, new: str) -> bool:
+        before, content = digest_of_questions(own), (task / name).read_text(encoding="utf-8")
+        assert old in content
+        (task / name).write_text(content.replace(old, new, 1), encoding="utf-8")
+        return digest_of_questions(own) != before
+
+    assert not changed_by("task.toml", "priority = 20", "priority = 30")
+    golden = (task / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    assert changed_by("golden.jsonl", golden[0], '{"text": "another"}')
+    assert changed_by("prompt.j2", "{{", "now: {{")
+    assert changed_by("task.toml", "below = ", "below = 0.0 # ")
+
+
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"verdict": {"precision": "int3", "why": ""}, "versions": {}}', '{"verdict": 3}']
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"verdict": {"precision": "int3", "why": ""}, "versions": {}}',
+        '{"verdict": {"precision": "int8", "why": null}, "versions": {}}',
+        '{"verdict": 3}',
+    ],
 )
 def test_a_damaged_verdict_does_not_count_and_is_told(
     records: Records, content: str, caplog: pytest.LogCaptureFixture
@@ -100,6 +160,15 @@ def test_a_damaged_verdict_does_not_count_and_is_told(
     path.write_text(content)
     assert records.read() is None
     assert "cannot be used and will be found anew" in caplog.text
+
+
+def test_a_verdict_that_cannot_be_written_leaves_nothing_behind(records: Records) -> None:
+    records.write(Verdict("int8", "somebody found out"))
+    [path] = records.folder.glob("*.json")
+    path.unlink()
+    path.mkdir()
+    records.write(Verdict("int8", "somebody found out"))
+    assert list(records.folder.iterdir()) == [path]
 
 
 def test_fp32_leaves_no_trace(records: Records) -> None:
@@ -115,6 +184,7 @@ def test_a_machine_without_int8_computes_in_fp32_and_says_so(
         verdict = chosen(precision, records, lack="its processor is too old")
     assert verdict == Verdict("fp32", "int8 cannot be had, its processor is too old")
     assert (level, verdict.told) in [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert is_settled(settings(precision), records, why_no_int8=lambda: "its processor is too old")
     assert not records.folder.exists()
 
 
@@ -122,24 +192,48 @@ def test_a_folder_that_cannot_be_written_to_costs_only_the_memory_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    records = Records(tmp_path / "file" / "int8", SHA)
+    records = Records(tmp_path / "file" / "int8", SHA, QUESTIONS)
     assert chosen("auto", records).precision == "int8"
     assert "the verdict on the precision is not kept" in caplog.text
-    assert not is_settled(settings("auto"), records)
+    assert not is_known("auto", records)
 
 
-def test_int8_is_settled_when_its_weights_are_kept(records: Records) -> None:
-    assert not is_settled(settings("int8"), records)
+def test_int8_is_settled_when_weights_that_can_be_used_are_kept(records: Records, own_model: ModelFolder) -> None:
+    assert not is_known("int8", records)
     records.write(Verdict("int8", "somebody found out"))
-    assert not is_settled(settings("auto"), records)
-    records.copy_path.write_bytes(b"weights")
-    assert is_settled(settings("int8"), records)
-    assert is_settled(settings("auto"), records)
+    assert not is_known("auto", records)
+    load_weights(settings("int8"), own_model, threads=1)
+    made = records_of(settings("int8"), own_model)
+    assert is_known("int8", made)
+    shutil.copy(made.copy_path, records.copy_path)
+    assert not is_known("auto", records)  # it is another model's
+    content = made.copy_path.read_bytes()
+    for damaged in (content[:-1], b"rubbish", b""):
+        made.copy_path.write_bytes(damaged)
+        assert not is_known("int8", made)
 
 
-def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
-    model = ModelFolder(folder, "own", False, "asked for")
-    first, second = (load_weights(settings("int8"), model, threads=1) for _ in range(2))
+def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy(own_model: ModelFolder) -> None:
+    first, second = (load_weights(settings("int8"), own_model, threads=1) for _ in range(2))
     assert first.verdict == second.verdict == Verdict("int8", "asked for, not compared with fp32")
-    assert (tmp_path / "home" / "state" / "int8" / f"{first.sha}.safetensors").is_file()
+    place = copy_place(records_of(settings("int8"), own_model))
+    assert place.path.name == f"{first.sha}.safetensors"
+    assert place.find() is not None
+
+
+def test_one_of_many_quantises_and_the_others_wait_for_its_copy(own_model: ModelFolder) -> None:
+    records = records_of(settings("int8"), own_model)
+    with told(WAITING) as waiting, ThreadPoolExecutor(1) as other:
+        with records.alone():
+            loading = other.submit(load_weights, settings("int8"), own_model, threads=1)
+            assert waiting.wait(60)
+            assert not records.copy_path.exists()
+        assert loading.result().verdict.precision == "int8"
+        assert records.copy_path.exists()
+
+
+def test_whoever_finds_a_copy_waits_for_nobody(own_model: ModelFolder) -> None:
+    first = load_weights(settings("int8"), own_model, threads=1)
+    with told(WAITING) as waiting, records_of(settings("int8"), own_model).alone():
+        assert load_weights(settings("int8"), own_model, threads=1).sha == first.sha
+    assert not waiting.is_set()

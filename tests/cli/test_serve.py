@@ -72,7 +72,7 @@ async def test_when_the_engine_dies_everyone_is_told_and_the_process_fails(tmp_p
     with pytest.raises(MemoryError, match="no memory"):
         await running
     record = json.loads((tmp_path / "status" / "status.json").read_text())["workers"]["doomed"]
-    assert record["state"] == "failed"
+    assert (record["state"], record["precision"]) == ("failed", "fp32")
 
 
 async def ask(session: aiohttp.ClientSession, url: str) -> tuple[int, dict]:

@@ -40,6 +40,13 @@ def test_comments_order_and_other_keys_stay():
     )
 
 
+def test_a_value_that_is_no_number_stays(tmp_path):
+    path = tmp_path / "qwen_aio.toml"
+    path.write_text("slow_ms = nan\n[table]\nup = -inf\n")
+    write_settings_file(path, {"workers": "2"}, heading="found")
+    assert path.read_text() == 'slow_ms = nan\n\n# found\nworkers = "2"\n\n[table]\nup = -inf\n'
+
+
 def test_what_is_set_twice_is_written_once():
     once = with_values("", VALUES, heading="found")
     assert with_values(once, VALUES, heading="found") == once

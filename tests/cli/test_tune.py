@@ -6,11 +6,13 @@ import pytest
 
 from qwen_aio.cli.loading import choose_model, records_of
 from qwen_aio.cli.main import main
-from qwen_aio.cli.tune import precisions
+from qwen_aio.cli.tune import precisions, told_change
 from qwen_aio.cli.verdict import Verdict
 from qwen_aio.config import load_settings
 from qwen_aio.engine.linear import why_no_int8
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.models.find import BUNDLED
+from tests.engine.outliers import of_mlp, with_outliers
 
 has_int8 = pytest.mark.skipif(why_no_int8() is not None, reason="this machine has no int8 products")
 
@@ -21,30 +23,47 @@ def _own_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def tried(asked: str | None, **flags: str) -> tuple[str, ...]:
+    settings = load_settings(flags)
+    return precisions(asked, settings, choose_model(settings))
+
+
 @has_int8
 def test_both_precisions_are_tried_unless_one_is_asked_for():
-    model = choose_model(load_settings({}))
-    assert precisions(None, model) == precisions("auto", model) == ("int8", "fp32")
-    assert precisions("int8", model) == ("int8",)
-    assert precisions("fp32", model) == ("fp32",)
+    assert tried(None) == tried("auto") == ("int8", "fp32")
+    assert tried("int8") == ("int8",)
+    assert tried("fp32") == ("fp32",)
 
 
 @has_int8
 def test_int8_is_not_tried_after_a_verdict_against_it_unless_it_is_asked_for(capsys):
-    model = choose_model(load_settings({}))
-    records_of(model).write(Verdict("fp32", "3 of 12 golden labels change in int8"))
-    assert precisions(None, model) == ("fp32",)
+    settings = load_settings({})
+    records_of(settings, choose_model(settings)).write(Verdict("fp32", "3 of 12 golden labels change in int8"))
+    assert tried(None) == ("fp32",)
     assert "int8 is not tried: 3 of 12 golden labels change" in capsys.readouterr().err
-    assert precisions("int8", model) == ("int8",)
+    assert tried("int8") == ("int8",)
+
+
+@has_int8
+@pytest.mark.parametrize("in_the_file", ["auto", "fp32", "int8"])
+def test_int8_that_auto_would_refuse_is_not_tried_though_nobody_has_compared_yet(tmp_path, capsys, in_the_file):
+    hopeless = with_outliers(BUNDLED, tmp_path / "hopeless", of_mlp, factor=1e-4)
+    (tmp_path / "qwen_aio.toml").write_text(f'precision = "{in_the_file}"')
+    assert tried(None, model=str(hopeless)) == ("fp32",)
+    assert "int8 is not tried: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(why_no_int8() is None, reason="this machine has int8 products")
 def test_without_int8_products_fp32_alone_is_tried(capsys):
-    model = choose_model(load_settings({}))
-    assert precisions(None, model) == ("fp32",)
+    assert tried(None) == ("fp32",)
     assert "int8 is not tried: " in capsys.readouterr().err
     with pytest.raises(InvalidSettings, match="--precision int8"):
-        precisions("int8", model)
+        tried("int8")
+
+
+def test_what_was_in_the_file_is_told_if_it_is_another_value():
+    assert told_change("workers", None, "2") == told_change("workers", "2", "2") == "workers = 2"
+    assert told_change("workers", "3", "2") == "workers = 3 -> 2"
 
 
 @pytest.mark.parametrize(
@@ -56,10 +75,14 @@ def test_without_int8_products_fp32_alone_is_tried(capsys):
         (["--model", "/nowhere"], "no model folder"),
         (["--prompts-dir", "/nowhere"], "no folder of tasks"),
         (["--out", "damaged.toml"], "damaged.toml is not valid"),
+        (["--out", "one.toml"], "one.toml names the workers of a balancer (a=http://10.0.0.7:7861)"),
+        (["--out", "several.toml"], "several.toml names the workers of a balancer (['qwen-1', 'qwen-2'])"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_started(tmp_path, capsys, arguments, told):
     (tmp_path / "damaged.toml").write_text("port =")
+    (tmp_path / "one.toml").write_text('workers = "a=http://10.0.0.7:7861"')
+    (tmp_path / "several.toml").write_text('workers = ["qwen-1", "qwen-2"]')
     assert main(["tune", *arguments]) == 1
     error = capsys.readouterr().err
     assert told in error

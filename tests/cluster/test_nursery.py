@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from qwen_aio.cluster.birth import Wanted
+from qwen_aio.cluster.birth import Ended, Message, Messages, Wanted, encode
 from qwen_aio.cluster.child import Process
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.nursery_link import NurseryLink
@@ -135,3 +137,24 @@ async def test_workers_outlive_their_nursery_and_later_ones_come_from_the_next()
         assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         worker.kill()
         assert await worker.ended() is None  # nobody is left who could know
+
+
+def test_a_worker_whose_log_nobody_reads_ends_like_any_other():
+    unread, log = os.pipe()
+    os.close(unread)
+    unflushed = STAND_IN.replace(", flush=True", "")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-c", unflushed, str(theirs.fileno())]
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        nursery = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(theirs.fileno(),), env=buffered)
+        theirs.close()
+        socket.send_fds(ours, [encode(Wanted("qwen-1", RETURNS, 1))], [log])
+        os.close(log)
+        messages, told = Messages(), list[Message]()
+        while not any(isinstance(message, Ended) for message in told):
+            told.extend(messages.feed(ours.recv(4096)))
+    assert isinstance(told[-1], Ended)
+    assert told[-1].status == RETURNS
+    assert nursery.wait() == 0
+    nursery.communicate()

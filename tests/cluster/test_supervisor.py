@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -101,14 +101,12 @@ class Kept:
 
 @asynccontextmanager
 async def kept(child: FakeChild) -> AsyncIterator[Kept]:
+    """A keeper that gives up ends the test, which would wait for ever for the next life."""
     work = Kept(child)
-    keeping = asyncio.create_task(work.keeper.keep())
-    try:
+    async with asyncio.TaskGroup() as group:
+        keeping = group.create_task(work.keeper.keep())
         yield work
-    finally:
         keeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeping
 
 
 async def test_whoever_dies_is_started_again_after_pauses_that_grow_to_half_a_minute():
@@ -173,6 +171,8 @@ async def test_a_crash_between_two_mistakes_and_a_mistake_of_one_that_was_ready_
         for _ in range(2):
             (await child.born.get()).end(MISTAKE)
         await child.born.get()
+        mistake, crash = "qwen-1 ended with status 1", "qwen-1 was ended by SIGKILL"
+        assert [line.split(";")[0] for line in work.said] == [mistake, mistake, crash, *[mistake] * 5]
 
 
 async def test_one_that_does_not_end_in_time_is_killed():

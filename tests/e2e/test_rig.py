@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from argparse import Namespace
 
@@ -12,6 +13,7 @@ from qwen_aio.cli.halving import Candidate
 from qwen_aio.cli.rig import Rig
 from qwen_aio.client import Client
 from qwen_aio.errors import SetupError
+from qwen_aio.models.find import BUNDLED
 from tests.e2e.clusters import wait_gone
 
 pytestmark = pytest.mark.timeout(300)
@@ -51,7 +53,7 @@ async def test_all_workers_are_ready_and_golden_cases_are_asked_once(typed, tmp_
 
 
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
-async def test_a_precision_that_cannot_be_had_is_tried_once(typed, tmp_path, forks):
+async def test_a_precision_that_cannot_be_had_is_tried_twice(typed, tmp_path, forks):
     before = psutil.Process().children()
     async with Rig(typed, folder=tmp_path, forks=forks) as rig:
         for number in (1, 2):
@@ -59,6 +61,20 @@ async def test_a_precision_that_cannot_be_had_is_tried_once(typed, tmp_path, for
                 async with rig.workers(Candidate(number, 1, "int3", 64)):
                     pass
             assert psutil.Process().children() == before
+        with pytest.raises(SetupError, match="precision"):
+            async with asyncio.timeout(0), rig.workers(Candidate(4, 1, "int3", 64)):  # whoever starts any has to wait
+                pass
+
+
+async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
+    typed.model = str(tmp_path / "model")
+    async with Rig(typed, folder=tmp_path, forks=False) as rig:
+        with pytest.raises(SetupError, match="no model folder"):
+            async with rig.workers(TWO):
+                pass
+        (tmp_path / "model").symlink_to(BUNDLED)
+        async with rig.workers(TWO) as urls:
+            assert len(await records(urls)) == 2
 
 
 @can_fork

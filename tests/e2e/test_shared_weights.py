@@ -20,14 +20,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from qwen_aio.cli.loading import choose_model, records_of
 from qwen_aio.client import Client
 from qwen_aio.cluster.birth import Wanted
 from qwen_aio.cluster.child import Process
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.config import load_settings
 from qwen_aio.core import Request, Result
 from qwen_aio.errors import ServerUnreachable
 from qwen_aio.models.find import BUNDLED
+from tests.e2e.clusters import wait_gone
 from tests.e2e.processes import free_port
 
 pytestmark = [
@@ -168,6 +171,24 @@ async def test_a_fork_that_was_killed_is_replaced_by_one_that_answers_the_same(c
         assert await own.pid(ports[1]) == pid
         other.terminate()
         assert await other.ended() == 0
+
+
+async def test_a_nursery_that_is_killed_takes_along_the_process_that_prepares_for_it(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+    settings = load_settings({"model": str(checkpoint), "precision": "int8"})
+    records, waits = records_of(settings, choose_model(settings)), asyncio.Event()
+    own = Ward(checkpoint, "int8")
+    with records.alone():  # so that it does not come to an end by itself
+        nursery = await own.link.start(lambda line: waits.set() if "waiting for another process" in line else None)
+        try:
+            await waits.wait()
+            children = psutil.Process().children(recursive=True)
+            [preparing] = [child for child in children if "qwen_aio.cli.settling" in child.cmdline()]
+        finally:
+            nursery.kill()
+        await nursery.ended()
+        assert not records.copy_path.exists()
+        wait_gone([preparing])
 
 
 def memory_mb(pid: int) -> dict[str, float]:

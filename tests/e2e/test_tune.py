@@ -25,11 +25,11 @@ WRITTEN_BEFORE = "# mine\nkv_mb = 64  # enough\nthreads = 7\n"
 
 
 @contextmanager
-def tuning(home: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+def tuning(home: Path, *flags: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "qwen_aio.cli.main", "tune", *flags],
-        env=environment | {"QWEN_AIO_HOME": str(home), "TMPDIR": str(home / "tmp")},
+        env=environment | variables | {"QWEN_AIO_HOME": str(home), "TMPDIR": str(home / "tmp")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,6 +63,7 @@ def test_a_short_search_writes_what_a_cluster_takes_and_keeps_the_rest(home, mon
     assert process.returncode == 0, errors
     assert "workers x threads" in output
     assert "qwen_aio.toml: workers = " in output
+    assert ", threads = 7 -> " in output
     wait_gone(children)
     text = (home / "qwen_aio.toml").read_text()
     assert text.startswith("# mine\nkv_mb = 64  # enough\nthreads = ")
@@ -73,6 +74,19 @@ def test_a_short_search_writes_what_a_cluster_takes_and_keeps_the_rest(home, mon
     plan = plan_cluster(settings_from(_typed()))
     assert {worker.threads for worker in plan.workers} == {written["threads"]}
     assert len(plan.workers) == int(written["workers"])
+
+
+def test_the_precision_of_the_environment_is_asked_for_and_what_wins_is_told(home):
+    (home / "qwen_aio.toml").write_text('workers = "60"\nprecision = "int8"\n')
+    variables = {"QWEN_AIO_PRECISION": "fp32", "QWEN_AIO_THREADS": "9"}
+    with tuning(home, "--seconds", "5", **variables) as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "int8" not in errors
+    *_, told, wins = output.splitlines()
+    assert "workers = 60 -> " in told
+    assert ", precision = int8 -> fp32, " in told
+    assert wins == "but QWEN_AIO_THREADS is 9, and wins over that"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.request import Request
 
 import pytest
@@ -169,10 +170,12 @@ def test_after_kill_9_the_same_id_starts_again_as_a_new_generation(tmp_path):
 
 
 def test_a_client_that_hangs_up_frees_its_sequence(worker):
+    before = _health_when_idle(worker)
+    endless = {"max_tokens": 1000, "temperature": 5, "top_p": 1, "top_k": 0}  # any token may come, so hardly the last
     for _ in range(3):
-        with _open_stream(worker) as stream:
+        with _open_stream(worker, **endless) as stream:
             _read_until(stream, b"event: token")
-    worker.wait_until("idle again", lambda: worker.get("/health")[1]["in_flight"] == 0)
+    assert _health_when_idle(worker)["completed"] == before["completed"]
 
 
 def test_a_damaged_model_file_does_not_become_ready(tmp_path):
@@ -198,8 +201,22 @@ def _read_until(stream: socket.socket, mark: bytes) -> bytes:
     return content
 
 
-def _open_stream(app: App) -> socket.socket:
-    body = json.dumps({"text": "你好,能聊聊吗", "mode": "chat", "stream": True, "max_tokens": 200}).encode()
+def _health_when_idle(app: App) -> dict[str, Any]:
+    """What the worker reports, from now on, once nothing runs."""
+    seq = app.get("/health")[1]["seq"]
+    health: dict[str, Any] = {}
+
+    def is_idle() -> bool:
+        health.update(app.get("/health")[1])
+        return health["seq"] > seq and health["in_flight"] == health["running"] == 0
+
+    app.wait_until("idle", is_idle)
+    return health
+
+
+def _open_stream(app: App, **sampling: float) -> socket.socket:
+    wanted = {"text": "你好,能聊聊吗", "mode": "chat", "stream": True, "max_tokens": 200, **sampling}
+    body = json.dumps(wanted).encode()
     head = f"POST /v1/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     stream = socket.create_connection(("127.0.0.1", int(app.url.rpartition(":")[2])), timeout=60)
     stream.sendall(head.encode() + body)

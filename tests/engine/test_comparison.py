@@ -81,7 +81,7 @@ class Lost:
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
         layer = self._weights.layer(number)
-        return layer.converted(lambda _, matrix: Int8Matrix.of(-matrix.dense())) if number == 1 else layer
+        return layer.converted(lambda matrix: Int8Matrix.of(-matrix.dense())) if number == 1 else layer
 
 
 def test_one_layer_that_is_lost_is_seen(checkpoint: Path) -> None:

@@ -216,6 +216,7 @@ def test_a_guess_ends_where_no_answer_goes_on(tokenizer: Tokenizer) -> None:
     begun = answer(tokenizer, ids=(1, 2, 3, 4, min(tokenizer.end_ids), 7, 1), newest=2)
     [span] = lengthened(begun)
     assert begun.ids[span.start : span.end] == [2, 3, 4]
+    assert begun.seen_ids.tolist() == begun.ids[: span.start + 1]
 
 
 def test_beside_a_prompt_nothing_is_guessed(tokenizer: Tokenizer) -> None:

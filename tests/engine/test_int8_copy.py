@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
 from qwen_aio.engine.int8_weights import Int8Weights
 from qwen_aio.engine.linear import Int8Matrix
 from qwen_aio.engine.load import Folder, load_model, make_engine
-from qwen_aio.engine.quantise import Quantised, readings
+from qwen_aio.engine.quantise import Quantised, readings, recipe
+from qwen_aio.engine.weights import LayerWeights
+from qwen_aio.replacing import replacing
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, with_outliers
 from tests.engine.running import run, score, scores_of
@@ -70,6 +75,12 @@ def test_a_copy_holds_what_was_quantised_bit_by_bit(
     assert same(found(place), quantised(folder), num_layers=2)
 
 
+def test_others_can_read_it(kept: CopyPlace) -> None:
+    tensors = load_file(kept.path)
+    assert torch.equal(tensors["layers.1.down.values"], found(kept).layer(1).down.values)
+    assert torch.equal(tensors["norm"], found(kept).norm())
+
+
 def test_what_is_fine_stays_fine(checkpoint: Path, place: CopyPlace, tmp_path: Path) -> None:
     folder = with_outliers(checkpoint, tmp_path / "model", of_mlp, factor=50)
     place.keep(quantised(folder), Folder.open(folder).config)
@@ -90,8 +101,67 @@ def test_a_model_from_a_copy_says_the_same(checkpoint: Path, place: CopyPlace) -
     assert said[0] == said[1] == said[2]
 
 
+def replace_by_nothing(path: Path) -> None:
+    with replacing(path) as partial:
+        partial.touch()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open file stays where it is")
+@pytest.mark.parametrize("become", [Path.unlink, replace_by_nothing])
+def test_a_copy_that_was_found_can_be_read_whatever_becomes_of_its_place(
+    kept: CopyPlace, checkpoint: Path, become: Callable[[Path], object]
+) -> None:
+    copy = found(kept)
+    become(kept.path)
+    assert same(copy, quantised(checkpoint), num_layers=2)
+
+
+# ---- what is written beside it ----
+
+
+def names_beside(place: CopyPlace) -> list[str]:
+    return [path.name for path in place.path.parent.iterdir()]
+
+
+class Interrupted:
+    """Weights in whose midst something else happens (an Int8Weights)."""
+
+    def __init__(self, weights: Int8Weights, happen: Callable[[], object]) -> None:
+        self.embedding, self.output, self.norm = weights.embedding, weights.output, weights.norm
+        self._weights, self._happen = weights, happen
+
+    def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        self._happen()
+        return self._weights.layer(number)
+
+
 def test_nothing_is_left_beside_a_copy(kept: CopyPlace) -> None:
-    assert [path.name for path in kept.path.parent.iterdir()] == ["copy.safetensors"]
+    assert names_beside(kept) == ["copy.safetensors"]
+
+
+def test_what_a_killed_writer_left_is_gone_with_the_next_copy(place: CopyPlace, checkpoint: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from qwen_aio.replacing import replacing
+with replacing(Path({str(place.path)!r})) as partial:
+    partial.write_bytes(b"half")
+    os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert len(names_beside(place)) == 1
+    place.keep(quantised(checkpoint), ModelConfig.load(checkpoint))
+    assert names_beside(place) == ["copy.safetensors"]
+
+
+def test_two_that_write_at_once_do_not_meet(
+    place: CopyPlace, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = ModelConfig.load(checkpoint)
+    place.keep(Interrupted(quantised(checkpoint), lambda: place.keep(quantised(checkpoint), config)), config)
+    assert same(found(place), quantised(checkpoint), num_layers=2)
+    assert names_beside(place) == ["copy.safetensors"]
+    assert caplog.text == ""
 
 
 def cut(content: bytearray) -> bytearray:
@@ -122,17 +192,21 @@ def becomes(other: bytes) -> Callable[[bytearray], bytearray]:
     "spoil",
     [
         cut,
+        flip(3),
         flip(-1),
         flip(HEADER_BYTES + 100),
         flip(8),
         exchange(b'"version":"1, ', b'"version":"0, '),
         exchange(b" levels", b" LEVELS"),
+        exchange(recipe().encode(), recipe().encode()[::-1]),
         exchange(SHA.encode(), SHA[::-1].encode()),
         exchange(b'"fine":"', b'"fine":" '),
         exchange(b"layers.1.down", b"layers.2.down"),
         becomes(b"\xff" * 100),
         becomes(b""),
         becomes((2).to_bytes(8, "little") + b"[]"),
+        becomes(HEADER_BYTES.to_bytes(8, "little") + b"[]".ljust(HEADER_BYTES)),
+        becomes(HEADER_BYTES.to_bytes(8, "little") + b"[" * HEADER_BYTES),
     ],
 )
 def test_a_copy_that_is_not_as_it_was_written_is_none_and_is_told(
@@ -151,6 +225,13 @@ def test_a_copy_of_another_model_is_none(kept: CopyPlace) -> None:
 def test_no_copy_is_nothing_to_talk_about(place: CopyPlace, caplog: pytest.LogCaptureFixture) -> None:
     assert place.find() is None
     assert caplog.text == ""
+
+
+def test_a_place_that_cannot_be_looked_at_is_told_and_holds_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert CopyPlace(tmp_path / ("long" * 100), SHA).find() is None
+    assert "cannot be used" in caplog.text
 
 
 def test_a_place_that_cannot_be_written_to_is_told_and_the_model_loads(

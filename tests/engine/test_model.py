@@ -102,7 +102,7 @@ class Fine:
         return Int8Matrix.of(self._checkpoint.output(), is_fine=True)
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
-        return self._checkpoint.layer(number).converted(lambda _, weight: Int8Matrix.of(weight, is_fine=True))
+        return self._checkpoint.layer(number).converted(lambda weight: Int8Matrix.of(weight, is_fine=True))
 
 
 def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:

@@ -40,7 +40,7 @@ class Coarse(Quantised):
     """Without any protection against outliers."""
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
-        return super().layer(number).converted(lambda _, matrix: replace(matrix, is_fine=False))
+        return super().layer(number).converted(lambda matrix: replace(matrix, is_fine=False))
 
 
 def fine(folder: Path) -> list[set[str]]:
@@ -129,17 +129,14 @@ def test_loading_peaks_at_little_more_than_the_int8_weights(make_checkpoint: Mak
 
 
 def loading_bytes(folder: Path) -> int:
-    """What loading adds to the memory of a process that has done everything else once."""
+    """What loading adds to the most that a process has had in memory so far."""
     code = f"""
 import resource, torch
 from pathlib import Path
 from qwen_aio.engine.load import load_model
-from qwen_aio.engine.linear import why_no_int8
-from qwen_aio.models.find import BUNDLED
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-load = lambda folder: load_model(folder, max_context=64, threads=1, precision="int8")
 before = peak()
-model = load(Path({str(folder)!r}))
+model = load_model(Path({str(folder)!r}), max_context=64, threads=1, precision="int8")
 print(peak() - before)
 """
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

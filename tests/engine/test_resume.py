@@ -154,6 +154,7 @@ def test_cut_inside_a_character_or_a_stop_string_the_text_has_no_gap_and_no_repe
     assert told_before(whole, cut) + "".join(chunk.text for chunk in rest) == "".join(chunk.text for chunk in whole)
     assert ending(rest) == ending(whole)
     assert [token for chunk in rest for token in chunk.token_ids] == ids[cut : begun.num_generated]
+    assert resumed.seen_ids.tolist() == resumed.ids == begun.seen_ids.tolist()
 
 
 # ---- what cannot be gone on with ----

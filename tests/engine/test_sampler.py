@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -19,6 +20,7 @@ from qwen_aio.engine.sampler import Sampler, uniform
 
 VOCAB = 50
 EVERYTHING = Sampler(range(VOCAB), vocab_size=VOCAB)
+SEEN = np.array([3, 4, 3])
 
 
 def some_logits(seed: int) -> torch.Tensor:
@@ -27,7 +29,7 @@ def some_logits(seed: int) -> torch.Tensor:
 
 def drawn(sampling: Sampling, *, sampler: Sampler = EVERYTHING, times: int = 4000) -> torch.Tensor:
     """How often each token was drawn."""
-    tokens = [sampler.pick(some_logits(0), sampling, seen_ids=[3, 4, 3], seed=5, index=n) for n in range(times)]
+    tokens = [sampler.pick(some_logits(0), sampling, seen_ids=SEEN, seed=5, index=n) for n in range(times)]
     return torch.bincount(torch.tensor(tokens), minlength=VOCAB) / times
 
 
@@ -59,8 +61,8 @@ def test_greedy_takes_the_best_after_the_penalty() -> None:
     logits = torch.zeros(VOCAB)
     logits[7], logits[8], logits[9] = 3.0, 2.0, -1.0
     greedy = Sampling(temperature=0, repetition_penalty=2)
-    assert EVERYTHING.pick(logits, greedy, seen_ids=[1], seed=0, index=0) == 7
-    assert EVERYTHING.pick(logits, greedy, seen_ids=[1, 7], seed=0, index=0) == 8
+    assert EVERYTHING.pick(logits, greedy, seen_ids=np.array([1]), seed=0, index=0) == 7
+    assert EVERYTHING.pick(logits, greedy, seen_ids=np.array([1, 7]), seed=0, index=0) == 8
 
 
 @given(
@@ -75,7 +77,26 @@ def test_no_extreme_ever_draws_a_banned_token(
 ) -> None:
     sampler = Sampler([2, 3, 5, 7], vocab_size=VOCAB)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=penalty)
-    assert sampler.pick(some_logits(1) * 20, sampling, seen_ids=[1, 2, 3], seed=seed, index=11) in {2, 3, 5, 7}
+    assert sampler.pick(some_logits(1) * 20, sampling, seen_ids=np.array([1, 2, 3]), seed=seed, index=11) in {
+        2,
+        3,
+        5,
+        7,
+    }
+
+
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf])
+@pytest.mark.parametrize("places", [slice(None), 4])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize(("top_p", "top_k"), [(1, 0), (0.9, 0), (0.9, 5)])
+def test_logits_that_are_no_numbers_give_some_allowed_token(
+    strange: float, places: object, temperature: float, top_p: float, top_k: int
+) -> None:
+    logits = some_logits(0)
+    logits[places] = strange
+    sampler = Sampler([2, 3, 4], vocab_size=VOCAB)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
+    assert sampler.pick(logits, sampling, seen_ids=SEEN, seed=5, index=0) in {2, 3, 4}
 
 
 def test_chance_depends_on_seed_and_place_alone() -> None:

@@ -244,6 +244,7 @@ async def test_a_close_is_not_a_failure(service: EngineService) -> None:
     await service.close()
     await asyncio.sleep(0)
     assert not watch.done()
+    assert service.snapshot().failure is None
     watch.cancel()
 
 

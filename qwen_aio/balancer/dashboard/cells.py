@@ -69,6 +69,7 @@ def worker_cells(row: WorkerRow, strings: Strings) -> dict[str, str]:
         "completed": number(row.completed),
         "model": row.model or NONE,
         "model_sha": row.model_sha[:HASH_CHARS] or NONE,
+        "precision": row.precision or NONE,
         "tasks_sha": row.tasks_sha[:HASH_CHARS] or NONE,
         "process": f"{row.pid} #{row.generation}",
     }

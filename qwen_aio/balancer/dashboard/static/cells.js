@@ -68,6 +68,7 @@ export class Cells {
       completed: number(row.completed),
       model: row.model || NONE,
       model_sha: row.model_sha.slice(0, HASH_CHARS) || NONE,
+      precision: row.precision || NONE,
       tasks_sha: row.tasks_sha.slice(0, HASH_CHARS) || NONE,
       process: `${row.pid} #${row.generation}`,
     };

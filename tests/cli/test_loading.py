@@ -1,0 +1,66 @@
+"""Settings -> an engine: what of them reaches it, and what becomes of a load that nobody waits for any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from qwen_aio.cli.loading import choose_model, load_weights, loaded, records_of
+from qwen_aio.config import Settings, load_settings
+from qwen_aio.core import Prompt, Text
+from qwen_aio.engine.linear import why_no_int8
+from tests.telling import WAITING, told
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+
+
+def settings(**values: str) -> Settings:
+    return load_settings({"model": "bundled", "golden": "off", **values})
+
+
+async def steps_of_a_long_prompt(own: Settings) -> int:
+    prompt = Prompt(head=(), turns=(), body=(Text("快递太慢了" * 40),))
+    async with loaded(own, {}, choose_model(own), threads=1) as ready:
+        before = ready.engine.snapshot().steps
+        await ready.engine.score("test", prompt, ["正面"])
+        return ready.engine.snapshot().steps - before
+
+
+async def test_the_tokens_of_a_step_reach_the_engine() -> None:
+    many = await steps_of_a_long_prompt(settings(precision="fp32", max_batch_tokens="16"))
+    few = await steps_of_a_long_prompt(settings(precision="fp32", max_batch_tokens="512"))
+    assert many > few
+
+
+async def test_whoever_loaded_is_gone_before_anybody_is_served() -> None:
+    own = settings(precision="fp32")
+    async with loaded(own, {}, choose_model(own), threads=1):
+        assert loaders() == []
+
+
+@pytest.mark.skipif(why_no_int8() is not None, reason="this machine has no int8 products")
+async def test_who_gives_up_a_load_does_not_wait_for_it() -> None:
+    own = settings(precision="int8")
+    records = records_of(own, choose_model(own))
+    with told(WAITING) as waiting:
+        with records.alone():  # so that the load cannot come to an end
+            entering = asyncio.create_task(loaded(own, {}, choose_model(own), threads=1).__aenter__())
+            assert await asyncio.to_thread(waiting.wait, 60)
+            entering.cancel()
+            await asyncio.wait({entering})
+            assert entering.cancelled()
+            assert not records.copy_path.exists()
+            assert loaders() != []
+        for thread in loaders():
+            await asyncio.to_thread(thread.join)
+    assert load_weights(own, choose_model(own), threads=1).verdict.precision == "int8"
+
+
+def loaders() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("loading")]
