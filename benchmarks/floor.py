@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from benchmarks.servers import last_line
 from qwen_aio.core import Control, Prompt, Sampling, Text
-from qwen_aio.engine.attention import BLOCK_ROWS
+from qwen_aio.engine.attention import BLOCK_ROWS, KvMemory
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.linear import Linear
@@ -33,6 +33,7 @@ from qwen_aio.engine.model import Qwen2
 from qwen_aio.engine.work import Generate
 
 CHUNK = 256  # rows of one step
+LONG = 512  # tokens of a long prompt
 STEPS = 12  # of decoding, in one round
 CONTEXT = 60  # tokens of a chat before its answer
 SLOTS = 2048  # of the floor's own memory of keys and values
@@ -132,6 +133,14 @@ class Prompts:
         return Prompt((), (), (Control("<|im_start|>"), Text(text)))
 
 
+def use_memory(engine: Engine, prompts: Prompts, *, num_slots: int) -> None:
+    """Write to all of it once, as a server has that runs for a while: the system gives it page by page."""
+    for number in range(num_slots // LONG + 1):
+        engine.add(str(number), Generate(prompts.make(LONG), Sampling(max_tokens=1)), arrived_s=engine.clock())
+        while engine.has_work:
+            engine.step()
+
+
 def prefill(engine: Engine, floor: Floor, prompts: Prompts, *, tokens: int, rounds: int) -> Shares:
     """A fresh prompt and its first token, `rounds` times."""
     shares = Shares()
@@ -184,10 +193,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     loaded = load_model(arguments.model, max_context=2048, threads=arguments.threads, precision=arguments.precision)
-    limits = EngineLimits(max_answers=8, max_batch_tokens=CHUNK, max_guess_rows=0)
+    limits = EngineLimits(max_batch_tokens=CHUNK, max_guess_rows=0)
     engine = make_engine(loaded, limits, threads=arguments.threads)
     floor, prompts, summary = Floor(loaded.model), Prompts(loaded), {}
-    for kind, counts in (("prefill", (128, 512)), ("decode", (1, 8))):
+    use_memory(engine, prompts, num_slots=KvMemory.num_slots(loaded.model.config, kv_mb=limits.kv_mb))
+    for kind, counts in (("prefill", (128, LONG)), ("decode", (1, 8))):
         for tokens in counts:
             if kind == "prefill":
                 shares = prefill(engine, floor, prompts, tokens=tokens, rounds=arguments.rounds)

@@ -6,12 +6,14 @@ The one place where torch is told how many threads it may use.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from qwen_aio.core import Precision
 from qwen_aio.engine.comparison import Comparison, compare
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
@@ -24,8 +26,6 @@ from qwen_aio.engine.tokenizer import Tokenizer
 from qwen_aio.engine.weights import Checkpoint, load_fp32
 from qwen_aio.engine.work import Score
 from qwen_aio.errors import InvalidModel
-
-Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class LoadedModel:
 class Folder:
     """A model folder that was looked into; its weights are not read yet."""
 
+    path: Path
     config: ModelConfig
-    tokenizer: Tokenizer
     checkpoint: Checkpoint
 
     @classmethod
@@ -50,12 +50,15 @@ class Folder:
         if not path.is_dir():
             raise InvalidModel(f"no model folder at {path}")
         config = ModelConfig.load(path)
-        tokenizer = Tokenizer.load(path)
-        if tokenizer.vocab_size > config.vocab_size:
-            raise InvalidModel(
-                f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}"
-            )
-        return cls(config, tokenizer, Checkpoint(path, config))
+        return cls(path, config, Checkpoint(path, config))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read when it is asked for. Raises InvalidModel."""
+        tokenizer, most = Tokenizer.load(self.path), self.config.vocab_size
+        if tokenizer.vocab_size > most:
+            raise InvalidModel(f"{self.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {most}")
+        return tokenizer
 
     def int8_weights(self, place: CopyPlace | None) -> Int8Weights:
         """Those of the copy at `place`, which is made if need be. Raises InvalidModel."""
@@ -81,12 +84,14 @@ def load_model(
     torch.set_num_threads(threads)
     folder = Folder.open(model_dir)
     num_positions = min(max_context, folder.config.max_positions)
-    if precision == "fp32":
-        model = load_fp32(folder.checkpoint, folder.config, num_positions=num_positions)
-    else:
-        model = load_int8(folder.int8_weights(place), folder.config, num_positions=num_positions)
+    with ThreadPoolExecutor(max_workers=1) as beside:  # most of packing leaves a core to the tokenizer
+        tokenizer = beside.submit(lambda: folder.tokenizer)
+        if precision == "fp32":
+            model = load_fp32(folder.checkpoint, folder.config, num_positions=num_positions)
+        else:
+            model = load_int8(folder.int8_weights(place), folder.config, num_positions=num_positions)
     trim_heap()
-    return LoadedModel(model, folder.tokenizer)
+    return LoadedModel(model, tokenizer.result())
 
 
 def compare_precisions(model_dir: Path, questions: Sequence[Score], *, threads: int, place: CopyPlace) -> Comparison:

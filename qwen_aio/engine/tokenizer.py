@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer as RustTokenizer
@@ -20,23 +21,31 @@ REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")
 END_CONTROLS = ("<|im_end|>", "<|endoftext|>")
 
 
+@dataclass(frozen=True)
+class AddedToken:
+    """A token beside the vocabulary that text is encoded with."""
+
+    content: str
+    id: int
+    is_special: bool
+
+
 class Tokenizer:
     """A byte-level BPE tokenizer in ChatML dress. Immutable; any thread may use it."""
 
     def __init__(self, specification: str) -> None:
-        """`specification` is the content of a tokenizer.json. Raises InvalidModel without the tokens of ChatML."""
-        full = _exact(RustTokenizer.from_str(specification))
-        # The same vocabulary without added tokens: what encodes text cannot know a control token.
-        self._plain = _exact(RustTokenizer.from_str(json.dumps({**json.loads(specification), "added_tokens": []})))
-        added = full.get_added_tokens_decoder()
-        vocabulary = full.get_vocab(with_added_tokens=True)
-        self._controls = {token.content: token_id for token_id, token in added.items()}
-        self._added = {token_id: token.content for token_id, token in added.items()}
-        self.added_ids = frozenset(added)
+        """`specification` is the content of a tokenizer.json.
+
+        Raises ValueError if it is none, InvalidModel without the tokens of ChatML.
+        """
+        self._plain, vocabulary, added = _parsed(specification)
+        self._controls = {token.content: token.id for token in added}
+        self._added = {token.id: token.content for token in added}
+        self.added_ids = frozenset(self._added)
         self.text_ids = frozenset(vocabulary.values()) - self.added_ids
         self.end_ids = frozenset(self._controls[token] for token in END_CONTROLS if token in self._controls)
-        self.special_texts = tuple(sorted(token.content for token in added.values() if token.special))
-        self.vocab_size = max(vocabulary.values()) + 1
+        self.special_texts = tuple(sorted(token.content for token in added if token.is_special))
+        self.vocab_size = max(self.text_ids | self.added_ids) + 1
         missing = [token for token in REQUIRED_CONTROLS if token not in self._controls]
         if missing:
             raise InvalidModel(f"the tokenizer has no {' and no '.join(missing)}: not a ChatML model")
@@ -49,9 +58,7 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         try:
             return cls(path.read_text(encoding="utf-8"))
-        except InvalidModel:
-            raise
-        except Exception as exc:  # the Rust binding raises bare Exception for a damaged file
+        except (OSError, ValueError) as exc:
             raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
 
     def control_id(self, token: str) -> int:
@@ -101,6 +108,25 @@ class Tokenizer:
             return [token_id]
         letters = self._added[token_id]
         return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
+
+
+def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[AddedToken]]:
+    """A tokenizer without added tokens (what encodes text cannot know a control token), its vocabulary, and they.
+
+    That the library reads a large vocabulary once more, with them, would take half a second of every start, and 60 MB.
+    """
+    try:
+        stated = json.loads(specification)
+        plain = RustTokenizer.from_str(json.dumps({**stated, "added_tokens": []}))
+        vocabulary: dict[str, int] = stated["model"]["vocab"]
+        added = [AddedToken(str(it["content"]), int(it["id"]), bool(it["special"])) for it in stated["added_tokens"]]
+    except Exception as exc:  # the Rust binding raises nothing narrower
+        raise ValueError(f"no tokenizer: {exc!r}") from exc
+    owners = {token_id: content for content, token_id in vocabulary.items()}
+    for token in added:
+        if vocabulary.get(token.content, token.id) != token.id or owners.get(token.id, token.content) != token.content:
+            raise ValueError(f"the added token {token.content} and the vocabulary disagree about id {token.id}")
+    return _exact(plain), vocabulary, added
 
 
 def _exact(tokenizer: RustTokenizer) -> RustTokenizer:

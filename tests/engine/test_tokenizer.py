@@ -76,6 +76,29 @@ def test_cutting_asked_for_by_the_file_is_switched_off(specification: str, token
     )
 
 
+def test_it_has_the_tokens_the_library_finds(tokenizer: Tokenizer, specification: str) -> None:
+    whole = RustTokenizer.from_str(specification)
+    added = whole.get_added_tokens_decoder()
+    assert {tokenizer.control_id(token.content): token.content for token in added.values()} == {
+        token_id: token.content for token_id, token in added.items()
+    }
+    assert tokenizer.added_ids == set(added)
+    assert tokenizer.added_ids | tokenizer.text_ids == set(whole.get_vocab(with_added_tokens=True).values())
+    assert tokenizer.special_texts == tuple(sorted(token.content for token in added.values() if token.special))
+
+
+@pytest.mark.parametrize("content", ["Ġthe", "<|nobody|>"])
+def test_an_added_token_with_another_token_s_id_is_refused(
+    tmp_path: Path, specification: str, tokenizer: Tokenizer, content: str
+) -> None:
+    values = json.loads(specification)
+    [taken] = tokenizer.encode_text("a")
+    values["added_tokens"].append({**values["added_tokens"][0], "id": taken, "content": content})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(InvalidModel, match="disagree"):
+        Tokenizer.load(tmp_path)
+
+
 def test_a_tokenizer_without_chatml_is_refused(specification: str) -> None:
     values = json.loads(specification)
     values["added_tokens"] = values["added_tokens"][:1]
