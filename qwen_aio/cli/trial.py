@@ -2,7 +2,7 @@
 
     alone        one caller, one decision after another     how long one takes
     decisions    eight callers at once                      how many a second
-    answers      six answers at once                        how many tokens a second
+    answers      eight answers at once                      how many tokens a second
 
 Every text is another one, so that nobody remembers it. Knows addresses, not who listens there.
 """
@@ -23,7 +23,7 @@ from qwen_aio.core import Call, Decision, Kind, Piece, SamplingWish, Task
 from qwen_aio.errors import BadReply
 from qwen_aio.serving.caller import cancel
 
-NUM_DECIDING, NUM_ANSWERED = 8, 6
+NUM_DECIDING, NUM_ANSWERED = 8, 8
 ALONE_SHARE, DECISIONS_SHARE, ANSWERS_SHARE = 0.15, 0.4, 0.45  # of the time
 FEWEST_ALONE = 3
 LOOK_S = 0.02
