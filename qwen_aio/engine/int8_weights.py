@@ -8,7 +8,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
@@ -21,7 +20,7 @@ from qwen_aio.engine.linear import (
     Int8Matrix,
     Linear,
 )
-from qwen_aio.engine.model import Layer, Qwen2, RmsNorm, rotations
+from qwen_aio.engine.model import Qwen2, RmsNorm, rotations
 from qwen_aio.engine.weights import LayerWeights
 
 
@@ -47,31 +46,20 @@ class Int8Weights(Protocol):
 
 def load_int8(weights: Int8Weights, config: ModelConfig, *, num_positions: int) -> Qwen2:
     """The model in int8. The largest matrices come first, while nothing else takes memory. Raises InvalidModel."""
-    embedding, output = _both_ends(weights, config)
-    return Qwen2(
-        config=config,
-        embedding=embedding,
-        output=output,
-        norm=RmsNorm(weights.norm(), config.rms_norm_eps),
-        layers=_packed_layers(weights, config),
-        rotations=rotations(config, num_positions),
-    )
-
-
-def _both_ends(weights: Int8Weights, config: ModelConfig) -> tuple[Embedding, Linear]:
-    """Tokens in, logits out. What the output matrix was packed from is let go of here."""
     output = weights.output()
-    by_product = product(output)
-    # Read once more, unless it is the same in memory: packing a copy's numbers reads them all, looking up does not.
-    shared = config.tied and isinstance(output, Tensor)
-    return lookup(output if shared else weights.embedding()), by_product
-
-
-def _packed_layers(weights: Int8Weights, config: ModelConfig) -> list[Layer]:
-    """Read one after another, packed side by side: each takes one core. The threads end here."""
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as packers:
-        layers = [packers.submit(weights.layer(n).layer, config, Int8Linear) for n in range(config.num_layers)]
-        return [layer.result() for layer in layers]
+    # Packing takes one core, and the output matrix as long as all layers together. The thread ends with the block.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        packing = beside.submit(product, output)
+        # Read once more, unless it is the same in memory: packing a copy's numbers reads them all, looking up does not.
+        shared = config.tied and isinstance(output, Tensor)
+        return Qwen2(
+            config=config,
+            embedding=lookup(output if shared else weights.embedding()),
+            layers=[weights.layer(number).layer(config, Int8Linear) for number in range(config.num_layers)],
+            norm=RmsNorm(weights.norm(), config.rms_norm_eps),
+            output=packing.result(),
+            rotations=rotations(config, num_positions),
+        )
 
 
 def lookup(matrix: Tensor | Int8Matrix) -> Embedding:

@@ -175,9 +175,13 @@ def _largest(x: Tensor) -> Tensor:
 def _packed(matrix: Int8Matrix) -> torch.ScriptObject:
     """`matrix` in fbgemm's order."""
     torch.backends.quantized.engine = "fbgemm"
-    zeros = torch.zeros(len(matrix.scales), dtype=torch.long)
+    values, zeros = matrix.values, torch.zeros(len(matrix.scales), dtype=torch.long)
     with warnings.catch_warnings():  # the tensor type is deprecated, the operators are not; torch is pinned
         warnings.simplefilter("ignore", UserWarning)
-        quantized = torch._make_per_channel_quantized_tensor(matrix.values, matrix.scales.double(), zeros, 0)
+        quantized = torch._empty_per_channel_affine_quantized(
+            values.shape, scales=matrix.scales.double(), zero_points=zeros, axis=0, dtype=torch.qint8
+        )
+        # The same numbers, not a copy: it would take as much memory again.
+        quantized.set_(values.untyped_storage(), values.storage_offset(), values.size(), values.stride())
         packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, None)
     return packed
