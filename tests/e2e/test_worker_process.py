@@ -106,6 +106,8 @@ def test_self_harm_is_met_with_people(worker):
 
 
 def test_status_json_names_the_worker_and_its_golden_cases_hold(worker):
+    # A record is written every two seconds; the worker has been ready for less, if the tests before were quick.
+    worker.wait_until("ready in status.json", lambda: worker.status()["qwen-1"]["state"] == "ready")
     record = worker.status()["qwen-1"]
     assert (record["id"], record["state"], record["url"]) == ("qwen-1", "ready", worker.url)
     assert record["pid"] == worker.process.pid
