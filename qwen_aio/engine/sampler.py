@@ -42,7 +42,7 @@ class Sampler:
             return self._best_of_broken(logits)
         if not sampling.temperature >= GREEDY_BELOW:
             return best
-        likely, ids = _most_likely((logits - logits[best]) / min(sampling.temperature, HOTTEST), sampling)
+        likely, ids = most_likely((logits - logits[best]) / min(sampling.temperature, HOTTEST), sampling)
         cumulative = likely.double().cumsum(0)
         place = int(torch.searchsorted(cumulative, cumulative[-1] * uniform(seed, index), right=True))
         return int(ids[place]) if place < len(ids) else best  # the product may round up to the whole sum
@@ -65,7 +65,7 @@ def _penalize(logits: Tensor, seen_ids: Tensor, penalty: float) -> None:
     logits.index_copy_(0, seen_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 
 
-def _most_likely(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def most_likely(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Probabilities and ids of the tokens that stay, most likely first."""
     num_kept = min(sampling.top_k, len(logits)) if sampling.top_k > 0 else len(logits)
     kept, ids = logits.topk(num_kept)
