@@ -6,7 +6,6 @@ streamed is what the reply says in the end, also where a second worker goes on w
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -73,8 +72,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     home = tmp_path_factory.mktemp("odd")
     apps: list[App] = []
     try:
-        for number in (1, 2):
-            apps.append(_start_worker(home, f"qwen-{number}"))
+        apps.append(_start_worker(home, "qwen-1"))
+        apps.append(_start_worker(home, "qwen-2"))
         apps.append(start(home, "--workers", "qwen-1,qwen-2", program="balancer.py"))
         apps[2].wait_until("both ready", lambda: apps[2].get("/status")[1]["ready"] == 2)
         yield Both((apps[0], apps[1]), apps[2])
