@@ -1,8 +1,8 @@
 """Logits -> the next token.
 
 Filters stand in the order transformers applies them: repetition penalty, temperature, top_k, top_p. Randomness is a
-pure function of (seed, index of the token), so an answer does not depend on who shares its batch, and one that is
-taken up again elsewhere goes on as it would have. Knows no sequences.
+pure function of (seed, index of the token), so chance is the same whoever shares the batch, and where an answer is
+taken up again elsewhere. The logits are not, to the last bit: see tests/engine/test_company.py. Knows no sequences.
 """
 
 from __future__ import annotations

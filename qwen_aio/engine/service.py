@@ -131,7 +131,7 @@ class EngineService:
     ) -> AsyncGenerator[Chunk]:
         """The answer, piece by piece; the last piece carries `finish_reason`. Closing the iterator frees the sequence.
 
-        With the tokens `resume` of an answer that another engine began: only what follows them, as it would have come.
+        With the tokens `resume` of an answer that another engine began: only what follows them.
         Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
         outputs = self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))
