@@ -53,11 +53,13 @@ BOUNDS = {
     "seed": Bounds(0, 2**63 - 1),
 }
 
+_Float = Annotated[float, Field(allow_inf_nan=True)]  # infinity is refused by the bounds, which say what is fine
+
 MaxTokens = Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)]
-Temperature = Annotated[float, AfterValidator(BOUNDS["temperature"].check)]
-TopP = Annotated[float, AfterValidator(BOUNDS["top_p"].check)]
+Temperature = Annotated[_Float, AfterValidator(BOUNDS["temperature"].check)]
+TopP = Annotated[_Float, AfterValidator(BOUNDS["top_p"].check)]
 TopK = Annotated[int, AfterValidator(BOUNDS["top_k"].check)]
-RepetitionPenalty = Annotated[float, AfterValidator(BOUNDS["repetition_penalty"].check)]
+RepetitionPenalty = Annotated[_Float, AfterValidator(BOUNDS["repetition_penalty"].check)]
 Seed = Annotated[int, AfterValidator(BOUNDS["seed"].check)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 

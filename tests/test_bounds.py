@@ -81,6 +81,14 @@ def test_wire_task_file_and_engine_refuse_the_same_numbers(task: Path, name: str
         assert refused_in_task(task, name, value) == is_refused
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_p", "repetition_penalty"])
+@pytest.mark.parametrize("written", ["1e999", "-1e999"])
+def test_a_number_that_no_float_holds_is_refused_with_the_range(name: str, written: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name}: must be {BOUNDS[name]}") as caught:
+        RunRequest.read(f'{{"text": "a", "{name}": {written}}}'.encode())
+    assert caught.value.param == name
+
+
 @pytest.mark.parametrize("name", sorted(BOUNDS))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_in_no_bounds(name: str, value: float) -> None:

@@ -232,7 +232,7 @@ class RemoteCalls:
         has_another = around.pool.has_another(job)
         is_last = journey.num_failures > around.rules.max_other_workers
         if isinstance(failure, RequestFailed):
-            is_last = journey.doubted is not None or not has_another
+            is_last = is_last or journey.doubted is not None or not has_another
             journey.doubted = seat
         if is_last or not (is_free(failure) or around.budget.spend()):
             raise _last_word(journey, failure)
