@@ -108,7 +108,7 @@ def in_company(app: App, bodies: list[dict[str, Any]]) -> None:
         assert status in (200, 400), (body, reply)
         if status == 400:
             assert reply["error"]["code"] == "invalid_request"
-            assert reply["error"]["param"].split(".")[0] in {"", *body}
+            assert (reply["error"]["param"] or "").split(".")[0] in {"", *body}
         else:
             assert reply["reply"]["usage"]["completion_tokens"] >= 1
 
