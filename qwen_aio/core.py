@@ -209,7 +209,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of an answer: whole characters only. The last one carries `finish_reason`, usage and timings."""
+    """A piece of an answer: whole characters only, or no text yet. All of them together are the answer.
+
+    The last one carries `finish_reason`, usage and timings.
+    """
 
     index: int  # 0, 1, 2 ... without a gap
     text: str
@@ -311,7 +314,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer on its way from a worker; what is shown because of the tokens `token_ids`."""
+    """A piece of an answer on its way from a worker: the text, perhaps none, that the tokens `token_ids` led to."""
 
     text: str
     token_ids: tuple[int, ...] = ()

@@ -21,6 +21,7 @@ QwenAioError
 ├── UnknownWorker           unknown_worker       balancer: no worker of this id
 ├── LastWorker              last_worker          balancer: nobody would be left to serve
 ├── DeadlineExceeded        deadline_exceeded    took longer than allowed
+├── RequestFailed           request_failed       computing this one request failed; the engine goes on
 ├── EngineStopped           engine_stopped       the engine thread is gone
 ├── ServerUnreachable       server_unreachable   client side: nobody answers at the address
 │   ├── ConnectionLost      connection_lost      client side: the connection broke
@@ -169,6 +170,12 @@ class DeadlineExceeded(QwenAioError):
     """The request took longer than its deadline."""
 
     code = "deadline_exceeded"
+
+
+class RequestFailed(QwenAioError):
+    """Something went wrong while this one request was computed; the engine goes on with all others."""
+
+    code = "request_failed"
 
 
 class EngineStopped(QwenAioError):

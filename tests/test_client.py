@@ -200,7 +200,7 @@ async def test_an_answer_is_called_and_all_of_the_call_arrives():
     )
     async with served(Worker(engine)) as there, Client(there.url) as client:
         *pieces, answer = [event async for event in client.make(call)]
-    assert pieces == [Piece("b\n\ndata: x", (2,)), Piece("c", (3,))]
+    assert pieces == [Piece("", (1,)), Piece("b\n\ndata: x", (2,)), Piece("c", (3,))]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish_reason, answer.worker, answer.model) == (
         "b\n\ndata: xc",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.client import FrameReader
 from qwen_aio.core import (
     Answer,
@@ -25,7 +26,7 @@ from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.wire.call import MAX_CALL_BYTES, CallRequest, call_frame, call_to_json, read_call_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import error_frame
-from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TOKENS, RunRequest
+from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, RunRequest
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 PROBABILITY = st.floats(0, 1)

@@ -78,12 +78,16 @@ class Breaker:
     def fail(self, *, may_open: bool) -> None:
         """An attempt failed. Opens if the rule says so and `may_open`."""
         self._end()
+        self.blame(may_open=may_open)
+        self._take_trial_back()
+
+    def blame(self, *, may_open: bool) -> None:
+        """As `fail`, of an attempt that was abandoned and turns out to have failed."""
         self._weigh(failures=1)
         self._failures_in_a_row += 1
         self._count(self._ended_at, self._failed_at)
         if may_open and (self.state == "half_open" or self._is_broken()):
             self._open()
-        self._take_trial_back()
 
     def abandon(self) -> None:
         """An attempt ended without saying anything about the worker: cancelled, or refused for its own faults."""

@@ -4,6 +4,7 @@
     pieces sent already    another worker of the same model and task goes on behind them
     the caller's mistake   is the caller's to hear; nobody else is asked
     two workers died       the request is poison; no third one gets it
+    computing it failed    one more worker; where that one can do it, the first is to blame, else the request is
 
 Attempts after error answers come out of a budget; after a lost connection they are free. Owned by the event loop.
 """
@@ -42,6 +43,7 @@ from qwen_aio.errors import (
     PoisonRequest,
     QueueFull,
     QwenAioError,
+    RequestFailed,
     ServerUnreachable,
     WorkerStalled,
 )
@@ -159,6 +161,8 @@ class RemoteCalls:
                     service_s = around.clock() - started
                     seat.succeed(service_s=service_s, usage=event.usage, timings=event.timings)
                     around.estimator.learn(journey.call, journey.job.kind, event.usage)
+                    if journey.doubted is not None and journey.doubted.id != seat.id:
+                        journey.doubted.blame(f"it failed at what {seat.id} could do")
                     yield journey.finished(event, now=around.clock())
                     return
         except QwenAioError as exc:
@@ -220,15 +224,19 @@ class RemoteCalls:
                 seat.ended(f"it takes no work: {failure.message}")
         else:
             journey.num_failures += 1
-        is_last = journey.num_failures > around.rules.max_other_workers
-        if is_last or not (is_free(failure) or around.budget.spend()):
-            raise _last_word(journey, failure)
         job.tried.add(seat.id)
         job.is_returned = True
         job.deadline = journey.deadline
         if journey.token_ids:
             job.needs = seat.twin
-        if not around.pool.has_another(job):
+        has_another = around.pool.has_another(job)
+        is_last = journey.num_failures > around.rules.max_other_workers
+        if isinstance(failure, RequestFailed):
+            is_last = is_last or journey.doubted is not None or not has_another
+            journey.doubted = seat
+        if is_last or not (is_free(failure) or around.budget.spend()):
+            raise _last_word(journey, failure)
+        if not has_another:
             self._start_over(journey)
         logger.warning("call sent on id=%s from=%s why=%s", journey.call.request_id, seat.id, failure.code)
 
@@ -271,6 +279,8 @@ class RemoteCalls:
 
 
 def _last_word(journey: Journey, failure: QwenAioError) -> QwenAioError:
+    if isinstance(failure, RequestFailed):
+        return failure
     if journey.token_ids:
         return _broken()
     if isinstance(failure, ServerUnreachable):

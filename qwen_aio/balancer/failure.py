@@ -11,6 +11,7 @@ from qwen_aio.errors import (
     NotReady,
     QueueFull,
     QwenAioError,
+    RequestFailed,
     ServerUnreachable,
 )
 from qwen_aio.wire.error import http_status
@@ -34,8 +35,8 @@ def is_callers(failure: QwenAioError) -> bool:
 
 
 def is_blameless(failure: QwenAioError) -> bool:
-    """Says nothing against the worker."""
-    return is_callers(failure) or isinstance(failure, Draining | NotReady | QueueFull)
+    """Says nothing against the worker; after RequestFailed not until another one has done the same."""
+    return is_callers(failure) or isinstance(failure, Draining | NotReady | QueueFull | RequestFailed)
 
 
 def is_free(failure: QwenAioError) -> bool:

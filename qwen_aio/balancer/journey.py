@@ -26,6 +26,7 @@ class Journey:
     waits_since: float | None = None  # ... and since when it is there now
     num_failures: int = 0  # attempts that count: being sent on by a worker that shuts down is none
     num_deaths: int = 0  # workers that died under it
+    doubted: Seat | None = None  # where it failed, and it is open whether the worker or the request is at fault
     parts: list[str] = field(default_factory=list)  # text that was sent on
     token_ids: list[int] = field(default_factory=list)
 
@@ -60,7 +61,7 @@ class Journey:
         timings = replace(last.timings, queue_ms=last.timings.queue_ms + waited_ms, total_ms=(now - self.began) * 1000)
         if isinstance(last, Decision):
             return replace(last, timings=timings)
-        return replace(last, text="".join(self.parts).strip(), timings=timings)
+        return replace(last, text="".join(self.parts), timings=timings)
 
 
 def seeded(call: Call, kind: Kind) -> Call:

@@ -77,6 +77,14 @@ class Seat:
         self._life.breaker.fail(may_open=self._may_open())
         self._on_change()
 
+    def blame(self, why: str) -> None:
+        """After the end, and without a verdict before: the worker is to blame after all."""
+        assert self._is_released and not self._has_verdict, f"{self} cannot be blamed"
+        self._has_verdict = True
+        self._life.last_failure = why
+        self._life.breaker.blame(may_open=self._may_open())
+        self._on_change()
+
     def release(self) -> None:
         """Give the place back. Does nothing the second time."""
         if self._is_released:

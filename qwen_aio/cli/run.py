@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", default="auto", help="auto or a task's name [auto]")
     parser.add_argument("--reply", action="store_true", help="decide and answer (dialogue enhancement)")
     parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
-    parser.add_argument("--seed", type=int, help="same seed, same answer")
+    parser.add_argument("--seed", type=int, help="fixes what is left to chance")
     parser.add_argument("--url", help="ask the server at this address instead of loading a model here")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_settings_flags(parser, *MODEL_SETTINGS)

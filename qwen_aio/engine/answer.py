@@ -52,7 +52,6 @@ class Answer(Sequence):
         self._detokenizer = Detokenizer((*sampling.stop, *tokenizer.special_texts))
         self._finish_reason: FinishReason | None = None
         self._num_chunks = 0
-        self._num_sent = 0  # generated tokens that chunks told about
         self._first_s: float | None = None
         self.habit = Habit()  # the guesser's
         self._lookup = Lookup()
@@ -110,8 +109,8 @@ class Answer(Sequence):
         del self.ids[num_settled:]
         self._num_guessed = 0
 
-    def accept(self, token: int, *, now_s: float) -> Chunk | None:
-        """Append the next token; what may be shown because of it, if anything. The last token always gives a Chunk.
+    def accept(self, token: int, *, now_s: float) -> Chunk:
+        """Append the next token; what may be shown because of it, which may be no text yet.
 
         Where it is the one that was guessed, its row is computed already, and `num_computed` says so.
         """
@@ -120,14 +119,17 @@ class Answer(Sequence):
         text = self._read(token)
         self._settle(token)
         if self._finish_reason is not None:
-            return self._last_chunk(text + self._detokenizer.flush(), first_s=self._first_s, last_s=now_s)
-        return self._chunk(text) if text else None
+            text += self._detokenizer.flush()
+            return self._last_chunk(text, (token,), first_s=self._first_s, last_s=now_s)
+        chunk = Chunk(self._num_chunks, text, (token,), cuts=self.cuts)
+        self._num_chunks += 1
+        return chunk
 
     def closing_chunk(self, *, now_s: float) -> Chunk:
         """The last chunk of an answer that was whole when it came: all its text has been sent."""
-        assert self.is_finished and self.num_generated == self._num_sent
+        assert self.is_finished and self._first_s is None
         self.admitted_s = now_s
-        return self._last_chunk("", first_s=now_s, last_s=now_s)
+        return self._last_chunk("", (), first_s=now_s, last_s=now_s)
 
     def _settle(self, token: int) -> None:
         if self._hoped[:1] == [token] and not self.is_finished:
@@ -145,7 +147,6 @@ class Answer(Sequence):
                     param="resume",
                 )
             self._read(token)
-        self._num_sent = len(resume)
 
     def _read(self, token: int) -> str:
         """Append `token`; the text that is certain because of it."""
@@ -158,23 +159,13 @@ class Answer(Sequence):
             self._finish_reason = "length"
         return text
 
-    def _chunk(self, text: str) -> Chunk:
-        chunk = Chunk(self._num_chunks, text, self._unsent_ids(), cuts=self.cuts)
-        self._num_chunks += 1
-        return chunk
-
-    def _last_chunk(self, text: str, *, first_s: float, last_s: float) -> Chunk:
+    def _last_chunk(self, text: str, token_ids: tuple[int, ...], *, first_s: float, last_s: float) -> Chunk:
         return Chunk(
             index=self._num_chunks,
             text=text,
-            token_ids=self._unsent_ids(),
+            token_ids=token_ids,
             finish_reason=self._finish_reason,
             usage=self.usage(completion_tokens=self.num_generated),
             timings=self.timings(first_s=first_s, last_s=last_s),
             cuts=self.cuts,
         )
-
-    def _unsent_ids(self) -> tuple[int, ...]:
-        unsent = self.ids[self.num_prompt + self._num_sent :]
-        self._num_sent = self.num_generated
-        return tuple(unsent)

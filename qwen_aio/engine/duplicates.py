@@ -1,7 +1,8 @@
 """Decisions under way, by what they ask: equal ones are computed once.
 
 The first of them leads, whether it waits or runs; those that come later follow it and share its outcome. When the
-leader is taken back its work goes on in the name of the next. Knows no torch. Owned by the engine thread.
+leader is taken back its work goes on in the name of the next; when it fails the next one begins anew. Knows no torch.
+Owned by the engine thread.
 """
 
 from __future__ import annotations
@@ -33,6 +34,15 @@ class Duplicates:
         """Those who get the outcome of `leader`, too. Nobody follows it any more."""
         _, *followers = self._crowds.pop(leader.question)
         return followers
+
+    def fail(self, leader: Decision) -> Decision | None:
+        """`leader` has failed, which says nothing about the others: who is to be computed in its place."""
+        crowd = self._crowds[leader.question]
+        crowd.remove(leader)
+        if crowd:
+            return crowd[0]
+        del self._crowds[leader.question]
+        return None
 
     def _leave(self, crowd: list[Decision], place: int) -> bool:
         if len(crowd) == 1:

@@ -6,14 +6,16 @@ Knows no threads, no tasks, no HTTP: service.py owns the thread it lives on.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from qwen_aio.core import ContextLimits, Prompt, Turn
+from qwen_aio.bounds import MAX_TOKENS, check_sampling
+from qwen_aio.core import Chunk, ContextLimits, Prompt, Turn
 from qwen_aio.engine.answer import Answer
 from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
 from qwen_aio.engine.config import EngineLimits
@@ -24,17 +26,19 @@ from qwen_aio.engine.guesser import Guesser
 from qwen_aio.engine.kv_cache import KvCache
 from qwen_aio.engine.label_tree import LabelTree
 from qwen_aio.engine.model import Qwen2
-from qwen_aio.engine.sampler import Sampler, check_sampling
+from qwen_aio.engine.sampler import Sampler
 from qwen_aio.engine.scheduler import Scheduler, Span
 from qwen_aio.engine.scoring import token_logprobs
 from qwen_aio.engine.sequence import Sequence
 from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Counters, Generate, Output, Pin, Pinned, Score, Work
-from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError
+from qwen_aio.engine.work import FAILED, Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
 
 LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory that a long continuation takes
 MIN_CONTEXT = 128  # less is no use to anybody
 MIN_SHARED = 8  # tokens: another stretch to look at costs about what computing so many does
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -61,7 +65,7 @@ class Engine:
         self._duplicates = Duplicates()
         self._guesser = Guesser(max_rows=min(limits.max_guess_rows, limits.max_batch_tokens))
         max_context = min(self._scheduler.max_rows, model.config.max_positions)
-        self.context = ContextLimits(max_context, answer_tokens=max_context // 2)
+        self.context = ContextLimits(max_context, answer_tokens=min(max_context // 2, MAX_TOKENS))
         if max_context < MIN_CONTEXT:
             raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
         self._memory = KvMemory(model.config, num_slots)
@@ -119,7 +123,8 @@ class Engine:
         chunks = self._take_logits(spans, self._compute(spans))
         self._guesser.learn(spans, seconds=self.clock() - started_s)
         self._num_steps += 1
-        finished = [output for span in spans if span.sequence.is_finished for output in self._finish(span.sequence)]
+        running = [span.sequence for span in spans if span.sequence.is_running]  # the others have failed
+        finished = [output for sequence in running if sequence.is_finished for output in self._finish(sequence)]
         return [*given, *chunks, *finished]
 
     def check_integrity(self) -> None:
@@ -189,42 +194,62 @@ class Engine:
         for start in range(0, len(wanted), LOGIT_ROWS):
             logits = self._model.logits(hidden[start : start + LOGIT_ROWS])
             for (sequence, row), row_logits in zip(wanted[start : start + LOGIT_ROWS], logits, strict=True):
-                match sequence:
-                    case Decision():
-                        sequence.record(row, token_logprobs(row_logits, sequence.tokens_after(row)))
-                    case Answer() if row < sequence.num_computed:  # not behind a guess that did not come true
-                        outputs.extend(self._next_token(sequence, row_logits))
+                if sequence.is_running:
+                    outputs.extend(self._take_row(sequence, row, row_logits))
         return outputs
 
-    def _next_token(self, answer: Answer, logits: Tensor) -> Iterator[Output]:
+    def _take_row(self, sequence: Sequence, row: int, logits: Tensor) -> list[Output]:
+        try:
+            match sequence:
+                case Decision():
+                    sequence.record(row, token_logprobs(logits, sequence.tokens_after(row)))
+                case Answer() if row < sequence.num_computed:  # not behind a guess that did not come true
+                    return [Output(sequence.request_id, self._next_token(sequence, logits))]
+        except Exception as exc:  # broad: what goes wrong with one sequence ends no other
+            return self._fail(sequence, exc)
+        return []
+
+    def _next_token(self, answer: Answer, logits: Tensor) -> Chunk:
         index, seen = answer.num_generated, answer.seen_ids
         token = self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
         self._num_generated += 1
-        chunk = answer.accept(token, now_s=self.clock())
-        if chunk is not None:
-            yield Output(answer.request_id, chunk)
+        return answer.accept(token, now_s=self.clock())
+
+    def _fail(self, sequence: Sequence, failure: Exception) -> list[Output]:
+        """End one sequence with an error, and no other: the next one that asks the same is computed anew."""
+        logger.error("request failed id=%s", sequence.request_id, exc_info=failure)
+        self._scheduler.discard(sequence)
+        if isinstance(sequence, Decision) and (heir := self._duplicates.fail(sequence)):
+            self._scheduler.add(heir)
+        return [Output(sequence.request_id, RequestFailed(FAILED))]
 
     def _finish(self, sequence: Sequence) -> list[Output]:
         """Take a sequence out of the run; what there is to say about it."""
-        self._scheduler.retire(sequence)
-        self._num_completed += 1
-        match sequence:
-            case Answer():
-                return []  # its last chunk has said it
-            case Decision():
-                return self._decide(sequence)
-            case _:
-                return [Output(sequence.request_id, self._pin(sequence.ids))]
+        if isinstance(sequence, Decision):
+            return self._decide(sequence)
+        self._retire(sequence)
+        if isinstance(sequence, Answer):
+            return []  # its last chunk has said it
+        return [Output(sequence.request_id, self._pin(sequence.ids))]
 
     def _decide(self, leader: Decision) -> list[Output]:
         """The scores for everybody who asked for them."""
         now_s = self.clock()
+        try:
+            scores = leader.scores(now_s=now_s)
+        except Exception as exc:  # broad: see _take_row
+            return self._fail(leader, exc)
+        self._retire(leader)
         followers = self._duplicates.finish(leader)
         self._num_completed += len(followers)
         return [
-            Output(leader.request_id, leader.scores(now_s=now_s)),
+            Output(leader.request_id, scores),
             *(Output(other.request_id, other.follow(leader, now_s=now_s)) for other in followers),
         ]
+
+    def _retire(self, sequence: Sequence) -> None:
+        self._scheduler.retire(sequence)
+        self._num_completed += 1
 
     def _pin(self, ids: list[int]) -> Pinned | QwenAioError:
         """At most a quarter of the memory may be pinned, so that the longest request always finds room."""

@@ -45,7 +45,7 @@ class Guesser:
         self._prices.learn(num_answers=len(spans), num_guessed=num_guessed, seconds=seconds)
         self.num_guessed += num_guessed
         for span in spans:
-            if span.count > 1:
+            if span.count > 1 and span.sequence.is_running:
                 self._learn_outcome(span)
 
     def _learn_outcome(self, span: Span) -> None:

@@ -1,7 +1,7 @@
 """A matrix with an optional bias, in fp32 or in int8: the only place where number formats of weights are known.
 
 int8 keeps one scale for each row of the weights and takes one for each row (token) of the input, so that a token's
-result is the same whoever else is in the batch. Products are fbgemm's, reached through torch's quantized operators.
+product is the same whoever else is in the batch. Products are fbgemm's, reached through torch's quantized operators.
 """
 
 from __future__ import annotations

@@ -128,9 +128,16 @@ class Scheduler:
 
     def retire(self, sequence: Sequence) -> None:
         """A running sequence ends; what it computed is remembered."""
+        self._end(sequence, sequence.remembered_ids)
+
+    def discard(self, sequence: Sequence) -> None:
+        """A running sequence has failed; nothing it computed is remembered, as its books may be wrong."""
+        self._end(sequence, [])
+
+    def _end(self, sequence: Sequence, remembered_ids: list[int]) -> None:
         assert sequence.lease is not None
         self._running.remove(sequence)
-        self._cache.release(sequence.lease, sequence.remembered_ids)
+        self._cache.release(sequence.lease, remembered_ids)
         sequence.lease = None
 
     def _mixed(self, decisions: list[Sequence], answers: list[Sequence]) -> list[Span]:

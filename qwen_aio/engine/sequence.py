@@ -39,6 +39,11 @@ class Sequence:
         return False
 
     @property
+    def is_running(self) -> bool:
+        """It has slots: it was admitted, and has neither ended nor failed."""
+        return self.lease is not None
+
+    @property
     def is_finished(self) -> bool:
         return self.num_computed == len(self.ids)
 

@@ -21,8 +21,8 @@ from typing import Protocol
 
 from qwen_aio.core import Chunk, ContextLimits, Prompt, Sampling, Scores, Turn
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.work import Counters, Generate, Output, Pin, Pinned, Score, Work
-from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError
+from qwen_aio.engine.work import FAILED, Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class EngineService:
     async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
         """Log probabilities of the continuations. Cancelling the caller frees the sequence.
 
-        Raises InvalidRequest, ContextTooSmall, QueueFull, EngineStopped.
+        Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
         scores = await self._outcome(request_id, Score(prompt, tuple(continuations)))
         assert isinstance(scores, Scores)
@@ -131,8 +131,8 @@ class EngineService:
     ) -> AsyncGenerator[Chunk]:
         """The answer, piece by piece; the last piece carries `finish_reason`. Closing the iterator frees the sequence.
 
-        With the tokens `resume` of an answer that another engine began: only what follows them, as it would have come.
-        Raises InvalidRequest, ContextTooSmall, QueueFull, EngineStopped.
+        With the tokens `resume` of an answer that another engine began: only what follows them.
+        Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
         outputs = self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))
         try:
@@ -258,8 +258,12 @@ class EngineService:
     def _add(self, request_id: str, work: Work, *, arrived_s: float) -> None:
         try:
             self._engine.add(request_id, work, arrived_s=arrived_s)
-        except QwenAioError as exc:  # concerns this request alone
+        except QwenAioError as exc:
             self._post(partial(self._deliver, [Output(request_id, exc)]))
+        except Exception:  # broad: concerns this request alone, like the refusals above
+            logger.exception("request failed id=%s", request_id)
+            self._engine.abort(request_id)
+            self._post(partial(self._deliver, [Output(request_id, RequestFailed(FAILED))]))
 
     def _post(self, callback: Callable[[], None]) -> bool:
         """Run `callback` on the loop; False if the loop is closed, so that nobody is there any more."""

@@ -34,6 +34,8 @@ class Pin:
 
 Work = Score | Generate | Pin
 
+FAILED = "computing this request failed; others are not affected, and the server's log has the details"
+
 
 @dataclass(frozen=True)
 class Pinned:

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
+from qwen_aio.bounds import check_sampling
 from qwen_aio.core import (
     Answer,
     Call,
@@ -83,7 +84,7 @@ class Runs:
         if not request.text.strip():
             raise InvalidRequest("text is empty; send at least one visible character", param="text")
         offer = self._calls.offer()
-        _check_tokens(request, offer)
+        check_sampling(request.sampling, max_tokens=offer.context.answer_tokens)  # before a decision is made
         planned = plan(request, offer.tasks)
         limit_s = request.timeout_s or (ANSWER_TIMEOUT_S if planned.answer else DECISION_TIMEOUT_S)
         deadline = asyncio.get_running_loop().time() + limit_s
@@ -101,11 +102,11 @@ class Runs:
             index = 0
             async with aclosing(self._answer(course, course.plan.answer, decision)) as pieces:
                 async for piece in pieces:
-                    if isinstance(piece, Piece):
+                    if isinstance(piece, Answer):
+                        answer = piece
+                    elif piece.text:
                         yield Token(index, piece.text)
                         index += 1
-                    else:
-                        answer = piece
         yield Done(self._result(course, decision, answer))
 
     async def _decide(self, course: _Course) -> Decision:
@@ -178,13 +179,6 @@ async def outcome(events: AsyncGenerator[Event, None]) -> Result:
             if isinstance(event, Done):
                 return event.result
     raise AssertionError("a stream ends with Done or an error")
-
-
-def _check_tokens(request: Request, offer: Offer) -> None:
-    """Raises InvalidRequest for an answer that could never fit: before a decision is made, not after."""
-    wanted, most = request.sampling.max_tokens, offer.context.answer_tokens
-    if wanted is not None and wanted > most:
-        raise InvalidRequest(f"max_tokens must be 1 to {most}, not {wanted}", param="max_tokens")
 
 
 def _left_s(course: _Course) -> float:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, StopString, Temperature, TopK, TopP
 from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
 from qwen_aio.errors import InvalidTask
 from qwen_aio.tasks.template import PromptTemplate
@@ -50,12 +51,12 @@ class _Neutral(_Table):
 
 
 class _Sampling(_Table):
-    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 256
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    top_k: Annotated[int, Field(ge=0)] = 40
-    repetition_penalty: Annotated[float, Field(gt=0, le=5)] = 1.1
-    stop: Words = ()
+    max_tokens: MaxTokens = Sampling.max_tokens
+    temperature: Temperature = Sampling.temperature
+    top_p: TopP = Sampling.top_p
+    top_k: TopK = Sampling.top_k
+    repetition_penalty: RepetitionPenalty = Sampling.repetition_penalty
+    stop: Annotated[tuple[StopString, ...], Field(max_length=MAX_STOPS)] = Sampling.stop
 
 
 class _Rule(_Table):

@@ -13,9 +13,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.core import Answer, Call, CallEvent, Decision, Message, Piece, Verdict
 from qwen_aio.wire.event import frame, read_frame
-from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_TOKENS, History, SamplingFields
+from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields
 from qwen_aio.wire.result import DecisionShape, ReplyShape
 from qwen_aio.wire.shape import Answered, Sent
 

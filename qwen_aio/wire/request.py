@@ -8,6 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, Seed, StopString, Temperature, TopK, TopP
 from qwen_aio.core import Message, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.wire.shape import Sent
@@ -15,10 +16,7 @@ from qwen_aio.wire.shape import Sent
 MAX_BODY_BYTES = 1_000_000
 MAX_TEXTS = 256
 MAX_HISTORY = 1000  # messages
-MAX_TOKENS = 4096
 MAX_TIMEOUT_S = 600.0
-
-Stop = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class HistoryMessage(Sent):
@@ -34,13 +32,13 @@ History = Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_
 class SamplingFields(Sent):
     """How an answer is drawn, and for how long one waits: None means as the task says."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=5)] | None = None
-    stop: Annotated[list[Stop], Field(min_length=1, max_length=8)] | None = None
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    stop: Annotated[list[StopString], Field(min_length=1, max_length=MAX_STOPS)] | None = None
+    seed: Seed | None = None
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
 
     def wish(self) -> SamplingWish:

@@ -73,7 +73,7 @@ class EngineCalls:
     async def make(self, call: Call) -> AsyncGenerator[CallEvent, None]:
         """One Decision, or Piece*, Answer. Closing it cancels what runs.
 
-        Raises UnknownTask, InvalidRequest, QueueFull, EngineStopped.
+        Raises UnknownTask, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
         """
         task = self._task(call.task)
         if task.kind == "decision":
@@ -95,8 +95,8 @@ class EngineCalls:
         chunks = self._engine.generate(call.request_id, prompt, self._sampling(call, task), resume=call.resume)
         async with aclosing(chunks):
             async for chunk in chunks:
-                if chunk.text:
-                    parts.append(chunk.text)
+                parts.append(chunk.text)
+                if chunk.token_ids:
                     yield Piece(chunk.text, chunk.token_ids)
                 if chunk.finish_reason:
                     yield self._finished(task, "".join(parts), chunk)
@@ -106,7 +106,7 @@ class EngineCalls:
         self._record("generation", last.timings)
         return Answer(
             task.name,
-            text.strip(),
+            text,
             last.finish_reason,
             last.usage,
             last.timings,

@@ -28,6 +28,7 @@ from qwen_aio.errors import (
     PoisonRequest,
     QueueFull,
     QwenAioError,
+    RequestFailed,
 )
 from qwen_aio.serving.deadline import within
 from tests.balancer.pooled import OFFER, SENTIMENT, World
@@ -217,6 +218,52 @@ async def test_a_worker_whose_engine_has_stopped_gets_nothing_more():
     for _ in range(2):
         await scene.make(DECIDE)
     assert [name for name, _ in scene.asked] == ["a", "b", "b", "b"]
+    scene.assert_quiet()
+
+
+@pytest.mark.parametrize("call", [DECIDE, CHAT])
+async def test_what_fails_on_two_workers_is_at_fault_itself(call):
+    scene = Scene("a", "b", "c")
+    scene.scripts = {name: [says(RequestFailed("it failed"))] * 20 for name in "abc"}
+    for number in range(1, 11):
+        with pytest.raises(RequestFailed):
+            await scene.make(call)
+        assert len(scene.asked) == 2 * number
+        assert scene.row().error == "request_failed"
+    rows = [scene.world.row(name) for name in "abc"]
+    assert {(row.health, row.breaker, row.cost.failure_factor) for row in rows} == {("up", "closed", 1.0)}
+    scene.assert_quiet()
+
+
+async def test_a_worker_that_fails_at_what_another_one_can_do_is_to_blame():
+    scene = Scene("a", "b")
+    scene.scripts = {"a": [says(RequestFailed("it failed"))], "b": [says(decision())]}
+    await scene.make(DECIDE)
+    assert [name for name, _ in scene.asked] == ["a", "b"]
+    assert scene.world.row("a").cost.failure_factor > 1
+    assert scene.world.row("b").cost.failure_factor == 1
+    scene.assert_quiet()
+
+
+async def test_the_only_worker_is_not_asked_again_what_it_failed_at():
+    scene = Scene("a")
+    scene.scripts["a"] = [says(RequestFailed("it failed"))] * 2
+    with pytest.raises(RequestFailed):
+        await scene.make(DECIDE)
+    assert len(scene.asked) == 1
+    scene.assert_quiet()
+
+
+async def test_an_answer_that_failed_in_the_middle_goes_on_elsewhere_or_says_so():
+    begun = says(Piece("1", (1,)), RequestFailed("it failed"))
+    scene = Scene("a", "b")
+    scene.scripts = {"a": [begun], "b": [says(Piece("2", (2,)), answer())]}
+    assert (await scene.make(CHAT))[-1].text == "12"
+    assert scene.asked[1][1].resume == (1,)
+    scene = Scene("a", "b")
+    scene.scripts = {"a": [begun], "b": [says(RequestFailed("it failed"))]}
+    with pytest.raises(RequestFailed):
+        await scene.make(CHAT)
     scene.assert_quiet()
 
 

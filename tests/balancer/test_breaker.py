@@ -51,6 +51,15 @@ def test_it_opens_at_the_third_failure_in_a_row(world: World) -> None:
     assert not world.breaker.allows()
 
 
+def test_what_turns_out_to_have_failed_counts_as_what_failed(world: World) -> None:
+    for _ in range(3):
+        world.breaker.begin()
+        world.breaker.abandon()
+        assert world.breaker.state == "closed"
+        world.breaker.blame(may_open=True)
+    assert world.breaker.state == "open"
+
+
 def test_a_success_between_begins_the_count_anew(world: World) -> None:
     world.succeed(10)
     for _ in range(4):

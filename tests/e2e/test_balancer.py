@@ -92,7 +92,7 @@ async def ask(client: Client, text: str, **more: Any) -> str:
     assert isinstance(last, Done)
     assert [token.index for token in tokens] == list(range(len(tokens)))
     text = "".join(token.text for token in tokens)
-    assert last.result.answer.text == text.strip()
+    assert last.result.answer.text == text
     return text
 
 

@@ -61,7 +61,7 @@ def test_a_stream_tells_the_same_as_the_whole(worker):
     assert kinds[-1] == "done"
     assert set(kinds[1:-1]) == {"token"}
     told = "".join(json.loads(lines[1].removeprefix("data: "))["text"] for lines in events[1:-1])
-    assert told.strip() == whole["reply"]["text"]
+    assert told == whole["reply"]["text"]
 
 
 def test_a_second_user_gets_the_same_words_at_the_same_time(worker):

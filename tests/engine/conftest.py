@@ -47,9 +47,16 @@ def tokenizer(specification: str) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(specification: str, tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """A folder with a random model; keywords are those of Qwen2Config, `dtype` and `max_shard_size`."""
+    """A folder with a random model; keywords are those of Qwen2Config, and what is named here."""
 
-    def make(*, dtype: torch.dtype = torch.float32, max_shard_size: str = "5GB", **shape: object) -> Path:
+    def make(
+        *,
+        dtype: torch.dtype = torch.float32,
+        max_shard_size: str = "5GB",
+        std: float = 0.15,
+        seed: int = 1,
+        **shape: object,
+    ) -> Path:
         folder = tmp_path_factory.mktemp("checkpoint")
         defaults = {
             "vocab_size": 640,
@@ -62,10 +69,10 @@ def make_checkpoint(specification: str, tmp_path_factory: pytest.TempPathFactory
             "tie_word_embeddings": True,
             "eos_token_id": Tokenizer(specification).control_id("<|im_end|>"),
         }
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         model = Qwen2ForCausalLM(Qwen2Config(**(defaults | shape)))
         for name, parameter in model.named_parameters():  # far from the usual start, so that mistakes show
-            torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.15)
+            torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=std)
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
         (folder / "tokenizer.json").write_text(specification, encoding="utf-8")
         return folder

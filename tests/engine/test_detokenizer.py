@@ -12,8 +12,8 @@ from qwen_aio.engine.detokenizer import Detokenizer
 
 CUTS = st.lists(st.integers(0, 200))
 # Few letters, so that stop strings really occur and overlap.
-SMALL_TEXT = st.text(alphabet="ab你😊", max_size=30)
-STOPS = st.lists(st.text(alphabet="ab你😊", min_size=1, max_size=4), max_size=3)
+SMALL_TEXT = st.text(alphabet="ab你😊 \n", max_size=30)
+STOPS = st.lists(st.text(alphabet="ab你😊 \n", min_size=1, max_size=4), max_size=3)
 
 
 def split(raw: bytes, cuts: list[int]) -> list[bytes]:
@@ -38,13 +38,13 @@ def before_stop(text: str, stop: list[str]) -> str:
 @given(st.text(), CUTS)
 def test_any_split_of_the_bytes_gives_the_same_text(text: str, cuts: list[int]) -> None:
     parts, _ = told(split(text.encode(), cuts), [])
-    assert "".join(parts) == text
+    assert "".join(parts) == text.strip()
 
 
 @given(SMALL_TEXT, STOPS, CUTS)
 def test_the_text_ends_before_the_first_complete_stop_string(text: str, stop: list[str], cuts: list[int]) -> None:
     parts, is_stopped = told(split(text.encode(), cuts), stop)
-    assert "".join(parts) == before_stop(text, stop)
+    assert "".join(parts) == before_stop(text, stop).strip()
     assert is_stopped == any(each in text for each in stop)
     assert not any(each in "".join(parts) for each in stop)
 
@@ -66,8 +66,21 @@ def test_half_a_character_at_the_end_is_dropped() -> None:
 
 def test_the_beginning_of_a_stop_string_waits_until_it_is_decided() -> None:
     detokenizer = Detokenizer(["STOP"])
-    assert [detokenizer.feed(piece) for piece in (b"a S", b"T", b"A", b" ST")] == ["a ", "", "STA", " "]
-    assert detokenizer.flush() == "ST"
+    assert [detokenizer.feed(piece) for piece in (b"a S", b"T", b"A", b" ST")] == ["a", "", " STA", ""]
+    assert detokenizer.flush() == " ST"
+
+
+@pytest.mark.parametrize("space", [" ", "\n\n", "\u3000", " \t\r\n"])
+def test_white_space_at_either_end_is_no_part_of_the_answer(space: str) -> None:
+    raw = space.encode()
+    assert told([raw, raw, b"a", raw, raw], []) == (["", "", "a", "", "", ""], False)
+    assert told([raw + b"a" + raw, raw + b"b"], []) == (["a", 2 * space + "b", ""], False)
+    assert told([raw, raw], []) == (["", "", ""], False)
+
+
+def test_white_space_before_a_stop_string_is_not_given_out() -> None:
+    assert told([b" a ", b"\n", b"STOP"], ["STOP"]) == (["a", "", "", ""], True)
+    assert told([b" ", b"\na"], ["\n"]) == (["", "", ""], True)  # a stop string of white space counts as any other
 
 
 def test_after_a_stop_string_nothing_more_comes() -> None:

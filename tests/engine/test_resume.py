@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -25,8 +26,8 @@ from tests.engine.running import GREEDY, chunks_of, ids_of, prompt, run, text_of
 MakeEngine = Callable[..., Engine]
 FREE = Sampling(max_tokens=24, temperature=1.3, top_p=1, top_k=0, repetition_penalty=1, seed=4)
 LIMITS = EngineLimits(max_context=256, kv_mb=1)
-SMALL_TEXT = st.text(alphabet="ab你😊", min_size=1, max_size=20)
-STOPS = st.lists(st.text(alphabet="ab你😊", min_size=1, max_size=4), max_size=3)
+SMALL_TEXT = st.text(alphabet="ab你😊 \n", min_size=1, max_size=20)
+STOPS = st.lists(st.text(alphabet="ab你😊 \n", min_size=1, max_size=4), max_size=3)
 
 
 def told_before(chunks: Sequence[Chunk], cut: int) -> str:
@@ -133,9 +134,25 @@ def told(answer: Answer, ids: Sequence[int]) -> list[Chunk]:
     chunks = []
     for token in ids:
         if not answer.is_finished:
-            chunk = answer.accept(token, now_s=0.0)
-            chunks += [chunk] if chunk else []
+            chunks.append(answer.accept(token, now_s=0.0))  # noqa: PERF401  a comprehension would ask too early
     return chunks
+
+
+@given(data=st.data(), cut=st.integers(0, 30))
+def test_of_any_tokens_the_pieces_are_the_text_without_white_space_around_it(
+    tokenizer: Tokenizer, data: st.DataObject, cut: int
+) -> None:
+    blank = [token for token in tokenizer.text_ids if tokenizer.token_bytes(token).isspace()]
+    ids = data.draw(st.lists(st.sampled_from(sorted(tokenizer.text_ids)) | st.sampled_from(blank), min_size=1))
+    sampling = Sampling(max_tokens=len(ids))
+    pieces = told(answer(tokenizer, sampling), ids)
+    raw = b"".join(tokenizer.token_bytes(token) for token in ids)
+    assert (
+        "".join(piece.text for piece in pieces) == codecs.getincrementaldecoder("utf-8")("replace").decode(raw).strip()
+    )
+    assert [piece.token_ids for piece in pieces] == [(token,) for token in ids]
+    rest = told(answer(tokenizer, sampling, resume=ids[:cut]), ids[cut:])
+    assert [piece.text for piece in rest] == [piece.text for piece in pieces[cut:]]
 
 
 @given(text=st.one_of(st.text(min_size=1, max_size=20), SMALL_TEXT), stop=STOPS, ends=st.booleans(), data=st.data())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
@@ -16,7 +18,7 @@ from transformers import (
 )
 
 from qwen_aio.core import Sampling
-from qwen_aio.engine.sampler import Sampler, uniform
+from qwen_aio.engine.sampler import Sampler, most_likely, uniform
 
 VOCAB = 50
 EVERYTHING = Sampler(range(VOCAB), vocab_size=VOCAB)
@@ -65,24 +67,51 @@ def test_greedy_takes_the_best_after_the_penalty() -> None:
     assert EVERYTHING.pick(logits, greedy, seen_ids=np.array([1, 7]), seed=0, index=0) == 8
 
 
-@given(
-    st.floats(0, 1e30),
-    st.floats(1e-6, 1),
-    st.integers(0, 100),
-    st.floats(0.01, 100),
-    st.integers(-(2**70), 2**70),
-)
-def test_no_extreme_ever_draws_a_banned_token(
-    temperature: float, top_p: float, top_k: int, penalty: float, seed: int
+NUMBERS = st.floats() | st.sampled_from([0.0, 5e-324, 1e-46, 1e-38, 0.005, 1.0, 3.4e38, 1e308])
+LOGITS = st.lists(st.floats(width=32), min_size=VOCAB, max_size=VOCAB)
+
+
+@given(LOGITS, NUMBERS, NUMBERS, st.integers(), NUMBERS, st.integers(-(2**70), 2**70))
+@example([0.0] * VOCAB, 0.7, 1e-46, 40, 1.0, 0)
+@example([-math.inf] * VOCAB, 0.7, 0.9, 40, 1.1, 0)
+@example([math.nan] + [-math.inf] * (VOCAB - 1), 0.7, 0.9, 40, 1.1, 0)
+@example([1.0] * VOCAB, math.inf, 1.0, 0, 1.0, 0)
+@example([1.0] * VOCAB, 1.0, 1.0, 0, -1.0, 0)  # a banned token that the prompt holds
+def test_whatever_the_numbers_are_an_allowed_token_is_drawn(
+    logits: list[float], temperature: float, top_p: float, top_k: int, penalty: float, seed: int
 ) -> None:
     sampler = Sampler([2, 3, 5, 7], vocab_size=VOCAB)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=penalty)
-    assert sampler.pick(some_logits(1) * 20, sampling, seen_ids=np.array([1, 2, 3]), seed=seed, index=11) in {
-        2,
-        3,
-        5,
-        7,
-    }
+    token = sampler.pick(torch.tensor(logits), sampling, seen_ids=np.array([1, 2, 3]), seed=seed, index=11)
+    assert token in {2, 3, 5, 7}
+
+
+@pytest.mark.parametrize(
+    "narrow", [{"top_p": 1e-46}, {"top_p": 5e-324}, {"top_p": 1e-38}, {"top_k": 1}, {"temperature": 5e-324}]
+)
+def test_the_narrowest_filters_leave_the_best_token(narrow: dict[str, float]) -> None:
+    sampling = Sampling(**({"temperature": 5.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0} | narrow))
+    assert drawn(sampling, times=50)[some_logits(0).argmax()] == 1
+
+
+@given(st.integers(0, 2**32), st.floats(1e-3, 5), st.floats(0, 1, exclude_min=True), st.integers(0, 2 * VOCAB))
+def test_what_the_filters_leave_is_a_distribution_headed_by_the_best_token(
+    seed: int, temperature: float, top_p: float, top_k: int
+) -> None:
+    logits = some_logits(seed)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
+    likely, ids = most_likely(logits / temperature, sampling)
+    assert len(likely) == len(ids) >= 1
+    assert ids[0] == logits.argmax()
+    assert (likely.diff() <= 0).all()
+    assert min(top_p, 1 - 1e-5) <= float(likely.sum()) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("odd", [math.nan, -math.inf])
+def test_the_best_number_is_taken_where_others_are_none(odd: float) -> None:
+    logits = torch.full((VOCAB,), odd)
+    logits[7], logits[9] = 2.0, 1.0
+    assert EVERYTHING.pick(logits, Sampling(temperature=0), seen_ids=SEEN, seed=5, index=0) == 7
 
 
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf])

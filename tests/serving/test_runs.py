@@ -71,6 +71,21 @@ async def test_a_request_overrides_the_sampling_of_its_task():
     assert sampling.temperature == TASKS["chat"].sampling.temperature
 
 
+@pytest.mark.parametrize("wish", [SamplingWish(repetition_penalty=0.005), SamplingWish(max_tokens=1025)])
+async def test_what_is_out_of_bounds_is_refused_before_a_decision_is_made(wish):
+    engine = FakeEngine()
+    with pytest.raises(InvalidRequest, match="must be"):
+        await run(engine, Request(STORY, reply=True, sampling=wish))
+    assert engine.call_ids == []
+
+
+async def test_the_tokens_of_a_stream_are_the_answer_and_none_of_them_is_empty():
+    engine = FakeEngine(pieces=("", "a", "", " b", "\n\n", "c", ""))
+    *tokens, done = [event async for event in runs(engine).stream(Request("你好"))]
+    assert [(token.index, token.text) for token in tokens] == [(0, "a"), (1, " b"), (2, "\n\n"), (3, "c")]
+    assert done.result.answer.text == "a b\n\nc"
+
+
 @pytest.mark.parametrize("mode", ["auto", "chat", "sentiment"])
 async def test_self_harm_is_answered_by_people_not_by_the_model(mode):
     engine = FakeEngine()

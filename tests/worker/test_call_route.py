@@ -6,7 +6,7 @@ import json
 import pytest
 
 from qwen_aio.core import Text
-from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull
+from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull, RequestFailed
 from qwen_aio.wire.call import CALL_PATH, MAX_CALL_BYTES
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.asking import calling, check_refusal, sse
@@ -133,6 +133,24 @@ async def test_an_error_before_the_first_event_has_a_status(body):
         response = await client.post(CALL_PATH, json=body)
     assert check_refusal(response, 503, "queue_full")["message"] == "full up"
     assert response.headers["retry-after"] == "4"
+
+
+@pytest.mark.parametrize("body", [DECISION, ANSWER])
+async def test_a_request_that_failed_alone_is_answered_with_500(body):
+    async with calling(Worker(FakeEngine(error=RequestFailed("it failed")))) as client:
+        check_refusal(await client.post(CALL_PATH, json=body), 500, "request_failed")
+        check_refusal(await client.post("/v1/run", json={"text": "你好", "mode": body["task"]}), 500, "request_failed")
+
+
+async def test_pieces_without_text_are_sent_since_their_tokens_count():
+    *pieces, (_, told) = await call(FakeEngine(pieces=("", "a", "", " b")), ANSWER)
+    assert [(piece["text"], piece["token_ids"]) for _, piece in pieces] == [
+        ("", [0]),
+        ("a", [1]),
+        ("", [2]),
+        (" b", [3]),
+    ]
+    assert told["text"] == "a b"
 
 
 async def test_an_error_inside_the_stream_is_its_last_event():

@@ -1,0 +1,26 @@
+"""A repeating model some of whose logits cannot be used: to pick or to score among them raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tests.engine.repeating_model import RepeatingModel
+
+
+class BreakingModel(RepeatingModel):
+    """What breaks hangs on what the row sees, so a request breaks where it would have alone."""
+
+    def __init__(self, breaks: Callable[[int], bool]) -> None:
+        """`breaks`: whether the logits behind ExactModel's number are of no use."""
+        super().__init__()
+        self._breaks = breaks
+
+    def logits(self, hidden: Tensor) -> list[Tensor]:  # type: ignore[override]  # rows of different lengths
+        """(n, 2) -> n of (vocab,), or of nothing"""
+        rows = super().logits(hidden)
+        return [
+            torch.empty(0) if self._breaks(int(number)) else row for (number, _), row in zip(hidden, rows, strict=True)
+        ]
