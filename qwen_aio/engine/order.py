@@ -1,0 +1,49 @@
+"""Which decision goes before which: fewest rows left first, but after 30 s the one that came first.
+
+A decision is *short* if half a step is enough for what is to be computed of it when it comes, else *long*. Knows no
+torch and no text. Owned by the engine thread.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from qwen_aio.engine.sequence import Sequence
+
+# A decision that came so long ago is overdue: it goes before all that came after it.
+OVERDUE_AFTER_S = 30.0
+
+
+class Kind(IntEnum):
+    """In the order in which a step takes their rows."""
+
+    SHORT = 0
+    LONG = 1
+    ANSWER = 2
+
+
+class Order:
+    """Says what a sequence counts as at the moment `now_s`."""
+
+    def __init__(self, *, half_step: int) -> None:
+        """`half_step`: the most rows that a short decision has."""
+        self.now_s = 0.0  # of the clock that arrivals are noted by
+        self._half_step = half_step
+
+    def kind(self, sequence: Sequence) -> Kind:
+        """It stays what it was when it came, unless more or less is remembered when it is let in."""
+        if sequence.is_answer:
+            return Kind.ANSWER
+        return Kind.SHORT if len(sequence.ids) - sequence.num_cached <= self._half_step else Kind.LONG
+
+    def is_overdue(self, sequence: Sequence) -> bool:
+        return not sequence.is_answer and self.now_s - sequence.arrived_s >= OVERDUE_AFTER_S
+
+    def rank(self, decision: Sequence) -> tuple[int, float]:
+        """The lowest goes first; of equal ones the one that comes first in the list that is sorted."""
+        return (0, decision.arrived_s) if self.is_overdue(decision) else (1, num_left(decision))
+
+
+def num_left(sequence: Sequence) -> int:
+    """Rows that are neither computed nor remembered."""
+    return len(sequence.ids) - max(sequence.num_computed, sequence.num_cached)
