@@ -125,6 +125,7 @@ class RemoteCalls:
             work_s=around.estimator.work_s(call, task.kind),
             arrived=now,
             deadline=deadline,
+            is_long=around.estimator.is_long(call, task.kind),
         )
         return Journey(seeded(call, task.kind), job, now, deadline)
 

@@ -50,6 +50,33 @@ def test_a_quarter_of_the_places_is_kept_for_decisions(capacity: int, most: int)
     assert world.pool.bind(world.job("decision")) is None
 
 
+@pytest.mark.parametrize(("capacity", "most"), [(10, 5), (8, 4), (4, 2), (3, 1), (2, 1), (1, 1)])
+def test_half_of_the_places_is_kept_from_long_decisions(capacity: int, most: int):
+    world = World()
+    world.up("a", capacity=capacity)
+    for _ in range(most):
+        world.bind(is_long=True)
+    assert world.pool.bind(world.job(is_long=True)) is None
+    for _ in range(capacity - most):
+        world.bind()
+    assert world.pool.bind(world.job()) is None
+
+
+@pytest.mark.parametrize(("capacity", "answers", "long"), [(10, 8, 1), (10, 5, 4), (8, 6, 1), (8, 3, 4), (4, 2, 1)])
+def test_answers_and_long_decisions_leave_one_place_to_a_short_one(capacity: int, answers: int, long: int):
+    world = World()
+    world.up("a", capacity=capacity)
+    for _ in range(answers):
+        world.bind("generation")
+    for _ in range(long):
+        world.bind(is_long=True)
+    assert world.pool.bind(world.job(is_long=True)) is None
+    assert world.pool.bind(world.job("generation")) is None
+    assert world.pool.has_place(world.job())
+    world.bind()
+    assert not world.pool.has_place(world.job())
+
+
 def test_a_place_is_given_back_once_however_often_it_is_released():
     world = World()
     world.up("a")
