@@ -149,6 +149,15 @@ class Life:
         """`job` has left it."""
         self._jobs.remove(job)
 
+    def patience_s(self, job: Job) -> float:
+        """Seconds without anything coming of `job`, the newest one bound, after which it stalls.
+
+        A worker lets short decisions pass a long one for some time, which may take them as long.
+        """
+        rules, predicted_s = self._rules, self.work_s / self.speed
+        passed_s = rules.oldest_first_after_s if job.is_long else 0.0
+        return rules.first_token_factor * predicted_s + rules.first_token_slack_s + passed_s
+
     def learn(self, job: Job, *, service_s: float, usage: Usage, timings: Timings) -> None:
         """`job` is done, and this is what it took."""
         if job.needs is not None:

@@ -235,9 +235,10 @@ def test_a_seat_says_why_its_worker_was_chosen():
 def test_a_seat_knows_what_to_expect():
     world = World()
     world.up("a")
-    assert world.bind("generation", work_s=2.0).predicted_s == pytest.approx(2.0)
+    factor, slack_s = RULES.first_token_factor, RULES.first_token_slack_s
+    assert world.bind("generation", work_s=2.0).patience_s == pytest.approx(factor * 2.0 + slack_s)
     seat = world.bind("generation", work_s=1.0)
-    assert seat.predicted_s == pytest.approx(3.0)  # what is in flight comes before it
+    assert seat.patience_s == pytest.approx(factor * 3.0 + slack_s)  # what is in flight comes before it
     assert seat.usual_gap_s == pytest.approx(1 / RULES.decode_tokens_per_s)
     succeed(seat, tokens=10, decode_ms=500.0)
     assert seat.usual_gap_s == pytest.approx(0.05)
@@ -297,6 +298,13 @@ def test_a_call_that_ends_well_lifts_the_suspicion():
     seat.stalled()
     succeed(seat)
     assert world.health("a") == "up"
+
+
+def test_a_long_decision_may_be_silent_for_as_long_as_short_ones_may_pass_it():
+    world = World()
+    world.up("a", "b")
+    short, long = world.bind(), world.bind(is_long=True)
+    assert long.patience_s == pytest.approx(short.patience_s + RULES.oldest_first_after_s)
 
 
 def test_a_stall_is_forgiven_when_no_call_is_left_that_could_prove_it_wrong():

@@ -56,7 +56,7 @@ async def test_short_decisions_pass_long_ones_that_come_first_since_they_lost_th
     gate = asyncio.Event()
     async with balanced({name: SlowReader(gate=gate) for name in "ab"}, tmp_path, rules=PATIENT) as service:
         asking = [ask(service, f"{number} {LONG_TEXT}") for number in range(10)]
-        await service.until(lambda: service.balancer.snapshot().waiting == 2)
+        await service.until(lambda: service.paths["a"].calls == service.paths["b"].calls == 4)
         service.paths["b"].kill()
         await service.until(lambda: service.balancer.snapshot().waiting == 6)
         await decide_short_texts(service, 5)
