@@ -30,10 +30,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.kin import kin
 from qwen_aio.engine.kv_cache import KvCache
 from qwen_aio.engine.order import Kind, Order, num_left
 from qwen_aio.engine.sequence import Sequence
+from qwen_aio.engine.shared_prefix import shared_prefixes
 
 # An answer that could start is overtaken by at most so many decisions; then it goes first.
 PATIENCE = 64
@@ -211,7 +211,7 @@ class Scheduler:
 
     def _remember_beginnings(self, sequence: Sequence) -> None:
         """What answers under way have computed of its beginning, from now on."""
-        for other, _ in self._kin(sequence):
+        for other, _ in self._shared_prefixes(sequence):
             if other.is_decoding:
                 self._remember_now(other)
 
@@ -223,13 +223,12 @@ class Scheduler:
         kind = self._order.kind(sequence)
         return any(
             2 * num_spared >= num_left(other) and self._order.kind(other) <= kind
-            for other, num_spared in self._kin(sequence)
+            for other, num_spared in self._shared_prefixes(sequence)
         )
 
-    def _kin(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
-        """Running ones with a beginning in common that is not remembered, and how many rows that could spare."""
-        num_known = len(self._cache.match(sequence.given_ids[:-1]))
-        return kin(sequence.given_ids, self._running, num_known=num_known)
+    def _shared_prefixes(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
+        num_cached = len(self._cache.match(sequence.given_ids[:-1]))
+        return shared_prefixes(sequence.given_ids, self._running, num_cached=num_cached)
 
     def _remember_now(self, answer: Sequence) -> None:
         """What it has computed is remembered as if it had ended; it goes on behind that, in slots leased anew."""

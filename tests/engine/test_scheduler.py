@@ -11,11 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from qwen_aio.core import Cuts
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.kin import MIN_SPARED
 from qwen_aio.engine.kv_cache import KvCache
 from qwen_aio.engine.order import OVERDUE_AFTER_S
 from qwen_aio.engine.scheduler import PATIENCE, Scheduler, Span
 from qwen_aio.engine.sequence import Sequence
+from qwen_aio.engine.shared_prefix import MIN_SPARED
 
 LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
 
