@@ -366,8 +366,22 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def arrive(self, common: int, ids: list[int], more: int) -> None:
         self.count += 1
+        self.add([self.count // 4] * common + ids, more=more)  # a few arrivals in a row begin alike
+
+    @rule(nums_rows=st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    def arrive_short_before_a_step(self, nums_rows: list[int]) -> None:
+        for num_rows in nums_rows:
+            self.count += 1
+            self.add([self.count] * num_rows, more=0)
+        self.step()
+
+    @rule(num_rows=st.integers(20, 60))
+    def arrive_long(self, num_rows: int) -> None:
+        self.count += 1
+        self.add([self.count] * num_rows, more=0)
+
+    def add(self, ids: list[int], *, more: int) -> None:
         name = str(self.count)
-        ids = [self.count // 4] * common + ids  # a few arrivals in a row begin alike
         sequence = FakeAnswer(name, ids, max_tokens=more) if more else FakeDecision(name, ids, arrived_s=self.now_s)
         if sequence.num_rows <= self.scheduler.max_rows:
             self.scheduler.add(sequence)
@@ -401,7 +415,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if span.sequence.is_finished:
                 del self.open[span.sequence.request_id]
 
-    @rule(seconds=st.sampled_from([1.0, OVERDUE_AFTER_S]))
+    @rule(seconds=st.sampled_from([1.0, OVERDUE_AFTER_S / 2, OVERDUE_AFTER_S]))
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
 
