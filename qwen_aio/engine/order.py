@@ -25,16 +25,16 @@ class Kind(IntEnum):
 class Order:
     """Says what a sequence counts as at the moment `now_s`."""
 
-    def __init__(self, *, half_step: int) -> None:
-        """`half_step`: the most rows that a short decision has."""
+    def __init__(self, *, short_rows: int) -> None:
+        """`short_rows`: the most that a short decision has."""
         self.now_s = 0.0  # of the clock that arrivals are noted by
-        self._half_step = half_step
+        self._short_rows = short_rows
 
     def kind(self, sequence: Sequence) -> Kind:
         """It stays what it was when it came, unless more or less is remembered when it is let in."""
         if sequence.is_answer:
             return Kind.ANSWER
-        return Kind.SHORT if len(sequence.ids) - sequence.num_cached <= self._half_step else Kind.LONG
+        return Kind.SHORT if len(sequence.ids) - sequence.num_cached <= self._short_rows else Kind.LONG
 
     def is_overdue(self, sequence: Sequence) -> bool:
         return not sequence.is_answer and self.now_s - sequence.arrived_s >= OVERDUE_AFTER_S

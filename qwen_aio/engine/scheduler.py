@@ -68,8 +68,9 @@ class Scheduler:
     def __init__(self, cache: KvCache, limits: EngineLimits) -> None:
         self._cache = cache
         self._limits = limits
-        self._half_step = limits.max_batch_tokens // 2
-        self._order = Order(half_step=self._half_step)
+        self._short_rows = limits.max_batch_tokens // 2  # the most of a short decision
+        self._long_rows = limits.max_batch_tokens // 4  # of all long decisions in a step
+        self._order = Order(short_rows=self._short_rows)
         self._answer_slots = cache.num_slots - cache.num_slots // 4
         self._waiting_decisions: list[Sequence] = []
         self._waiting_answers: list[Sequence] = []
@@ -137,7 +138,7 @@ class Scheduler:
         answers = [sequence for sequence in self._running if sequence.is_answer]
         self._answers_wait = bool(decisions and answers) and not self._answers_wait
         if self._answers_wait:
-            return self._of_decisions(decisions, budget=self._limits.max_batch_tokens, for_long=self._half_step)
+            return self._of_decisions(decisions, budget=self._limits.max_batch_tokens, for_long=self._long_rows)
         return self._mixed(decisions, answers)
 
     def retire(self, sequence: Sequence) -> None:
@@ -154,7 +155,7 @@ class Scheduler:
         room = self._limits.max_batch_tokens - len(spans)
         budget = room // (2 if spans else 1)  # of all but short decisions
         kept = min(budget // 4, sum(num_left(s) for s in begun))  # a flood of decisions leaves this to answers
-        chunks = self._of_decisions(decisions, budget=room - kept, for_long=min(budget - kept, self._half_step))
+        chunks = self._of_decisions(decisions, budget=room - kept, for_long=min(budget - kept, self._long_rows))
         budget = max(budget - _num_rows(chunks), kept)
         return [*spans, *chunks, *_chunks(begun, budget=budget)]
 
@@ -188,7 +189,7 @@ class Scheduler:
     def _let_in(self, sequence: Sequence, kind: Kind) -> bool:
         """False if memory is short."""
         leaves_room = kind is not Kind.SHORT and self._running and not self._order.is_overdue(sequence)
-        spare = self._half_step if leaves_room else 0
+        spare = self._short_rows if leaves_room else 0
         lease = self._cache.lease(sequence.given_ids, num_rows=sequence.num_rows, spare=spare)
         if lease is None:
             return False
@@ -204,10 +205,10 @@ class Scheduler:
         return num_others < max(self._limits.max_running - 1, 1)
 
     def _has_rows_for(self, decision: Sequence) -> bool:
-        """Do the long decisions that run and go before this one leave it anything of half a step?"""
+        """Do the long decisions that run and go before this one leave it any of their rows?"""
         kind, rank, rank_of = self._order.kind, self._order.rank(decision), self._order.rank
         ahead = [other for other in self._running if kind(other) is Kind.LONG and rank_of(other) <= rank]
-        return sum(num_left(other) for other in ahead) < self._half_step
+        return sum(num_left(other) for other in ahead) < self._long_rows
 
     def _remember_beginnings(self, sequence: Sequence) -> None:
         """What answers under way have computed of its beginning, from now on."""
@@ -244,7 +245,7 @@ class Scheduler:
             return False
         answers = [sequence for sequence in self._running if sequence.is_answer]
         num_rows = sum(sequence.num_rows for sequence in answers) + self._waiting_answers[0].num_rows
-        most_rows = self._answer_slots - (self._half_step if answers else 0)
+        most_rows = self._answer_slots - (self._short_rows if answers else 0)
         return len(answers) < self._limits.max_answers and num_rows <= most_rows
 
 
