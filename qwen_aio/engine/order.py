@@ -1,7 +1,6 @@
-"""Which decision goes before which: fewest rows left first, but after 30 s the one that came first.
+"""Which decision goes before which: the one with the fewest rows left, but after 30 s the one that came first.
 
-A decision is *short* if half a step is enough for what is to be computed of it when it comes, else *long*. Knows no
-torch and no text. Owned by the engine thread.
+Knows no torch and no text. Owned by the engine thread.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ OVERDUE_AFTER_S = 30.0
 
 
 class Kind(IntEnum):
-    """In the order in which a step takes their rows."""
+    """Decisions are short or long. A sequence waits for the prefix of none of a later kind."""
 
     SHORT = 0
     LONG = 1
@@ -23,7 +22,7 @@ class Kind(IntEnum):
 
 
 class Order:
-    """Says what a sequence counts as at the moment `now_s`."""
+    """What a sequence counts as at the moment `now_s`."""
 
     def __init__(self, *, short_rows: int) -> None:
         """`short_rows`: the most that a short decision has."""
@@ -31,7 +30,7 @@ class Order:
         self._short_rows = short_rows
 
     def kind(self, sequence: Sequence) -> Kind:
-        """It stays what it was when it came, unless more or less is remembered when it is let in."""
+        """By the rows to compute when it came or, once it is admitted, then; not by those that are left."""
         if sequence.is_answer:
             return Kind.ANSWER
         return Kind.SHORT if len(sequence.ids) - sequence.num_cached <= self._short_rows else Kind.LONG

@@ -1,25 +1,26 @@
-"""Who runs, and which rows the next step computes.
+"""Which sequences run, and which rows the next step computes: prompts in chunks, shortest remaining first.
 
-Which rows a step takes (order.py says which decisions are short, and which goes first):
+A decision is short if half a step holds the rows it has to compute when it comes, else it is long (order.py).
 
-- Short decisions whole, as far as a step goes. While there are any, long ones pause.
-- Long decisions half a step, all together. So a short one that comes waits for half a step at most, and then for short
-  ones only.
-- A long decision that is overdue gets its half step beside short ones, too.
-- One row of each decoding answer. Beside answers, every other step is of decisions alone: a short one that comes waits
-  for the step under way and then for its own rows only, and no answer is left out twice in a row. The prompts of
-  answers get what decisions leave, at least a quarter; all but short decisions get half while anybody reads along.
+The rows of a step:
 
-Who is let in:
+1. Short decisions are computed whole, and a step that holds one holds no long one.
+2. Long decisions get a quarter of a step together, the one with the fewest rows left first. So a short decision that
+   comes waits for one such step at most, and its own holds only short ones.
+3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its quarter beside short ones.
+4. A decoding answer gets one row. Beside answers, every other step is of decisions alone, which halves what they wait
+   for answers' rows; no answer is left out twice in a row. The prompts of answers get what decisions leave, at least a
+   quarter. While an answer is decoded, they and long decisions get half a step together.
 
-- Admission leases all slots a sequence can come to need, so nothing running is ever thrown out again.
-- Decisions before answers. A long decision is let in when a step has rows for it: before, it holds neither a place nor
-  memory. Long ones and answers leave a place and half a step's slots, in which a short one finds room.
-- What answers may hold together is bounded (their number, and three quarters of the slots), so a decision does not wait
-  for one of them to finish.
-- When memory is short, the first of a kind is not passed by its own kind; one that is overdue is passed by nobody.
-- A beginning that many share is computed once: while one computes it the others wait, but a short decision only for
-  another short one. A running answer's prompt is remembered as soon as somebody can use it.
+Admission:
+
+5. It leases slots for all rows a sequence can come to have, so nothing that runs is thrown out again.
+6. Decisions go before answers. A long decision is admitted when a step has rows for it; before, it holds nothing.
+7. Long decisions and answers leave one place, and the slots of half a step, to short decisions.
+8. The number of answers is bounded, and their slots (three quarters), so a decision waits for none of them to finish.
+9. While slots are short, a sequence is not overtaken by others of its kind, and an overdue one by none at all.
+10. A prefix that several share is computed once: the others wait for the first, but a short decision only for another
+    short one. The prompt of a decoding answer is remembered as soon as another sequence can use it.
 
 Knows no torch and no text. Owned by the engine thread.
 """
@@ -126,7 +127,7 @@ class Scheduler:
             if kind in held_up:
                 continue
             if not self._may_start(sequence, kind):
-                held_up |= {kind} - {Kind.SHORT}  # another short one must not wait for what this one waits for
+                held_up |= {kind} - {Kind.SHORT}  # a short one may wait for a prefix, which is nothing to the others
             elif not self._let_in(sequence, kind):
                 if self._order.is_overdue(sequence):
                     return
@@ -160,7 +161,7 @@ class Scheduler:
         return [*spans, *chunks, *_chunks(begun, budget=budget)]
 
     def _of_decisions(self, decisions: list[Sequence], *, budget: int, for_long: int) -> list[Span]:
-        """Chunks of `decisions`, which are in order, of the long ones at most `for_long` rows."""
+        """Chunks of `decisions`, which are in order: at most `budget` rows, `for_long` of them of long ones."""
         short = [each for each in decisions if self._order.kind(each) is Kind.SHORT]
         long = [each for each in decisions if each not in short and (not short or self._order.is_overdue(each))]
         chunks = _chunks(long, budget=for_long)
@@ -176,7 +177,7 @@ class Scheduler:
         return [*decisions[:turn], *answers[:1], *decisions[turn:], *answers[1:]]
 
     def _may_start(self, sequence: Sequence, kind: Kind) -> bool:
-        """Is it time for `sequence`, memory aside?"""
+        """May it be admitted if there are slots?"""
         if kind is not Kind.SHORT and not self._leaves_a_place():
             return False
         if kind is Kind.LONG and not self._has_rows_for(sequence):
@@ -187,7 +188,7 @@ class Scheduler:
         return self._order.is_overdue(sequence) or not self._is_begun_by_another(sequence)
 
     def _let_in(self, sequence: Sequence, kind: Kind) -> bool:
-        """False if memory is short."""
+        """Admit it; False if slots are short."""
         leaves_room = kind is not Kind.SHORT and self._running and not self._order.is_overdue(sequence)
         spare = self._short_rows if leaves_room else 0
         lease = self._cache.lease(sequence.given_ids, num_rows=sequence.num_rows, spare=spare)
@@ -200,12 +201,12 @@ class Scheduler:
         return True
 
     def _leaves_a_place(self) -> bool:
-        """Would a place be left to a short decision if one more came that is not short?"""
+        """Would one more long decision or answer leave a place to a short decision?"""
         num_others = sum(self._order.kind(other) is not Kind.SHORT for other in self._running)
         return num_others < max(self._limits.max_running - 1, 1)
 
     def _has_rows_for(self, decision: Sequence) -> bool:
-        """Do the long decisions that run and go before this one leave it any of their rows?"""
+        """Do the running long decisions that go before this one leave it any rows of a step?"""
         kind, rank, rank_of = self._order.kind, self._order.rank(decision), self._order.rank
         ahead = [other for other in self._running if kind(other) is Kind.LONG and rank_of(other) <= rank]
         return sum(num_left(other) for other in ahead) < self._long_rows
