@@ -56,7 +56,7 @@ class Size:
     rounds: int
 
 
-FULL, SHORT = Size(20.0, 5), Size(4.0, 1)
+FULL, SHORT = Size(20.0, 3), Size(4.0, 1)
 
 
 @dataclass(frozen=True)
