@@ -37,11 +37,11 @@ async def started(mode: str, *flags: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serving(*command: str) -> AsyncIterator[Server]:
-    """A program of ours on a free port, ready; ended whatever happens. Raises RuntimeError if it does not come up."""
+async def serving(*command: str, root: Path = ROOT) -> AsyncIterator[Server]:
+    """A program in `root` on a free port, ready; ended whatever happens. Raises RuntimeError if it does not come up."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--port", str(port), cwd=ROOT, env=_environment()
+        sys.executable, *command, "--port", str(port), cwd=root, env=_environment()
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -55,20 +55,21 @@ async def serving(*command: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def workers(count: int, status_dir: str, *flags: str) -> AsyncIterator[list[Server]]:
+async def workers(count: int, status_dir: str, *flags: str, root: Path = ROOT) -> AsyncIterator[list[Server]]:
     """So many workers, ready, who report into `status_dir`."""
     async with AsyncExitStack() as stack:
         made = []
         for number in range(1, count + 1):
             command = ("app.py", "--mode", "worker", "--id", f"qwen-{number}", "--status-dir", status_dir, *flags)
-            made.append(await stack.enter_async_context(serving(*command)))
+            made.append(await stack.enter_async_context(serving(*command, root=root)))
         yield made
 
 
 @asynccontextmanager
-async def balancer(count: int, status_dir: str, *flags: str) -> AsyncIterator[Server]:
+async def balancer(count: int, status_dir: str, *flags: str, root: Path = ROOT) -> AsyncIterator[Server]:
     """A balancer that has found the `count` workers of `status_dir`."""
-    async with serving("balancer.py", "--status-dir", status_dir, "--log-level", "warning", *flags) as server:
+    command = ("balancer.py", "--status-dir", status_dir, "--log-level", "warning", *flags)
+    async with serving(*command, root=root) as server:
         async with asyncio.timeout(READY_WITHIN_S):
             while await asyncio.to_thread(_ready_count, server.url) < count:  # noqa: ASYNC110  another process
                 await asyncio.sleep(0.1)

@@ -127,6 +127,7 @@ class RemoteCalls:
             work_s=around.estimator.work_s(call, task.kind),
             arrived=now,
             deadline=deadline,
+            is_long=around.estimator.is_long(call, task.kind),
         )
         return Journey(seeded(call, task.kind), job, now, deadline)
 
@@ -173,9 +174,8 @@ class RemoteCalls:
     async def _watched(self, events: AsyncGenerator[CallEvent, None], seat: Seat) -> AsyncGenerator[CallEvent, None]:
         """All of `events`. The seat hears of a silence; one of twice that length is the end. Raises WorkerStalled."""
         rules = self._around.rules
-        limit_s = rules.first_token_factor * seat.predicted_s + rules.first_token_slack_s
         async with aclosing(events):
-            event = await self._first(events, seat, limit_s)
+            event = await self._first(events, seat, seat.patience_s)
             while event is not None:
                 yield event
                 limit_s = max(rules.least_gap_s, rules.gap_factor * seat.usual_gap_s)

@@ -61,7 +61,7 @@ class Dispatcher:
             return
         stuck = set()  # jobs that are alike find the same workers full
         for job in self._line.in_order(self._clock()):
-            likeness = (job.kind, job.call.task, frozenset(job.tried), job.needs)
+            likeness = (job.kind, job.is_long, job.call.task, frozenset(job.tried), job.needs)
             waiter = self._waiters[job]
             if likeness in stuck or waiter.done():
                 continue
@@ -93,8 +93,8 @@ class Dispatcher:
 
     def _check_room(self, job: Job) -> None:
         """Raises QueueFull or NoWorker for a request that need not begin to wait."""
-        if job.is_returned:
-            return  # it was let in once
+        if job.is_returned or self._pool.has_place(job):
+            return  # it was let in once, or does not wait
         if not self._pool.has_been_up_within(self._rules.no_worker_grace_s):
             raise NoWorker(self._pool.absence(), retry_after_s=self._retry_after_s(None))
         wait_s = self._pool.predicted_wait_s(self._line.work_s)

@@ -21,6 +21,11 @@ LEARNING_SHARE = 0.1  # of what was learnt before, so much gives way to what is 
 # A worker cuts what its context does not hold: the longest text is no more work than this many characters.
 MOST_CHARACTERS = 4096
 
+# A decision of more is long: half a step of a worker does not hold it (engine/order.py). What of a text is cached shows
+# only afterwards, so a text that nothing is cached of counts as at least so many tokens.
+SHORT_TOKENS = 128
+FEWEST_TOKENS_PER_CHARACTER = 0.2
+
 SLOWEST, FASTEST = 0.01, 1000.0  # a speed of 0 would make a worker's cost infinite, and it would never be tried again
 SHORTEST_SERVICE_S = 0.0001
 
@@ -38,6 +43,11 @@ class Estimator:
         prompt_tokens = _characters(call) * expected.tokens_per_character
         new_tokens = expected.tokens_of_answer(call.sampling.max_tokens) if kind == "generation" else 0.0
         return self._reference.seconds(prompt_tokens, new_tokens)
+
+    def is_long(self, call: Call, kind: Kind) -> bool:
+        """Is `call` a decision whose worker is expected to take many steps?"""
+        ratio = max(self._expectations[call.task].tokens_per_character, FEWEST_TOKENS_PER_CHARACTER)
+        return kind == "decision" and _characters(call) * ratio > SHORT_TOKENS
 
     def learn(self, call: Call, kind: Kind, usage: Usage) -> None:
         """`call` was answered, and this is what it took. Tokens that were cached were no work."""

@@ -20,7 +20,7 @@ from qwen_aio.balancer.queue import Job, Twin
 from qwen_aio.balancer.reference import Reference
 from qwen_aio.balancer.rules import Rules
 from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
-from qwen_aio.core import Kind, Offer, Timings, Usage, WorkerStatus
+from qwen_aio.core import Offer, Timings, Usage, WorkerStatus
 
 TYPICAL_TOKENS = 16  # of a decision that are not cached
 # Five results do not tell workers apart that differ by less. Were such differences believed, whoever was once measured
@@ -134,12 +134,12 @@ class Life:
 
     def can_take(self, job: Job) -> bool:
         """Could it do this now?"""
-        return self.is_well and self.breaker.allows() and self._has_place(job.kind) and self.suits(job)
+        return self.is_well and self.breaker.allows() and self._has_place(job) and self.suits(job)
 
     def take(self, job: Job, turn: int) -> None:
         """`job` is bound to it, as the pool's `turn`-th one."""
         # Not `can_take`: whether it is well may have changed since it was asked, by the clock alone.
-        assert self._has_place(job.kind) and self.suits(job), f"{self} cannot take job {job.number}"
+        assert self._has_place(job) and self.suits(job), f"{self} cannot take job {job.number}"
         self.breaker.begin()
         self._jobs.add(job)
         self.last_used = turn
@@ -148,6 +148,15 @@ class Life:
     def give_back(self, job: Job) -> None:
         """`job` has left it."""
         self._jobs.remove(job)
+
+    def patience_s(self, job: Job) -> float:
+        """Seconds without anything coming of `job`, the newest one bound, after which it stalls.
+
+        A worker lets short decisions pass a long one for some time, which may take them as long.
+        """
+        rules, predicted_s = self._rules, self.work_s / self.speed
+        passed_s = rules.oldest_first_after_s if job.is_long else 0.0
+        return rules.first_token_factor * predicted_s + rules.first_token_slack_s + passed_s
 
     def learn(self, job: Job, *, service_s: float, usage: Usage, timings: Timings) -> None:
         """`job` is done, and this is what it took."""
@@ -228,11 +237,23 @@ class Life:
     def _capacity(self) -> int:
         return self._status.capacity
 
-    def _has_place(self, kind: Kind) -> bool:
-        """A quarter of the places is kept from answers, so that a decision finds one at once (BALANCING 2)."""
-        num_answers = sum(job.kind == "generation" for job in self._jobs)
-        most_answers = self._capacity - self._capacity // 4
-        return self.has_room and (kind == "decision" or num_answers < most_answers)
+    def _has_place(self, job: Job) -> bool:
+        """Places are kept so that a short decision finds one at once, and any decision beside answers (BALANCING 2).
+
+        Answers leave a quarter of them, long decisions half (they are computed one after the other), both together one.
+        """
+        if not self.has_room:
+            return False
+        num_answers = sum(other.kind == "generation" for other in self._jobs)
+        num_long = sum(other.is_long for other in self._jobs)
+        quarter = self._capacity // 4
+        if job.kind == "generation":
+            fits = num_answers < self._capacity - quarter
+        elif job.is_long:
+            fits = num_long < max(self._capacity // 2, 1)
+        else:
+            return True
+        return fits and num_answers + num_long < self._capacity - min(quarter, 1)
 
     def _typical_cost(self) -> Cost:
         return cost(self.candidate, self._reference.seconds(TYPICAL_TOKENS, 0), self._rules)

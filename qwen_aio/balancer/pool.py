@@ -40,7 +40,7 @@ class Pool(Roster):
 
     def bind(self, job: Job) -> Seat | None:
         """A seat on the best worker that has a place for `job`; None if nobody has."""
-        free = [life for life in self._ready() if life.can_take(job)]
+        free = self._free(job)
         candidate = self._policy.choose(job.work_s, [life.candidate for life in _due(free, job) or free])
         if candidate is None:
             return None
@@ -56,6 +56,10 @@ class Pool(Roster):
             may_open=lambda: half.may_open(life, self._serving()),
             on_change=lambda: self._settle(life, "call"),
         )
+
+    def has_place(self, job: Job) -> bool:
+        """Would `bind` find a seat?"""
+        return bool(self._free(job))
 
     def has_another(self, job: Job) -> bool:
         """Is somebody there who could take `job`, now or later?"""
@@ -80,6 +84,9 @@ class Pool(Roster):
         if offers:
             self._last_offer = _together(offers)
         return self._last_offer
+
+    def _free(self, job: Job) -> list[Life]:
+        return [life for life in self._ready() if life.can_take(job)]
 
 
 def _due(free: Sequence[Life], job: Job) -> list[Life]:

@@ -36,6 +36,7 @@ class Job:
     work_s: float  # reference seconds (estimate.py)
     arrived: float  # of the clock
     deadline: float  # of the clock
+    is_long: bool = False  # a decision that takes its worker many steps, as far as one can tell (estimate.py)
     tried: set[str] = field(default_factory=set)  # ids of workers that are not asked again
     is_returned: bool = False  # it lost its worker
     needs: Twin | None = None  # set when it goes on with an answer

@@ -29,7 +29,7 @@ class Seat:
         self.url = life.url
         self.why = why
         self.twin = life.twin(job.call.task)
-        self.predicted_s = life.work_s / life.speed  # for the job, after what was in flight before it
+        self.patience_s = life.patience_s(job)
         self._life = life
         self._job = job
         self._may_open = may_open

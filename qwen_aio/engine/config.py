@@ -25,7 +25,7 @@ class EngineLimits:
     kv_mb: int = 512  # keys and values of running and remembered tokens
     max_running: int = 10  # sequences computed at the same time ...
     max_answers: int = 8  # ... of which so many may be answers: the rest is always free for decisions
-    max_batch_tokens: int = 256  # rows of one step, half of it while answers are read; longer prompts go in chunks
+    max_batch_tokens: int = 256  # rows of one step (scheduler.py: whose); longer prompts go in chunks
     max_guess_rows: int = 8  # rows up to which guessed tokens fill a step that only decodes; 0: nothing is guessed
     max_queue: int = 256  # requests waiting beyond the running ones
 

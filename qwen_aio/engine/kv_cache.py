@@ -104,16 +104,19 @@ class KvCache:
             children = node.children
         return path
 
-    def lease(self, given_ids: Sequence[int], *, num_rows: int) -> Lease | None:
-        """Slots for `num_rows` rows that begin with given tokens; None while there are not enough.
+    def num_known(self, given_ids: Sequence[int]) -> int:
+        """How many of the given tokens a lease would share."""
+        return len(self._known(given_ids))
+
+    def lease(self, given_ids: Sequence[int], *, num_rows: int, spare: int = 0) -> Lease | None:
+        """Slots for `num_rows` rows that begin with given tokens; None while there are not enough, and `spare` more.
 
         The last of the given tokens always gets a slot of its own: it has to be computed for its outcome.
         """
-        known = self.match(given_ids[:-1])
-        shared = known if len(known) >= self._min_shared else []
+        shared = self._known(given_ids)
         self._lock(shared)
         wanted = num_rows - len(shared)
-        if wanted > self.num_available:
+        if wanted + spare > self.num_available:
             self._unlock(shared)
             return None
         if wanted > len(self._free):
@@ -154,6 +157,10 @@ class KvCache:
         assert all(node.refs == refs[node] for node in nodes)
         assert self._num_locked == sum(node.refs > 0 for node in nodes)
         assert self.num_pinned == sum(node.is_pinned for node in nodes)
+
+    def _known(self, given_ids: Sequence[int]) -> list[Node]:
+        known = self.match(given_ids[:-1])
+        return known if len(known) >= self._min_shared else []
 
     def _lock(self, path: list[Node]) -> None:
         self._tick += 1

@@ -108,6 +108,27 @@ def test_one_short_text_does_not_spoil_the_guess_for_long_ones(estimator: Estima
     assert estimator.work_s(decision("好" * 200), "decision") < 1.5 * before_s
 
 
+# ---- long or short --------------------------------------------------------------------------------------------------
+
+
+def test_only_a_decision_on_a_long_text_is_long(estimator: Estimator) -> None:
+    assert not estimator.is_long(decision("好" * 100), "decision")
+    assert estimator.is_long(decision("好" * 400), "decision")
+    assert not estimator.is_long(answer("好" * 400), "generation")
+
+
+def test_a_long_text_is_taken_for_long_although_all_of_them_were_cached(estimator: Estimator) -> None:
+    for _ in range(100):
+        estimator.learn(decision("好" * 2000), "decision", Usage(prompt_tokens=2000, cached_tokens=2000))
+    assert estimator.is_long(decision("好" * 2000), "decision")
+
+
+def test_what_is_long_hangs_on_how_many_tokens_a_text_has(estimator: Estimator) -> None:
+    for _ in range(100):
+        estimator.learn(decision("word " * 100), "decision", Usage(prompt_tokens=200, cached_tokens=70))
+    assert not estimator.is_long(decision("word " * 90), "decision")
+
+
 @given(st.lists(st.tuples(st.integers(1, 10_000), counts, counts, counts)), st.integers(1, 10_000))
 def test_whatever_was_reported_work_stays_positive(lessons: list[tuple[int, int, int, int]], length: int) -> None:
     estimator = Estimator(Reference(RULES))

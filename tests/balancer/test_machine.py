@@ -18,7 +18,7 @@ from qwen_aio.balancer.seat import Seat
 from tests.balancer.pooled import OFFER, World, succeed
 
 NAMES = ("a", "b", "c")
-CAPACITY, MOST_ANSWERS = 4, 3
+CAPACITY, MOST_ANSWERS, MOST_LONG = 4, 3, 2
 MAX_ATTEMPTS = 3
 WORKER = st.sampled_from(NAMES)
 ANY = st.integers(0, 1000)  # which of those there are
@@ -44,6 +44,14 @@ class Held:
     seat: Seat
     job: Job
     life: int
+
+
+def is_answer(held: Held) -> bool:
+    return held.job.kind == "generation"
+
+
+def is_long(held: Held) -> bool:
+    return held.job.is_long
 
 
 class Machine(RuleBasedStateMachine):
@@ -84,7 +92,7 @@ class Machine(RuleBasedStateMachine):
     def is_overtaken(self, other: Job, job: Job) -> bool:
         """I8: whoever waited long is passed only by a call that lost its worker, or that fits where it does not."""
         is_old = self.world.clock.now - other.arrived >= RULES.oldest_first_after_s
-        are_alike = (other.kind, other.tried) == (job.kind, job.tried)
+        are_alike = (other.kind, other.is_long, other.tried) == (job.kind, job.is_long, job.tried)
         return is_old and are_alike and other.arrived < job.arrived and not job.is_returned
 
     def leave(self, held: Held) -> None:
@@ -109,10 +117,14 @@ class Machine(RuleBasedStateMachine):
 
     # ---- what clients do ----------------------------------------------------------------------------------------
 
-    @rule(kind=st.sampled_from(["decision", "generation"]), work_s=st.floats(0.01, 10), count=st.integers(1, 8))
-    def arrive(self, kind, work_s: float, count: int) -> None:
+    @rule(
+        kind=st.sampled_from(["decision", "long decision", "generation"]),
+        work_s=st.floats(0.01, 10),
+        count=st.integers(1, 8),
+    )
+    def arrive(self, kind: str, work_s: float, count: int) -> None:
         for _ in range(count):
-            job = self.world.job(kind, work_s=work_s)
+            job = self.world.job(kind.split()[-1], work_s=work_s, is_long=kind == "long decision")
             self.jobs.append(job)
             self.line.add(job)
             self.match()
@@ -275,7 +287,10 @@ class Machine(RuleBasedStateMachine):
             mine = [held for held in self.held if held.seat.id == row.id and held.life == self.truth[row.id].life]
             assert row.in_flight == len(mine) >= 0
             assert len(mine) <= CAPACITY
-            assert sum(held.job.kind == "generation" for held in mine) <= MOST_ANSWERS
+            num_answers, num_long = (sum(map(of, mine)) for of in (is_answer, is_long))
+            assert num_answers <= MOST_ANSWERS
+            assert num_long <= MOST_LONG
+            assert num_answers + num_long < CAPACITY  # a place is left to a short decision
 
     @invariant()
     def every_job_waits_or_runs_or_has_one_outcome(self) -> None:

@@ -50,6 +50,33 @@ def test_a_quarter_of_the_places_is_kept_for_decisions(capacity: int, most: int)
     assert world.pool.bind(world.job("decision")) is None
 
 
+@pytest.mark.parametrize(("capacity", "most"), [(10, 5), (8, 4), (4, 2), (3, 1), (2, 1), (1, 1)])
+def test_half_of_the_places_is_kept_from_long_decisions(capacity: int, most: int):
+    world = World()
+    world.up("a", capacity=capacity)
+    for _ in range(most):
+        world.bind(is_long=True)
+    assert world.pool.bind(world.job(is_long=True)) is None
+    for _ in range(capacity - most):
+        world.bind()
+    assert world.pool.bind(world.job()) is None
+
+
+@pytest.mark.parametrize(("capacity", "answers", "long"), [(10, 8, 1), (10, 5, 4), (8, 6, 1), (8, 3, 4), (4, 2, 1)])
+def test_answers_and_long_decisions_leave_one_place_to_a_short_one(capacity: int, answers: int, long: int):
+    world = World()
+    world.up("a", capacity=capacity)
+    for _ in range(answers):
+        world.bind("generation")
+    for _ in range(long):
+        world.bind(is_long=True)
+    assert world.pool.bind(world.job(is_long=True)) is None
+    assert world.pool.bind(world.job("generation")) is None
+    assert world.pool.has_place(world.job())
+    world.bind()
+    assert not world.pool.has_place(world.job())
+
+
 def test_a_place_is_given_back_once_however_often_it_is_released():
     world = World()
     world.up("a")
@@ -208,9 +235,10 @@ def test_a_seat_says_why_its_worker_was_chosen():
 def test_a_seat_knows_what_to_expect():
     world = World()
     world.up("a")
-    assert world.bind("generation", work_s=2.0).predicted_s == pytest.approx(2.0)
+    factor, slack_s = RULES.first_token_factor, RULES.first_token_slack_s
+    assert world.bind("generation", work_s=2.0).patience_s == pytest.approx(factor * 2.0 + slack_s)
     seat = world.bind("generation", work_s=1.0)
-    assert seat.predicted_s == pytest.approx(3.0)  # what is in flight comes before it
+    assert seat.patience_s == pytest.approx(factor * 3.0 + slack_s)  # what is in flight comes before it
     assert seat.usual_gap_s == pytest.approx(1 / RULES.decode_tokens_per_s)
     succeed(seat, tokens=10, decode_ms=500.0)
     assert seat.usual_gap_s == pytest.approx(0.05)
@@ -270,6 +298,13 @@ def test_a_call_that_ends_well_lifts_the_suspicion():
     seat.stalled()
     succeed(seat)
     assert world.health("a") == "up"
+
+
+def test_a_long_decision_may_be_silent_for_as_long_as_short_ones_may_pass_it():
+    world = World()
+    world.up("a", "b")
+    short, long = world.bind(), world.bind(is_long=True)
+    assert long.patience_s == pytest.approx(short.patience_s + RULES.oldest_first_after_s)
 
 
 def test_a_stall_is_forgiven_when_no_call_is_left_that_could_prove_it_wrong():

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from qwen_aio.core import Cuts
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.kv_cache import KvCache
-from qwen_aio.engine.scheduler import MIN_SPARED, PATIENCE, Scheduler, Span
+from qwen_aio.engine.order import OVERDUE_AFTER_S
+from qwen_aio.engine.scheduler import PATIENCE, Scheduler, Span
 from qwen_aio.engine.sequence import Sequence
+from qwen_aio.engine.shared_prefix import MIN_SPARED
 
 LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
 
 
 class FakeDecision(Sequence):
-    def __init__(self, name: str, ids: list[int]) -> None:
-        super().__init__(name, ids, len(ids), len(ids), 0.0, Cuts())
+    def __init__(self, name: str, ids: list[int], *, arrived_s: float = 0.0) -> None:
+        super().__init__(name, ids, len(ids), len(ids), arrived_s, Cuts())
 
 
 class FakeAnswer(Sequence):
@@ -39,9 +44,9 @@ class FakeAnswer(Sequence):
         return len(self.ids) == self.num_rows
 
 
-def compute(scheduler: Scheduler) -> list[Span]:
+def compute(scheduler: Scheduler, *, now_s: float = 0.0) -> list[Span]:
     """What the engine does with a batch, without the numbers."""
-    scheduler.admit(now_s=0.0)
+    scheduler.admit(now_s=now_s)
     spans = scheduler.next_batch()
     for span in spans:
         sequence = span.sequence
@@ -80,23 +85,24 @@ def test_beside_answers_every_other_step_is_of_decisions_alone() -> None:
     scheduler.add(FakeAnswer("a", [1, 2, 3], max_tokens=9))
     compute(scheduler)
     scheduler.add(FakeDecision("d", list(range(40))))
-    assert rows(compute(scheduler)) == [("d", 0, 16)]
-    assert rows(compute(scheduler)) == [("a", 3, 1), ("d", 16, 7)]
-    assert rows(compute(scheduler)) == [("d", 23, 16)]
+    assert rows(compute(scheduler)) == [("d", 0, 4)]
+    assert rows(compute(scheduler)) == [("a", 3, 1), ("d", 4, 4)]
+    assert rows(compute(scheduler)) == [("d", 8, 4)]
     scheduler.add(FakeDecision("e", list(range(4))))
-    assert rows(compute(scheduler)) == [("a", 4, 1), ("d", 39, 1), ("e", 0, 4)]
+    assert rows(compute(scheduler)) == [("a", 4, 1), ("e", 0, 4)]
     scheduler.add(FakeDecision("f", [7] * 4))
     assert rows(compute(scheduler)) == [("f", 0, 4)]
-    assert rows(compute(scheduler)) == [("a", 5, 1)]
+    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 12, 4)]
 
 
 def test_decisions_are_computed_before_answers_that_came_earlier() -> None:
     scheduler = make()
     scheduler.add(FakeAnswer("a", [1] * 30, max_tokens=5))
-    scheduler.add(FakeDecision("d", [2] * 12))
-    assert rows(compute(scheduler)) == [("d", 0, 12)]
-    scheduler.add(FakeDecision("e", [3] * 20))
-    assert rows(compute(scheduler)) == [("e", 0, 12), ("a", 0, 4)]  # a quarter is left to answers
+    scheduler.add(FakeDecision("d", [2] * 8))
+    assert rows(compute(scheduler)) == [("d", 0, 8)]
+    for n in range(3):
+        scheduler.add(FakeDecision(f"e{n}", [3 + n] * 5))
+    assert rows(compute(scheduler)) == [("e0", 0, 5), ("e1", 0, 5), ("e2", 0, 2), ("a", 0, 4)]  # a quarter for answers
 
 
 def test_answers_leave_places_for_decisions() -> None:
@@ -119,12 +125,109 @@ def test_answers_leave_memory_for_decisions() -> None:
     assert "d" in names(compute(scheduler))
 
 
-def test_decisions_may_use_every_place() -> None:
+def test_short_decisions_may_use_every_place() -> None:
     scheduler = make()
     for n in range(6):
-        scheduler.add(FakeDecision(f"d{n}", [n] * 10))
+        scheduler.add(FakeDecision(f"d{n}", [n] * 8))
     scheduler.admit(now_s=0.0)
     assert scheduler.num_running == LIMITS.max_running
+
+
+def test_a_short_decision_waits_for_one_step_only_behind_ten_long_ones() -> None:
+    scheduler = make()
+    for n in range(10):
+        scheduler.add(FakeDecision(f"long{n}", [n] * 50))
+    for n in range(50):
+        assert sum(span.count for span in compute(scheduler)) == LIMITS.max_batch_tokens // 4
+        scheduler.add(FakeDecision(f"short{n}", [100 + n] * 8))
+        assert rows(compute(scheduler)) == [(f"short{n}", 0, 8)]
+
+
+def test_many_short_decisions_at_once_find_places_behind_ten_long_ones() -> None:
+    scheduler = make()
+    for n in range(10):
+        scheduler.add(FakeDecision(f"long{n}", [n] * 50))
+    compute(scheduler)
+    for n in range(3):
+        scheduler.add(FakeDecision(f"short{n}", [n] * 5))
+    assert names(compute(scheduler)) == ["short0", "short1", "short2"]
+
+
+@pytest.mark.parametrize("is_decoding", [True, False])
+def test_a_short_decision_waits_for_one_step_only_behind_answers_and_long_ones(is_decoding: bool) -> None:
+    scheduler = make()
+    for n in range(LIMITS.max_answers + 1):
+        scheduler.add(FakeAnswer(f"a{n}", [n] * (4 if is_decoding else 40), max_tokens=20))
+    for n in range(10):
+        scheduler.add(FakeDecision(f"long{n}", [n] * (50 - 2 * n)))  # each one may go before those that run
+        compute(scheduler)
+    for n in range(12):
+        assert scheduler.num_running < LIMITS.max_running
+        scheduler.add(FakeDecision(f"short{n}", [100 + n] * 8))
+        spans = {span.sequence.request_id: span.count for span in compute(scheduler)}
+        assert spans[f"short{n}"] == 8
+        assert not any(name.startswith("long") for name in spans)
+        compute(scheduler)
+
+
+def test_a_short_decision_finds_memory_beside_answers_and_a_long_one() -> None:
+    scheduler = make(num_slots=80)  # 60 for answers
+    scheduler.add(FakeAnswer("a0", [1] * 10, max_tokens=40))
+    scheduler.add(FakeAnswer("a1", [2] * 4, max_tokens=4))
+    compute(scheduler)
+    assert scheduler.num_running == 1  # together they would leave less than eight beside the longest decision
+    scheduler.add(FakeDecision("long", [3] * scheduler.max_decision_rows))
+    assert names(compute(scheduler)) == ["long"]
+    scheduler.add(FakeDecision("short", [4] * 8))
+    assert names(compute(scheduler)) == ["a0", "short"]
+
+
+def test_the_long_decision_with_the_fewest_rows_left_goes_first() -> None:
+    scheduler = make()
+    scheduler.add(FakeDecision("long", [1] * 40))
+    compute(scheduler)
+    scheduler.add(FakeDecision("longer", [2] * 50))
+    scheduler.add(FakeDecision("shorter", [3] * 20))
+    order = [name for _ in range(27) for name in names(compute(scheduler))]
+    assert order == [*["shorter"] * 5, *["long"] * 9, *["longer"] * 13]
+
+
+def test_an_overdue_long_decision_goes_first_and_short_ones_beside_it() -> None:
+    scheduler = make()
+    scheduler.add(FakeDecision("old", [1] * 40, arrived_s=1.0))
+    now_s = 1.0 + OVERDUE_AFTER_S
+    scheduler.add(FakeDecision("new", [2] * 20, arrived_s=now_s))
+    scheduler.add(FakeDecision("short", [3] * 5, arrived_s=now_s))
+    assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("short", 0, 5)]
+    assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("new", 0, 4)]
+    scheduler.add(FakeDecision("short", [4] * 5, arrived_s=now_s))
+    assert rows(compute(scheduler, now_s=now_s)) == [("old", 0, 4), ("short", 0, 5)]
+    assert rows(compute(scheduler, now_s=now_s)) == [("old", 4, 4)]
+
+
+@given(
+    num_slots=st.integers(60, 240),
+    budget=st.integers(8, 40),
+    short_rows=st.integers(1, 20),
+    long_rows=st.integers(21, 40),
+)
+@settings(deadline=None)
+def test_nothing_starves_behind_more_short_decisions_than_can_be_computed(
+    num_slots: int, budget: int, short_rows: int, long_rows: int
+) -> None:
+    """A step a second; whatever is overdue is done after as many steps as its rows and those before it take."""
+    scheduler = make(num_slots, replace(LIMITS, max_batch_tokens=budget))
+    waiting = [FakeDecision("long", [8] * long_rows), FakeDecision("longer", [9] * (long_rows + 5))]
+    waiting.append(FakeAnswer("answer", [7] * 12, max_tokens=4))
+    for sequence in waiting:
+        scheduler.add(sequence)
+    for now in range(round(OVERDUE_AFTER_S) + 2 * PATIENCE + 4 * (long_rows + 5)):
+        for n in range(budget // short_rows + 1):
+            scheduler.add(FakeDecision(f"{now}-{n}", [n % 7] * short_rows, arrived_s=float(now)))
+        compute(scheduler, now_s=float(now))
+        if all(sequence.is_finished for sequence in waiting):
+            break
+    assert all(sequence.is_finished for sequence in waiting)
 
 
 def test_a_flood_of_decisions_does_not_starve_an_answer() -> None:
@@ -138,15 +241,28 @@ def test_a_flood_of_decisions_does_not_starve_an_answer() -> None:
     assert "a" in ran
 
 
-def test_the_first_in_line_is_not_passed_when_memory_is_short() -> None:
+def test_the_first_long_one_is_not_passed_by_longer_ones_when_memory_is_short() -> None:
     scheduler = make(num_slots=80)
-    scheduler.add(FakeDecision("big", [1] * 60))
-    scheduler.admit(now_s=0.0)
-    scheduler.add(FakeDecision("waits", [2] * 50))
+    scheduler.add(FakeAnswer("a", [1] * 6, max_tokens=24))
+    compute(scheduler)
+    scheduler.add(FakeDecision("waits", [2] * 44))
     scheduler.add(FakeDecision("small", [3] * 5))
-    assert names(compute(scheduler)) == ["big"]
-    order = [name for _ in range(12) for name in names(compute(scheduler))]
-    assert order.index("waits") < order.index("small")
+    scheduler.add(FakeDecision("longer", [4] * 45))
+    assert names(compute(scheduler)) == ["small"]
+    order = [name for _ in range(60) for name in names(compute(scheduler))]
+    assert order.index("waits") < order.index("longer")
+
+
+def test_whoever_is_overdue_is_passed_by_nobody_when_memory_is_short() -> None:
+    scheduler = make(num_slots=80)
+    scheduler.add(FakeAnswer("a", [1] * 6, max_tokens=34))
+    compute(scheduler)
+    scheduler.add(FakeDecision("waits", [2] * 44))
+    assert names(compute(scheduler, now_s=OVERDUE_AFTER_S - 1)) == ["a"]
+    scheduler.add(FakeDecision("small", [3] * 5, arrived_s=OVERDUE_AFTER_S))
+    assert names(compute(scheduler, now_s=OVERDUE_AFTER_S)) == ["a"]
+    order = [name for _ in range(60) for name in names(compute(scheduler, now_s=OVERDUE_AFTER_S))]
+    assert order.index("a") < order.index("waits") <= order.index("small")
 
 
 def test_a_long_common_beginning_is_computed_once() -> None:
@@ -154,16 +270,27 @@ def test_a_long_common_beginning_is_computed_once() -> None:
     beginning = [7] * 40
     for n in range(3):
         scheduler.add(FakeDecision(f"d{n}", [*beginning, n, n]))
-    steps = [compute(scheduler) for _ in range(4)]
-    assert [(*names(spans), spans[0].count) for spans in steps[:3]] == [("d0", 16), ("d0", 16), ("d0", 10)]
-    assert [(*names([span]), span.start, span.count) for span in steps[3]] == [("d1", 40, 2), ("d2", 40, 2)]
+    steps = [rows(compute(scheduler)) for _ in range(12)]
+    assert steps[:10] == [[("d0", 4 * n, 4)] for n in range(10)]
+    assert steps[10:] == [[("d0", 40, 2)], [("d1", 40, 2), ("d2", 40, 2)]]
+
+
+def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_long_one() -> None:
+    scheduler = make(limits=replace(LIMITS, max_context=200, max_batch_tokens=80))
+    scheduler.add(FakeDecision("long", [*[7] * 36, *range(100, 130)]))
+    assert rows(compute(scheduler)) == [("long", 0, 20)]
+    scheduler.add(FakeDecision("d", [*[7] * 36, 1, 2]))
+    scheduler.add(FakeDecision("e", [*[7] * 36, 3, 4]))
+    scheduler.add(FakeDecision("f", [5] * 36))
+    assert rows(compute(scheduler)) == [("f", 0, 36), ("d", 0, 38)]
+    assert rows(compute(scheduler)) == [("e", 36, 2)]
 
 
 def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
-    scheduler = make()
+    scheduler = make(limits=replace(LIMITS, max_batch_tokens=80))
     for n in range(3):
         scheduler.add(FakeDecision(f"d{n}", [*[7] * (MIN_SPARED - 1), n, n]))
-    compute(scheduler)
+    scheduler.admit(now_s=0.0)
     assert scheduler.num_running == 3
 
 
@@ -181,9 +308,9 @@ def test_no_decision_waits_for_an_answer_s_prompt() -> None:
     scheduler.add(FakeAnswer("a", [7] * 40, max_tokens=5))
     compute(scheduler)
     scheduler.add(FakeDecision("d", [*[7] * 38, 1, 2]))
-    scheduler.add(FakeDecision("behind", [1, 2]))
-    assert names(compute(scheduler)) == ["d"]
-    assert "behind" in [name for _ in range(3) for name in names(compute(scheduler))]
+    scheduler.add(FakeDecision("short", [1, 2]))
+    assert names(compute(scheduler)) == ["short"]
+    assert "d" in names(compute(scheduler))
 
 
 def test_an_answer_s_prompt_is_shared_while_it_goes_on() -> None:
@@ -230,6 +357,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.left_out: set[str] = set()  # answers that the last step did nothing for
         self.open: dict[str, Sequence] = {}
         self.count = 0
+        self.now_s = 0.0
 
     @rule(
         common=st.sampled_from([0, MIN_SPARED, MIN_SPARED + 8]),
@@ -238,9 +366,23 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def arrive(self, common: int, ids: list[int], more: int) -> None:
         self.count += 1
+        self.add([self.count // 4] * common + ids, more=more)  # a few arrivals in a row begin alike
+
+    @rule(nums_rows=st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    def arrive_short_before_a_step(self, nums_rows: list[int]) -> None:
+        for num_rows in nums_rows:
+            self.count += 1
+            self.add([self.count] * num_rows, more=0)
+        self.step()
+
+    @rule(num_rows=st.integers(20, 60))
+    def arrive_long(self, num_rows: int) -> None:
+        self.count += 1
+        self.add([self.count] * num_rows, more=0)
+
+    def add(self, ids: list[int], *, more: int) -> None:
         name = str(self.count)
-        ids = [self.count // 4] * common + ids  # a few arrivals in a row begin alike
-        sequence = FakeAnswer(name, ids, max_tokens=more) if more else FakeDecision(name, ids)
+        sequence = FakeAnswer(name, ids, max_tokens=more) if more else FakeDecision(name, ids, arrived_s=self.now_s)
         if sequence.num_rows <= self.scheduler.max_rows:
             self.scheduler.add(sequence)
             self.open[name] = sequence
@@ -256,7 +398,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self) -> None:
         before = {name: sequence.num_computed for name, sequence in self.open.items()}
         decoding = {name for name, sequence in self.open.items() if sequence.lease and sequence.is_decoding}
-        spans = compute(self.scheduler)
+        short = self.expected()
+        spans = compute(self.scheduler, now_s=self.now_s)
+        assert short <= {span.sequence.request_id for span in spans if span.sequence.is_finished}
         assert bool(spans) == bool(self.open)  # whoever waits, something moves
         assert sum(span.count for span in spans) <= self.limits.max_batch_tokens
         assert len(set(names(spans))) == len(spans)
@@ -270,6 +414,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         for span in spans:
             if span.sequence.is_finished:
                 del self.open[span.sequence.request_id]
+
+    @rule(seconds=st.sampled_from([1.0, OVERDUE_AFTER_S / 2, OVERDUE_AFTER_S]))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def expected(self) -> set[str]:
+        """Short decisions that must be done in the step that begins now, since they came before it."""
+        half = self.limits.max_batch_tokens // 2
+        decisions = [sequence for sequence in self.open.values() if not sequence.is_answer]
+        if any(self.now_s - sequence.arrived_s >= OVERDUE_AFTER_S for sequence in decisions):
+            return set()
+        others = [sequence for sequence in self.open.values() if sequence.lease]
+        if any(sequence.num_rows + half > self.cache.num_slots for sequence in others):
+            return set()  # it was let in because it was alone
+        short = [sequence for sequence in decisions if len(sequence.ids) <= half]
+        num_places = max(self.limits.max_running - len(others) - 1, 1)  # an answer that was patient may take one
+        fit = len(short) <= num_places and sum(len(sequence.ids) for sequence in short) <= half
+        return {sequence.request_id for sequence in short} if fit else set()
 
     @invariant()
     def limits_hold(self) -> None:

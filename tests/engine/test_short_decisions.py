@@ -1,0 +1,87 @@
+"""Short decisions in the whole engine, while long ones and answers are computed: counted in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from qwen_aio.core import Sampling
+from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.order import OVERDUE_AFTER_S
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.work import Generate, Output, Pin, Score
+from tests.engine.exact_model import ExactModel
+from tests.engine.running import SYSTEM, finish, logprobs_of, prompt, run, score, turn
+from tests.fakes import FakeClock
+
+LIMITS = EngineLimits(max_context=256, kv_mb=1, max_batch_tokens=64)
+NUM_LONG = 10
+TEXTS = ("thank you", "今天天气真好", "the parcel arrived today", "有点小失望。")
+
+
+@pytest.fixture
+def engine(tokenizer: Tokenizer) -> Engine:
+    """With a clock that stands still; the beginning of all prompts is remembered, as a task's is."""
+    engine = Engine(ExactModel(), tokenizer, LIMITS, clock=FakeClock())
+    run(engine, {"pin": Pin(turn("system", SYSTEM))})
+    return engine
+
+
+def long_text(number: int) -> str:
+    return f"{number} the colour is not like the picture, a little disappointed " * 5
+
+
+def add_long_ones(engine: Engine) -> None:
+    for number in range(NUM_LONG):
+        engine.add(f"long {number}", score(long_text(number)), arrived_s=engine.clock())
+
+
+def add_answers(engine: Engine) -> None:
+    for number in range(LIMITS.max_answers + 2):
+        work = Generate(prompt(f"{number} thank you"), Sampling(60, temperature=0, repetition_penalty=1))
+        engine.add(f"answer {number}", work, arrived_s=engine.clock())
+
+
+def arrivals(*, after_steps: int) -> Iterator[tuple[str, Score]]:
+    """Short decisions that nobody has asked before."""
+    for number in range(after_steps):
+        yield f"short {number}", score(f"{number} {TEXTS[number % len(TEXTS)]}")
+
+
+@pytest.mark.parametrize("with_answers", [False, True])
+def test_a_short_decision_waits_for_the_step_under_way_only(engine: Engine, with_answers: bool) -> None:
+    add_long_ones(engine)
+    if with_answers:
+        add_answers(engine)
+    for name, work in arrivals(after_steps=20):
+        engine.step()
+        engine.add(name, work, arrived_s=engine.clock())
+        assert name in [output.request_id for output in engine.step()]
+        assert engine.counters.running < LIMITS.max_running
+
+
+def test_what_short_ones_pass_gets_the_same_scores(engine: Engine, tokenizer: Tokenizer) -> None:
+    add_long_ones(engine)
+    outputs: dict[str, list[Output]] = {}
+    for name, work in arrivals(after_steps=20):
+        engine.add(name, work, arrived_s=engine.clock())
+        outputs |= {output.request_id: [output] for output in (*engine.step(), *engine.step())}
+    outputs |= finish(engine)
+    for number in range(NUM_LONG):
+        alone = run(Engine(ExactModel(), tokenizer, LIMITS), {"a": score(long_text(number))})["a"]
+        assert logprobs_of(outputs[f"long {number}"]) == logprobs_of(alone)
+
+
+def test_an_overdue_long_decision_is_computed_beside_short_ones_that_never_end(engine: Engine) -> None:
+    engine.add("long", score(long_text(0)), arrived_s=engine.clock())
+    for name, work in arrivals(after_steps=30):
+        engine.add(name, work, arrived_s=engine.clock())
+        assert [output.request_id for output in engine.step()] == [name]
+    engine.clock.advance(OVERDUE_AFTER_S)
+    done: list[str] = []
+    for name, work in arrivals(after_steps=8):
+        engine.add(f"late {name}", work, arrived_s=engine.clock())
+        done += [output.request_id for output in engine.step()]
+    assert "long" in done
