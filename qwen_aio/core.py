@@ -294,9 +294,10 @@ class Decision:
     emotion: str  # the label's text, Chinese for every input
     emoji: str
     confidence: Confidence
-    probability: float  # scores[label]
+    best_label: str  # the most probable one; `label` too, unless the decision abstained
+    probability: float  # scores[best_label]
     scores: dict[str, float]  # label name -> probability; sums to 1 over the labels
-    abstained: bool  # no label was clear, so `label` is the neutral one
+    abstained: bool  # no label was clear: `label` is the neutral one, and `confidence` is 低
     label_mass: float  # probability the labels held together among all continuations
     text: str  # the fixed format
     merged: str  # head of the merged line

@@ -64,6 +64,7 @@ DECISIONS = st.builds(
     emotion=TEXT,
     emoji=TEXT,
     confidence=st.sampled_from(["高", "中", "低"]),
+    best_label=TEXT,
     probability=PROBABILITY,
     scores=st.dictionaries(TEXT, PROBABILITY, max_size=4),
     abstained=st.booleans(),
