@@ -36,6 +36,7 @@ from qwen_aio.core import (
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import within
+from qwen_aio.visible import check_visible
 
 DECISION_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 300.0
@@ -80,8 +81,7 @@ class Runs:
 
         Raises UnknownTask, InvalidRequest, DeadlineExceeded, and what making a call raises.
         """
-        if not request.text.strip():
-            raise InvalidRequest("text is empty; send at least one visible character", param="text")
+        check_visible(request.text, param="text")
         offer = self._calls.offer()
         _check_tokens(request, offer)
         planned = plan(request, offer.tasks)
