@@ -67,6 +67,6 @@ def _checked(folder: Path) -> Path:
         check_folder(found)
     except OSError as exc:
         raise InvalidModel(
-            f"{exc.filename or folder} cannot be read ({exc.strerror or exc}); let the user who runs this read it"
+            f"{folder} cannot be read ({exc.strerror}: {exc.filename}); let the user who runs this program read it"
         ) from exc
     return found
