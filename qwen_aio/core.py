@@ -426,4 +426,4 @@ class WorkerStatus:
     precision: str = ""  # of the weights, as Precision; empty while they are being loaded
     tasks_sha: str = ""
     wall_time: str = ""
-    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok", "recorded" or what differs
+    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok ...", "recorded ..." or what differs

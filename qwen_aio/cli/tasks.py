@@ -11,7 +11,7 @@ from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.run import MODEL_SETTINGS
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Control, Decision, Prompt, Task
-from qwen_aio.errors import GoldenMismatch, UnknownTask
+from qwen_aio.errors import GoldenMismatch, InvalidSettings, UnknownTask
 from qwen_aio.tasks.lint import LintReport, lint
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
@@ -50,6 +50,8 @@ def main(arguments: argparse.Namespace) -> int:
             print(_spelled(PromptTemplate(task).prompt(arguments.text, feeling=arguments.feeling)))
         case "lint":
             chosen = {name: _named(tasks, name) for name in arguments.name or tasks}
+            if arguments.accept and settings.golden == "off":
+                raise InvalidSettings("--accept records what the golden cases give: they cannot be off", param="golden")
             return asyncio.run(_lint(settings, chosen, accepts=arguments.accept))
     return 0
 
@@ -84,6 +86,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
         _print_report(report)
     is_fine = not any(report.problems for report in reports)
     if settings.golden == "off":
+        print("golden cases: off")
         return 0 if is_fine else 1
     async with loaded(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
         print(ready.verdict.told)

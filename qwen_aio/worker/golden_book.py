@@ -72,18 +72,20 @@ class GoldenBook:
 
         Raises GoldenMismatch if the shipped records cannot be read.
         """
-        own, shipped = self._read_own(task.name)[::-1], self._read_shipped(task.name)
-        same_precision = [record for record in shipped if record.precision == self.precision]
-        exact = [record for record in (*same_precision, *own) if record.is_of(task, self.precision)]
+        own, shipped = self._read_own(task.name), self._read_shipped(task.name)
+        exact = [record for record in (*shipped, *own) if record.is_of(task, self.precision)]
         whole = [record for record in exact if record.covers(task)]
-        return next(iter((*whole, *exact[::-1], *own, *same_precision, *shipped)), None)
+        if whole:
+            return whole[0]
+        last = exact or own or self._in_this_precision(shipped) or shipped
+        return last[-1] if last else None
 
     def keep(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
         """Make `answers` the last record of `task`. A folder that cannot be written is only told."""
         record = GoldenRecord(self.model_sha, task.hash, self.precision, tuple(answers))
         own = self._read_own(task.name)
-        last = own[-1:] or [one for one in self._read_shipped(task.name) if one.precision == self.precision]
-        if any(replace(one, is_shipped=False) == record for one in last):
+        last = own or self._in_this_precision(self._read_shipped(task.name))
+        if last and replace(last[-1], is_shipped=False) == record:
             return
         kept = [one for one in own if not one.is_of(task, self.precision)]
         try:
@@ -91,6 +93,9 @@ class GoldenBook:
                 partial.write_text(written([*kept, record][-MAX_KEPT:]), encoding="utf-8")
         except OSError as exc:
             log.warning("golden record of task %s not kept: %s", task.name, exc)
+
+    def _in_this_precision(self, records: Sequence[GoldenRecord]) -> list[GoldenRecord]:
+        return [record for record in records if record.precision == self.precision]
 
     def _read_own(self, name: str) -> list[GoldenRecord]:
         path = self._own_path(name)

@@ -62,6 +62,7 @@ def test_render_prints_what_the_model_sees(capsys):
         (["run", "x", "--model", "/nowhere"], "no model folder"),
         (["run", "x", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["tasks", "list", "--prompts-dir", "/nowhere"], "no folder of tasks"),
+        (["tasks", "lint", "--accept", "--golden", "off"], "they cannot be off"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_1(arguments, told, capsys):
