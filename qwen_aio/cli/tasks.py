@@ -131,8 +131,8 @@ def _print_focus(effects: Sequence[FocusEffect]) -> None:
 
 
 def _label(decision: Decision) -> str:
-    told = f"{decision.best_label} {decision.probability:.2f}"
-    return f"{decision.label} (unsure: {told})" if decision.abstained else told
+    best = f"{decision.best_label} {decision.probability:.2f}"
+    return f"{decision.label} (unsure: {best})" if decision.abstained else best
 
 
 def _print_report(report: LintReport) -> None:

@@ -2,8 +2,8 @@
 
 They guard against a broken model file, a wrong precision or a damaged template, not against a weak model: the first
 start of a model with a task writes down what it answers, every later start must reproduce that. A task that was
-changed is held against the last record: it may move probabilities, but a label that flips is named at every start
-until somebody says that it is meant (`qwen-aio tasks lint --accept`).
+changed is compared with the last record: it may move probabilities, but a label that flips is named at every start
+until its owner accepts it (`qwen-aio tasks lint --accept`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qwen_aio.worker.golden_book import GoldenAnswer, GoldenBook, GoldenRecord
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
 FALLEN = 0.5  # of its former probability is left to an answer that a changed task makes less likely
-TOLD_CASES = 3  # of those that differ; the sentence also travels in status.json
+NAMED_CASES = 3  # of those that differ; the sentence also travels in status.json
 Policy = Literal["strict", "warn", "off"]
 Cause = Literal["changed", "moved", "shipped"]  # the task or the precision is another; neither is; nor may they be
 log = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ class GoldenOutcome:
     cause: Cause | None = None  # None if the cases hold
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """One line, which names some of the cases that differ."""
-        more = " ..." if len(self.differing) > TOLD_CASES else ""
-        return f"{self.head}: {'; '.join(self.differing[:TOLD_CASES])}{more}" if self.differing else self.head
+        more = " ..." if len(self.differing) > NAMED_CASES else ""
+        return f"{self.head}: {'; '.join(self.differing[:NAMED_CASES])}{more}" if self.differing else self.head
 
 
 async def check_golden(
@@ -55,15 +55,15 @@ async def check_golden(
     """
     if policy == "off":
         return dict.fromkeys(tasks, "off")
-    told: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for task in tasks.values():
         outcome = await examine(engine, task, book)
         if outcome.cause is None:
             book.keep(task, outcome.answers)
         else:
-            _tell(task, outcome, policy)
-        told[task.name] = outcome.told
-    return told
+            _warn(task, outcome, policy)
+        messages[task.name] = outcome.message
+    return messages
 
 
 async def ask_cases(engine: Engine, task: Task) -> tuple[GoldenAnswer, ...]:
@@ -73,21 +73,21 @@ async def ask_cases(engine: Engine, task: Task) -> tuple[GoldenAnswer, ...]:
 
 
 async def examine(engine: Engine, task: Task, book: GoldenBook) -> GoldenOutcome:
-    """Ask the golden cases of `task` and hold the answers against the record. Raises GoldenMismatch for no numbers."""
+    """Ask the golden cases of `task` and compare the answers with the record. Raises GoldenMismatch for no numbers."""
     record = book.read(task)
     answers = await ask_cases(engine, task)
     if record is None:
         return GoldenOutcome(f"recorded {len(answers)} cases", answers)
     pairs = [(record.find(case), new) for case, new in zip(task.golden, answers, strict=True)]
     if record.model_sha == book.model_sha and not record.is_of(task, book.precision):
-        return _held_against_another(task, record, pairs, precision=book.precision)
-    return _held_against_the_same(task, record, pairs, model_sha=book.model_sha)
+        return _compare_changed(task, record, pairs, precision=book.precision)
+    return _compare_same(task, record, pairs, model_sha=book.model_sha)
 
 
 Pairs = Sequence[tuple[GoldenAnswer | None, GoldenAnswer]]  # what was recorded, if anything, and what is answered now
 
 
-def _held_against_the_same(task: Task, record: GoldenRecord, pairs: Pairs, *, model_sha: str) -> GoldenOutcome:
+def _compare_same(task: Task, record: GoldenRecord, pairs: Pairs, *, model_sha: str) -> GoldenOutcome:
     """Every probability must be what it was."""
     differing = tuple(_change(old, new) for old, new in pairs if old is not None and not _agree(old, new))
     kept = tuple(old or new for old, new in pairs)  # not the new ones: small wobbles must not add up
@@ -100,7 +100,7 @@ def _held_against_the_same(task: Task, record: GoldenRecord, pairs: Pairs, *, mo
     return GoldenOutcome(head, answers, differing, cause="shipped" if record.is_shipped else "moved")
 
 
-def _held_against_another(task: Task, record: GoldenRecord, pairs: Pairs, *, precision: str) -> GoldenOutcome:
+def _compare_changed(task: Task, record: GoldenRecord, pairs: Pairs, *, precision: str) -> GoldenOutcome:
     """Probabilities may have moved, labels must not."""
     answers = tuple(new for _, new in pairs)
     differing = tuple(_change(old, new) for old, new in pairs if old is not None and _is_flipped(task, old, new))
@@ -113,13 +113,13 @@ def _held_against_another(task: Task, record: GoldenRecord, pairs: Pairs, *, pre
     return GoldenOutcome(head, answers, differing, cause="changed")
 
 
-def _tell(task: Task, outcome: GoldenOutcome, policy: Policy | None) -> None:
+def _warn(task: Task, outcome: GoldenOutcome, policy: Policy | None) -> None:
     """Name everything in the log. Raises GoldenMismatch where the policy is strict."""
-    log.warning("golden cases of task %s: %s", task.name, outcome.told)
-    for line in outcome.differing[TOLD_CASES:]:
+    log.warning("golden cases of task %s: %s", task.name, outcome.message)
+    for line in outcome.differing[NAMED_CASES:]:
         log.warning("golden cases of task %s: also %s", task.name, line)
     if policy == "strict" or (policy is None and outcome.cause == "shipped"):
-        raise GoldenMismatch(f"{outcome.told}. {remedy(task, outcome)}")
+        raise GoldenMismatch(f"{outcome.message}. {remedy(task, outcome)}")
 
 
 def remedy(task: Task, outcome: GoldenOutcome) -> str:
@@ -154,14 +154,14 @@ def _is_flipped(task: Task, old: GoldenAnswer, new: GoldenAnswer) -> bool:
 
 
 def _change(old: GoldenAnswer, new: GoldenAnswer) -> str:
-    return f"{old.text[:40]!r}: {_said(old)} became {_said(new)}"
+    return f"{old.text[:40]!r}: {_describe(old)} became {_describe(new)}"
 
 
-def _said(answer: GoldenAnswer) -> str:
+def _describe(answer: GoldenAnswer) -> str:
     """The label with its probability; one that is neutral because nothing was clear, with the best label's."""
     best = max(answer.probabilities, key=lambda name: answer.probabilities[name])
-    told = f"{best} {answer.probabilities[best]:.3f}"
-    return told if best == answer.label else f"{answer.label} (unsure: {told})"
+    described = f"{best} {answer.probabilities[best]:.3f}"
+    return described if best == answer.label else f"{answer.label} (unsure: {described})"
 
 
 async def _ask(engine: Engine, template: PromptTemplate, task: Task, case: GoldenCase) -> GoldenAnswer:

@@ -81,7 +81,7 @@ class GoldenBook:
         return last[-1] if last else None
 
     def keep(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
-        """Make `answers` the last record of `task`. A folder that cannot be written is only told."""
+        """Make `answers` the last record of `task`. A folder that cannot be written to is logged."""
         record = GoldenRecord(self.model_sha, task.hash, self.precision, tuple(answers))
         own = self._read_own(task.name)
         last = own or self._in_this_precision(self._read_shipped(task.name))
