@@ -15,7 +15,13 @@ NEEDED = ("config.json", "tokenizer.json")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth")
-OTHERS = {".gguf": "GGUF, the format of llama.cpp", ".h5": "of Keras", ".msgpack": "of Flax", ".onnx": "ONNX"}
+OTHERS = {
+    ".gguf": "GGUF (llama.cpp)",
+    ".onnx": "ONNX",
+    ".h5": "HDF5 (Keras)",
+    ".msgpack": "msgpack (Flax)",
+    ".ckpt": "a training checkpoint",
+}
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NUM_NAMED = 3  # in an error about many files
 ORIGINAL = "give the folder of the original checkpoint in safetensors"
@@ -40,7 +46,7 @@ def _names_in(folder: Path) -> set[str]:
     if folder.is_dir():
         return {path.name for path in folder.iterdir()}
     if folder.is_file() and folder.suffix in OTHERS:
-        raise InvalidModel(f"{folder} is {OTHERS[folder.suffix]}, which is not loaded; {ORIGINAL}")
+        raise InvalidModel(f"{folder} is {OTHERS[folder.suffix]}, which is not read here; {ORIGINAL}")
     if folder.exists():
         raise InvalidModel(f"{folder} is a file; --model takes the folder it lies in ({folder.parent})")
     if folder.is_symlink():
@@ -78,7 +84,7 @@ def _refuse_other_weights(folder: Path, names: set[str]) -> None:
     """Raises InvalidModel for weights in a format that is not loaded, with the way to one that is."""
     for suffix, kind in OTHERS.items():
         if found := sorted(name for name in names if name.endswith(suffix)):
-            raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not loaded; {ORIGINAL}")
+            raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not read here; {ORIGINAL}")
     for suffix in PICKLES:
         if found := sorted(name for name in names if name.endswith(suffix) and name != f"training_args{suffix}"):
             pattern = f"pytorch_model*{suffix}" if any(map(_is_usual, found)) else f"*{suffix}"

@@ -133,7 +133,7 @@ def test_what_is_no_model_is_told_with_what_to_do(folder, change, what, do):
 def test_files_links_and_hub_names_in_the_place_of_a_folder(folder, tmp_path):
     assert "the folder it lies in" in refused(folder / "model.safetensors")
     (tmp_path / "x.gguf").write_text("GGUF")
-    assert "GGUF, the format of llama.cpp" in refused(tmp_path / "x.gguf")
+    assert "is GGUF (llama.cpp), which is not read here" in refused(tmp_path / "x.gguf")
     (tmp_path / "x.gguf").unlink()
     (tmp_path / "link").symlink_to("nowhere")
     assert "is a link to nowhere" in refused(tmp_path / "link")
