@@ -41,8 +41,10 @@ class GoldenOutcome:
     @property
     def message(self) -> str:
         """One line, which names some of the cases that differ."""
-        more = " ..." if len(self.differing) > NAMED_CASES else ""
-        return f"{self.head}: {'; '.join(self.differing[:NAMED_CASES])}{more}" if self.differing else self.head
+        if not self.differing:
+            return self.head
+        more = f" and {len(self.differing) - NAMED_CASES} more" if len(self.differing) > NAMED_CASES else ""
+        return f"{self.head}: {'; '.join(self.differing[:NAMED_CASES])}{more}"
 
 
 async def check_golden(
@@ -119,7 +121,7 @@ def _warn(task: Task, outcome: GoldenOutcome, policy: Policy | None) -> None:
     for line in outcome.differing[NAMED_CASES:]:
         log.warning("golden cases of task %s: also %s", task.name, line)
     if policy == "strict" or (policy is None and outcome.cause == "shipped"):
-        raise GoldenMismatch(f"{outcome.message}. {remedy(task, outcome)}")
+        raise GoldenMismatch(f"task {task.name}: {outcome.message}. {remedy(task, outcome)}")
 
 
 def remedy(task: Task, outcome: GoldenOutcome) -> str:
