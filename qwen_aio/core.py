@@ -297,9 +297,10 @@ class Decision:
     emotion: str  # the label's text, Chinese for every input
     emoji: str
     confidence: Confidence
-    probability: float  # scores[label]
+    best_label: str  # the most probable one; `label` too, unless the decision abstained
+    probability: float  # scores[best_label]
     scores: dict[str, float]  # label name -> probability; sums to 1 over the labels
-    abstained: bool  # no label was clear, so `label` is the neutral one
+    abstained: bool  # no label was clear: `label` is the neutral one, and `confidence` is 低
     label_mass: float  # probability the labels held together among all continuations
     text: str  # the fixed format
     merged: str  # head of the merged line
@@ -428,4 +429,4 @@ class WorkerStatus:
     precision: str = ""  # of the weights, as Precision; empty while they are being loaded
     tasks_sha: str = ""
     wall_time: str = ""
-    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok", "recorded" or what differs
+    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok ...", "recorded ..." or what differs

@@ -6,7 +6,7 @@ On the floor, because the balancer asks before it chooses a worker and a worker 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 
@@ -57,15 +57,19 @@ def match(rule: Rule, text: str) -> str | None:
     if not rule.words and not rule.patterns:
         return f"{len(text)} characters"
     start = text if rule.reply else text[:MAX_MATCHED_CHARS]
-    folded = start.casefold()
-    for word in rule.words:
-        if word.casefold() in folded:
-            return word
+    for word in words_in(start, rule.words):
+        return word
     for pattern in rule.patterns:
         found = _compiled(pattern).search(start)
         if found:
             return found.group(0)[:40]
     return None
+
+
+def words_in(text: str, words: Iterable[str]) -> Iterator[str]:
+    """Those of `words` that stand in `text`, in their order: plain substrings, compared without case."""
+    folded = text.casefold()
+    return (word for word in words if word.casefold() in folded)
 
 
 def count_words(text: str, *, at_most: int) -> int:

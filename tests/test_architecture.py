@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path("qwen_aio")
-FLOOR = {"bounds", "core", "cores", "errors", "config", "routing", "replacing", "status_file"}
+FLOOR = {"bounds", "config", "core", "cores", "errors", "replacing", "routing", "status_file", "visible"}
 MAY_IMPORT = {
     "floor": set(),
     "wire": FLOOR,

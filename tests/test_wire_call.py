@@ -23,6 +23,7 @@ from qwen_aio.core import (
     Verdict,
 )
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
+from qwen_aio.visible import has_visible
 from qwen_aio.wire.call import MAX_CALL_BYTES, CallRequest, call_frame, call_to_json, read_call_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import error_frame
@@ -49,7 +50,7 @@ CALLS = st.builds(
     Call,
     request_id=st.just("r1"),
     task=TEXT,
-    text=TEXT,
+    text=TEXT.filter(has_visible),
     history=st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), st.text(max_size=9)), max_size=4).map(
         tuple
     ),
@@ -65,6 +66,7 @@ DECISIONS = st.builds(
     emotion=TEXT,
     emoji=TEXT,
     confidence=st.sampled_from(["高", "中", "低"]),
+    best_label=TEXT,
     probability=PROBABILITY,
     scores=st.dictionaries(TEXT, PROBABILITY, max_size=4),
     abstained=st.booleans(),
@@ -131,8 +133,8 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
     empty = {"text": "", "mode": "chat", "stream": True}
     turns = [{"role": role, "content": ""} for role in ("user", "assistant")] * (MAX_HISTORY // 2)
     for body in (empty, empty | {"history": turns}):
-        room = MAX_BODY_BYTES - len(json.dumps(body, separators=(",", ":")))
-        text = letter * (room // len(json.dumps(letter, ensure_ascii=False).encode()[1:-1]))
+        room = MAX_BODY_BYTES - len(json.dumps(body | {"text": "x"}, separators=(",", ":")))
+        text = "x" + letter * (room // len(json.dumps(letter, ensure_ascii=False).encode()[1:-1]))
         sent = json.dumps(body | {"text": text}, ensure_ascii=False, separators=(",", ":")).encode()
         assert MAX_BODY_BYTES - 10 < len(sent) <= MAX_BODY_BYTES
         [request] = RunRequest.read(sent).to_core("r1")

@@ -53,7 +53,7 @@ def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) ->
     tokenizer = Tokenizer(specification)
     encoder = Encoder(tokenizer, {name: tasks[name] for name in TASKS})
     rows = prepare.rows(work, data, encoder, recipe)
-    material = Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder, recipe))
+    material = Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder))
 
     torch.manual_seed(recipe.seed)
     network = Network(recipe.shape, vocab_size=tokenizer.vocab_size)

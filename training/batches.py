@@ -97,22 +97,11 @@ def _cut(window: NDArray[np.int64], lengths: NDArray[np.int64], budget: int) -> 
     return cuts
 
 
-class Heads:
-    """System heads of a task's batches: mostly its own, now and then one of its variations."""
+def make_batch(slot: Slot, rows: Rows, heads: Mapping[str, Sequence[int]], *, step: int, recipe: Recipe) -> Batch:
+    """The tensors of a slot; `heads` are the tasks' system turns.
 
-    def __init__(self, own: Mapping[str, Sequence[int]], variations: Sequence[Sequence[int]], recipe: Recipe) -> None:
-        self._own = own
-        self._variations = variations
-        self._share = recipe.other_focus_share
-
-    def choose(self, task: str, rng: np.random.Generator) -> Sequence[int]:
-        if task == "sentiment" and self._variations and rng.random() < self._share:
-            return self._variations[int(rng.integers(len(self._variations)))]
-        return self._own[task]
-
-
-def make_batch(slot: Slot, rows: Rows, heads: Heads, *, step: int, recipe: Recipe) -> Batch:
-    """The tensors of a slot. Chance depends on the recipe's seed and the step alone."""
+    Chance depends on the recipe's seed and the step alone.
+    """
     rng = np.random.default_rng((recipe.seed, step))
     lengths = rows.lengths[slot.rows]
     ids = np.zeros((len(slot.rows), lengths.max()), dtype=np.int64)
@@ -127,7 +116,7 @@ def make_batch(slot: Slot, rows: Rows, heads: Heads, *, step: int, recipe: Recip
     wanted = exists & (is_answer | (rng.random(is_answer.shape) < recipe.lm_share))
     at_row, at_column = np.nonzero(wanted)
     return Batch(
-        head=torch.tensor(heads.choose(slot.task, rng)),
+        head=torch.tensor(heads[slot.task]),
         rows=torch.from_numpy(ids),
         positions=torch.from_numpy(at_row * ids.shape[1] + at_column),
         targets=torch.from_numpy(ids[at_row, at_column + 1]),

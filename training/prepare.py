@@ -17,7 +17,6 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 
 from qwen_aio.core import Task
 from training import corpus, world
-from training.batches import Heads
 from training.corpus import Labelled
 from training.recipe import TASKS, Recipe
 from training.rows import Encoder, Row, Rows
@@ -109,18 +108,9 @@ def encode_all(data: Path, encoder: Encoder, recipe: Recipe) -> dict[str, Rows]:
     return {task: Rows.collect(tqdm(made[task], desc=f"encoding {task}", unit="row", mininterval=5)) for task in TASKS}
 
 
-def heads(encoder: Encoder, recipe: Recipe) -> Heads:
-    """The tasks' own system heads and, for the sentiment, those of operators with other words."""
-    rng = random.Random(recipe.seed)
-    task = encoder.tasks["sentiment"]
-    variations = [
-        replace(task, focus_words=tuple(rng.sample(OTHER_FOCUS_WORDS, rng.randint(0, 10)))) for _ in range(64)
-    ]
-    return Heads(
-        {name: encoder.head(task) for name, task in encoder.tasks.items()},
-        [encoder.head(variation) for variation in variations],
-        recipe,
-    )
+def heads(encoder: Encoder) -> dict[str, list[int]]:
+    """The tasks' system heads."""
+    return {name: encoder.head(task) for name, task in encoder.tasks.items()}
 
 
 # ---- sentiment ------------------------------------------------------------------------------------------------------
@@ -129,9 +119,22 @@ def heads(encoder: Encoder, recipe: Recipe) -> Heads:
 def _decisions(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[Row, str]]:
     sentences = world.labelled_sentences(recipe.world_sentences, seed=recipe.seed + 1)
     made = (Labelled(text, label, "world_sentences") for text, label in sentences)
+    others = _with_other_focus_words(encoder, recipe)
+    rng = random.Random(recipe.seed)
     for number, row in enumerate(chain(_kept_rows(data, recipe), made)):
         limit = recipe.long_text_tokens if number % 4 == 0 else recipe.text_tokens
-        yield encoder.decision("sentiment", row.text, row.label, limit=limit), row.source
+        asked = rng.choice(others) if rng.random() < recipe.other_focus_share else encoder
+        yield asked.decision("sentiment", row.text, row.label, limit=limit), row.source
+
+
+def _with_other_focus_words(encoder: Encoder, recipe: Recipe) -> list[Encoder]:
+    """The encoder, as it would be for operators with other words."""
+    rng = random.Random(recipe.seed)
+    task = encoder.tasks["sentiment"]
+    return [
+        encoder.with_task(replace(task, focus_words=tuple(rng.sample(OTHER_FOCUS_WORDS, rng.randint(0, 10)))))
+        for _ in range(64)
+    ]
 
 
 def _kept_rows(data: Path, recipe: Recipe) -> Iterator[Labelled]:

@@ -147,7 +147,7 @@ class Recipe:
     long_text_tokens: int = 320  # ... but every fourth of them keeps this much, so that positions beyond are learned
     feeling_share: float = 0.5  # of the dialogues whose last turn carries the label
     wrong_feeling_share: float = 0.08  # of those: the classifier in front errs too
-    other_focus_share: float = 0.1  # of the sentiment batches
+    other_focus_share: float = 0.1  # of the sentiment rows
     sort_window: int = 4096  # rows that are sorted by length together
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)

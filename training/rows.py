@@ -37,6 +37,10 @@ class Encoder:
         self._templates = {name: PromptTemplate(task) for name, task in tasks.items()}
         self._role_tokens = len(tokenizer.encode_text(ASSISTANT))
 
+    def with_task(self, task: Task) -> Encoder:
+        """The same with `task` in the place of the one of its name."""
+        return Encoder(self._tokenizer, {**self.tasks, task.name: task})
+
     def head(self, task: Task) -> list[int]:
         """Ids of the task's system turn."""
         return self._tokenizer.encode(PromptTemplate(task).head)

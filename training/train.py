@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 
-from training.batches import Batch, Heads, Slot, make_batch
+from training.batches import Batch, Slot, make_batch
 from training.model import Network
 from training.recipe import Recipe
 from training.rows import Rows
@@ -29,7 +29,7 @@ class Material:
 
     slots: list[Slot]
     rows: Mapping[str, Rows]
-    heads: Heads
+    heads: Mapping[str, Sequence[int]]  # ids of the tasks' system turns
 
     def batch(self, step: int, recipe: Recipe) -> Batch:
         slot = self.slots[step]

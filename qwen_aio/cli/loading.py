@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from qwen_aio.cli.precision import choose_precision, copy_place, digest_of_questions
 from qwen_aio.cli.verdict import Records, Verdict
 from qwen_aio.config import Settings, home, state_dir
-from qwen_aio.core import Task
+from qwen_aio.core import Precision, Task
 from qwen_aio.cores import usable_cores
 from qwen_aio.models.find import ModelFolder, find_model, model_sha
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.golden import GoldenBook, check_golden
+from qwen_aio.worker.golden import check_golden
+from qwen_aio.worker.golden_book import GoldenBook
 
 if TYPE_CHECKING:
     from qwen_aio.engine.load import LoadedModel
@@ -125,12 +126,17 @@ async def loaded(
     try:
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
-        shipped = model.path / "golden" if model.is_bundled else None
-        book = GoldenBook(weights.sha, weights.verdict.precision, own=state_dir() / "golden", shipped=shipped)
+        book = golden_book(model, weights.sha, weights.verdict.precision)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
         yield Loaded(engine, weights.sha, golden, weights.verdict)
     finally:
         await engine.close()
+
+
+def golden_book(model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
+    """What `model` answered before to the golden cases."""
+    shipped = model.path / "golden" if model.is_bundled else None
+    return GoldenBook(sha, precision, own=state_dir() / "golden", shipped=shipped)
 
 
 def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineService:

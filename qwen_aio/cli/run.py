@@ -10,7 +10,7 @@ import time
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Request, Result, SamplingWish
-from qwen_aio.errors import InvalidRequest
+from qwen_aio.visible import check_visible
 
 MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
 
@@ -31,8 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Ask and print; the exit status."""
     settings = settings_from(arguments)
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    if not text.strip():
-        raise InvalidRequest("the text is empty")
+    check_visible(text, param="text")
     wish = SamplingWish(max_tokens=arguments.max_tokens, seed=arguments.seed)
     request = Request(text, mode=arguments.mode, reply=arguments.reply, sampling=wish, request_id="cli")
     asked = _ask_server(arguments.url, request) if arguments.url else _ask_here(settings, request)

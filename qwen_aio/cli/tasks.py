@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
+from itertools import groupby
 
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.run import MODEL_SETTINGS
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import Control, Prompt, Task
-from qwen_aio.errors import GoldenMismatch, UnknownTask
+from qwen_aio.core import Control, Decision, Prompt, Task
+from qwen_aio.errors import GoldenMismatch, InvalidSettings, UnknownTask
 from qwen_aio.tasks.lint import LintReport, lint
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.worker.calls import Engine
+from qwen_aio.worker.focus import SENTENCES, FocusEffect, focus_effects
+from qwen_aio.worker.golden import examine, remedy
+from qwen_aio.worker.golden_book import GoldenBook
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_flags(listing, "prompts_dir")
     check = actions.add_parser("lint", help="count tokens, find mistakes, run the golden cases")
     check.add_argument("name", nargs="*", help="tasks to check [all]")
+    check.add_argument("--accept", action="store_true", help="what the golden cases give now is right: record it")
     add_settings_flags(check, *MODEL_SETTINGS)
     render = actions.add_parser("render", help="print the prompt a text leads to")
     render.add_argument("name", help="a task")
@@ -43,7 +50,9 @@ def main(arguments: argparse.Namespace) -> int:
             print(_spelled(PromptTemplate(task).prompt(arguments.text, feeling=arguments.feeling)))
         case "lint":
             chosen = {name: _named(tasks, name) for name in arguments.name or tasks}
-            return asyncio.run(_lint(settings, chosen))
+            if arguments.accept and settings.golden == "off":
+                raise InvalidSettings("--accept records what the golden cases give: they cannot be off", param="golden")
+            return asyncio.run(_lint(settings, chosen, accepts=arguments.accept))
     return 0
 
 
@@ -64,8 +73,8 @@ def _spelled(prompt: Prompt) -> str:
     return "".join(segment.token if isinstance(segment, Control) else segment.text for segment in segments)
 
 
-async def _lint(settings: Settings, chosen: dict[str, Task]) -> int:
-    from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
+async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -> int:
+    from qwen_aio.cli.loading import choose_model, golden_book, loaded, prepare_process, told_model
     from qwen_aio.engine.tokenizer import Tokenizer
 
     threads = prepare_process(settings.threads)
@@ -75,16 +84,55 @@ async def _lint(settings: Settings, chosen: dict[str, Task]) -> int:
     reports = [lint(task, tokenizer) for task in chosen.values()]
     for report in reports:
         _print_report(report)
+    is_fine = not any(report.problems for report in reports)
+    if settings.golden == "off":
+        print("golden cases: off")
+        return 0 if is_fine else 1
+    async with loaded(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
+        print(ready.verdict.told)
+        book = golden_book(model, ready.sha, ready.verdict.precision)
+        for task in chosen.values():
+            is_fine &= await _check_golden(ready.engine, task, book, accepts=accepts) or settings.golden == "warn"
+            _print_focus(await focus_effects(ready.engine, task))
+    return 0 if is_fine else 1
+
+
+async def _check_golden(engine: Engine, task: Task, book: GoldenBook, *, accepts: bool) -> bool:
+    """Run the golden cases and print every one that differs; whether they hold now."""
     try:
-        async with loaded(settings, chosen, model, threads=threads) as ready:
-            golden = ready.golden
-            print(ready.verdict.told)
+        outcome = await examine(engine, task, book)
     except GoldenMismatch as exc:
-        print(f"golden cases: {exc.message}")
-        return 1
-    for name, outcome in golden.items():
-        print(f"golden cases of {name}: {outcome}")
-    return 1 if any(report.problems for report in reports) else 0
+        print(f"golden cases of {task.name}: {exc.message}")
+        return False
+    print(f"golden cases of {task.name}: {outcome.head}")
+    for line in outcome.differing:
+        print(f"  {line}")
+    if outcome.cause is not None and not (accepts and outcome.cause != "shipped"):
+        print(f"  {remedy(task, outcome)}")
+        return False
+    book.keep(task, outcome.answers)
+    if outcome.cause is not None:
+        print("  accepted: this is what is right from now on")
+    return True
+
+
+def _print_focus(effects: Sequence[FocusEffect]) -> None:
+    """A line for each word, its sentences side by side, and below it the labels that change."""
+    if not effects:
+        return
+    forms = "  ".join(f"[{number}] {form.format('...')}" for number, form in enumerate(SENTENCES, 1))
+    print(f"  focus words change nothing in texts without them; how far they move a label's probability in\n  {forms}")
+    for word, of_word in groupby(effects, key=lambda effect: effect.word):
+        listed = list(of_word)
+        print(f"    {word}:", *(f"[{number}] {effect.shift:.2f}" for number, effect in enumerate(listed, 1)), sep="  ")
+        for effect in listed:
+            if effect.is_flip:
+                print(f"      flips {effect.sentence}  {_label(effect.without)} -> {_label(effect.with_it)}")
+
+
+def _label(decision: Decision) -> str:
+    best = f"{decision.best_label} {decision.probability:.2f}"
+    return f"{decision.label} (unsure: {best})" if decision.abstained else best
 
 
 def _print_report(report: LintReport) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 from qwen_aio.errors import InvalidModel
 
 ARCHITECTURE = "Qwen2ForCausalLM"
+NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}
+UNPACKED = "use the original checkpoint in bf16, fp16 or fp32 (int8 is made of it here)"
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ def _eos_ids(values: Mapping[str, Any]) -> list[int]:
 def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
     found = values.get("architectures") or values.get("model_type")
     if found not in ([ARCHITECTURE], "qwen2"):
-        raise InvalidModel(f"{path}: this is a {found}; only {ARCHITECTURE} is loaded")
+        named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
+        raise InvalidModel(f"{path}: this is a {named}; only {ARCHITECTURE} is loaded (Qwen1.5, Qwen2, Qwen2.5)")
     if "auto_map" in values:
         raise InvalidModel(f"{path} has auto_map: a model that brings its own code is not loaded")
-    if quantized := values.get("quantization_config"):
-        raise InvalidModel(f"{path}: the weights are quantized ({quantized}); use the checkpoint in bf16, fp16 or fp32")
+    if quantized := values.get("quantization_config") or values.get("quantization"):
+        raise InvalidModel(f"{path}: the weights are quantized{_by(quantized)}; {UNPACKED}")
     if values.get("hidden_act", "silu") != "silu":
         raise InvalidModel(f"{path}: hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'")
     if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or []):
@@ -93,6 +96,15 @@ def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
     rope = _rope(values)
     if rope and rope.get("rope_type", rope.get("type")) != "default":
         raise InvalidModel(f"{path}: rope scaling {dict(rope)} is not supported, only plain rotary positions")
+
+
+def _by(quantized: object) -> str:
+    """How: ` with GPTQ to 4 bits`, as far as it is stated."""
+    stated = quantized if isinstance(quantized, dict) else {}
+    method = stated.get("quant_method")
+    bits = stated.get("bits") or (4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else None)
+    with_method = f" with {NAMES.get(method, method)[:40]}" if isinstance(method, str) else ""
+    return with_method + (f" to {bits} bits" if type(bits) is int else "")
 
 
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,13 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.config import UNPACKED, ModelConfig
 from qwen_aio.engine.linear import Fp32Embedding, Fp32Linear, Linear
 from qwen_aio.engine.model import Attention, Layer, Mlp, Qwen2, RmsNorm, paired, rotations
 from qwen_aio.errors import InvalidModel
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-FOREIGN_SUFFIXES = (".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5")
+PACKED = (".qweight", ".qzeros", ".scales", ".weight_packed", ".absmax")  # how quantizers name what they pack
 STORED_TYPES = ("F32", "F16", "BF16")
 NUM_NAMED = 5  # in an error about many tensors
 BLOCK_ROWS = 8192  # of the embedding, converted at once
@@ -135,6 +135,8 @@ class Checkpoint:
     def _check(self, path: Path, file: Any, expected: dict[str, tuple[int, ...]]) -> None:
         names = [name for name in file.keys() if not _is_idle(name, tied=self._config.tied)]  # noqa: SIM118  no mapping
         unexpected = [name for name in names if name not in expected]
+        if any(name.endswith(PACKED) for name in unexpected):
+            raise InvalidModel(f"{path} holds quantized weights ({_names(unexpected)}); {UNPACKED}")
         if unexpected:
             raise InvalidModel(f"{path} holds unexpected tensors: {_names(unexpected)}")
         for name in names:
@@ -191,12 +193,6 @@ def _files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     if (folder / INDEX).exists():
         return _shards(folder)
-    foreign = sorted(path.name for path in folder.glob("*") if path.suffix in FOREIGN_SUFFIXES)
-    if foreign:
-        raise InvalidModel(
-            f"{folder} holds {_names(foreign)}, which is not loaded: such files can run code or lose precision."
-            " Convert it where you trust it: model.save_pretrained(folder, safe_serialization=True)"
-        )
     raise InvalidModel(f"{folder} holds neither {SINGLE} nor {INDEX}")
 
 
@@ -210,7 +206,7 @@ def _shards(folder: Path) -> list[Path]:
         raise InvalidModel(f"{folder / INDEX} points outside its folder: {_names(strange)}")
     missing = sorted(name for name in names if not (folder / name).exists())
     if missing:
-        raise InvalidModel(f"{folder} lacks {_names(missing)}, named by {INDEX}")
+        raise InvalidModel(f"{folder} lacks {_names(missing)}, named by {INDEX}; copy or download what is missing")
     return [folder / name for name in sorted(names)]
 
 
@@ -220,7 +216,7 @@ def _opened(path: Path) -> Iterator[Any]:  # safetensors has no types
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as exc:
-        raise InvalidModel(f"{path} is damaged: {exc}") from exc
+        raise InvalidModel(f"{path} is damaged: {exc}; copy or download it again") from exc
 
 
 def _is_idle(name: str, *, tied: bool) -> bool:

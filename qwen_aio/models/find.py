@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_aio.errors import InvalidModel
+from qwen_aio.models.check import NEEDED, check_folder
+from qwen_aio.models.hub_cache import model_name, snapshot_in
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 FULL_MODEL = "qwen1.5-0.5b-chat"  # folder in home/models that is taken before the bundled one
-NEEDED = ("config.json", "tokenizer.json")
 PIECE = 2**24  # bytes read at once
 
 
@@ -32,9 +34,10 @@ def find_model(model: str | None, *, home: Path) -> ModelFolder:
     if model == "bundled":
         return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, "asked for")
     if model is not None:
-        return ModelFolder(_checked(Path(model)), Path(model).resolve().name, False, "asked for")
+        path = _checked(Path(model))
+        return ModelFolder(path, model_name(path), False, "asked for")
     full = home / "models" / FULL_MODEL
-    if full.is_dir():
+    if os.path.lexists(full):  # what is there is wanted: a file or a broken link is told, not passed over
         return ModelFolder(_checked(full), FULL_MODEL, False, f"found in {full.parent}")
     return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, f"nothing in {full}")
 
@@ -58,9 +61,12 @@ def _file_digest(path: Path) -> bytes:
 
 
 def _checked(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InvalidModel(f"no model folder at {folder}; --model takes a folder with safetensors, or 'bundled'")
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
-    if missing:
-        raise InvalidModel(f"{folder} lacks {' and '.join(missing)}: not a model folder saved by transformers")
-    return folder
+    """The folder to load: `folder`, or the snapshot in a hub's cache. Raises InvalidModel."""
+    try:
+        found = snapshot_in(folder)
+        check_folder(found)
+    except OSError as exc:
+        raise InvalidModel(
+            f"{folder} cannot be read ({exc.strerror}: {exc.filename}); let the user who runs this program read it"
+        ) from exc
+    return found

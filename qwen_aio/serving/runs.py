@@ -37,6 +37,7 @@ from qwen_aio.core import (
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import within
+from qwen_aio.visible import check_visible
 
 DECISION_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 300.0
@@ -81,8 +82,7 @@ class Runs:
 
         Raises UnknownTask, InvalidRequest, DeadlineExceeded, and what making a call raises.
         """
-        if not request.text.strip():
-            raise InvalidRequest("text is empty; send at least one visible character", param="text")
+        check_visible(request.text, param="text")
         offer = self._calls.offer()
         check_sampling(request.sampling, max_tokens=offer.context.answer_tokens)  # before a decision is made
         planned = plan(request, offer.tasks)

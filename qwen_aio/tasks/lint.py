@@ -12,9 +12,9 @@ from typing import Protocol
 from jinja2 import Environment, TemplateSyntaxError, meta
 
 from qwen_aio.core import Segment, Task, Text
-from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.tasks.template import USER_VARIABLES, PromptTemplate
 
-KNOWN_VARIABLES = frozenset({"text", "feeling", "focus_words", "labels"})
+KNOWN_VARIABLES = frozenset({*USER_VARIABLES, "labels"})
 CHEAP_TAIL_TOKENS = 16  # beyond this the tail costs more than a short message itself
 
 
@@ -51,10 +51,15 @@ def lint(task: Task, encoder: Encoder) -> LintReport:
 
 def unknown_variables(task: Task) -> list[str]:
     """Variables the template names and nobody gives, also in branches that did not run."""
+    return sorted(_variables(task) - KNOWN_VARIABLES)
+
+
+def _variables(task: Task) -> set[str]:
+    """Those that the template takes from outside."""
     try:
-        return sorted(meta.find_undeclared_variables(Environment().parse(task.template)) - KNOWN_VARIABLES)
+        return meta.find_undeclared_variables(Environment().parse(task.template))
     except TemplateSyntaxError:
-        return []  # compiling the template has told it
+        return set()  # compiling the template has told it
 
 
 def _tail_tokens(template: PromptTemplate, encoder: Encoder) -> int:
@@ -78,6 +83,8 @@ def _hints(task: Task, encoder: Encoder, tail_tokens: int) -> list[str]:
     hints = []
     if tail_tokens > CHEAP_TAIL_TOKENS:
         hints.append(f"{tail_tokens} tokens after the text are paid on every request; shorten the answer block")
+    if task.focus_words and "focus_words" not in _variables(task):
+        hints.append("focus_words do nothing: prompt.j2 does not name them in the block user")
     first: dict[int, str] = {}
     for label in task.labels:
         ids = encoder.encode((Text(label.text),))

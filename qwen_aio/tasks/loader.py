@@ -19,6 +19,7 @@ from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, StopString,
 from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
 from qwen_aio.errors import InvalidTask
 from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.visible import has_visible
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 RESERVED_NAMES = frozenset({"auto"})  # modes that are not tasks
@@ -256,5 +257,7 @@ def _golden_cases(path: Path, source: str, kind: Kind) -> tuple[GoldenCase, ...]
             raise InvalidTask(f'{path}:{number}: a golden case is {{"text": ..., "answer": ...}}: {exc}') from exc
         if (case.answer is None) != (kind == "decision"):
             raise InvalidTask(f"{path}:{number}: an answer is given exactly in the cases of a task that generates")
+        if not has_visible(case.text):
+            raise InvalidTask(f"{path}:{number}: the text of this golden case has no visible character")
         cases.append(case)
     return tuple(cases)

@@ -20,8 +20,7 @@ def decide(task: Task, scores: Scores) -> Decision:
     best = max(by_name, key=lambda name: by_name[name])
     abstained = task.neutral is not None and by_name[best] < task.neutral_below
     label = task.label(task.neutral if abstained and task.neutral is not None else best)
-    probability = by_name[label.name]
-    confidence: Confidence = "低" if abstained else _confidence(task, probability)
+    confidence: Confidence = "低" if abstained else _confidence(task, by_name[best])
     named = {"label": label.text, "confidence": confidence, "emoji": label.emoji}
     return Decision(
         task=task.name,
@@ -29,7 +28,8 @@ def decide(task: Task, scores: Scores) -> Decision:
         emotion=label.text,
         emoji=label.emoji,
         confidence=confidence,
-        probability=probability,
+        best_label=best,
+        probability=by_name[best],
         scores=by_name,
         abstained=abstained,
         label_mass=min(1.0, sum(math.exp(score.logprob) for score in scores.labels)),

@@ -13,8 +13,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwen_aio.core import Control, Message, Prompt, Segment, Task, Text, Turn
 from qwen_aio.errors import InvalidTask
+from qwen_aio.routing import words_in
 
 BLOCKS = ("system", "user", "answer")
+USER_VARIABLES = ("text", "feeling", "focus_words")  # a block that used them could not be computed once
 IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
 # What an expression in a template can raise, beside Jinja's own errors.
 _TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
@@ -27,12 +29,12 @@ class PromptTemplate:
         """Raises InvalidTask if the template does not compile, lacks a block, or needs a variable nobody gives."""
         self._task = task
         self._template = _compile(task)
-        # The fixed blocks see only what is fixed: a system part that used the text could not be computed once.
-        fixed = {"focus_words": task.focus_words, "labels": [label.text for label in task.labels]}
+        # The fixed blocks see only what is fixed.
+        fixed = {"labels": [label.text for label in task.labels]}
         self._fixed = fixed
         self._head = _turn("system", self._render("system", fixed))
         self._answer = self._render("answer", fixed)
-        self._render("user", {**fixed, "text": "", "feeling": None})
+        self._render("user", {**fixed, "text": "", "feeling": None, "focus_words": task.focus_words})
 
     @property
     def head(self) -> Turn:
@@ -41,19 +43,24 @@ class PromptTemplate:
 
     def prompt(self, text: str, *, history: Sequence[Message] = (), feeling: str | None = None) -> Prompt:
         """The prompt for `text` after `history`; `feeling` is the text of a label decided before, if any."""
-        user = self._render("user", {**self._fixed, "text": text, "feeling": feeling})
         body = (
-            *_turn("user", user, can_cut=True),
+            *_turn("user", self._user(text, feeling=feeling), can_cut=True),
             IM_START,
             Text(f"assistant\n{self._answer}"),
         )
         return Prompt(head=self._head, turns=_exchanges(history), body=body)
 
+    def _user(self, text: str, *, feeling: str | None) -> str:
+        # Only the focus words that stand in the text: one that is not there must not move what the model says.
+        words = tuple(words_in(text, self._task.focus_words))
+        return self._render("user", {**self._fixed, "text": text, "feeling": feeling, "focus_words": words})
+
     def _render(self, block: str, variables: Mapping[str, object]) -> str:
         try:
             return "".join(self._template.blocks[block](self._template.new_context(dict(variables))))
         except _TEMPLATE_FAILURES as exc:
-            raise InvalidTask(f"task {self._task.name}: prompt.j2, block {block}: {exc}") from exc
+            known = "" if block == "user" else f" ({', '.join(USER_VARIABLES)} are known in the block user alone)"
+            raise InvalidTask(f"task {self._task.name}: prompt.j2, block {block}: {exc}{known}") from exc
 
 
 def _compile(task: Task) -> Template:

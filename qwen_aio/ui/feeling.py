@@ -76,17 +76,31 @@ def _decided(decision: Decision, strings: Strings, tasks: Mapping[str, Task]) ->
         _bar(labels.get(name, Label(name, name, "")), share, strings, is_chosen=name == decision.label)
         for name, share in decision.scores.items()
     )
-    abstained = _hint(strings.abstained) if decision.abstained else ""
-    return [verdict, abstained, f'<ul class="bars" aria-label="{escape(strings.all_labels)}">{bars}</ul>']
+    return [
+        verdict,
+        _abstained(decision, strings, labels),
+        f'<ul class="bars" aria-label="{escape(strings.all_labels)}">{bars}</ul>',
+    ]
+
+
+def _abstained(decision: Decision, strings: Strings, labels: Mapping[str, Label]) -> str:
+    if not decision.abstained:
+        return ""
+    best = labels.get(decision.best_label, Label(decision.best_label, decision.best_label, ""))
+    return _hint(strings.abstained.format(label=strings.label(best), percent=_percent(decision.probability)))
 
 
 def _bar(label: Label, share: float, strings: Strings, *, is_chosen: bool) -> str:
-    percent = f"{share * 100:.1f}"
+    percent = _percent(share)
     return (
         f'<li{" class=chosen" if is_chosen else ""}><span class="name">{escape(strings.label(label))}</span>'
         f'<span class="track" aria-hidden="true"><span style="width:{percent}%"></span></span>'
         f'<span class="value">{percent} %</span></li>'
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f}"
 
 
 def _facts(result: Result, strings: Strings) -> str:

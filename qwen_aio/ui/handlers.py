@@ -17,6 +17,7 @@ from qwen_aio.ui.service import Service
 from qwen_aio.ui.session import Session, StopSwitch
 from qwen_aio.ui.strings import language_for
 from qwen_aio.ui.view import NOTICE_KEYS, Notice, NoticeKey, View
+from qwen_aio.visible import has_visible
 
 MAX_TEXT_CHARS = 8000
 FLUSH_S = 0.1  # streamed text reaches the page at most this often
@@ -143,4 +144,6 @@ def _refusal(session: Session, ask: Ask) -> Notice | None:
         return Notice("busy")
     if len(ask.text) > MAX_TEXT_CHARS:
         return Notice("too_long", {"length": len(ask.text), "limit": MAX_TEXT_CHARS}, is_error=True)
+    if ask.text and not has_visible(ask.text):
+        return Notice("nothing_visible", is_error=True)
     return None

@@ -18,6 +18,7 @@ NoticeKey = Literal[
     "stopped",
     "busy",
     "too_long",
+    "nothing_visible",
     "turns_dropped",
     "truncated",
     "length",

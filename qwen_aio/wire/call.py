@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.core import Answer, Call, CallEvent, Decision, Message, Piece, Verdict
+from qwen_aio.visible import check_visible
 from qwen_aio.wire.event import frame, read_frame
 from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields
 from qwen_aio.wire.result import DecisionShape, ReplyShape
@@ -43,10 +44,15 @@ class CallRequest(SamplingFields):
     """One call of the engine."""
 
     task: Annotated[str, Field(min_length=1, max_length=64)]
-    text: Annotated[str, Field(min_length=1)]
+    text: str
     history: History
     decision: VerdictShape | None = None
     resume: ResumeShape | None = None
+
+    @model_validator(mode="after")
+    def _check_text(self) -> Self:
+        check_visible(self.text, param="text")
+        return self
 
     def to_core(self, request_id: str) -> Call:
         return Call(

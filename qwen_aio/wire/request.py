@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, Seed, StopString, Temperature, TopK, TopP
 from qwen_aio.core import Message, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
+from qwen_aio.visible import check_visible
 from qwen_aio.wire.shape import Sent
 
 MAX_BODY_BYTES = 1_000_000
@@ -67,10 +68,10 @@ class RunRequest(SamplingFields):
             raise InvalidRequest("send either text (one string) or texts (a list of strings)", param="text")
         if self.texts is not None and (self.stream or self.history):
             raise InvalidRequest("stream and history belong to one text; send text instead of texts", param="texts")
+        if self.text is not None:
+            check_visible(self.text, param="text")
         for index, text in enumerate(self.texts or []):
-            if not text.strip():
-                where = f"texts.{index}"
-                raise InvalidRequest(f"{where} is empty; send at least one visible character", param=where)
+            check_visible(text, param=f"texts.{index}")
         if self.explain:
             raise InvalidRequest("explain is not offered by this version; leave it out", param="explain")
         self._check_turns()

@@ -37,6 +37,7 @@ class DecisionShape(_Call):
     emotion: str
     emoji: str
     confidence: Confidence
+    best_label: str
     probability: float
     scores: dict[str, float]
     abstained: bool
@@ -102,6 +103,7 @@ class RunResponse(_Call):
     emotion: str | None = None
     emoji: str | None = None
     confidence: Confidence | None = None
+    best_label: str | None = None
     probability: float | None = None
     scores: dict[str, float] | None = None
     abstained: bool | None = None

@@ -1,101 +1,50 @@
 """Golden cases: does this model still answer what it answered?
 
 They guard against a broken model file, a wrong precision or a damaged template, not against a weak model: the first
-start of a model with a task writes down what it answers, every later start must reproduce that. Records are keyed by
-model hash, task, task hash and precision; the bundled model's ship beside its weights, one's own lie in state/golden.
+start of a model with a task writes down what it answers, every later start must reproduce that. A task that was
+changed is compared with the last record: it may move probabilities, but a label that flips is named at every start
+until its owner accepts it (`qwen-aio tasks lint --accept`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
-from qwen_aio.replacing import replacing
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.calls import Engine
+from qwen_aio.worker.golden_book import GoldenAnswer, GoldenBook, GoldenRecord
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
-TOLD_CASES = 3  # of those that differ; the sentence also travels in status.json
+FALLEN = 0.5  # of its former probability is left to an answer that a changed task makes less likely
+NAMED_CASES = 3  # of those that differ; the sentence also travels in status.json
 Policy = Literal["strict", "warn", "off"]
+Cause = Literal["changed", "moved", "shipped"]  # the task or the precision is another; neither is; nor may they be
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class GoldenAnswer:
-    """What the model made of one case: all labels of a decision, else the one answer that was scored."""
+class GoldenOutcome:
+    """What the golden cases of one task say."""
 
-    text: str
-    label: str
-    probabilities: dict[str, float]
+    head: str  # "ok ...", "recorded ...", or how many cases differ
+    answers: tuple[GoldenAnswer, ...]  # what a record should hold from now on
+    differing: tuple[str, ...] = ()  # every case that does, named
+    cause: Cause | None = None  # None if the cases hold
 
-
-@dataclass(frozen=True)
-class GoldenRecord:
-    """The answers of the model with this hash to the cases of one task."""
-
-    model_sha: str
-    answers: tuple[GoldenAnswer, ...]
-    is_shipped: bool
-
-    def covers(self, task: Task) -> bool:
-        """Whether it was made from the cases that `task` has now."""
-        if len(self.answers) != len(task.golden):
-            return False
-        pairs = zip(self.answers, task.golden, strict=True)
-        return all(old.text == case.text and case.answer in (None, old.label) for old, case in pairs)
-
-
-@dataclass(frozen=True)
-class GoldenBook:
-    """Where the records of one model in one precision lie; `shipped` is None for a model that came without any."""
-
-    model_sha: str
-    precision: str
-    own: Path
-    shipped: Path | None
-
-    def read(self, task: Task) -> GoldenRecord | None:
-        """The record for `task`, the shipped one first. Raises GoldenMismatch if the shipped one cannot be read."""
-        name = f"{task.name}-{task.hash}-{self.precision}.json"
-        if self.shipped is not None and (path := self.shipped / name).is_file():
-            try:
-                record = _read(path, is_shipped=True)
-            except (OSError, ValueError, TypeError, KeyError) as exc:
-                raise GoldenMismatch(f"the shipped golden record {path} is damaged: {exc}; install again") from exc
-            if record.covers(task):
-                return record
-        return self._read_own(task)
-
-    def write(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
-        """Keep `answers` as what this model answers from now on. A folder that cannot be written is only told."""
-        lines = ",\n".join(json.dumps(asdict(answer), ensure_ascii=False) for answer in answers)
-        try:
-            with replacing(self._own_path(task)) as partial:
-                partial.write_text(f'{{"model_sha": "{self.model_sha}", "answers": [\n{lines}\n]}}\n', encoding="utf-8")
-        except OSError as exc:
-            log.warning("golden record of task %s not kept: %s", task.name, exc)
-
-    def _read_own(self, task: Task) -> GoldenRecord | None:
-        path = self._own_path(task)
-        if not path.is_file():
-            return None
-        try:
-            record = _read(path, is_shipped=False)
-        except (OSError, ValueError, TypeError, KeyError) as exc:
-            log.warning("golden record %s is damaged and will be written anew: %s", path, exc)
-            return None
-        return record if record.covers(task) else None
-
-    def _own_path(self, task: Task) -> Path:
-        return self.own / f"{self.model_sha}-{task.name}-{task.hash}-{self.precision}.json"
+    @property
+    def message(self) -> str:
+        """One line, which names some of the cases that differ."""
+        if not self.differing:
+            return self.head
+        more = f" and {len(self.differing) - NAMED_CASES} more" if len(self.differing) > NAMED_CASES else ""
+        return f"{self.head}: {'; '.join(self.differing[:NAMED_CASES])}{more}"
 
 
 async def check_golden(
@@ -103,51 +52,92 @@ async def check_golden(
 ) -> dict[str, str]:
     """Task name -> "ok ...", "recorded ..." or what differs. Raises GoldenMismatch where the policy is strict.
 
-    Without a stated policy a shipped record is strict and one's own only warns. A model that gives no numbers at all
-    is refused under either.
+    Without a stated policy a shipped record is strict, one's own only warns, and so does a task that was changed. A
+    model that gives no numbers at all is refused under either.
     """
     if policy == "off":
         return dict.fromkeys(tasks, "off")
-    outcome: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for task in tasks.values():
-        record = book.read(task)
-        template = PromptTemplate(task)
-        answers = [await _ask(engine, template, task, case) for case in task.golden]
-        if record is None:
-            book.write(task, answers)
-            outcome[task.name] = f"recorded {len(answers)} cases"
+        outcome = await examine(engine, task, book)
+        if outcome.cause is None:
+            book.keep(task, outcome.answers)
         else:
-            outcome[task.name] = _judge(task, record, answers, model_sha=book.model_sha, policy=policy)
-    return outcome
+            _warn(task, outcome, policy)
+        messages[task.name] = outcome.message
+    return messages
 
 
-def _read(path: Path, *, is_shipped: bool) -> GoldenRecord:
-    """Raises OSError, ValueError, TypeError, KeyError for a file that is not a record."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    answers = tuple(GoldenAnswer(**entry) for entry in content["answers"])
-    if not all(math.isfinite(p) for answer in answers for p in dict(answer.probabilities).values()):
-        raise ValueError("a probability is not a number")
-    return GoldenRecord(content["model_sha"], answers, is_shipped)
+async def ask_cases(engine: Engine, task: Task) -> tuple[GoldenAnswer, ...]:
+    """What the model answers now. Raises GoldenMismatch if it gives no numbers."""
+    template = PromptTemplate(task)
+    return tuple([await _ask(engine, template, task, case) for case in task.golden])
 
 
-def _judge(
-    task: Task, record: GoldenRecord, answers: Sequence[GoldenAnswer], *, model_sha: str, policy: Policy | None
-) -> str:
-    differing = [_told(old, new) for old, new in zip(record.answers, answers, strict=True) if not _agree(old, new)]
+async def examine(engine: Engine, task: Task, book: GoldenBook) -> GoldenOutcome:
+    """Ask the golden cases of `task` and compare the answers with the record. Raises GoldenMismatch for no numbers."""
+    record = book.read(task)
+    answers = await ask_cases(engine, task)
+    if record is None:
+        return GoldenOutcome(f"recorded {len(answers)} cases", answers)
+    pairs = [(record.find(case), new) for case, new in zip(task.golden, answers, strict=True)]
+    if record.model_sha == book.model_sha and not record.is_of(task, book.precision):
+        return _compare_changed(task, record, pairs, precision=book.precision)
+    return _compare_same(task, record, pairs, model_sha=book.model_sha)
+
+
+Pairs = Sequence[tuple[GoldenAnswer | None, GoldenAnswer]]  # what was recorded, if anything, and what is answered now
+
+
+def _compare_same(task: Task, record: GoldenRecord, pairs: Pairs, *, model_sha: str) -> GoldenOutcome:
+    """Every probability must be what it was."""
+    differing = tuple(_change(old, new) for old, new in pairs if old is not None and not _agree(old, new))
+    kept = tuple(old or new for old, new in pairs)  # not the new ones: small wobbles must not add up
     if not differing and record.model_sha == model_sha:
-        return f"ok {len(answers)} cases"
-    told = f"{len(differing)} of {len(answers)} golden cases of task {task.name} changed"
-    if differing:
-        told += f": {'; '.join(differing[:TOLD_CASES])}{' ...' if len(differing) > TOLD_CASES else ''}"
+        return GoldenOutcome(f"ok {len(pairs)} cases{_come_and_gone(record, pairs)}", kept)
+    head = f"{len(differing)} of {len(pairs)} golden cases of task {task.name} changed"
     if record.model_sha != model_sha:
-        told += f"; the model files (hash {model_sha}) are not those that shipped ({record.model_sha})"
-    if (policy or ("strict" if record.is_shipped else "warn")) == "strict":
-        raise GoldenMismatch(
-            f"{told}. The model files, the precision or the template are not what they were; "
-            "restore them, or start with --golden warn"
-        )
-    log.warning("%s", told)
-    return told
+        head += f", the model files (hash {model_sha}) are not those that shipped ({record.model_sha})"
+    answers = tuple(new for _, new in pairs)
+    return GoldenOutcome(head, answers, differing, cause="shipped" if record.is_shipped else "moved")
+
+
+def _compare_changed(task: Task, record: GoldenRecord, pairs: Pairs, *, precision: str) -> GoldenOutcome:
+    """Probabilities may have moved, labels must not."""
+    answers = tuple(new for _, new in pairs)
+    differing = tuple(_change(old, new) for old, new in pairs if old is not None and _is_flipped(task, old, new))
+    what = "the task was changed" if record.task_hash != task.hash else f"now {precision}, before {record.precision}"
+    since = f"{what}{_come_and_gone(record, pairs)}"
+    kind = "label" if task.kind == "decision" else "answer"
+    if not differing:
+        return GoldenOutcome(f"ok {len(pairs)} cases: {since}, no {kind} flipped", answers)
+    head = f"changed: {len(differing)} of {len(pairs)} {kind}s flipped ({since})"
+    return GoldenOutcome(head, answers, differing, cause="changed")
+
+
+def _warn(task: Task, outcome: GoldenOutcome, policy: Policy | None) -> None:
+    """Name everything in the log. Raises GoldenMismatch where the policy is strict."""
+    log.warning("golden cases of task %s: %s", task.name, outcome.message)
+    for line in outcome.differing[NAMED_CASES:]:
+        log.warning("golden cases of task %s: also %s", task.name, line)
+    if policy == "strict" or (policy is None and outcome.cause == "shipped"):
+        raise GoldenMismatch(f"task {task.name}: {outcome.message}. {remedy(task, outcome)}")
+
+
+def remedy(task: Task, outcome: GoldenOutcome) -> str:
+    """What to do about cases that differ."""
+    accept = f"accept it with: qwen-aio tasks lint {task.name} --accept (and this --model, --precision, --prompts-dir)"
+    if outcome.cause == "changed":
+        return f"If that is meant, {accept}; else put the task back"
+    if outcome.cause == "moved":
+        return f"The task is what it was and the answers are not; if an update explains it, {accept}"
+    return "The model files or the template are not what they were; restore them, or start with --golden warn"
+
+
+def _come_and_gone(record: GoldenRecord, pairs: Pairs) -> str:
+    new = sum(old is None for old, _ in pairs)
+    gone = len(record.answers) - (len(pairs) - new)
+    return "".join(f", {count} {what}" for count, what in ((new, "new"), (gone, "gone")) if count > 0)
 
 
 def _agree(old: GoldenAnswer, new: GoldenAnswer) -> bool:
@@ -158,9 +148,22 @@ def _agree(old: GoldenAnswer, new: GoldenAnswer) -> bool:
     )
 
 
-def _told(old: GoldenAnswer, new: GoldenAnswer) -> str:
-    was, now = old.probabilities.get(old.label, 0.0), new.probabilities.get(new.label, 0.0)
-    return f"{old.text[:40]!r}: {old.label} {was:.3f} became {new.label} {now:.3f}"
+def _is_flipped(task: Task, old: GoldenAnswer, new: GoldenAnswer) -> bool:
+    """Another label; of a task that generates, the answer that was given is far less likely."""
+    if task.kind == "decision":
+        return old.label != new.label
+    return new.probabilities[new.label] < old.probabilities[old.label] * FALLEN
+
+
+def _change(old: GoldenAnswer, new: GoldenAnswer) -> str:
+    return f"{old.text[:40]!r}: {_describe(old)} became {_describe(new)}"
+
+
+def _describe(answer: GoldenAnswer) -> str:
+    """The label with its probability; one that is neutral because nothing was clear, with the best label's."""
+    best = max(answer.probabilities, key=lambda name: answer.probabilities[name])
+    described = f"{best} {answer.probabilities[best]:.3f}"
+    return described if best == answer.label else f"{answer.label} (unsure: {described})"
 
 
 async def _ask(engine: Engine, template: PromptTemplate, task: Task, case: GoldenCase) -> GoldenAnswer:

@@ -45,7 +45,7 @@ def answer(*, tokens: int = 2) -> Answer:
 def decision() -> Decision:
     scores = {"negative": 1.0}
     return Decision(
-        *("sentiment", "negative", "负面", "", "高", 1.0, scores, False, 1.0, "", ""),
+        *("sentiment", "negative", "负面", "", "高", "negative", 1.0, scores, False, 1.0, "", ""),
         usage=Usage(10, 0, 0),
         timings=Timings(),
     )

@@ -58,10 +58,11 @@ def test_render_prints_what_the_model_sees(capsys):
     ("arguments", "told"),
     [
         (["tasks", "render", "poem", "--text", "x"], "unknown task 'poem'; known: chat, sentiment, summarize"),
-        (["run", "  "], "empty"),
+        (["run", " \u200b"], "at least one visible character"),
         (["run", "x", "--model", "/nowhere"], "no model folder"),
         (["run", "x", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["tasks", "list", "--prompts-dir", "/nowhere"], "no folder of tasks"),
+        (["tasks", "lint", "--accept", "--golden", "off"], "they cannot be off"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_1(arguments, told, capsys):

@@ -63,7 +63,7 @@ def test_end_tokens_come_from_the_generation_config_too(tmp_path: Path) -> None:
         ({"architectures": ["Qwen2ForSequenceClassification"]}, "Qwen2ForSequenceClassification"),
         ({"architectures": ..., "model_type": ...}, "only Qwen2ForCausalLM"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized with GPTQ to 4 bits"),
         ({"quantization_config": True}, "quantized"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "use_sliding_window"),

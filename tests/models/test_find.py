@@ -35,8 +35,6 @@ def test_a_stated_folder_goes_before_all(tmp_path):
 def test_a_folder_that_is_no_model_is_told(tmp_path):
     with pytest.raises(InvalidModel, match="no model folder"):
         find_model(str(tmp_path / "nowhere"), home=tmp_path)
-    with pytest.raises(InvalidModel, match=r"lacks config\.json and tokenizer\.json"):
-        find_model(str(tmp_path), home=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])

@@ -116,7 +116,7 @@ async def test_the_deadline_ends_the_work(mode):
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t"])
 async def test_an_empty_text_is_refused(text):
-    with pytest.raises(InvalidRequest, match="empty"):
+    with pytest.raises(InvalidRequest, match="at least one visible character"):
         await run(FakeEngine(), Request(text))
 
 

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,3 +42,12 @@ def test_labels_that_share_a_first_token_and_missing_golden_cases_are_told():
     report = lint(replace(SENTIMENT, labels=labels, golden=()), Characters())
     assert any("share their first token" in hint for hint in report.hints)
     assert any("golden" in problem for problem in report.problems)
+
+
+def test_focus_words_that_the_template_does_not_name_are_told():
+    deaf = replace(
+        SENTIMENT, template=re.sub(r"{% if focus_words %}.*?{% endif %}", "", SENTIMENT.template, flags=re.S)
+    )
+    assert any("focus_words do nothing" in hint for hint in lint(deaf, Characters()).hints)
+    assert not any("focus_words" in hint for hint in lint(SENTIMENT, Characters()).hints)
+    assert not any("focus_words" in hint for hint in lint(replace(deaf, focus_words=()), Characters()).hints)

@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +35,13 @@ def test_confidence_follows_the_thresholds_of_the_task():
 def test_no_clear_label_is_neutral_and_says_so():
     decision = decide(SENTIMENT, scores(0.45, 0.15, 0.4))
     assert (decision.label, decision.abstained, decision.confidence) == ("neutral", True, "低")
-    assert math.isclose(decision.probability, decision.scores["neutral"])
+
+
+@pytest.mark.parametrize(("probabilities", "best"), [((0.49, 0.03, 0.48), "positive"), ((0.33, 0.34, 0.33), "neutral")])
+def test_the_probability_of_an_abstained_decision_is_that_of_its_best_label(probabilities, best):
+    decision = decide(SENTIMENT, scores(*probabilities))
+    assert (decision.label, decision.abstained, decision.best_label) == ("neutral", True, best)
+    assert decision.probability == decision.scores[best] == max(decision.scores.values())
 
 
 def test_a_small_label_mass_shows_that_the_model_meant_something_else():
@@ -47,6 +54,7 @@ def test_any_scores_give_a_well_formed_decision(logprobs):
     decision = decide(SENTIMENT, Scores(labels, Usage(), Timings()))
     assert math.isclose(sum(decision.scores.values()), 1.0)
     assert decision.label in decision.scores
-    assert decision.probability == decision.scores[decision.label]
+    assert decision.probability == decision.scores[decision.best_label] == max(decision.scores.values())
+    assert decision.label == ("neutral" if decision.abstained else decision.best_label)
     assert 0 <= decision.label_mass <= 1
     assert decision.confidence in "高中低"

@@ -53,9 +53,20 @@ def test_what_a_person_typed_is_only_ever_text(name):
     assert any(isinstance(segment, Text) and hostile in segment.text for segment in attacked.body)
 
 
-def test_focus_words_stand_in_the_system_block():
-    template = PromptTemplate(replace(TASKS["sentiment"], focus_words=("掉色", "起球")))
-    assert any(isinstance(segment, Text) and "掉色、起球" in segment.text for segment in template.head)
+def test_a_focus_word_is_named_only_before_a_text_that_holds_it():
+    plain = PromptTemplate(replace(TASKS["sentiment"], focus_words=()))
+    template = PromptTemplate(replace(TASKS["sentiment"], focus_words=("掉色", "起球", "Slow")))
+    assert template.head == plain.head
+    assert template.prompt("今天星期三") == plain.prompt("今天星期三")
+    assert "user\n注意:掉色、起球\n起球了,也掉色" in spell(template.prompt("起球了,也掉色"))
+    assert "user\n注意:Slow\nso SLOW" in spell(template.prompt("so SLOW"))
+
+
+@pytest.mark.parametrize("block", ["system", "answer"])
+def test_focus_words_in_a_block_that_is_computed_once_are_refused_in_words(block):
+    source = TASKS["sentiment"].template.replace(f"block {block} %}}", f"block {block} %}}{{{{ focus_words }}}}")
+    with pytest.raises(InvalidTask, match=f"block {block}.*focus_words are known in the block user alone"):
+        PromptTemplate(task_with(source))
 
 
 def test_the_feeling_reaches_the_answer_and_only_when_known():

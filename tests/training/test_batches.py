@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.batches import Heads, learning_rate, make_batch, plan
+from training.batches import learning_rate, make_batch, plan
 from training.recipe import TASKS, Phase, Recipe
 from training.rows import Row, Rows
 
@@ -37,7 +37,7 @@ def test_a_plan_sees_every_row_once_and_fills_no_batch_beyond_its_budget(lengths
 def test_the_same_recipe_gives_the_same_plan_and_the_same_batches():
     rows, recipe = all_tasks([5, 9, 3, 12, 7] * 8), recipe_of(repeats=1.6, budget=64)
     first, second = plan(rows, recipe), plan(rows, recipe)
-    heads = Heads(dict.fromkeys(TASKS, (1, 2)), [(3,), (4,)], recipe)
+    heads = dict.fromkeys(TASKS, (1, 2))
     assert len(first) == len(second)
     for step, (one, other) in enumerate(zip(first, second, strict=True)):
         assert (one.task, one.lr) == (other.task, other.lr)
@@ -60,7 +60,7 @@ def test_fractional_repeats_take_their_share_of_the_rows():
 
 def test_every_answer_token_is_predicted_from_the_position_before_it():
     rows, recipe = all_tasks([6, 4, 5]), recipe_of(lm_share=0.0)
-    heads = Heads(dict.fromkeys(TASKS, (1,)), [], recipe)
+    heads = dict.fromkeys(TASKS, (1,))
     slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
     batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
     assert batch.is_answer.all()
@@ -70,19 +70,11 @@ def test_every_answer_token_is_predicted_from_the_position_before_it():
 
 def test_padding_is_never_predicted():
     rows, recipe = all_tasks([3, 20]), recipe_of(lm_share=1.0)
-    heads = Heads(dict.fromkeys(TASKS, (1,)), [], recipe)
+    heads = dict.fromkeys(TASKS, (1,))
     slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
     batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
     assert len(batch.targets) == 2 + 19
     assert (batch.targets > 0).all()
-
-
-def test_now_and_then_the_sentiment_has_another_system_head():
-    recipe = recipe_of(other_focus_share=0.5)
-    heads = Heads(dict.fromkeys(TASKS, (1,)), [(9,)], recipe)
-    rng = np.random.default_rng(0)
-    assert {heads.choose("sentiment", rng) for _ in range(30)} == {(1,), (9,)}
-    assert {heads.choose("chat", rng) for _ in range(30)} == {(1,)}
 
 
 def test_phases_follow_one_another_and_a_later_one_changes_nothing_in_an_earlier_one():

@@ -17,7 +17,7 @@ from training.train import Material, Trainer, losses
 @pytest.fixture
 def material(data, encoder, recipe):
     rows = prepare.encode_all(data, encoder, recipe)
-    return Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder, recipe))
+    return Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder))
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,7 @@ NEGATIVE = Decision(
     emotion="负面",
     emoji="😔",
     confidence="高",
+    best_label="negative",
     probability=0.94,
     scores={"positive": 0.04, "neutral": 0.02, "negative": 0.94},
     abstained=False,

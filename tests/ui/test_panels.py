@@ -123,9 +123,13 @@ def test_the_panel_shows_label_confidence_bars_line_route_and_timing() -> None:
     assert "Negative" not in chinese
 
 
-def test_an_abstained_decision_says_so() -> None:
-    decision = replace(NEGATIVE, label="neutral", confidence="低", abstained=True)
-    assert ENGLISH.abstained in feeling_html(Feeling("x", decision), ENGLISH, tasks=TASKS, is_running=False)
+def test_an_abstained_decision_says_so_and_names_its_best_label() -> None:
+    decision = replace(NEGATIVE, label="neutral", confidence="低", probability=0.453, abstained=True)
+    english = feeling_html(Feeling("x", decision), ENGLISH, tasks=TASKS, is_running=False)
+    assert "counts as neutral. Most likely: Negative, 45.3 %." in english
+    chinese = feeling_html(Feeling("x", decision), CHINESE, tasks=TASKS, is_running=False)
+    assert "记为中性。最可能的是负面：45.3 %。" in chinese
+    assert "Most likely" not in feeling_html(Feeling("x", NEGATIVE), ENGLISH, tasks=TASKS, is_running=False)
 
 
 def test_the_panel_says_what_it_waits_for() -> None:

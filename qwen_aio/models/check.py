@@ -1,0 +1,129 @@
+"""Is this a model folder that can be loaded, as far as names and first bytes tell? If not: what it is, and what to do.
+
+Reads no tensor. What config.json and the tensors say is judged by the engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from qwen_aio.errors import InvalidModel
+
+NEEDED = ("config.json", "tokenizer.json")
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+PICKLES = (".bin", ".pt", ".pth")
+OTHERS = {
+    ".gguf": "GGUF (llama.cpp)",
+    ".onnx": "ONNX",
+    ".h5": "HDF5 (Keras)",
+    ".msgpack": "msgpack (Flax)",
+    ".ckpt": "a training checkpoint",
+}
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+NUM_NAMED = 3  # in an error about many files
+ORIGINAL = "give the folder of the original checkpoint in safetensors"
+CONVERT = (
+    'python -c "import glob, torch; from safetensors.torch import save_file; '
+    "save_file({{name: tensor.contiguous().clone() for file in sorted(glob.glob('{pattern}')) for name, tensor in "
+    "torch.load(file, map_location='cpu', weights_only=True).items()}}, 'model.safetensors')\""
+)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InvalidModel, in one sentence, for what cannot be a model folder; OSError for what cannot be read."""
+    names = _names_in(folder)
+    _check_kind(folder, names)
+    for name in sorted(names):
+        if name in (*NEEDED, INDEX, "generation_config.json") or name.endswith(".safetensors"):
+            _check_file(folder / name)
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Raises InvalidModel for what is no folder, OSError."""
+    if folder.is_dir():
+        return {path.name for path in folder.iterdir()}
+    if folder.is_file() and folder.suffix in OTHERS:
+        raise InvalidModel(f"{folder} is {OTHERS[folder.suffix]}, which is not read here; {ORIGINAL}")
+    if folder.exists():
+        raise InvalidModel(f"{folder} is a file; --model takes the folder it lies in ({folder.parent})")
+    if folder.is_symlink():
+        raise InvalidModel(f"{folder} is a link to {folder.readlink()}, which is not there; put the model there")
+    raise InvalidModel(
+        f"no model folder at {folder}; --model takes a folder with safetensors, or 'bundled', and nothing is downloaded"
+    )
+
+
+def _check_kind(folder: Path, names: set[str]) -> None:
+    """Whether all files are there that a model of ours consists of, and no others in their place."""
+    weights = {SINGLE, INDEX} & names
+    if not names:
+        raise InvalidModel(f"{folder} is empty; put config.json, tokenizer.json and the safetensors there")
+    if ADAPTER in names and not weights:
+        raise InvalidModel(f"{folder} holds an adapter (LoRA), not a model; {_how_to_merge(folder)}")
+    if not weights:
+        _refuse_other_weights(folder, names)
+    missing = [name for name in NEEDED if name not in names]
+    if missing == ["tokenizer.json"] and {"vocab.json", "merges.txt"} <= names:
+        raise InvalidModel(
+            f"{folder} has vocab.json and merges.txt but no tokenizer.json; copy it from the original model, or with"
+            " transformers installed run AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    inner = sorted(path.parent.name for name in ("config.json", "snapshots") for path in folder.glob(f"*/{name}"))
+    if missing and inner:
+        raise InvalidModel(f"{folder} is not a model folder but holds {_some(inner)}; name one of them")
+    if not weights:
+        missing.append(f"{SINGLE} (or {INDEX})")
+    if missing:
+        raise InvalidModel(f"{folder} lacks {' and '.join(missing)}; copy or download the whole model folder again")
+
+
+def _refuse_other_weights(folder: Path, names: set[str]) -> None:
+    """Raises InvalidModel for weights in a format that is not loaded, with the way to one that is."""
+    for suffix, kind in OTHERS.items():
+        if found := sorted(name for name in names if name.endswith(suffix)):
+            raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not read here; {ORIGINAL}")
+    for suffix in PICKLES:
+        if found := sorted(name for name in names if name.endswith(suffix) and name != f"training_args{suffix}"):
+            pattern = f"pytorch_model*{suffix}" if any(map(_is_usual, found)) else f"*{suffix}"
+            raise InvalidModel(
+                f"{folder} holds {_some(found)}: pickles, which can run code and are not loaded; where you trust them,"
+                f" run in that folder, with this environment's python: {CONVERT.format(pattern=pattern)}"
+            )
+
+
+def _is_usual(name: str) -> bool:
+    return name.startswith("pytorch_model")
+
+
+def _how_to_merge(folder: Path) -> str:
+    try:
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = "its base model"
+    return f"merge it into {base} where peft is installed (merge_and_unload, then save_pretrained) and give that folder"
+
+
+def _check_file(path: Path) -> None:
+    """Raises InvalidModel for a file that stands for another one or holds nothing, OSError if it cannot be read."""
+    if path.is_symlink() and not path.exists():
+        raise InvalidModel(
+            f"{path} is a link to {path.readlink()}, which is not there: a download that was broken off, or a copy of"
+            " the links alone; download or copy the model again, following links (cp -rL)"
+        )
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise InvalidModel(
+            f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull where it was cloned and copy again"
+        )
+    if not start:
+        raise InvalidModel(f"{path} is empty; copy or download it again")
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NUM_NAMED} more" if len(listed) > NUM_NAMED else ""
+    return ", ".join(listed[:NUM_NAMED]) + more

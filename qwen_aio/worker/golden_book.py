@@ -1,0 +1,143 @@
+"""What a model answered to the golden cases before: the records, and where they lie.
+
+One file for a model and a task's name, a record in it for each version of the task and each precision, the latest one
+last. The bundled model's ship beside its weights, one's own lie in state/golden and may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from qwen_aio.core import GoldenCase, Task
+from qwen_aio.errors import GoldenMismatch
+from qwen_aio.replacing import replacing
+
+MAX_KEPT = 8  # records of one task: each edit makes one
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GoldenAnswer:
+    """What the model made of one case: all labels of a decision, else the one answer that was scored."""
+
+    text: str
+    label: str
+    probabilities: dict[str, float]
+
+    def answers(self, case: GoldenCase) -> bool:
+        """Whether it is about `case`."""
+        return self.text == case.text and case.answer in (None, self.label)
+
+
+@dataclass(frozen=True)
+class GoldenRecord:
+    """The answers of one model to the cases of one version of a task, in one precision."""
+
+    model_sha: str
+    task_hash: str
+    precision: str
+    answers: tuple[GoldenAnswer, ...]
+    is_shipped: bool = False
+
+    def is_of(self, task: Task, precision: str) -> bool:
+        """Whether it was made of the task as it is now, in this precision."""
+        return (self.task_hash, self.precision) == (task.hash, precision)
+
+    def find(self, case: GoldenCase) -> GoldenAnswer | None:
+        """The answer to `case`."""
+        return next((answer for answer in self.answers if answer.answers(case)), None)
+
+    def covers(self, task: Task) -> bool:
+        """Whether it holds the cases that `task` has now, and no others."""
+        return len(self.answers) == len(task.golden) and all(map(self.find, task.golden))
+
+
+@dataclass(frozen=True)
+class GoldenBook:
+    """The records of one model, read and written in one precision; `shipped` is None if it came without any."""
+
+    model_sha: str
+    precision: str
+    own: Path
+    shipped: Path | None
+
+    def read(self, task: Task) -> GoldenRecord | None:
+        """What `task` is compared with: the record of this very version, else the last one under the task's name.
+
+        Raises GoldenMismatch if the shipped records cannot be read.
+        """
+        own, shipped = self._read_own(task.name), self._read_shipped(task.name)
+        exact = [record for record in (*shipped, *own) if record.is_of(task, self.precision)]
+        whole = [record for record in exact if record.covers(task)]
+        if whole:
+            return whole[0]
+        last = exact or own or self._in_this_precision(shipped) or shipped
+        return last[-1] if last else None
+
+    def keep(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
+        """Make `answers` the last record of `task`. A folder that cannot be written to is logged."""
+        record = GoldenRecord(self.model_sha, task.hash, self.precision, tuple(answers))
+        own = self._read_own(task.name)
+        last = own or self._in_this_precision(self._read_shipped(task.name))
+        if last and replace(last[-1], is_shipped=False) == record:
+            return
+        kept = [one for one in own if not one.is_of(task, self.precision)]
+        try:
+            with replacing(self._own_path(task.name)) as partial:
+                partial.write_text(written([*kept, record][-MAX_KEPT:]), encoding="utf-8")
+        except OSError as exc:
+            log.warning("golden record of task %s not kept: %s", task.name, exc)
+
+    def _in_this_precision(self, records: Sequence[GoldenRecord]) -> list[GoldenRecord]:
+        return [record for record in records if record.precision == self.precision]
+
+    def _read_own(self, name: str) -> list[GoldenRecord]:
+        path = self._own_path(name)
+        if not path.is_file():
+            return []
+        try:
+            return _read(path, is_shipped=False)
+        except UNREADABLE as exc:
+            log.warning("golden record %s is damaged and will be written anew: %s", path, exc)
+            return []
+
+    def _read_shipped(self, name: str) -> list[GoldenRecord]:
+        path = self.shipped / f"{name}.json" if self.shipped is not None else None
+        if path is None or not path.is_file():
+            return []
+        try:
+            return _read(path, is_shipped=True)
+        except UNREADABLE as exc:
+            raise GoldenMismatch(f"the shipped golden record {path} is damaged: {exc}; install again") from exc
+
+    def _own_path(self, name: str) -> Path:
+        return self.own / f"{self.model_sha}-{name}.json"
+
+
+def written(records: Sequence[GoldenRecord]) -> str:
+    """The file that holds `records`, one answer a line."""
+    entries = []
+    for record in records:
+        head = json.dumps({"model_sha": record.model_sha, "task_hash": record.task_hash, "precision": record.precision})
+        lines = ",\n".join(json.dumps(asdict(answer), ensure_ascii=False) for answer in record.answers)
+        entries.append(f'{head[:-1]}, "answers": [\n{lines}\n]}}')
+    return "[" + ",\n".join(entries) + "]\n"
+
+
+def _read(path: Path, *, is_shipped: bool) -> list[GoldenRecord]:
+    """Raises one of UNREADABLE for a file that does not hold records."""
+    records = []
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        answers = tuple(GoldenAnswer(**answer) for answer in entry["answers"])
+        if not all(math.isfinite(p) for answer in answers for p in dict(answer.probabilities).values()):
+            raise ValueError("a probability is not a number")
+        if any(answer.label not in answer.probabilities for answer in answers):
+            raise ValueError("an answer has no probability of its own")
+        records.append(GoldenRecord(**{**entry, "answers": answers}, is_shipped=is_shipped))
+    return records
