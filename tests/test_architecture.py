@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path("qwen_aio")
-FLOOR = {"core", "cores", "errors", "config", "routing", "replacing", "status_file"}
+FLOOR = {"core", "cores", "errors", "config", "routing", "replacing", "service_links", "status_file", "text_file"}
 MAY_IMPORT = {
     "floor": set(),
     "wire": FLOOR,

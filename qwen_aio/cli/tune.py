@@ -4,7 +4,7 @@ qwen-aio tune                       workers x threads x precision x tokens of a 
 qwen-aio tune --precision fp32 --seconds 300 --out other.toml
 
 Every candidate is started as a cluster would start it, and asked. What is made as large as possible is the geometric
-mean of decisions per second (eight callers) and tokens per second (six answers at once).
+mean of decisions per second (eight callers) and tokens per second (eight answers at once).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qwen_aio.cli.halving import Candidate, Turn, grid
 from qwen_aio.cli.loading import choose_model, records_of, told_model
 from qwen_aio.cli.precision import choose_precision
 from qwen_aio.cli.rig import Rig
-from qwen_aio.cli.settings_file import Value, read_settings_file, write_settings_file
+from qwen_aio.cli.settings_file import Value, check_writable, read_settings_file, write_settings_file
 from qwen_aio.cli.trial import Speed, measure
 from qwen_aio.config import Settings, home, prompts_dir
 from qwen_aio.core import Task
@@ -70,6 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out or arguments.config or home() / "qwen_aio.toml"
     old = read_settings_file(out)  # a mistake in it is told before two minutes have passed
     _check_workers(out, old)
+    check_writable(out)
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     print(told_model(model))

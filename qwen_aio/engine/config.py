@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_aio.errors import InvalidModel
+from qwen_aio.text_file import read_text
 
 ARCHITECTURE = "Qwen2ForCausalLM"
 
@@ -63,7 +64,7 @@ class ModelConfig:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError) as exc:
         raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
     if not isinstance(values, dict):

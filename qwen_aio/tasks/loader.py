@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
 from qwen_aio.errors import InvalidTask
 from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.text_file import read_text
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 RESERVED_NAMES = frozenset({"auto"})  # modes that are not tasks
@@ -142,8 +143,8 @@ def tasks_hash(tasks: Mapping[str, Task]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
+        return read_text(path)
+    except (OSError, ValueError) as exc:
         raise InvalidTask(f"{path} cannot be read: {exc}") from exc
 
 

@@ -20,6 +20,7 @@ from qwen_aio.errors import GoldenMismatch
 from qwen_aio.replacing import replacing
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.text_file import read_text
 from qwen_aio.worker.calls import Engine
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
@@ -123,7 +124,7 @@ async def check_golden(
 
 def _read(path: Path, *, is_shipped: bool) -> GoldenRecord:
     """Raises OSError, ValueError, TypeError, KeyError for a file that is not a record."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(read_text(path))
     answers = tuple(GoldenAnswer(**entry) for entry in content["answers"])
     if not all(math.isfinite(p) for answer in answers for p in dict(answer.probabilities).values()):
         raise ValueError("a probability is not a number")
