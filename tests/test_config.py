@@ -124,6 +124,16 @@ def test_allowed_hosts_are_separated_by_commas(monkeypatch):
     assert config.load_settings({}).allowed_hosts == ("shop.lan", "qwen.lan")
 
 
+def test_a_tilde_in_the_file_or_a_variable_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "qwen_aio.toml").write_text('model = "~/m"\nstatus_dir = "~/s"\nprompts_dir = "~/p"\n')
+    settings = config.load_settings({})
+    assert (settings.model, settings.status_dir) == (str(tmp_path / "me" / "m"), tmp_path / "me" / "s")
+    assert config.prompts_dir(settings) == tmp_path / "me" / "p"
+    monkeypatch.setenv("QWEN_AIO_HOME", "~/q")
+    assert config.home() == tmp_path / "me" / "q"
+
+
 def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
     settings = config.load_settings({})
     assert config.home() == tmp_path

@@ -38,7 +38,9 @@ class AdminFile:
                 f"another balancer serves the workers in {self._folder}; stop it, or choose another --status-dir"
             ) from exc
         except OSError as exc:
-            raise InvalidSettings(f"{self._folder} cannot be used: {exc}; choose another --status-dir") from exc
+            raise InvalidSettings(
+                f"{self._folder} cannot be used: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
+            ) from exc
         try:
             yield
         finally:
