@@ -9,9 +9,8 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
@@ -112,14 +111,9 @@ def _knows(ids: Sequence[str], health: Record) -> bool:
 
 def _say(line: str) -> None:
     """What the cluster itself has to tell."""
-    _print(line, sys.stdout)
+    print(line, flush=True)
 
 
 def _hear(line: str) -> None:
     """What its children say."""
-    _print(line, sys.stderr)
-
-
-def _print(line: str, file: TextIO) -> None:
-    with suppress(OSError):  # whoever was reading has gone; the service goes on
-        print(line, file=file, flush=True)
+    print(line, file=sys.stderr, flush=True)
