@@ -29,6 +29,7 @@ from qwen_aio.text_file import read_text
 
 PACKAGE = Path(__file__).resolve().parent
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
+MAX_THREADS = 256
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -46,8 +47,9 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "int8"] = Field(
         "auto", description="precision of the weights; auto is int8 where the model answers as it does in fp32"
     )
-    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        None, description="threads of a worker (the cores this process may use; a cluster divides them)"
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = Field(
+        None,
+        description="threads of a worker (OMP_NUM_THREADS, else the cores it may use; a cluster divides them)",
     )
     prompts_dir: Path | None = Field(None, description="folder of tasks (prompts/ in home, else the packaged ones)")
     status_dir: Path | None = Field(None, description="folder of status.json and admin.json (status/ in home)")

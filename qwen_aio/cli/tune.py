@@ -24,6 +24,7 @@ from qwen_aio.cli.findings import Findings, search, settings_of
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.halving import Candidate, Turn, grid
 from qwen_aio.cli.loading import choose_model, records_of, told_model
+from qwen_aio.cli.memory_need import log_memory
 from qwen_aio.cli.precision import choose_precision
 from qwen_aio.cli.rig import Rig
 from qwen_aio.cli.settings_file import Value, check_writable, read_settings_file, write_settings_file
@@ -74,6 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     print(told_model(model))
+    log_memory(settings, model)
     asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
     candidates = grid(cores=usable_cores(), precisions=precisions(asked, settings, model))
     _say(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")
@@ -90,6 +92,8 @@ def main(arguments: argparse.Namespace) -> int:
         variable = f"QWEN_AIO_{name.upper()}"
         if os.environ.get(variable, str(value)) != str(value):
             print(f"but {variable} is {os.environ[variable]}, and wins over that")
+    if "threads" not in values and "OMP_NUM_THREADS" in os.environ:
+        print(f"but OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}, which a worker takes for --threads")
     return 0
 
 

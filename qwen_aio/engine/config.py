@@ -48,6 +48,13 @@ class ModelConfig:
     tied: bool  # the output matrix is the embedding
     eos_ids: tuple[int, ...]
 
+    @property
+    def num_weights(self) -> int:
+        """Numbers in all matrices; the vectors are few."""
+        heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        layer = self.hidden_size * (heads + 3 * self.intermediate_size)
+        return self.num_layers * layer + self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
         """The config of the checkpoint in `folder`. Raises InvalidModel."""
