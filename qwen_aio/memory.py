@@ -26,7 +26,7 @@ class AvailableMemory:
     is_limited: bool  # by a container, or another control group
 
     def __str__(self) -> str:
-        bound = "by the limit of this container" if self.is_limited else "on this machine"
+        bound = "within the limit of this container" if self.is_limited else "on this machine"
         return f"{self.mb} MB are available {bound}"
 
 

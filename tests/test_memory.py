@@ -62,7 +62,7 @@ def test_the_nearest_limit_counts_less_what_is_used(tmp_path: Path, files: dict[
 
 def test_what_bounds_it_is_told(tmp_path: Path) -> None:
     assert str(memory(tmp_path, {})) == "8000 MB are available on this machine"
-    assert str(memory(tmp_path, group(V2, limit=512))) == "512 MB are available by the limit of this container"
+    assert str(memory(tmp_path, group(V2, limit=512))) == "512 MB are available within the limit of this container"
 
 
 def test_a_machine_that_tells_nothing_is_asked_in_another_way(tmp_path: Path) -> None:

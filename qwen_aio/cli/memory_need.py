@@ -43,15 +43,16 @@ class MemoryNeed:
 
 
 def need_of(
-    settings: Settings, model: ModelFolder, *, num_workers: int = 1, shares_weights: bool = False
+    settings: Settings, model: ModelFolder, *, num_workers: int = 0, shares_weights: bool = False
 ) -> MemoryNeed:
-    """What one server takes, or a cluster of several workers. Raises InvalidModel."""
-    copies = 1 if shares_weights else num_workers
+    """What a cluster of `num_workers` takes; with 0, one server by itself. Raises InvalidModel."""
+    servers = num_workers or 1
+    copies = 1 if shares_weights else servers
     numbers = copies * ModelConfig.load(model.path).num_weights
     precisions: tuple[Precision, ...] = ("int8", "fp32") if settings.precision == "auto" else (settings.precision,)
-    rest = copies * PROCESS_MB + (num_workers - copies) * FORK_MB + (LIGHT_MB if num_workers > 1 else 0)
+    rest = copies * PROCESS_MB + (servers - copies) * FORK_MB + (LIGHT_MB if num_workers else 0)
     weights = {precision: numbers * BYTES[precision] // MIB for precision in precisions}
-    return MemoryNeed(weights, num_workers * settings.kv_mb, rest)
+    return MemoryNeed(weights, servers * settings.kv_mb, rest)
 
 
 def log_memory(settings: Settings, model: ModelFolder) -> None:
@@ -62,11 +63,11 @@ def log_memory(settings: Settings, model: ModelFolder) -> None:
 
 def told_memory(need: MemoryNeed, available: AvailableMemory) -> str:
     """What is needed and what is there, and what to do if that is not enough."""
-    line = f"memory: {need} needed, {available}"
+    line = f"memory: needs {need}; {available}"
     if need.fits(available):
         return line
     smaller = "--precision int8, " if "int8" not in need.weights else ""
     return (
-        f"{line}: THIS IS NOT ENOUGH, and the system may kill the program without a word; "
+        f"{line}, which is not enough: the system may kill the program without a word; "
         f"{smaller}a smaller --kv-mb, fewer workers or a smaller model need less"
     )

@@ -22,7 +22,7 @@ def half_billion(tmp_path: Path) -> ModelFolder:
     return ModelFolder(tmp_path, "half", False, "asked for")
 
 
-def need(model: ModelFolder, *, num_workers: int = 1, shares_weights: bool = False, **flags: str) -> MemoryNeed:
+def need(model: ModelFolder, *, num_workers: int = 0, shares_weights: bool = False, **flags: str) -> MemoryNeed:
     settings = load_settings({"kv_mb": "512", **flags})
     return need_of(settings, model, num_workers=num_workers, shares_weights=shares_weights)
 
@@ -44,6 +44,7 @@ def header(path: Path) -> dict[str, dict]:
 def test_one_server_needs_its_weights_its_keys_and_values_and_itself(half_billion: ModelFolder) -> None:
     assert need(half_billion, precision="int8").total("int8") == 442 + 512 + PROCESS_MB
     assert need(half_billion, precision="fp32").total("fp32") == 1769 + 512 + PROCESS_MB
+    assert need(half_billion, num_workers=1, precision="int8").total("int8") == 442 + 512 + PROCESS_MB + LIGHT_MB
     assert need(half_billion).weights == {"int8": 442, "fp32": 1769}
 
 
@@ -62,6 +63,6 @@ def test_what_is_needed_and_there_is_told_and_whether_it_is_enough(
 ) -> None:
     line = told_memory(need(half_billion, precision=precision), AvailableMemory(mb, is_limited=True))
     assert "2681 MB in fp32" in line
-    assert f"{mb} MB are available by the limit of this container" in line
-    assert ("THIS IS NOT ENOUGH" in line) == (not is_enough)
+    assert f"{mb} MB are available within the limit of this container" in line
+    assert ("which is not enough" in line) == (not is_enough)
     assert ("--precision int8" in line) == (precision == "fp32")
