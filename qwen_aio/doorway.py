@@ -5,6 +5,7 @@ Written so that it runs on an old Python too, and imports nothing but the standa
 
 import os
 import sys
+from pathlib import Path
 
 OLDEST = (3, 11)
 TORCH_LINE = "pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0"
@@ -36,12 +37,16 @@ def _of_python() -> "tuple[str, str]":
 
 
 def _of_package(program: str, package: str) -> "tuple[str, str]":
+    english = f"this Python ({sys.executable}) lacks the package {package}"
+    chinese = f"这个 Python（{sys.executable}）缺少依赖包 {package}"
+    if not (Path(__file__).parents[1] / "pyproject.toml").is_file():  # no checkout, but installed
+        return f"{english}: install qwen-aio again, with its dependencies", f"{chinese}：请连同依赖重新安装 qwen-aio"
     folder, then = (".venv\\Scripts\\", "; ") if os.name == "nt" else (".venv/bin/", " && ")
-    lines = (f"{sys.executable} -m venv .venv", f"{folder}{TORCH_LINE}", f"{folder}{OWN_LINE}")
-    by_hand = then.join([*lines, f"{folder}python {program}"])
+    command = f"python {program}" if program.endswith(".py") else program
+    lines = (f"{sys.executable} -m venv .venv", *(folder + line for line in (TORCH_LINE, OWN_LINE, command)))
     return (
-        f"this Python ({sys.executable}) lacks the package {package}: run `make run`, or `{by_hand}`",
-        f"这个 Python（{sys.executable}）缺少依赖包 {package}：请执行 `make run`，或 `{by_hand}`",
+        f"{english}: run `make run`, or `{then.join(lines)}`",
+        f"{chinese}：请执行 `make run`，或 `{then.join(lines)}`",
     )
 
 
