@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Where torch's CPU build comes from: on Linux a plain "pip install torch" brings gigabytes of CUDA, this index does not.
-# Where it cannot be reached, torch is taken from the index that pip is set up with, and make says so.
+# Where it cannot be reached, torch is taken from the index that pip is set up with (PIP_INDEX_URL), after a warning.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
@@ -31,10 +31,7 @@ peers:  ## the engines that benchmarks/peers compares with, into build/peers
 	PYTHON=$(PYTHON) scripts/install-peers
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --retries 1 --timeout 15 --index-url $(TORCH_INDEX) $(TORCH) \
-		|| { echo "$(TORCH_INDEX) cannot be reached; taking torch from pip's own index"; $(BIN)/pip install --quiet $(TORCH); }
-	$(BIN)/pip install --quiet --editable .
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install $(VENV)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,16 +17,19 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.service_links import drop_service_links
+from qwen_aio.text_file import read_text
 
 PACKAGE = Path(__file__).resolve().parent
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
+MAX_THREADS = 256
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -43,8 +47,9 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "int8"] = Field(
         "auto", description="precision of the weights; auto is int8 where the model answers as it does in fp32"
     )
-    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        None, description="threads of a worker (the cores this process may use; a cluster divides them)"
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = Field(
+        None,
+        description="threads of a worker (OMP_NUM_THREADS, else the cores it may use; a cluster divides them)",
     )
     prompts_dir: Path | None = Field(None, description="folder of tasks (prompts/ in home, else the packaged ones)")
     status_dir: Path | None = Field(None, description="folder of status.json and admin.json (status/ in home)")
@@ -91,6 +96,12 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("model", "prompts_dir", "status_dir", mode="before")
+    @classmethod
+    def _expand_home(cls, value: object) -> object:
+        # A shell does it for what is typed, but not in a file, and not behind "--model=".
+        return str(expanded(value)) if isinstance(value, str) and value.startswith("~") else value
+
     @field_validator("id")
     @classmethod
     def _check_id(cls, value: str | None) -> str | None:
@@ -102,11 +113,11 @@ class Settings(BaseSettings):
 def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Settings:
     """The settings of this run; `flags` holds only what the user typed. Raises InvalidSettings with a sentence.
 
-    Without `config`, qwen_aio.toml in home is read if it is there.
+    Without `config`, qwen_aio.toml in home is read if it is there. Removes service links from the environment.
     """
     file = config or home() / "qwen_aio.toml"
-    if config is not None and not config.is_file():
-        raise InvalidSettings(f"no settings file at {config}")
+    in_file = _read(file, is_needed=config is not None)
+    drop_service_links(os.environ, ("QWEN_AIO_PORT", "QWEN_AIO_BALANCER_PORT", "QWEN_AIO_WORKER_PORT"))
 
     class Sources(Settings):
         @classmethod
@@ -118,16 +129,29 @@ def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Se
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic's
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
 
     try:
         settings = Sources(**flags)
     except ValidationError as exc:
         told = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
         raise InvalidSettings(f"{told} (from flags, QWEN_AIO_* variables or {file})") from exc
+    return settings
+
+
+def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
+    """What the settings file says. Raises InvalidSettings."""
+    try:
+        return tomllib.loads(read_text(file))
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        if is_needed:
+            raise InvalidSettings(f"no settings file at {file}") from exc
+        return {}
+    except OSError as exc:
+        other = "choose another" if is_needed else "set QWEN_AIO_HOME to a folder that this user may write to"
+        raise InvalidSettings(f"{file} cannot be read: {exc.strerror}; {other}") from exc
     except ValueError as exc:
         raise InvalidSettings(f"{file} is not valid: {exc}") from exc
-    return settings
 
 
 def check_exposure(settings: Settings) -> None:
@@ -152,19 +176,35 @@ def checked_address(url: str, *, flag: str) -> str:
 
 
 def home() -> Path:
-    """Where status/, models/ and state/ live: $QWEN_AIO_HOME, else the checkout, else the user's data folder."""
+    """Where status/, models/ and state/ live: $QWEN_AIO_HOME, else the checkout, else the user's data folder.
+
+    Raises InvalidSettings where there is none of them.
+    """
     if from_environment := os.environ.get("QWEN_AIO_HOME"):
-        return Path(from_environment)
+        return expanded(from_environment)
     checkout = PACKAGE.parent
     return checkout if (checkout / "pyproject.toml").is_file() else _user_data_folder() / "qwen_aio"
 
 
+def expanded(path: str) -> Path:
+    """`path` with ~ at its beginning replaced. Raises InvalidSettings if nobody knows the home it means."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise InvalidSettings(
+            f"{path} cannot be found: this user has no home folder (no HOME, no entry among the users); "
+            "set QWEN_AIO_HOME to a folder that it may write to"
+        ) from exc
+
+
 def _user_data_folder() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+        return expanded("~/Library/Application Support")
+    variable, usual = (
+        ("LOCALAPPDATA", "~/AppData/Local") if sys.platform == "win32" else ("XDG_DATA_HOME", "~/.local/share")
+    )
+    stated = Path(os.environ.get(variable, ""))
+    return stated if stated.is_absolute() else expanded(usual)  # a relative one is to be ignored, says freedesktop.org
 
 
 def prompts_dir(settings: Settings) -> Path:

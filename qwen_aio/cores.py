@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Set
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
+
+from qwen_aio.cgroups import groups
 
 LARGEST_CPU = 2**16  # a list of CPUs that goes further is damaged
 
@@ -63,29 +65,8 @@ def _cpu_list(text: str) -> frozenset[int]:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Of every group from this process's own up to the one that is mounted."""
-    mounts = root / "sys/fs/cgroup"
-    for controllers, path in _own_groups(root):
-        # Inside a container the own path may be the host's, of which only the top is mounted: the parents include it.
-        for group in (path, *path.parents):
-            below = group.relative_to("/")
-            if "cpu" in controllers.split(","):
-                for mount in (controllers, "cpu"):
-                    yield from _quota_v1(mounts / mount / below)
-            elif not controllers:
-                for mount in ("", "unified"):
-                    yield from _quota_v2(mounts / mount / below)
-
-
-def _own_groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """Controllers and path of each hierarchy; version 2 has no controllers' names, and stands here in any case."""
-    found = {"": PurePosixPath("/")}
-    with suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            is_below = path.startswith("/") and ".." not in PurePosixPath(path).parts
-            found[controllers] = PurePosixPath(path if is_below else "/")
-    yield from found.items()
+    for version, folder in groups(root, "cpu"):
+        yield from _quota_v2(folder) if version == 2 else _quota_v1(folder)
 
 
 def _quota_v2(group: Path) -> Iterator[float]:

@@ -151,7 +151,9 @@ class StatusFile:
             waited = f"{self._lock_timeout_s:g} s"
             raise StatusUnwritable(f"{lock_path} was held by another process for {waited}; is one stopped?") from exc
         except OSError as exc:
-            raise StatusUnwritable(f"{self._path} cannot be written: {exc}; mend it or change --status-dir") from exc
+            raise StatusUnwritable(
+                f"{self._path} cannot be written: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
+            ) from exc
 
     def _check_folder(self) -> None:
         folder = self._path.parent

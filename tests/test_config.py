@@ -48,6 +48,70 @@ def test_an_unknown_key_or_a_broken_file_is_told(tmp_path):
         config.load_settings({}, config=tmp_path / "other.toml")
 
 
+def loaded() -> dict[str, object]:
+    return config.load_settings({}).model_dump()
+
+
+@pytest.mark.parametrize("name", ["PORT", "BALANCER_PORT", "WORKER_PORT"])
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:8000", "udp://10.0.0.1:53", "sctp://[fd00::1]:8000"])
+def test_a_link_of_kubernetes_is_no_setting_which_is_said_once(monkeypatch, caplog, name, link):
+    monkeypatch.setenv(f"QWEN_AIO_{name}", link)
+    assert loaded() == loaded() == config.Settings().model_dump()
+    (warning,) = caplog.messages
+    assert f"QWEN_AIO_{name}={link} is ignored" in warning
+    assert "enableServiceLinks: false" in warning
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("http://10.0.0.1:8000", "tcp://qwen:8000", "tcp://10.0.0.1", "tcp://10.0.0.1:0", "tcp://10.0.0.1:99999"),
+        *(
+            "tcp://10.0.0.1:8000/",
+            "tcp://10.0.0.1:8000 ",
+            "tcp://a@10.0.0.1:80",
+            "tcp://fd00::1:80",
+            "tcp://[1.2.3.4]:80",
+        ),
+        *("TCP://10.0.0.1:80", "tcp://10.0.0.1:080", "tcp://", "10.0.0.1:8000", "-1"),
+    ],
+)
+def test_what_only_resembles_a_link_is_refused(monkeypatch, value):
+    monkeypatch.setenv("QWEN_AIO_PORT", value)
+    with pytest.raises(InvalidSettings, match="port: "):
+        config.load_settings({})
+
+
+def test_the_other_variables_of_a_service_do_no_harm(monkeypatch, caplog):
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.0.1",
+        "HOST_PORT": "tcp://10.0.0.2:8000",
+        "MODEL_SERVICE_HOST": "10.0.0.3",
+    }.items():
+        monkeypatch.setenv(f"QWEN_AIO_{name}", value)
+    assert loaded() == config.Settings().model_dump()
+    assert caplog.messages == []
+
+
+def test_a_byte_order_mark_in_the_settings_file_is_read_away(tmp_path):
+    (tmp_path / "qwen_aio.toml").write_text("kv_mb = 64", encoding="utf-8-sig")
+    assert config.load_settings({}).kv_mb == 64
+
+
+def test_a_settings_file_in_another_encoding_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "qwen_aio.toml").write_text("kv_mb = 64", encoding="utf-16")
+    with pytest.raises(
+        InvalidSettings, match=r"qwen_aio\.toml is not valid: it is saved as UTF-16 .* save it as UTF-8"
+    ):
+        config.load_settings({})
+
+
 def test_listening_beyond_this_machine_must_be_meant():
     with pytest.raises(InvalidSettings, match="--insecure"):
         config.check_exposure(config.load_settings({"host": "0.0.0.0"}))
@@ -58,6 +122,16 @@ def test_listening_beyond_this_machine_must_be_meant():
 def test_allowed_hosts_are_separated_by_commas(monkeypatch):
     monkeypatch.setenv("QWEN_AIO_ALLOWED_HOSTS", "shop.lan, qwen.lan")
     assert config.load_settings({}).allowed_hosts == ("shop.lan", "qwen.lan")
+
+
+def test_a_tilde_in_the_file_or_a_variable_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "qwen_aio.toml").write_text('model = "~/m"\nstatus_dir = "~/s"\nprompts_dir = "~/p"\n')
+    settings = config.load_settings({})
+    assert (settings.model, settings.status_dir) == (str(tmp_path / "me" / "m"), tmp_path / "me" / "s")
+    assert config.prompts_dir(settings) == tmp_path / "me" / "p"
+    monkeypatch.setenv("QWEN_AIO_HOME", "~/q")
+    assert config.home() == tmp_path / "me" / "q"
 
 
 def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qwen_aio.config import Settings
+from qwen_aio.doorway import OWN_LINE, TORCH_LINE
 from qwen_aio.routing import choose_route
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
@@ -39,6 +40,12 @@ def test_both_languages_show_the_same_commands():
         for readme in READMES
     )
     assert english == chinese
+
+
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_a_bare_python_is_told_the_lines_that_stand_here(readme):
+    (first, *_) = (block for block in blocks(readme, "sh") if "venv" in block and "pip" in block)
+    assert f".venv/bin/{TORCH_LINE}\n.venv/bin/{OWN_LINE}\n" in first
 
 
 @pytest.mark.parametrize("readme", READMES, ids=str)

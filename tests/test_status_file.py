@@ -150,6 +150,12 @@ def test_no_file_means_no_workers_yet(path: Path) -> None:
     assert read_statuses(path) == {}
 
 
+def test_a_byte_order_mark_changes_nothing(path: Path) -> None:
+    writer(path).write(record())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_statuses(path) == {"qwen-1": record()}
+
+
 @pytest.mark.parametrize(
     "text",
     [

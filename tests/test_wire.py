@@ -124,6 +124,10 @@ def test_odd_text_is_text(text):
         assert read(written).text == text
 
 
+def test_a_byte_order_mark_before_a_body_is_read_away():
+    assert read(b'\xef\xbb\xbf{"text": "\xef\xbb\xbf a"}').text == "\ufeff a"
+
+
 BROKEN = {
     "B1 empty": b"",
     "B2 not JSON": b"{text: 1}",
@@ -142,7 +146,8 @@ BROKEN = {
     "B11 NaN": b'{"text": "a", "temperature": NaN}',
     "B11 Infinity": b'{"text": "a", "temperature": -Infinity}',
     "B18 not UTF-8": b'{"text": "\xff\xfe"}',
-    "B18 BOM": b'\xef\xbb\xbf{"text": "a"}',
+    "B18 BOM alone": b"\xef\xbb\xbf",
+    "B18 BOM twice": b'\xef\xbb\xbf\xef\xbb\xbf{"text": "a"}',
     "B18 UTF-16": '{"text": "a"}'.encode("utf-16"),
     "B18 half a surrogate": b'{"text": "\\ud800"}',
     "B18 half a surrogate as a name": b'{"\\udfff": 1}',

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from qwen_aio.balancer.snapshot import AdminState
 from qwen_aio.errors import InvalidSettings, StatusUnwritable
 from qwen_aio.replacing import replacing
+from qwen_aio.text_file import read_text
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ class AdminFile:
                 f"another balancer serves the workers in {self._folder}; stop it, or choose another --status-dir"
             ) from exc
         except OSError as exc:
-            raise InvalidSettings(f"{self._folder} cannot be used: {exc}; choose another --status-dir") from exc
+            raise InvalidSettings(
+                f"{self._folder} cannot be used: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
+            ) from exc
         try:
             yield
         finally:
@@ -46,7 +49,7 @@ class AdminFile:
     def read(self) -> dict[str, AdminState]:
         """What was decided; a damaged file is told and counts as nothing decided."""
         try:
-            states = json.loads(self._path.read_text(encoding="utf-8"))
+            states = json.loads(read_text(self._path))
             return {str(worker_id): state for worker_id, state in states.items() if state in get_args(AdminState)}
         except FileNotFoundError:
             return {}

@@ -9,15 +9,15 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
 from qwen_aio.cli.flags import BALANCING, CLUSTER, add_settings_flags, settings_from
 from qwen_aio.cli.listening import url_of
-from qwen_aio.cli.loading import choose_model, told_model
+from qwen_aio.cli.loading import choose_model, prepare_process, stated_threads, told_model
+from qwen_aio.cli.memory_need import MemoryNeed, need_of, told_memory
 from qwen_aio.client import Client
 from qwen_aio.cluster.child import Child, Process, Tell, spawn
 from qwen_aio.cluster.lifeline import Lifeline
@@ -25,6 +25,7 @@ from qwen_aio.cluster.nursery_link import NurseryLink
 from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.errors import ServerUnreachable
+from qwen_aio.memory import available_memory
 from qwen_aio.serving.server import bind, caught_signals
 from qwen_aio.tasks.loader import load_tasks
 
@@ -49,22 +50,27 @@ def main(arguments: argparse.Namespace) -> int:
     """Run everything until a signal; the exit status. Raises SetupError for what an operator must mend."""
     settings = settings_from(arguments)
     check_exposure(settings)
-    plan = plan_cluster(settings)
+    plan = plan_cluster(settings.model_copy(update={"threads": stated_threads(settings)}))
+    prepare_process(plan.workers[0].threads)  # of which a worker need not be told again
     for host, port, flag in plan.addresses:
         bind(host, port, flag=flag).close()
     with AdminFile(status_dir(settings)).owned():
         pass  # its balancer will own it: whether another one does is told before anything is started
     load_tasks(prompts_dir(settings))
-    _say(f"{told_model(choose_model(settings))}; {plan}")
-    return asyncio.run(_run(plan, Commands(plan, arguments)))
+    model = choose_model(settings)
+    need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
+    _say(f"{told_model(model)}; {plan}")
+    _say(told_memory(need, available_memory()))
+    return asyncio.run(_run(plan, Commands(plan, arguments), need))
 
 
-async def _run(plan: ClusterPlan, commands: Commands) -> int:
+async def _run(plan: ClusterPlan, commands: Commands, need: MemoryNeed) -> int:
     lifeline = Lifeline()
     supervisor = Supervisor(
         _stages(plan, commands, lifeline),
         say=_say,
         hear=_hear,
+        told_memory=lambda: f"the cluster needs {need}, {available_memory()}",
         announce=f"the page: {plan.page_url}   dashboard and /v1: {plan.balancer_url}   Ctrl-C ends everything",
     )
     with caught_signals() as signals:
@@ -112,14 +118,9 @@ def _knows(ids: Sequence[str], health: Record) -> bool:
 
 def _say(line: str) -> None:
     """What the cluster itself has to tell."""
-    _print(line, sys.stdout)
+    print(line, flush=True)
 
 
 def _hear(line: str) -> None:
     """What its children say."""
-    _print(line, sys.stderr)
-
-
-def _print(line: str, file: TextIO) -> None:
-    with suppress(OSError):  # whoever was reading has gone; the service goes on
-        print(line, file=file, flush=True)
+    print(line, file=sys.stderr, flush=True)

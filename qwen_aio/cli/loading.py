@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from qwen_aio.cli.precision import choose_precision, copy_place, digest_of_questions
 from qwen_aio.cli.verdict import Records, Verdict
-from qwen_aio.config import Settings, home, state_dir
+from qwen_aio.config import MAX_THREADS, Settings, home, state_dir
 from qwen_aio.core import Precision, Task
 from qwen_aio.cores import usable_cores
 from qwen_aio.models.find import ModelFolder, find_model, model_sha
@@ -58,6 +59,23 @@ def told_model(model: ModelFolder) -> str:
     """The one line that says which model was taken and why."""
     kind = "the bundled demonstration model" if model.is_bundled else f"the model in {model.path}"
     return f"model {model.name}: {kind} ({model.chosen_by})"
+
+
+def stated_threads(settings: Settings) -> int | None:
+    """Those of --threads, else those of OMP_NUM_THREADS, which is told; None where neither says."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    number = stated.partition(",")[0].strip()  # the others are for threads inside threads
+    if settings.threads is not None:
+        if stated and number != str(settings.threads):
+            print(f"threads: {settings.threads}; the setting wins over OMP_NUM_THREADS={stated}", file=sys.stderr)
+        return settings.threads
+    if not stated:
+        return None
+    if not number.isdecimal() or not 1 <= int(number) <= MAX_THREADS:
+        print(f"OMP_NUM_THREADS={stated} is ignored: not a number from 1 to {MAX_THREADS}", file=sys.stderr)
+        return None
+    print(f"threads: {number}, from OMP_NUM_THREADS={stated}; --threads would win over it", file=sys.stderr)
+    return int(number)
 
 
 def prepare_process(threads: int | None) -> int:

@@ -11,18 +11,25 @@ from collections.abc import Callable, Sequence
 
 from qwen_aio import __version__
 from qwen_aio.cli import balance, cluster, run, serve, tasks, tune
+from qwen_aio.cli.output import secure_streams, status_after
 from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.errors import QwenAioError
 
 COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks, "tune": tune}
 
 
+def run_process(run: Callable[[], int], *, program: str) -> int:
+    """Let `run` be the whole of this process; the exit status."""
+    output = secure_streams()
+    try:
+        status = run()
+    except SystemExit as exc:  # argparse's, after --help too
+        status = exc.code if isinstance(exc.code, int) else 0
+    return status_after(output, status, program=program)
+
+
 def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", command: str | None = None) -> int:
     """Run `command`, or the one named first in `arguments`; the exit status."""
-    # A console that is not UTF-8 (Windows) must not turn an emoji into a crash.
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
     hold_if_given()
     parsed = _parser(program, command).parse_args(arguments)
     return exit_status(program, lambda: COMMANDS[parsed.command].main(parsed))
@@ -64,4 +71,4 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_process(main, program="qwen-aio"))

@@ -26,7 +26,7 @@ from typing import NoReturn
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.listening import log_to_stderr
 from qwen_aio.cli.loading import choose_model, load_weights, loaded, prepare_process
-from qwen_aio.cli.main import exit_status
+from qwen_aio.cli.main import exit_status, run_process
 from qwen_aio.cli.serve import Load, serve
 from qwen_aio.cli.settling import settle_precision
 from qwen_aio.cluster import lifeline
@@ -147,4 +147,4 @@ def _be_worker(settings: Settings, model: ModelFolder, wanted: Wanted, *, load: 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_process(main, program="nursery"))

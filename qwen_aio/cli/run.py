@@ -47,14 +47,16 @@ async def _ask_server(url: str, request: Request) -> Result:
 
 
 async def _ask_here(settings: Settings, request: Request) -> Result:
-    from qwen_aio.cli.loading import choose_model, loaded, prepare_process, told_model
+    from qwen_aio.cli.loading import choose_model, loaded, prepare_process, stated_threads, told_model
+    from qwen_aio.cli.memory_need import log_memory
     from qwen_aio.serving.runs import Runs, outcome
     from qwen_aio.tasks.loader import load_tasks
     from qwen_aio.worker.calls import EngineCalls
 
-    threads = prepare_process(settings.threads)
+    threads = prepare_process(stated_threads(settings))
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
+    log_memory(settings, model)
     started = time.monotonic()
     async with loaded(settings, tasks, model, threads=threads) as ready:
         print(

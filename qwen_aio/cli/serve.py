@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 from qwen_aio import __version__
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
-from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, told_model
+from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, stated_threads, told_model
+from qwen_aio.cli.memory_need import log_memory
 from qwen_aio.cli.page import PAGE_PORT, SERVER_URL, serve_page
 from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.core import Task, WorkerStatus
@@ -69,8 +70,10 @@ def main(arguments: argparse.Namespace) -> int:
         return serve_page(settings, url=arguments.url or SERVER_URL)
     if arguments.url:
         raise InvalidSettings("--url is the server behind the page: it goes with --mode ui alone", param="url")
-    threads = prepare_process(settings.threads)
-    return serve(settings, choose_model(settings), mode=arguments.mode, threads=threads)
+    threads = prepare_process(stated_threads(settings))
+    model = choose_model(settings)
+    log_memory(settings, model)
+    return serve(settings, model, mode=arguments.mode, threads=threads)
 
 
 def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: Load = loaded) -> int:

@@ -5,24 +5,28 @@ Knows how TOML is written, not which settings there are.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.replacing import replacing
+from qwen_aio.text_file import decode_text
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 Value = str | int
+FILE_BYTES = 4096  # what a settings file takes on the disk
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
     """What the file holds; nothing if there is none. Fractions are left as text. Raises InvalidSettings if damaged."""
-    return _parsed(path, _text(path))
+    return _parsed(path, _read(path)[1])
 
 
 def write_settings_file(path: Path, values: Mapping[str, Value], *, heading: str) -> None:
@@ -31,17 +35,28 @@ def write_settings_file(path: Path, values: Mapping[str, Value], *, heading: str
     Raises InvalidSettings for a damaged file, or one that cannot be written.
     """
     target = path.resolve()  # a link stays one
-    old = _text(path)
+    mark, old = _read(path)
     expected = {**_parsed(path, old), **values}
     new = with_values(old, values, heading=heading)
     assert _parsed(path, new) == expected
     try:
         with replacing(target) as partial:
-            partial.write_bytes(new.encode())
+            partial.write_bytes(mark + new.encode())
             if target.exists():
                 shutil.copymode(target, partial)
     except OSError as exc:
-        raise InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out") from exc
+        raise _unwritable(path, exc) from exc
+
+
+def check_writable(path: Path) -> None:
+    """Raises InvalidSettings if nothing could be written to `path` later. Its folder is made."""
+    target = path.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=target.parent) as file:
+            file.write(bytes(FILE_BYTES))
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
 
 
 def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
@@ -61,11 +76,19 @@ def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
     return "".join([*top, *(["\n"] if new and statements[num_top:] else []), *statements[num_top:]])
 
 
-def _text(path: Path) -> str:
+def _read(path: Path) -> tuple[bytes, str]:
+    """The byte-order mark, if there is one, and the text behind it. Raises InvalidSettings."""
+    if path.exists() and not path.is_file():  # a folder; or a device, which would have no end
+        raise InvalidSettings(f"{path} is not a plain file; choose another with --out")
     try:
-        return path.read_bytes().decode() if path.exists() else ""
+        content = path.read_bytes() if path.exists() else b""
+        return codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b"", decode_text(content)
     except (OSError, ValueError) as exc:
         raise InvalidSettings(f"{path} cannot be read: {exc}; mend it, or choose another file with --out") from exc
+
+
+def _unwritable(path: Path, exc: OSError) -> InvalidSettings:
+    return InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out")
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:

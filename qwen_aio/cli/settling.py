@@ -15,7 +15,7 @@ from contextlib import closing
 
 from qwen_aio.cli.listening import log_to_stderr
 from qwen_aio.cli.loading import choose_model, load_weights, prepare_process, records_of
-from qwen_aio.cli.main import exit_status
+from qwen_aio.cli.main import exit_status, run_process
 from qwen_aio.cli.precision import is_settled, is_small
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.lifeline import Lifeline
@@ -54,4 +54,4 @@ def _settle(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_process(main, program="settling"))

@@ -74,12 +74,14 @@ def _spelled(prompt: Prompt) -> str:
 
 
 async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -> int:
-    from qwen_aio.cli.loading import choose_model, golden_book, loaded, prepare_process, told_model
+    from qwen_aio.cli.loading import choose_model, golden_book, loaded, prepare_process, stated_threads, told_model
+    from qwen_aio.cli.memory_need import log_memory
     from qwen_aio.engine.tokenizer import Tokenizer
 
-    threads = prepare_process(settings.threads)
+    threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
     print(told_model(model))
+    log_memory(settings, model)
     tokenizer = Tokenizer.load(model.path)
     reports = [lint(task, tokenizer) for task in chosen.values()]
     for report in reports:

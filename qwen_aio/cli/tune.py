@@ -4,7 +4,7 @@ qwen-aio tune                       workers x threads x precision x tokens of a 
 qwen-aio tune --precision fp32 --seconds 300 --out other.toml
 
 Every candidate is started as a cluster would start it, and asked. What is made as large as possible is the geometric
-mean of decisions per second (eight callers) and tokens per second (six answers at once).
+mean of decisions per second (eight callers) and tokens per second (eight answers at once).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from qwen_aio.cli.findings import Findings, search, settings_of
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.halving import Candidate, Turn, grid
 from qwen_aio.cli.loading import choose_model, records_of, told_model
+from qwen_aio.cli.memory_need import log_memory
 from qwen_aio.cli.precision import choose_precision
 from qwen_aio.cli.rig import Rig
-from qwen_aio.cli.settings_file import Value, read_settings_file, write_settings_file
+from qwen_aio.cli.settings_file import Value, check_writable, read_settings_file, write_settings_file
 from qwen_aio.cli.trial import Speed, measure
 from qwen_aio.config import Settings, home, prompts_dir
 from qwen_aio.core import Task
@@ -70,9 +71,11 @@ def main(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out or arguments.config or home() / "qwen_aio.toml"
     old = read_settings_file(out)  # a mistake in it is told before two minutes have passed
     _check_workers(out, old)
+    check_writable(out)
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     print(told_model(model))
+    log_memory(settings, model)
     asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
     candidates = grid(cores=usable_cores(), precisions=precisions(asked, settings, model))
     _say(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")
@@ -89,6 +92,8 @@ def main(arguments: argparse.Namespace) -> int:
         variable = f"QWEN_AIO_{name.upper()}"
         if os.environ.get(variable, str(value)) != str(value):
             print(f"but {variable} is {os.environ[variable]}, and wins over that")
+    if "threads" not in values and "OMP_NUM_THREADS" in os.environ:
+        print(f"but OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}, which a worker takes for --threads")
     return 0
 
 

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from qwen_aio.core import Precision
 from qwen_aio.replacing import replacing
+from qwen_aio.text_file import read_text
 
 VERSION = "1"  # to be raised whenever int8 is made or judged in another way
 MOMENT_S = 1.0  # a wait that need not be told
@@ -53,7 +54,7 @@ class Records:
     def read(self) -> Verdict | None:
         """The verdict; None if there is none that counts here."""
         try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
+            record = json.loads(read_text(self._path))
             verdict, versions = Verdict(**record["verdict"]), record["versions"]
             if verdict.precision not in ("fp32", "int8") or not isinstance(verdict.why, str):
                 raise ValueError(f"precision {verdict.precision!r}, why {verdict.why!r}")

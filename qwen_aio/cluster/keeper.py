@@ -21,6 +21,7 @@ LOOK_S = 0.2
 SETUP_STATUS = 1  # a program that tells its error in a sentence ends with this ...
 SETUP_FAILURES = 3  # ... and if it was never ready, so many times in a row, trying on would change nothing
 LAST_LINES = 12
+SIGKILL = 9  # which Windows has no name for
 
 State = Literal["starting", "ready", "down"]
 
@@ -35,16 +36,21 @@ class Keeper:
         say: Tell,
         hear: Tell,
         on_change: Callable[[], None],
+        told_memory: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`say` takes what the keeper has to tell, `hear` what the child does; `on_change` is called at a new state."""
+        """`say` takes what the keeper has to tell, `hear` what the child does; `on_change` is called at a new state.
+
+        `told_memory` says how much memory is needed and available.
+        """
         self.name = child.name
         self.state: State = "starting"
         self._child = child
         self._say = say
         self._hear = hear
         self._on_change = on_change
+        self._told_memory = told_memory
         self._clock = clock
         self._pause = pause
         self._process: Process | None = None
@@ -97,6 +103,8 @@ class Keeper:
             status = await self._process.ended()
             looking.cancel()
         self._count_setup_failures(status)
+        if status == -SIGKILL:
+            return f"was killed by signal {SIGKILL}, most often for lack of memory ({self._told_memory()})"
         return _told(status)
 
     async def _look(self) -> None:

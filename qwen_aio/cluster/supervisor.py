@@ -31,17 +31,22 @@ class Supervisor:
         say: Tell,
         hear: Tell,
         announce: str,
+        told_memory: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`stages` is the order in which children are ended. `announce` is said once, when all are ready.
 
-        `say` takes what there is to tell of the children, `hear` what they say themselves.
+        `say` takes what there is to tell of the children, `hear` what they say themselves. `told_memory` says how much
+        memory is needed and available, for a child that may have been killed for lack of it.
         """
-        self._stages = [
-            [Keeper(child, say=say, hear=hear, on_change=self._show, clock=clock, pause=pause) for child in stage]
-            for stage in stages
-        ]
+
+        def keeper(child: Child) -> Keeper:
+            return Keeper(
+                child, say=say, hear=hear, on_change=self._show, told_memory=told_memory, clock=clock, pause=pause
+            )
+
+        self._stages = [[keeper(child) for child in stage] for stage in stages]
         self._keepers = [keeper for stage in self._stages for keeper in stage]
         self._say = say
         self._announce: str | None = announce

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_aio.errors import InvalidModel
+from qwen_aio.text_file import read_text
 
 ARCHITECTURE = "Qwen2ForCausalLM"
 NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}
@@ -49,6 +50,13 @@ class ModelConfig:
     tied: bool  # the output matrix is the embedding
     eos_ids: tuple[int, ...]
 
+    @property
+    def num_weights(self) -> int:
+        """Numbers in all matrices; the vectors are few."""
+        heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        layer = self.hidden_size * (heads + 3 * self.intermediate_size)
+        return self.num_layers * layer + self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
         """The config of the checkpoint in `folder`. Raises InvalidModel."""
@@ -65,7 +73,7 @@ class ModelConfig:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError) as exc:
         raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
     if not isinstance(values, dict):

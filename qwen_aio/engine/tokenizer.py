@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from qwen_aio.core import Control, Segment, Text
 from qwen_aio.errors import InvalidModel, InvalidRequest
+from qwen_aio.text_file import read_text
 
 REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")
 END_CONTROLS = ("<|im_end|>", "<|endoftext|>")
@@ -57,7 +58,7 @@ class Tokenizer:
         """The tokenizer in `folder`/tokenizer.json. Raises InvalidModel."""
         path = folder / "tokenizer.json"
         try:
-            return cls(path.read_text(encoding="utf-8"))
+            return cls(read_text(path))
         except (OSError, ValueError) as exc:
             raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
 

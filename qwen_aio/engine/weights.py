@@ -21,6 +21,7 @@ from qwen_aio.engine.config import UNPACKED, ModelConfig
 from qwen_aio.engine.linear import Fp32Embedding, Fp32Linear, Linear
 from qwen_aio.engine.model import Attention, Layer, Mlp, Qwen2, RmsNorm, paired, rotations
 from qwen_aio.errors import InvalidModel
+from qwen_aio.text_file import read_text
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PACKED = (".qweight", ".qzeros", ".scales", ".weight_packed", ".absmax")  # how quantizers name what they pack
@@ -198,7 +199,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _shards(folder: Path) -> list[Path]:
     try:
-        names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(json.loads(read_text(folder / INDEX))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
         raise InvalidModel(f"{folder / INDEX} is damaged: {exc!r}") from exc
     strange = sorted(str(name) for name in names if Path(str(name)).name != name)

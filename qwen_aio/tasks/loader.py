@@ -19,6 +19,7 @@ from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, StopString,
 from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
 from qwen_aio.errors import InvalidTask
 from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.text_file import read_text
 from qwen_aio.visible import has_visible
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -144,8 +145,8 @@ def tasks_hash(tasks: Mapping[str, Task]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
+        return read_text(path)
+    except (OSError, ValueError) as exc:
         raise InvalidTask(f"{path} cannot be read: {exc}") from exc
 
 

@@ -60,7 +60,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object")
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # some clients on Windows put a byte-order mark first
         fields = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
         if "\\u" in text:
             json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is no text

@@ -16,6 +16,7 @@ from pathlib import Path
 from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
 from qwen_aio.replacing import replacing
+from qwen_aio.text_file import read_text
 
 MAX_KEPT = 8  # records of one task: each edit makes one
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -133,7 +134,7 @@ def written(records: Sequence[GoldenRecord]) -> str:
 def _read(path: Path, *, is_shipped: bool) -> list[GoldenRecord]:
     """Raises one of UNREADABLE for a file that does not hold records."""
     records = []
-    for entry in json.loads(path.read_text(encoding="utf-8")):
+    for entry in json.loads(read_text(path)):
         answers = tuple(GoldenAnswer(**answer) for answer in entry["answers"])
         if not all(math.isfinite(p) for answer in answers for p in dict(answer.probabilities).values()):
             raise ValueError("a probability is not a number")

@@ -11,6 +11,11 @@ def test_what_was_decided_survives(tmp_path):
     assert AdminFile(tmp_path).read() == {"qwen-1": "maint", "qwen-2": "drain"}
 
 
+def test_a_byte_order_mark_changes_nothing(tmp_path):
+    (tmp_path / "admin.json").write_text('{"qwen-1": "drain"}', encoding="utf-8-sig")
+    assert AdminFile(tmp_path).read() == {"qwen-1": "drain"}
+
+
 def test_nothing_was_decided_before_the_first_time(tmp_path):
     assert AdminFile(tmp_path).read() == {}
 

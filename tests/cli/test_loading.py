@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.loading import choose_model, load_weights, loaded, records_of
+from qwen_aio.cli.loading import choose_model, load_weights, loaded, records_of, stated_threads
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.linear import why_no_int8
@@ -22,6 +22,35 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**values: str) -> Settings:
     return load_settings({"model": "bundled", "golden": "off", **values})
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag", "threads", "line"),
+    [
+        (None, None, None, ""),
+        (None, "3", 3, ""),
+        ("3", "3", 3, ""),
+        ("2", None, 2, "threads: 2, from OMP_NUM_THREADS=2; --threads would win over it\n"),
+        ("4,2", None, 4, "threads: 4, from OMP_NUM_THREADS=4,2; --threads would win over it\n"),
+        ("2", "3", 3, "threads: 3; the setting wins over OMP_NUM_THREADS=2\n"),
+        ("0", None, None, "OMP_NUM_THREADS=0 is ignored: not a number from 1 to 256\n"),
+        ("many", None, None, "OMP_NUM_THREADS=many is ignored: not a number from 1 to 256\n"),
+        ("many", "3", 3, "threads: 3; the setting wins over OMP_NUM_THREADS=many\n"),
+    ],
+)
+def test_the_environments_threads_are_the_default_and_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str | None,
+    flag: str | None,
+    threads: int | None,
+    line: str,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert stated_threads(load_settings({} if flag is None else {"threads": flag})) == threads
+    assert capsys.readouterr().err == line
 
 
 async def steps_of_a_long_prompt(own: Settings) -> int:

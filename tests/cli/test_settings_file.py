@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.cli.settings_file import read_settings_file, with_values, write_settings_file
+from qwen_aio.cli.settings_file import check_writable, read_settings_file, with_values, write_settings_file
 from qwen_aio.errors import InvalidSettings
 
 VALUES = {"workers": "2", "max_batch_tokens": 128}
@@ -123,3 +124,26 @@ def test_any_file_means_the_same_afterwards_but_for_what_was_set(found, end):
     for line in found:
         if not line.startswith(("workers", "max_batch_tokens")):
             assert line in after
+
+
+def test_a_byte_order_mark_stays(tmp_path):
+    path = tmp_path / "qwen_aio.toml"
+    path.write_bytes(b'\xef\xbb\xbfworkers = "1"\r\n')
+    assert read_settings_file(path) == {"workers": "1"}
+    write_settings_file(path, {"workers": "2"}, heading="found")
+    assert path.read_bytes() == b'\xef\xbb\xbfworkers = "2"\r\n'
+
+
+def test_what_is_no_plain_file_is_refused_before_it_is_read(tmp_path):
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(InvalidSettings, match="is not a plain file"):
+            read_settings_file(path)
+
+
+def test_whether_a_file_can_be_written_is_known_before(tmp_path):
+    path = tmp_path / "new" / "qwen_aio.toml"
+    check_writable(path)
+    assert list(path.parent.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidSettings, match=r"cannot be written: .* choose another file with --out"):
+        check_writable(tmp_path / "file" / "qwen_aio.toml")

@@ -61,6 +61,13 @@ def test_without_int8_products_fp32_alone_is_tried(capsys):
         tried("int8")
 
 
+def test_the_help_says_how_many_are_asked(capsys):
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "(eight callers) and tokens per second (eight answers at once)" in told
+
+
 def test_what_was_in_the_file_is_told_if_it_is_another_value():
     assert told_change("workers", None, "2") == told_change("workers", "2", "2") == "workers = 2"
     assert told_change("workers", "3", "2") == "workers = 3 -> 2"
@@ -74,6 +81,10 @@ def test_what_was_in_the_file_is_told_if_it_is_another_value():
         (["--precision", "int3"], "precision"),
         (["--model", "/nowhere"], "no model folder"),
         (["--prompts-dir", "/nowhere"], "no folder of tasks"),
+        (["--out", "damaged.toml/new.toml"], "damaged.toml/new.toml cannot be written"),
+        (["--out", "."], ". is not a plain file"),
+        (["--out", "/dev/full"], "/dev/full is not a plain file"),
+        (["--out", "/proc/qwen_aio.toml"], "/proc/qwen_aio.toml cannot be written"),
         (["--out", "damaged.toml"], "damaged.toml is not valid"),
         (["--out", "one.toml"], "one.toml names the workers of a balancer (a=http://10.0.0.7:7861)"),
         (["--out", "several.toml"], "several.toml names the workers of a balancer (['qwen-1', 'qwen-2'])"),

@@ -93,6 +93,7 @@ class Kept:
             child.as_child(),
             say=self.said.append,
             hear=self.heard.append,
+            told_memory=lambda: "2 GB needed, 1 GB available",
             on_change=lambda: self.became_ready.set() if self.keeper.state == "ready" else None,
             clock=self.clock,
             pause=self.pauses,
@@ -113,10 +114,21 @@ async def test_whoever_dies_is_started_again_after_pauses_that_grow_to_half_a_mi
     child = FakeChild("qwen-1")
     async with kept(child) as work:
         for _ in range(9):
-            (await child.born.get()).end(KILLED)
+            (await child.born.get()).end(-signal.SIGSEGV)
         await child.born.get()
         assert work.pauses.taken == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-        assert work.said[0] == "qwen-1 was ended by SIGKILL; starting it again in 0.5 s"
+        assert work.said[0] == "qwen-1 was ended by SIGSEGV; starting it again in 0.5 s"
+
+
+async def test_of_a_child_that_was_killed_the_memory_is_told():
+    child = FakeChild("qwen-1")
+    async with kept(child) as work:
+        (await child.born.get()).end(KILLED)
+        await child.born.get()
+    (said,) = work.said
+    assert said.startswith(
+        "qwen-1 was killed by signal 9, most often for lack of memory (2 GB needed, 1 GB available);"
+    )
 
 
 async def test_a_minute_of_life_makes_the_next_pause_the_first_one_again():
@@ -161,7 +173,7 @@ async def test_a_mistake_at_every_start_is_told_with_the_last_words_instead_of_t
 async def test_a_crash_between_two_mistakes_and_a_mistake_of_one_that_was_ready_do_not_count():
     child = FakeChild("qwen-1")
     async with kept(child) as work:
-        for status in (MISTAKE, MISTAKE, KILLED, MISTAKE, MISTAKE):
+        for status in (MISTAKE, MISTAKE, -signal.SIGSEGV, MISTAKE, MISTAKE):
             (await child.born.get()).end(status)
         process = await child.born.get()
         child.ready.set()
@@ -171,7 +183,7 @@ async def test_a_crash_between_two_mistakes_and_a_mistake_of_one_that_was_ready_
         for _ in range(2):
             (await child.born.get()).end(MISTAKE)
         await child.born.get()
-        mistake, crash = "qwen-1 ended with status 1", "qwen-1 was ended by SIGKILL"
+        mistake, crash = "qwen-1 ended with status 1", "qwen-1 was ended by SIGSEGV"
         assert [line.split(";")[0] for line in work.said] == [mistake, mistake, crash, *[mistake] * 5]
 
 
@@ -202,6 +214,7 @@ class Cluster:
             say=self.say,
             hear=self.heard.append,
             announce="all there",
+            told_memory=lambda: "2 GB needed, 1 GB available",
             pause=Pauses(FakeClock()),
         )
 

@@ -63,7 +63,8 @@ def test_a_killed_worker_comes_back_as_a_new_generation_and_the_other_does_not_n
     after = service.status()
     assert after["qwen-1"]["generation"] == before["qwen-1"]["generation"] + 1
     assert after["qwen-2"]["pid"] == pids["qwen-2"]
-    assert "qwen-1 was ended by SIGKILL; starting it again in" in service.log.read_text()
+    told = "qwen-1 was killed by signal 9, most often for lack of memory (the cluster needs up to"
+    assert told in service.log.read_text()
     assert {service.post("/v1/run", QUESTION)[1]["label"] for _ in range(4)} == {"negative"}
 
 

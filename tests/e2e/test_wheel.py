@@ -1,6 +1,7 @@
 """What is installed without a checkout is whole: tasks, bundled model, page, and a home of the user's own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -34,13 +35,53 @@ def site(tmp_path_factory) -> Path:
     return folder / "site"
 
 
+def installed(
+    site: Path, folder: Path, *arguments: str, before: tuple[str, ...] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`qwen-aio` of the wheel, started in `folder` without a home of ours or anybody's."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("QWEN_AIO_") and name not in ("HOME", "XDG_DATA_HOME")
+    }
+    environment |= {"PYTHONPATH": str(site), "PYTHONSAFEPATH": "1", **variables}
+    code = "import qwen_aio, sys; from qwen_aio.cli.main import main; print(qwen_aio.__file__); sys.exit(main())"
+    command = [*before, sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def as_unknown_user() -> tuple[str, ...]:
+    """What makes a command run under a uid that stands in no list of users; files stay as readable as they are."""
+    command = (shutil.which("unshare") or "unshare", "--user", "--map-user=4711")
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no user namespaces here")
+    return command
+
+
 def test_an_installed_wheel_decides_and_answers_outside_the_checkout(site, tmp_path):
-    home = tmp_path / "data"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
-    environment |= {"PYTHONPATH": str(site), "XDG_DATA_HOME": str(home), "PYTHONSAFEPATH": "1"}
-    code = "import qwen_aio, sys; sys.argv[0] = 'qwen-aio'; from qwen_aio.cli.main import main; print(qwen_aio.__file__); main()"
-    command = [sys.executable, "-c", code, "run", "快递太慢了,差评!", "--reply", "--golden", "strict"]
-    told = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    arguments = ("run", "快递太慢了,差评!", "--reply", "--golden", "strict")
+    told = installed(site, tmp_path, *arguments, XDG_DATA_HOME=str(tmp_path / "data"))
     assert told.returncode == 0, told.stderr
     assert str(site) in told.stdout
     assert "【😔 LLM 情感判断:负面|" in told.stdout
+
+
+def test_a_user_without_a_home_needs_only_a_data_folder(site, tmp_path, as_unknown_user):
+    told = installed(site, tmp_path, "run", "差评", before=as_unknown_user, XDG_DATA_HOME=str(tmp_path / "data"))
+    assert told.returncode == 0, told.stderr
+    assert (tmp_path / "data" / "qwen_aio" / "state").is_dir()
+
+
+@pytest.mark.parametrize("variables", [{}, {"XDG_DATA_HOME": ""}, {"XDG_DATA_HOME": "relative"}], ids=str)
+@pytest.mark.parametrize("command", ["run", "serve", "balance", "cluster", "tune"])
+def test_a_user_without_any_home_is_told_which_variable_to_set(site, tmp_path, as_unknown_user, command, variables):
+    text = ("hi",) if command == "run" else ()
+    told = installed(site, tmp_path, command, *text, before=as_unknown_user, **variables)
+    assert told.returncode == 1
+    assert "has no home folder" in told.stderr
+    assert "set QWEN_AIO_HOME" in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

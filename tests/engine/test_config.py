@@ -42,6 +42,14 @@ def test_a_published_config_is_read(tmp_path: Path) -> None:
     assert config.eos_ids == (151643,)
 
 
+def test_byte_order_marks_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 151645}')
+    plain = load(tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        (tmp_path / name).write_text((tmp_path / name).read_text(), encoding="utf-8-sig")
+    assert ModelConfig.load(tmp_path) == plain
+
+
 def test_rope_as_transformers_5_writes_it(tmp_path: Path) -> None:
     parameters = {"rope_type": "default", "rope_theta": 5000.0}
     assert load(tmp_path, rope_theta=..., rope_parameters=parameters).rope_theta == 5000.0

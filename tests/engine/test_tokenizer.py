@@ -106,6 +106,11 @@ def test_a_tokenizer_without_chatml_is_refused(specification: str) -> None:
         Tokenizer(json.dumps(values))
 
 
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, specification: str, tokenizer: Tokenizer) -> None:
+    (tmp_path / "tokenizer.json").write_text(specification, encoding="utf-8-sig")
+    assert Tokenizer.load(tmp_path).encode_text("快递") == tokenizer.encode_text("快递")
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "{}", "[]", '{"model": 3}'])
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:

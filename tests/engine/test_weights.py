@@ -91,6 +91,14 @@ def test_an_index_that_points_nowhere_is_refused(copy: Path, index: object, word
         load(copy)
 
 
+def test_a_byte_order_mark_in_an_index_is_read_away(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "only.safetensors")
+    (copy / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "only.safetensors"}}', encoding="utf-8-sig"
+    )
+    load(copy)
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(make_checkpoint: MakeCheckpoint) -> None:
     with pytest.raises(InvalidModel, match="the model only 300"):
         load(make_checkpoint(vocab_size=300, eos_token_id=0))

@@ -116,3 +116,21 @@ def test_the_hash_covers_prompt_and_settings_but_not_line_ends(tmp_path):
     other = load_task(write_task(tmp_path / "c" / "mood", DECISION, prompt=PROMPT.replace("}s{", "}t{")))
     assert one.hash == crlf.hash != other.hash
     assert tasks_hash({"mood": one}) != tasks_hash({"mood": other})
+
+
+MARK = "\ufeff"
+
+
+def test_a_byte_order_mark_changes_nothing_about_a_task(tmp_path):
+    plain = load_task(write_task(tmp_path / "plain" / "mood", DECISION, golden='{"text": "hi"}\n'))
+    folder = tmp_path / "marked" / "mood"
+    marked = load_task(write_task(folder, MARK + DECISION, golden=MARK + '{"text": "hi"}\n', prompt=MARK + PROMPT))
+    assert marked == plain
+
+
+@pytest.mark.parametrize("name", ["task.toml", "prompt.j2", "golden.jsonl"])
+def test_a_file_of_a_task_in_another_encoding_is_named(tmp_path, name):
+    folder = write_task(tmp_path / "mood", DECISION, golden='{"text": "hi"}\n')
+    (folder / name).write_text((folder / name).read_text(encoding="utf-8"), encoding="utf-16")
+    with pytest.raises(InvalidTask, match=f"{name} cannot be read: it is saved as UTF-16"):
+        load_task(folder)

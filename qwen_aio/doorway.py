@@ -1,0 +1,62 @@
+"""The first step of every program: is this Python new enough, and are our packages there? If not, one sentence says so.
+
+Written so that it runs on an old Python too, and imports nothing but the standard library before it has looked.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+OLDEST = (3, 11)
+TORCH_LINE = "pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0"
+OWN_LINE = "pip install -e ."
+
+
+def start(program: str = "qwen-aio", command: "str | None" = None) -> int:
+    """Run the program; its exit status, which is 1 where it cannot run at all."""
+    if sys.version_info < OLDEST:
+        return _refuse(program, *_of_python())
+    try:
+        from qwen_aio.cli.main import main, run_process
+
+        return run_process(lambda: main(program=program, command=command), program=program)
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "").partition(".")[0]
+        if not _is_missing(package):
+            raise  # a mistake of ours: whoever mends it needs the traceback
+        return _refuse(program, *_of_package(program, package))
+
+
+def _of_python() -> "tuple[str, str]":
+    found = ".".join(map(str, sys.version_info[:3]))
+    oldest = ".".join(map(str, OLDEST))
+    return (
+        f"this is Python {found}, but {oldest} or newer is needed: install it, then `make run PYTHON=python{oldest}`",
+        f"当前是 Python {found}，需要 {oldest} 或更新的版本：请先安装，再执行 `make run PYTHON=python{oldest}`",
+    )
+
+
+def _of_package(program: str, package: str) -> "tuple[str, str]":
+    english = f"this Python ({sys.executable}) lacks the package {package}"
+    chinese = f"这个 Python（{sys.executable}）缺少依赖包 {package}"
+    if not (Path(__file__).parents[1] / "pyproject.toml").is_file():  # no checkout, but installed
+        return f"{english}: install qwen-aio again, with its dependencies", f"{chinese}：请连同依赖重新安装 qwen-aio"
+    folder, then = (".venv\\Scripts\\", "; ") if os.name == "nt" else (".venv/bin/", " && ")
+    command = f"python {program}" if program.endswith(".py") else program
+    lines = (f"{sys.executable} -m venv .venv", *(folder + line for line in (TORCH_LINE, OWN_LINE, command)))
+    return (
+        f"{english}: run `make run`, or `{then.join(lines)}`",
+        f"{chinese}：请执行 `make run`，或 `{then.join(lines)}`",
+    )
+
+
+def _is_missing(package: str) -> bool:
+    """Whether `package` is a foreign one that is not there."""
+    from importlib.util import find_spec
+
+    return package not in ("", "qwen_aio", *sys.stdlib_module_names) and find_spec(package) is None
+
+
+def _refuse(program: str, english: str, chinese: str) -> int:
+    sys.stderr.write(f"{program}: {english}\n{program}: {chinese}\n")
+    return 1

@@ -1,0 +1,39 @@
+"""Kubernetes' service links: variables that it puts into every pod, one of which may have the name of a setting.
+
+A service named qwen-aio gives QWEN_AIO_SERVICE_HOST, QWEN_AIO_PORT_8000_TCP and others, none of them a setting, and
+QWEN_AIO_PORT=tcp://10.0.0.1:8000. Docker's old --link does the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, MutableMapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+log = logging.getLogger(__name__)
+
+
+def drop_service_links(environment: MutableMapping[str, str], variables: Iterable[str]) -> None:
+    """Remove those of `variables` that are links, and warn: this process and the ones it starts go on without them."""
+    for name in variables:
+        value = environment.get(name, "")
+        if _is_link(value):
+            del environment[name]
+            service = name.removesuffix("_PORT").lower().replace("_", "-")
+            log.warning(
+                f"{name}={value} is ignored: it is not a setting but Kubernetes' link to a service named {service}; "
+                "enableServiceLinks: false in the pod's spec turns these off"
+            )
+
+
+def _is_link(value: str) -> bool:
+    """Whether `value` is protocol://ADDRESS:PORT, spelled as Kubernetes does."""
+    try:
+        parts = urlsplit(value)
+        address, port = ip_address(parts.hostname or ""), parts.port or 0
+    except ValueError:
+        return False
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return parts.scheme in PROTOCOLS and port > 0 and value == f"{parts.scheme}://{host}:{port}"

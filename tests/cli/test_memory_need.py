@@ -1,0 +1,68 @@
+"""What is told of memory before any is taken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qwen_aio.cli.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, need_of, told_memory
+from qwen_aio.config import load_settings
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.memory import AvailableMemory
+from qwen_aio.models.find import BUNDLED, ModelFolder
+from tests.engine.test_config import PLAIN
+
+
+@pytest.fixture
+def half_billion(tmp_path: Path) -> ModelFolder:
+    """Of Qwen1.5-0.5B's shape, as far as config.json goes."""
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN))
+    return ModelFolder(tmp_path, "half", False, "asked for")
+
+
+def need(model: ModelFolder, *, num_workers: int = 0, shares_weights: bool = False, **flags: str) -> MemoryNeed:
+    settings = load_settings({"kv_mb": "512", **flags})
+    return need_of(settings, model, num_workers=num_workers, shares_weights=shares_weights)
+
+
+def test_the_numbers_of_a_model_are_counted_as_they_are_stored() -> None:
+    stored = sum(
+        len(range(*entry["data_offsets"])) // 2
+        for name, entry in header(BUNDLED / "model.safetensors").items()
+        if name != "__metadata__"
+    )
+    assert ModelConfig.load(BUNDLED).num_weights == pytest.approx(stored, rel=0.01)
+
+
+def header(path: Path) -> dict[str, dict]:
+    with path.open("rb") as file:
+        return json.loads(file.read(int.from_bytes(file.read(8), "little")))
+
+
+def test_one_server_needs_its_weights_its_keys_and_values_and_itself(half_billion: ModelFolder) -> None:
+    assert need(half_billion, precision="int8").total("int8") == 442 + 512 + PROCESS_MB
+    assert need(half_billion, precision="fp32").total("fp32") == 1769 + 512 + PROCESS_MB
+    assert need(half_billion, num_workers=1, precision="int8").total("int8") == 442 + 512 + PROCESS_MB + LIGHT_MB
+    assert need(half_billion).weights == {"int8": 442, "fp32": 1769}
+
+
+def test_workers_that_share_weights_need_them_once(half_billion: ModelFolder) -> None:
+    own = need(half_billion, num_workers=3, precision="int8")
+    shared = need(half_billion, num_workers=3, shares_weights=True, precision="int8")
+    assert own.total("int8") == pytest.approx(3 * (442 + 512 + PROCESS_MB) + LIGHT_MB, abs=3)
+    assert shared.total("int8") == 442 + 3 * 512 + PROCESS_MB + 2 * FORK_MB + LIGHT_MB
+
+
+@pytest.mark.parametrize(
+    ("precision", "mb", "is_enough"), [("auto", 1400, True), ("auto", 1300, False), ("fp32", 2000, False)]
+)
+def test_what_is_needed_and_there_is_told_and_whether_it_is_enough(
+    half_billion: ModelFolder, precision: str, mb: int, is_enough: bool
+) -> None:
+    line = told_memory(need(half_billion, precision=precision), AvailableMemory(mb, is_limited=True))
+    assert "2681 MB in fp32" in line
+    assert f"{mb} MB are available within the limit of this container" in line
+    assert ("which is not enough" in line) == (not is_enough)
+    assert ("--precision int8" in line) == (precision == "fp32")
