@@ -25,6 +25,7 @@ from qwen_aio.errors import (
     UnsupportedMedia,
 )
 from qwen_aio.serving.caller import CallerGone
+from qwen_aio.serving.target import origin_form
 from qwen_aio.wire.call import CALL_PATH, MAX_CALL_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
@@ -36,6 +37,8 @@ MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 MAX_HEADER_BYTES = 32 * 1024
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Load balancers ask without a name, or with the address of a container; the replies tell nothing worth hiding.
+PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -66,7 +69,10 @@ class Guard:
         request_id = scope.setdefault("state", {})["request_id"] = _request_id(headers)
         send = self._with_headers(send, request_id)
         try:
-            self._check_host(headers)
+            scope = origin_form(scope)
+            headers = Headers(scope=scope)
+            if scope["path"] not in PROBE_PATHS or scope["method"] not in SAFE_METHODS:
+                self._check_host(headers)
             _check_origin(scope["method"], headers)
             _check_framing(headers)
             body = await self._read_body(headers, receive, limit=_body_limit(scope["path"]))
