@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 
-from qwen_aio.config import LOOPBACK_HOSTS, Settings
+from qwen_aio.config import Settings
 
 
 def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     """The names besides loopback that the server answers to."""
-    own = () if settings.host in {*LOOPBACK_HOSTS, "0.0.0.0", "::"} else (settings.host,)
+    own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
     return (*settings.allowed_hosts, *own)
 
 

@@ -53,7 +53,9 @@ def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
     except OSError as exc:
         sock.close()
         why = "it is in use; stop what runs there" if exc.errno == errno.EADDRINUSE else exc.strerror
-        raise InvalidSettings(f"cannot listen on {host}:{port}: {why}, or choose another with {flag}") from exc
+        other = flag if exc.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise InvalidSettings(f"cannot listen on {shown}: {why}, or choose another with {other}") from exc
     return sock
 
 
