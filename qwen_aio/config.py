@@ -5,11 +5,11 @@ Nothing below the command line reads the environment. What only a maintainer wou
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import sys
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -99,12 +99,12 @@ class Settings(BaseSettings):
         plain = value.strip().lower().removesuffix(".")
         plain = plain[1:-1] if plain.startswith("[") and plain.endswith("]") else plain
         try:
-            address = ip_address(plain)
+            address = ipaddress.ip_address(plain)
         except ValueError:
             if HOST_NAME.fullmatch(plain):
                 return plain
             raise ValueError(f"{value!r} is neither a host name nor an IP address, e.g. 127.0.0.1 or ::1") from None
-        return str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address)
+        return str((isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address)
 
     @field_validator("id")
     @classmethod
@@ -157,7 +157,7 @@ def check_exposure(settings: Settings) -> None:
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server that listens on `host`, as Settings spell it."""
     try:
-        return ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 

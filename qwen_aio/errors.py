@@ -6,11 +6,13 @@ QwenAioError
 ├── UnknownTask             unknown_task         no such task
 ├── UnknownPath             unknown_path         no such route
 ├── MethodNotAllowed        method_not_allowed   the route is there, but not for this method
+├── HeadersTooSlow          headers_too_slow     the headers did not arrive in time
 ├── BodyTooSlow             body_too_slow        the body did not arrive in time
 ├── BodyTooLarge            body_too_large       more bytes than the limit
 ├── UnsupportedMedia        unsupported_media    not JSON
 ├── HostRefused             host_refused         Host header is not one of ours
 ├── OriginRefused           origin_refused       a foreign page called
+├── TooManyConnections      too_many_connections as many connections are open as may be
 ├── NotReady                not_ready            still loading
 ├── Draining                draining             shutting down
 │   └── CalledOff           called_off           balancer: a person took the worker offline
@@ -81,6 +83,12 @@ class MethodNotAllowed(QwenAioError):
     code = "method_not_allowed"
 
 
+class HeadersTooSlow(QwenAioError):
+    """The headers of a request did not arrive in time."""
+
+    code = "headers_too_slow"
+
+
 class BodyTooSlow(QwenAioError):
     """The body of a request did not arrive in time."""
 
@@ -109,6 +117,12 @@ class OriginRefused(QwenAioError):
     """A page from another origin called."""
 
     code = "origin_refused"
+
+
+class TooManyConnections(QwenAioError):
+    """As many connections are open as may be."""
+
+    code = "too_many_connections"
 
 
 class NotReady(QwenAioError):

@@ -22,6 +22,7 @@ from qwen_aio.serving.guard import Guard, error_response
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
+from qwen_aio.serving.target import OriginForm
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
@@ -51,6 +52,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(Exception, _answer_bug)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts, page_csp=page_csp)
+    app.add_middleware(OriginForm)  # the last one added comes first
     return app
 
 

@@ -1,28 +1,28 @@
-"""What a request asks for, in the one form that routes know: a path, and a host in the header."""
+"""What a request asks for, in the one form that everything behind knows: a path, and a host in the header."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import unquote
 
-from starlette.types import Scope
-
-from qwen_aio.errors import InvalidRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/]*)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 
 
-def origin_form(scope: Scope) -> Scope:
-    """`scope`, with the host that an absolute URL names in the place of the Host header (RFC 9112, 3.2.2).
+class OriginForm:
+    """ASGI middleware. Where the target is a whole URL, its host stands in for the header's (RFC 9112, 3.2.2)."""
 
-    Raises InvalidRequest for what is neither such a URL nor a path.
-    """
-    target: bytes = scope.get("raw_path") or scope["path"].encode()
-    if target.startswith(b"/"):
-        return scope
-    found = _ABSOLUTE.fullmatch(target)
-    if found is None:
-        raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on; what is neither path nor URL is for the guard to refuse."""
+        found = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
+        await self._app(_with_target(scope, found) if found else scope, receive, send)
+
+
+def _with_target(scope: Scope, found: re.Match[bytes]) -> Scope:
     path = found["path"] or b"/"
     headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
     return {

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
 
 from qwen_aio.serving.guard import MAX_DISCARDED_BYTES, Guard
+from qwen_aio.serving.target import OriginForm
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.fakes import FakeEngine
 from tests.served import Worker, served
@@ -51,7 +52,15 @@ async def call(
     if not any(name == "host" for name, _ in pairs):
         pairs.append(("host", "localhost"))
     raw = [(name.encode(), value.encode("latin-1")) for name, value in pairs if value is not None]
-    await app({"type": "http", "method": method, "path": path, "headers": raw, "query_string": b""}, receive, send)
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": raw,
+        "query_string": b"",
+    }
+    await app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
 
@@ -190,7 +199,7 @@ async def test_a_whole_url_is_a_path_and_a_host(target, path):
         await JSONResponse({})(scope, receive, send)
 
     for host in ({"host": "evil.com"}, {"host": "localhost"}, [("host", None)]):
-        assert (await call(Guard(behind), "GET", target, headers=host)).status_code == 200
+        assert (await call(OriginForm(Guard(behind)), "GET", target, headers=host)).status_code == 200
     assert asked == [(path, b"/", target.lower().split("/")[2])] * 3
 
 
@@ -202,7 +211,7 @@ async def test_a_whole_url_is_a_path_and_a_host(target, path):
     ],
 )
 async def test_the_host_in_a_url_counts_and_not_the_header(behind, target):
-    response = await call(Guard(behind), "GET", target, headers={"host": "localhost"})
+    response = await call(OriginForm(Guard(behind)), "GET", target, headers={"host": "localhost"})
     assert (response.status_code, code(response)) == (400, "host_refused")
     assert behind.bodies == []
 
@@ -210,7 +219,9 @@ async def test_the_host_in_a_url_counts_and_not_the_header(behind, target):
 async def test_the_page_that_calls_must_be_of_the_host_in_the_url(behind):
     for origin, status in (("http://localhost:1", 200), ("http://127.0.0.1:1", 403)):
         headers = {"host": "127.0.0.1:1", "origin": origin}
-        assert (await call(Guard(behind), "POST", "http://localhost:1/", headers=headers)).status_code == status
+        assert (
+            await call(OriginForm(Guard(behind)), "POST", "http://localhost:1/", headers=headers)
+        ).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -218,7 +229,7 @@ async def test_the_page_that_calls_must_be_of_the_host_in_the_url(behind):
 )
 @pytest.mark.parametrize("method", ["OPTIONS", "CONNECT", "GET", "POST"])
 async def test_any_other_target_is_refused(behind, target, method):
-    response = await call(Guard(behind), method, target)
+    response = await call(OriginForm(Guard(behind)), method, target)
     assert (response.status_code, code(response)) == (400, "invalid_request")
     assert behind.bodies == []
 
