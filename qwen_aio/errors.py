@@ -12,11 +12,11 @@ QwenAioError
 ├── UnsupportedMedia        unsupported_media    not JSON
 ├── HostRefused             host_refused         Host header is not one of ours
 ├── OriginRefused           origin_refused       a foreign page called
-├── TooManyConnections      too_many_connections as many connections are open as may be
 ├── NotReady                not_ready            still loading
 ├── Draining                draining             shutting down
 │   └── CalledOff           called_off           balancer: a person took the worker offline
 ├── QueueFull               queue_full           too many wait
+│   └── TooManyConnections  too_many_connections as many connections are open as may be
 ├── NoWorker                no_worker            balancer: no worker can take the request
 ├── PoisonRequest           poison_request       balancer: two workers died of it
 ├── AnswerBroken            answer_broken        balancer: the rest of an answer cannot be had
@@ -119,12 +119,6 @@ class OriginRefused(QwenAioError):
     code = "origin_refused"
 
 
-class TooManyConnections(QwenAioError):
-    """As many connections are open as may be."""
-
-    code = "too_many_connections"
-
-
 class NotReady(QwenAioError):
     """The model is still loading."""
 
@@ -147,6 +141,12 @@ class QueueFull(QwenAioError):
     """As many requests wait as may wait."""
 
     code = "queue_full"
+
+
+class TooManyConnections(QueueFull):
+    """As many connections are open as may be."""
+
+    code = "too_many_connections"
 
 
 class NoWorker(QwenAioError):
