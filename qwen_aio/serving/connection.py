@@ -49,8 +49,8 @@ class Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for another request, after at least one."""
-        return self.timeout_keep_alive_task is not None
+        """Whether it waits for another request, after at least one whose reply has been taken."""
+        return self.timeout_keep_alive_task is not None and not self.transport.get_write_buffer_size()
 
     @property
     def is_silent(self) -> bool:
