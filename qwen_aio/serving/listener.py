@@ -90,8 +90,14 @@ class Listener:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._take(sock)
-            if len(self._connecting) >= ACCEPTED_AT_ONCE:
-                await asyncio.sleep(0)
+            if len(self._served) >= self._room.served or len(self._connecting) >= ACCEPTED_AT_ONCE:
+                await self._let_begin()
+
+    async def _let_begin(self) -> None:
+        """So that what those who were taken send can be heard before the next one is judged."""
+        await asyncio.sleep(0)
+        if self._connecting:
+            await asyncio.wait(self._connecting)
 
     def _take(self, sock: socket.socket) -> None:
         is_extra = len(self._served) >= self._room.served and not self._idle_gives_way()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import psutil
@@ -120,6 +121,15 @@ async def test_whoever_has_no_room_and_says_nothing_is_told_so_when_others_come(
         silent = await caller(there)
         assert (await (await caller(there)).ask("/livez"))[0] == 200
         await silent.refused("too_many_connections")
+
+
+async def test_a_probe_is_answered_behind_a_flood_that_came_at_once():
+    async with few(2, extra=3) as there:
+        with ExitStack() as held:  # the server's turn comes when all of them are there
+            flood = [held.enter_context(socket.create_connection(("127.0.0.1", there.port))) for _ in range(100)]
+            assert (await (await caller(there)).ask("/livez"))[0] == 200
+            replies = [await asyncio.to_thread(connection.recv, 65536) for connection in flood[2:-2]]
+    assert {reply.split(b" ")[1] for reply in replies} == {b"503"}
 
 
 async def test_without_any_place_a_connection_is_refused_unheard():
