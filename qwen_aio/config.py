@@ -5,6 +5,7 @@ Nothing below the command line reads the environment. What only a maintainer wou
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import sys
@@ -30,7 +31,7 @@ from qwen_aio.text_file import read_text
 PACKAGE = Path(__file__).resolve().parent
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 MAX_THREADS = 256
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Settings(BaseSettings):
@@ -102,6 +103,20 @@ class Settings(BaseSettings):
         # A shell does it for what is typed, but not in a file, and not behind "--model=".
         return str(expanded(value)) if isinstance(value, str) and value.startswith("~") else value
 
+    @field_validator("host")
+    @classmethod
+    def _plain_host(cls, value: str) -> str:
+        """One spelling for each address: no brackets, and IPv4 as such; `ValueError` if it is none."""
+        plain = value.strip().lower().removesuffix(".")
+        plain = plain[1:-1] if plain.startswith("[") and plain.endswith("]") else plain
+        try:
+            address = ipaddress.ip_address(plain)
+        except ValueError:
+            if HOST_NAME.fullmatch(plain):
+                return plain
+            raise ValueError(f"{value!r} is neither a host name nor an IP address, e.g. 127.0.0.1 or ::1") from None
+        return str((isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address)
+
     @field_validator("id")
     @classmethod
     def _check_id(cls, value: str | None) -> str | None:
@@ -156,11 +171,19 @@ def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
 
 def check_exposure(settings: Settings) -> None:
     """Raises InvalidSettings if a server would listen beyond this machine without that being meant."""
-    if settings.host not in LOOPBACK_HOSTS and not settings.insecure:
+    if not is_loopback(settings.host) and not settings.insecure:
         raise InvalidSettings(
             f"--host {settings.host} would open this server to the network, and it has no keys yet: whoever reaches it "
             "can use it. If you want that, add --insecure, and --allowed-hosts with the name that people will type"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`, as Settings spell it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def checked_address(url: str, *, flag: str) -> str:

@@ -6,6 +6,7 @@ QwenAioError
 ├── UnknownTask             unknown_task         no such task
 ├── UnknownPath             unknown_path         no such route
 ├── MethodNotAllowed        method_not_allowed   the route is there, but not for this method
+├── HeadersTooSlow          headers_too_slow     the headers did not arrive in time
 ├── BodyTooSlow             body_too_slow        the body did not arrive in time
 ├── BodyTooLarge            body_too_large       more bytes than the limit
 ├── UnsupportedMedia        unsupported_media    not JSON
@@ -15,6 +16,7 @@ QwenAioError
 ├── Draining                draining             shutting down
 │   └── CalledOff           called_off           balancer: a person took the worker offline
 ├── QueueFull               queue_full           too many wait
+│   └── TooManyConnections  too_many_connections as many connections are open as may be
 ├── NoWorker                no_worker            balancer: no worker can take the request
 ├── PoisonRequest           poison_request       balancer: two workers died of it
 ├── AnswerBroken            answer_broken        balancer: the rest of an answer cannot be had
@@ -82,6 +84,12 @@ class MethodNotAllowed(QwenAioError):
     code = "method_not_allowed"
 
 
+class HeadersTooSlow(QwenAioError):
+    """The headers of a request did not arrive in time."""
+
+    code = "headers_too_slow"
+
+
 class BodyTooSlow(QwenAioError):
     """The body of a request did not arrive in time."""
 
@@ -134,6 +142,12 @@ class QueueFull(QwenAioError):
     """As many requests wait as may wait."""
 
     code = "queue_full"
+
+
+class TooManyConnections(QueueFull):
+    """As many connections are open as may be."""
+
+    code = "too_many_connections"
 
 
 class NoWorker(QwenAioError):

@@ -11,9 +11,11 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from qwen_aio.core import Kind, Timings, WorkerStatus
+from qwen_aio.serving.connection import Patience
 from qwen_aio.serving.door import Door
+from qwen_aio.serving.listener import Room
 from qwen_aio.serving.runs import Runs
-from qwen_aio.serving.server import bind, run_server
+from qwen_aio.serving.server import PATIENCE, bind, run_server
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app
@@ -105,14 +107,18 @@ class Served:
 
 
 @asynccontextmanager
-async def served(worker: Worker, *, grace_s: float = 30.0) -> AsyncIterator[Served]:
+async def served(
+    worker: Worker, *, grace_s: float = 30.0, patience: Patience = PATIENCE, room: Room | None = None
+) -> AsyncIterator[Served]:
     sock = bind("127.0.0.1", 0)
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def live() -> None:
         await asyncio.shield(failure)
 
-    serving = asyncio.create_task(run_server(worker.app, sock=sock, door=worker.door, life=live, grace_s=grace_s))
+    serving = asyncio.create_task(
+        run_server(worker.app, sock=sock, door=worker.door, life=live, grace_s=grace_s, patience=patience, room=room)
+    )
     try:
         yield Served(worker, sock.getsockname()[1], serving, failure)
     finally:

@@ -112,11 +112,69 @@ def test_a_settings_file_in_another_encoding_is_refused_with_what_to_do(tmp_path
         config.load_settings({})
 
 
-def test_listening_beyond_this_machine_must_be_meant():
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "::ffff:0.0.0.0", "192.168.0.7", "fe80::1%eth0", "box.lan"])
+def test_listening_beyond_this_machine_must_be_meant(host):
     with pytest.raises(InvalidSettings, match="--insecure"):
-        config.check_exposure(config.load_settings({"host": "0.0.0.0"}))
-    config.check_exposure(config.load_settings({"host": "0.0.0.0", "insecure": True}))
-    config.check_exposure(config.load_settings({"host": "::1"}))
+        config.check_exposure(config.load_settings({"host": host}))
+    config.check_exposure(config.load_settings({"host": host, "insecure": True}))
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("[::FFFF:7f00:1]", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("LOCALHOST", "localhost"),
+        ("localhost.", "localhost"),
+    ],
+)
+def test_loopback_is_known_by_meaning_and_has_one_spelling(host, plain):
+    settings = config.load_settings({"host": host})
+    config.check_exposure(settings)
+    assert settings.host == plain
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "",
+            " ",
+            "[",
+            "[]",
+            "[::1",
+            "::1]",
+            "[[::1]]",
+            "[localhost]x",
+            "127.1",
+            "0",
+            "256.0.0.1",
+            "1.2.3.4:80",
+            ":::",
+        ),
+        *(
+            "http://127.0.0.1",
+            "a b",
+            "a..b",
+            "x" * 64,
+            "a." * 130 + "b",
+            "straße.lan",
+            "local\0host",
+            "*",
+            "10.0.0.0/8",
+        ),
+    ],
+)
+def test_a_host_that_is_none_is_told_in_one_sentence(host):
+    with pytest.raises(InvalidSettings, match="neither a host name nor an IP address") as told:
+        config.load_settings({"host": host, "insecure": True})
+    assert "\n" not in told.value.message
 
 
 def test_allowed_hosts_are_separated_by_commas(monkeypatch):

@@ -55,7 +55,11 @@ def test_every_setting_it_names_exists(readme):
     assert named <= {name.replace("_", "-") for name in Settings.model_fields}
 
 
-@pytest.mark.parametrize("page", [*READMES, Path("DECISIONS.md"), Path("qwen_aio/models/bundled/README.md")], ids=str)
+@pytest.mark.parametrize(
+    "page",
+    [*READMES, *Path("docs").glob("*.md"), Path("DECISIONS.md"), Path("qwen_aio/models/bundled/README.md")],
+    ids=str,
+)
 def test_links_inside_the_project_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert all((page.parent / target).exists() for target in targets), targets

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 
-from qwen_aio.config import LOOPBACK_HOSTS, Settings
+from qwen_aio.config import Settings
 
 
 def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     """The names besides loopback that the server answers to."""
-    own = () if settings.host in {*LOOPBACK_HOSTS, "0.0.0.0", "::"} else (settings.host,)
+    own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
     return (*settings.allowed_hosts, *own)
 
 
@@ -25,5 +25,6 @@ def log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    for chatty in ("httpx", "httpcore", "asyncio", "uvicorn.error"):
+    for chatty in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every caller that speaks no HTTP

@@ -6,16 +6,19 @@ Imports nothing heavy: each command loads what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from qwen_aio import __version__
 from qwen_aio.cli import balance, cluster, run, serve, tasks, tune
+from qwen_aio.cli.environment import ignore_proxies
 from qwen_aio.cli.output import secure_streams, status_after
 from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.errors import QwenAioError
 
 COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks, "tune": tune}
+SERVING = frozenset({"serve", "balance", "cluster", "tune"})  # also those that start servers
 
 
 def run_process(run: Callable[[], int], *, program: str) -> int:
@@ -32,6 +35,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", c
     """Run `command`, or the one named first in `arguments`; the exit status."""
     hold_if_given()
     parsed = _parser(program, command).parse_args(arguments)
+    if parsed.command in SERVING:
+        ignore_proxies(os.environ)
     return exit_status(program, lambda: COMMANDS[parsed.command].main(parsed))
 
 

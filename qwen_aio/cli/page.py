@@ -6,14 +6,16 @@ Serves also while nobody answers over there, and says so: on the page, on stderr
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
+from qwen_aio.cli.environment import prepare_gradio
 from qwen_aio.cli.listening import allowed_hosts, url_of
 from qwen_aio.client import Client
-from qwen_aio.config import Settings, checked_address
+from qwen_aio.config import Settings, checked_address, state_dir
 from qwen_aio.serving.app import Health, create_app
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.server import bind, run_server
@@ -45,6 +47,7 @@ async def run_page(settings: Settings, *, address: str, sock: socket.socket, loo
 
 
 def _app(settings: Settings, door: Door, behind: Behind) -> FastAPI:
+    prepare_gradio(os.environ, state=state_dir())
     # Here and not above: gradio takes seconds to import, and the port is taken before.
     from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
     from qwen_aio.ui.page import build_page

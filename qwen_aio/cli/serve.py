@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -17,12 +18,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from qwen_aio import __version__
+from qwen_aio.cli.environment import prepare_gradio
 from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
 from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, stated_threads, told_model
 from qwen_aio.cli.memory_need import log_memory
 from qwen_aio.cli.page import PAGE_PORT, SERVER_URL, serve_page
-from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
+from qwen_aio.config import Settings, check_exposure, prompts_dir, state_dir, status_dir
 from qwen_aio.core import Task, WorkerStatus
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
@@ -160,6 +162,7 @@ class Worker:
         )
         if self._mode == "worker":
             return create()
+        prepare_gradio(os.environ, state=state_dir())
         # Here and not above: gradio takes seconds to import, and a worker has no page.
         from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
         from qwen_aio.ui.page import build_page

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwen_aio.errors import InvalidModel
+from qwen_aio.text_file import read_text
 
 NEEDED = ("config.json", "tokenizer.json")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -100,7 +101,7 @@ def _is_usual(name: str) -> bool:
 
 def _how_to_merge(folder: Path) -> str:
     try:
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads(read_text(folder / ADAPTER))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError):
         base = "its base model"
     return f"merge it into {base} where peft is installed (merge_and_unload, then save_pretrained) and give that folder"

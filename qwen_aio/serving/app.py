@@ -22,7 +22,8 @@ from qwen_aio.serving.guard import Guard, error_response
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
-from qwen_aio.wire.error import ErrorResponse, error_headers
+from qwen_aio.serving.target import OriginForm
+from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
 
@@ -51,6 +52,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(Exception, _answer_bug)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts, page_csp=page_csp)
+    app.add_middleware(OriginForm)  # the last one added comes first
     return app
 
 
@@ -85,12 +87,12 @@ class AboutRoutes:
         """200 for as long as the process can answer at all."""
         return json_response({"status": "ok"})
 
-    async def readyz(self, _: Request) -> Response:
-        """200 if a request would be taken now, else 503 and why not."""
+    async def readyz(self, request: Request) -> Response:
+        """200 if a request would be taken now, else 503 and, in a word, why not: it answers to any Host."""
         refusal = self._health().refusal
-        if refusal is not None:
-            raise refusal
-        return json_response({"status": "ready"})
+        if refusal is None:
+            return json_response({"status": "ready"})
+        return _unready({"status": "unavailable"}, _without_details(refusal), request)
 
     async def health(self, request: Request) -> Response:
         """The status of /readyz, with details."""
@@ -98,8 +100,17 @@ class AboutRoutes:
         record = health.record | {"in_flight": self._door.in_flight}
         if health.refusal is None:
             return json_response(record)
-        error = ErrorResponse.from_core(health.refusal, request.state.request_id).model_dump()
-        return json_response(record | error, status=503, headers=error_headers(health.refusal))
+        return _unready(record, health.refusal, request)
+
+
+def _unready(record: dict[str, object], refusal: QwenAioError, request: Request) -> Response:
+    error = ErrorResponse.from_core(refusal, request.state.request_id).model_dump()
+    return json_response(record | error, status=503, headers={"Retry-After": str(refusal.retry_after_s or 1)})
+
+
+def _without_details(refusal: QwenAioError) -> QwenAioError:
+    """The same kind of error: no word of models, workers, addresses or paths."""
+    return type(refusal)("this server takes no requests now; GET /health says why", retry_after_s=refusal.retry_after_s)
 
 
 def json_response(fields: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

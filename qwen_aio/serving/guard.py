@@ -22,6 +22,7 @@ from qwen_aio.errors import (
     InvalidRequest,
     OriginRefused,
     QwenAioError,
+    TooManyConnections,
     UnsupportedMedia,
 )
 from qwen_aio.serving.caller import CallerGone
@@ -36,6 +37,8 @@ MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 MAX_HEADER_BYTES = 32 * 1024
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Load balancers ask without a name, or with the address of a container; the replies tell nothing worth hiding.
+PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -63,15 +66,22 @@ class Guard:
             return
         assert scope["type"] == "http"  # WebSockets are off, see server.py
         headers = Headers(scope=scope)
-        request_id = scope.setdefault("state", {})["request_id"] = _request_id(headers)
-        send = self._with_headers(send, request_id)
+        state = scope.setdefault("state", {})
+        request_id = state["request_id"] = _request_id(headers)
+        is_extra = state.get("is_extra", False)  # see Connection
+        send = self._with_headers(send, request_id, closes=is_extra)
         try:
-            self._check_host(headers)
+            if not scope["path"].startswith("/"):
+                raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
+            if scope["path"] not in PROBE_PATHS or scope["method"] not in SAFE_METHODS:
+                self._check_host(headers)
             _check_origin(scope["method"], headers)
             _check_framing(headers)
             body = await self._read_body(headers, receive, limit=_body_limit(scope["path"]))
             if body and scope["method"] not in SAFE_METHODS:
                 _check_media(headers)
+            if is_extra and scope["path"] not in PROBE_PATHS:
+                raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
         except QwenAioError as exc:
             await error_response(exc, request_id)(scope, receive, send)
         except CallerGone:
@@ -79,11 +89,13 @@ class Guard:
         else:
             await self._app(scope, _replay(body, receive), send)
 
-    def _with_headers(self, send: Send, request_id: str) -> Send:
+    def _with_headers(self, send: Send, request_id: str, *, closes: bool) -> Send:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
+                if closes:
+                    headers["Connection"] = "close"
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 if headers.get("content-type", "").startswith("text/html"):

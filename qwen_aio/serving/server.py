@@ -18,6 +18,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -25,10 +26,13 @@ from starlette.types import ASGIApp
 
 from qwen_aio.errors import InvalidSettings, QwenAioError
 from qwen_aio.serving.caller import cancel
+from qwen_aio.serving.connection import Connection, Patience
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.guard import MAX_HEADER_BYTES
+from qwen_aio.serving.listener import Listener, Room
 
 GRACE_S = 30.0
+PATIENCE = Patience()
 LAST_WORDS_S = 2.0  # for those who were cut off to be told
 TRIED_PORTS = 100
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -53,7 +57,9 @@ def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
     except OSError as exc:
         sock.close()
         why = "it is in use; stop what runs there" if exc.errno == errno.EADDRINUSE else exc.strerror
-        raise InvalidSettings(f"cannot listen on {host}:{port}: {why}, or choose another with {flag}") from exc
+        other = flag if exc.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise InvalidSettings(f"cannot listen on {shown}: {why}, or choose another with {other}") from exc
     return sock
 
 
@@ -75,14 +81,17 @@ async def run_server(
     door: Door,
     life: Callable[[], Coroutine[Any, Any, None]],
     grace_s: float = GRACE_S,
+    patience: Patience = PATIENCE,
+    room: Room | None = None,
 ) -> int:
     """Serve `app` on `sock` for as long as `life` lasts or until a signal; the exit code of the process.
 
     `life` loads, opens the door, and then waits for what may fail; it is cancelled when the server ends, after the
-    last request. 0 after a signal, 128 + signal after a second one; what `life` raised is raised.
+    last request. `room` is all that the process has, unless it is given. 0 after a signal, 128 + signal after a second
+    one; what `life` raised is raised, and InvalidSettings if hardly any file may be opened.
     """
-    server = _Server(_config(app))
-    serving = asyncio.create_task(server.serve([sock]), name="http server")
+    server = _Server(app, sock, patience=patience, room=room or Room.of_process())
+    serving = asyncio.create_task(server.serve([]), name="http server")
     living = asyncio.create_task(life(), name="life of the server")
     second: int | None = None
     try:
@@ -104,9 +113,14 @@ async def run_server(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own idea of signals: it would close the listener first and raise them again at the end."""
+    """uvicorn without its own ideas of signals, which it would raise again at the end, and of accepting."""
 
-    _patience_s = 0.5
+    def __init__(self, app: ASGIApp, sock: socket.socket, *, patience: Patience, room: Room) -> None:
+        super().__init__(_config(app, patience))
+        self._sock = sock
+        self._patience = patience
+        self._room = room
+        self._last_words_s = 0.5
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,12 +129,21 @@ class _Server(uvicorn.Server):
     def end(self, *, at_once: bool) -> None:
         """Close the listener and the connections."""
         if at_once:
-            self._patience_s = 0.0
+            self._last_words_s = 0.0
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, with our own listener."""
+        await super().startup(sockets)
+        make = partial(Connection, self.config, self.server_state, self.lifespan.state, patience=self._patience)
+        listener = Listener(self._sock, make, room=self._room)
+        self._accepting = asyncio.create_task(listener.run(), name="listener")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's, but whoever keeps a page open is hung up on; a cancelled task would look like a crash."""
-        hanging_up = asyncio.get_running_loop().call_later(self._patience_s, self._hang_up)
+        await cancel(self._accepting)
+        self._sock.close()
+        hanging_up = asyncio.get_running_loop().call_later(self._last_words_s, self._hang_up)
         await super().shutdown(sockets)
         hanging_up.cancel()
 
@@ -129,7 +152,7 @@ class _Server(uvicorn.Server):
             connection.transport.close()
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="h11",
@@ -139,7 +162,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         access_log=False,  # a line per request is written where it is known what it was
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=75,  # longer than clients and balancers keep an idle connection
+        timeout_keep_alive=patience.idle_s,
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,  # with the path
     )

@@ -29,6 +29,7 @@ NoticeKey = Literal[
     "not_ready",
     "draining",
     "queue_full",
+    "too_many_connections",
     "deadline_exceeded",
     "engine_stopped",
     "no_worker",

@@ -347,3 +347,5 @@ async def test_health_tells_ok_degraded_and_none(tmp_path):
         async with session.get(f"{service.url}/readyz") as response:
             assert response.status == 503
             assert int(response.headers["Retry-After"]) >= 1
+            told = await response.text()
+            assert '"no_worker"' in told and "worker" not in json.loads(told)["error"]["message"]

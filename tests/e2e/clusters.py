@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import psutil
 from qwen_aio.cli.cluster_plan import PORT_STEP
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.server import bind
-from tests.e2e.processes import App, free_port
+from tests.e2e.processes import NOTHING, App, free_port
 
 END_WITHIN_S = 60.0
 
@@ -55,16 +55,18 @@ class Cluster(App):
 
 
 @contextmanager
-def cluster(home: Path, *flags: str, num_workers: int, wait: bool = True) -> Iterator[Cluster]:
+def cluster(
+    home: Path, *flags: str, num_workers: int, wait: bool = True, environment: Mapping[str, str] = NOTHING
+) -> Iterator[Cluster]:
     """Start one; ready when this begins, unless `wait` is false."""
     home.mkdir(exist_ok=True)
     page, balancer, first = free_port(), free_port(), _free_row(num_workers)
     ports = ("--port", str(page), "--balancer-port", str(balancer), "--worker-port", str(first))
     log = home / "cluster.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "qwen_aio.cli.main", "cluster", "--workers", str(num_workers), *ports, *flags],
-        env=environment | {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+        env=inherited | {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(environment),
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
     )

@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -21,6 +22,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 90.0
 ANY_PORT = 0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 OPENER = build_opener(ProxyHandler({}))
 
 
@@ -59,12 +61,19 @@ class App:
 
     def is_ready(self) -> bool:
         """Whether it serves; finds out its address first, where it says to open it."""
+        return self.answers("/readyz")
+
+    def is_alive(self) -> bool:
+        """Whether it answers at all, as a page does without the server behind it."""
+        return self.answers("/livez")
+
+    def answers(self, path: str) -> bool:
         told = re.search(r"open (http://\S+)", self.log.read_text())
         if told is None:
             return False
         self.url = told[1]
         try:
-            return self.get("/readyz")[0] == 200
+            return self.get(path)[0] == 200
         except (URLError, OSError):
             return False
 
@@ -87,19 +96,30 @@ def _read(response: Any) -> Any:
     return json.loads(content) if is_json else content.decode()
 
 
-def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = True, program: str = "app.py") -> App:
-    """Start `program` in a home; ready when this returns, unless `wait` is false. Port None: its own choice."""
+def start(
+    home: Path,
+    *flags: str,
+    port: int | None = ANY_PORT,
+    wait: bool = True,
+    program: str = "app.py",
+    environment: Mapping[str, str] = NOTHING,
+    before: Callable[[], None] | None = None,
+) -> App:
+    """Start `program` in a home; ready when this returns, unless `wait` is false. Port None: its own choice.
+
+    `environment` is added to ours; `before` runs in the process before the program does.
+    """
     if port is not None:
         flags = (*flags, "--port", str(port or free_port()))
     home.mkdir(exist_ok=True)
     log = home / f"{len(list(home.glob('*.log')))}.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
-    environment |= {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / program), *flags],
-        env=environment,
+        env=inherited | {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(environment),
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
+        preexec_fn=before,
     )
     app = App(process, "", home, log)
     if wait:
@@ -112,8 +132,9 @@ def start(home: Path, *flags: str, port: int | None = ANY_PORT, wait: bool = Tru
 
 
 @contextmanager
-def running(home: Path, *flags: str, port: int | None = ANY_PORT, program: str = "app.py") -> Iterator[App]:
-    app = start(home, *flags, port=port, program=program)
+def running(home: Path, *flags: str, **more: Any) -> Iterator[App]:
+    """As `start`; the process is gone at the end."""
+    app = start(home, *flags, **more)
     try:
         yield app
     finally:

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -39,19 +38,11 @@ def alone(tmp_path) -> Iterator[tuple[App, str]]:
     address = f"http://127.0.0.1:{free_port()}"
     app = start(tmp_path, "--mode", "ui", "--url", address, wait=False)
     try:
-        app.wait_until("served", lambda: app.is_ready() or is_alive(app))
+        app.wait_until("served", app.is_alive)
         yield app, address
     finally:
         app.process.kill()
         app.process.wait()
-
-
-def is_alive(app: App) -> bool:
-    """Whether the page can be opened, although it is not ready."""
-    try:
-        return bool(app.url) and app.get("/livez")[0] == 200
-    except URLError:
-        return False
 
 
 def send(page: Page, text: str) -> None:

@@ -295,7 +295,7 @@ async def test_health_is_the_record_of_the_status_file_and_more():
     [
         (lambda _: None, "starting", "not_ready"),
         (lambda door: door.drain(), "draining", "draining"),
-        (lambda door: door.fail("the engine is gone"), "failed", "engine_stopped"),
+        (lambda door: door.fail("the engine is gone: SECRET"), "failed", "engine_stopped"),
     ],
 )
 async def test_a_worker_that_takes_nothing_says_so_everywhere_but_in_livez(change, state, code):
@@ -304,6 +304,9 @@ async def test_a_worker_that_takes_nothing_says_so_everywhere_but_in_livez(chang
     async with calling(worker) as client:
         for method, path in (("POST", "/v1/run"), ("GET", "/readyz"), ("GET", "/v1/tasks")):
             check_refusal(await client.request(method, path), 503, code)
+        readyz = (await client.get("/readyz")).json()
+        assert readyz["status"] == "unavailable"
+        assert "/health" in readyz["error"]["message"] and "SECRET" not in str(readyz)
         health = await client.get("/health")
         assert (health.status_code, health.json()["state"]) == (503, state)
         assert health.json()["error"]["code"] == code

@@ -3,10 +3,12 @@ import json
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
 
 from qwen_aio.serving.guard import MAX_DISCARDED_BYTES, Guard
+from qwen_aio.serving.target import OriginForm
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.fakes import FakeEngine
 from tests.served import Worker, served
@@ -50,7 +52,15 @@ async def call(
     if not any(name == "host" for name, _ in pairs):
         pairs.append(("host", "localhost"))
     raw = [(name.encode(), value.encode("latin-1")) for name, value in pairs if value is not None]
-    await app({"type": "http", "method": method, "path": path, "headers": raw, "query_string": b""}, receive, send)
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": raw,
+        "query_string": b"",
+    }
+    await app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
 
@@ -143,10 +153,85 @@ async def test_no_host_and_two_hosts_are_refused(behind):
         assert code(await call(Guard(behind), headers=headers)) == "host_refused"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/run", "/v1/tasks", "/livez", "/readyz", "/health", "/nowhere"])
-async def test_the_name_is_checked_on_every_route(path):
+@pytest.mark.parametrize("path", ["/", "/v1/run", "/v1/tasks", "/health", "/nowhere", "/livez/", "/livez/x", "//livez"])
+async def test_the_name_is_checked_on_every_route_but_the_probes(path):
     response = await call(Worker(FakeEngine()).app, "GET", path, headers={"host": "evil.com"})
     assert (response.status_code, code(response)) == (400, "host_refused")
+
+
+@pytest.mark.parametrize("hosts", [(), ("",), ("10.244.1.7:7861",), ("[fd00::7]:7861",), ("a b",), ("x", "y")], ids=str)
+@pytest.mark.parametrize(("path", "status"), [("/livez", "ok"), ("/readyz", "ready")])
+async def test_a_probe_is_answered_whatever_name_it_uses(hosts, path, status):
+    headers = [("host", host) for host in hosts] or [("host", None)]
+    for method in ("GET", "HEAD"):
+        response = await call(Worker(FakeEngine()).app, method, path, headers=headers)
+        assert response.status_code == 200
+        assert response.content == b"" or response.json() == {"status": status}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_only_a_probe_that_reads_is_answered(path):
+    for method, headers in (("POST", {"host": "evil.com"}), ("POST", [("host", None)]), ("DELETE", {"host": ""})):
+        assert code(await call(Worker(FakeEngine()).app, method, path, headers=headers)) == "host_refused"
+    response = await call(Worker(FakeEngine()).app, "OPTIONS", path, headers=[("host", None)])
+    assert (response.status_code, code(response)) == (405, "method_not_allowed")
+
+
+# ---- the target ----
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://localhost:7861/page", "/page"),
+        ("HTTP://LocalHost/page", "/page"),
+        ("https://127.0.0.1/p%61ge", "/page"),
+        ("http://[::1]:7861/page", "/page"),
+        ("http://localhost", "/"),
+        ("http://localhost:1", "/"),
+    ],
+)
+async def test_a_whole_url_is_a_path_and_a_host(target, path):
+    asked = []
+
+    async def behind(scope, receive, send) -> None:
+        asked.append((scope["path"], scope["raw_path"][:1], Headers(scope=scope)["host"].lower()))
+        await JSONResponse({})(scope, receive, send)
+
+    for host in ({"host": "evil.com"}, {"host": "localhost"}, [("host", None)]):
+        assert (await call(OriginForm(Guard(behind)), "GET", target, headers=host)).status_code == 200
+    assert asked == [(path, b"/", target.lower().split("/")[2])] * 3
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("http://evil.com/page", "http://evil.com", "http:///page", "http://user@localhost/page"),
+        *("http://localhost:/page", "http://localhost,evil.com/page", "http://localhost.evil.com/page"),
+    ],
+)
+async def test_the_host_in_a_url_counts_and_not_the_header(behind, target):
+    response = await call(OriginForm(Guard(behind)), "GET", target, headers={"host": "localhost"})
+    assert (response.status_code, code(response)) == (400, "host_refused")
+    assert behind.bodies == []
+
+
+async def test_the_page_that_calls_must_be_of_the_host_in_the_url(behind):
+    for origin, status in (("http://localhost:1", 200), ("http://127.0.0.1:1", 403)):
+        headers = {"host": "127.0.0.1:1", "origin": origin}
+        assert (
+            await call(OriginForm(Guard(behind)), "POST", "http://localhost:1/", headers=headers)
+        ).status_code == status
+
+
+@pytest.mark.parametrize(
+    "target", ["*", "localhost:7861", "livez", "", "ftp://localhost/", "http:/page", "file:///etc"]
+)
+@pytest.mark.parametrize("method", ["OPTIONS", "CONNECT", "GET", "POST"])
+async def test_any_other_target_is_refused(behind, target, method):
+    response = await call(OriginForm(Guard(behind)), method, target)
+    assert (response.status_code, code(response)) == (400, "invalid_request")
+    assert behind.bodies == []
 
 
 # ---- C2: Origin ----
@@ -312,6 +397,7 @@ SOUND = {
     + HEAD
     + CHUNKED
     + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(RUN), RUN),
+    "whole URL": b"POST http://127.0.0.1:7861/v1/run HTTP/1.1\r\nConnection: close\r\n" + HEAD + LENGTH + b"\r\n" + RUN,
     "range": b"POST /v1/run HTTP/1.1\r\nConnection: close\r\nRange: bytes="
     + b"0-1," * 2000
     + b"\r\n"
@@ -334,15 +420,17 @@ BROKEN = {
     "CL too short": b"POST /v1/run HTTP/1.1\r\n" + HEAD + b"Content-Length: 5\r\n\r\n" + RUN,
     "host twice": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
     "host missing": b"GET /livez HTTP/1.1\r\n\r\n",
-    "host missing in HTTP/1.0": b"GET /livez HTTP/1.0\r\n\r\n",
+    "host missing in HTTP/1.0": b"GET /health HTTP/1.0\r\n\r\n",
     "header of 64 kB": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 65_536 + b"\r\n\r\n",
     "1000 headers": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
     + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 40) for n in range(1000))
     + b"\r\n",
     "long path": b"GET /" + b"x" * 65_536 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "absolute address": b"GET http://evil.com/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "absolute address": b"GET http://evil.com/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     "bad chunk": b"POST /v1/run HTTP/1.1\r\n" + HEAD + CHUNKED + b"\r\nzz\r\n",
-    "bare LF": b"GET /livez HTTP/1.1\nHost: evil.com\n\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "authority": b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n",
+    "bare LF": b"GET /health HTTP/1.1\nHost: evil.com\n\n",
     "NUL in a header": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: \x00\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "garbage": bytes(range(256)) * 4 + b"\r\n\r\n",
@@ -374,6 +462,14 @@ async def test_odd_but_sound_http_is_served(request_):
         reply = await exchange(there.port, request_)
     assert reply.split(b" ")[1] == b"200", reply[:200]
     assert '"emotion":"负面"'.encode() in reply
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_a_probe_in_http_1_0_without_a_host_is_answered(method, path):
+    async with served(Worker(FakeEngine())) as there:
+        reply = await exchange(there.port, f"{method} {path} HTTP/1.0\r\n\r\n".encode())
+    assert reply.split(b" ")[1] == b"200"
 
 
 async def test_pipelined_requests_are_answered_in_order():

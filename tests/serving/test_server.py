@@ -193,8 +193,9 @@ def test_a_port_in_use_is_told():
 
 def test_an_address_that_is_not_ours_is_told_at_once():
     for take in (bind, bind_first_free):
-        with pytest.raises(InvalidSettings, match=r"192\.0\.2\.1"):
-            take("192.0.2.1", 7861)
+        for host, shown in (("192.0.2.1", r"192\.0\.2\.1:7861"), ("2001:db8::1", r"\[2001:db8::1\]:7861")):
+            with pytest.raises(InvalidSettings, match=rf"{shown}.*another with --host"):
+                take(host, 7861)
 
 
 def test_a_port_is_free_again_after_use():

@@ -1,0 +1,147 @@
+"""One connection of a client: uvicorn's, with an end to every wait for the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from qwen_aio.errors import HeadersTooSlow, QwenAioError
+from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
+from qwen_aio.wire.shape import JSON_MEDIA
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds after which a client that does not go on is hung up on. A body has a limit of its own, see guard.py."""
+
+    headers_s: float = 10.0  # for all of them, from the connection or their first byte on
+    idle_s: int = 75  # between two requests; longer than clients and balancers keep an idle connection
+    reading_s: float = 30.0  # for what fills the buffer, or is left of a reply
+
+
+class Connection(H11Protocol):
+    """`is_extra`: there was no room for it, and what it asks will be refused; see Listener."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+        *,
+        patience: Patience,
+        is_extra: bool,
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        super().__init__(config, state, {**app_state, "is_extra": is_extra})
+        self._patience = patience
+        self._on_lost = on_lost
+        self._headers = _Limit(patience.headers_s, self._end_headers)
+        self._reading = _Limit(patience.reading_s, self._end_reading)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for another request, after at least one whose reply has been taken."""
+        return self.timeout_keep_alive_task is not None and not self.transport.get_write_buffer_size()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the headers of its first request have not come yet."""
+        return self.transport is not None and self.cycle is None
+
+    def refuse(self, error: QwenAioError) -> None:
+        """Hang up, and say why. Nothing is being answered."""
+        if not self.transport.is_closing():
+            self.transport.write(whole_reply(error))
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A request is expected."""
+        super().connection_made(transport)
+        self._headers.start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        super().connection_lost(exc)
+        self._headers.end()
+        self._reading.end()
+        self._on_lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Headers that come byte by byte have no more time than others."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._headers.start()
+        else:
+            self._headers.end()
+        if not self.transport.get_write_buffer_size():
+            self._reading.end()
+
+    def pause_writing(self) -> None:
+        """The buffer is full."""
+        super().pause_writing()
+        self._reading.start()
+
+    def resume_writing(self) -> None:
+        """The buffer is nearly empty."""
+        super().resume_writing()
+        self._reading.end()
+
+    def on_response_complete(self) -> None:
+        """What is left in the buffer has to be read, also before the connection can be closed."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._reading.start()
+
+    def _end_headers(self) -> None:
+        if self.conn.trailing_data[0]:
+            self.refuse(HeadersTooSlow(f"not all headers came within {self._patience.headers_s:g} s"))
+        self.transport.close()
+
+    def _end_reading(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+
+def whole_reply(error: QwenAioError) -> bytes:
+    """A refusal with its HTTP headers, for a request that was not read."""
+    status, request_id = http_status(error), uuid.uuid4().hex
+    body = ErrorResponse.from_core(error, request_id).to_json()
+    headers = error_headers(error) | {
+        "Content-Type": JSON_MEDIA,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        "X-Request-ID": request_id,
+    }
+    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+class _Limit:
+    """The time for something; to start it again while it runs changes nothing."""
+
+    def __init__(self, seconds: float, when_over: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._when_over = when_over
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._over)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _over(self) -> None:
+        self._timer = None
+        self._when_over()

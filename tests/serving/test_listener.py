@@ -1,0 +1,294 @@
+"""As many connections as there is room for, and an end to each that goes on waiting (real sockets)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import psutil
+import pytest
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from qwen_aio.serving.connection import Patience
+from qwen_aio.serving.listener import Room
+from qwen_aio.serving.server import bind, run_server
+from tests.fakes import FakeEngine
+from tests.served import Served, Worker, served
+
+LARGE = 50_000_000  # more than the system's buffers hold
+
+
+@dataclass
+class Caller:
+    """One connection, and what has come over it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, path: str, *, method: str = "GET", close: bool = False) -> tuple[int, bytes]:
+        """Status and body of the reply."""
+        connection = "close" if close else "keep-alive"
+        self.writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
+        return await self.reply()
+
+    async def reply(self) -> tuple[int, bytes]:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].split()[0])
+        return int(head.split()[1]), await self.reader.readexactly(length)
+
+    async def refused(self, code: str) -> None:
+        """The reply is a whole refusal, and the end of the connection."""
+        reply = (await self.reader.read()).decode()
+        head, _, body = reply.partition("\r\n\r\n")
+        error = json.loads(body)["error"]
+        assert error["code"] == code
+        assert f"x-request-id: {error['request_id']}" in head.lower()
+        assert "connection: close" in head.lower()
+        if head.split()[1] == "503":
+            assert "retry-after: 1" in head.lower()
+
+
+async def caller(there: Served) -> Caller:
+    reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    there.connections.append(writer)
+    return Caller(reader, writer)
+
+
+def few(most: int, extra: int = 1, **seconds: float):
+    return served(Worker(FakeEngine()), room=Room(most, extra), patience=Patience(**seconds))
+
+
+# ---- the bound ----
+
+
+async def test_beyond_the_bound_a_request_is_refused_and_a_probe_is_answered():
+    async with few(2) as there:
+        first, _ = await caller(there), await caller(there)
+        for path in ("/health", "/v1/tasks", "/", "/nowhere"):
+            extra = await caller(there)
+            extra.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await extra.refused("too_many_connections")
+        for path in ("/livez", "/readyz"):
+            extra = await caller(there)
+            assert (await extra.ask(path))[0] == 200
+            assert await extra.reader.read() == b""
+        assert (await first.ask("/health"))[0] == 200
+
+
+async def test_a_refused_sender_hears_it_behind_its_whole_body():
+    async with few(1) as there:
+        await caller(there)
+        extra = await caller(there)
+        head = b"POST /v1/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900000\r\n\r\n"
+        extra.writer.write(head)
+        for _ in range(9):
+            extra.writer.write(b" " * 100_000)
+            await extra.writer.drain()
+        await extra.refused("too_many_connections")
+
+
+async def test_whoever_leaves_makes_room():
+    async with few(1) as there:
+        first = await caller(there)
+        assert (await (await caller(there)).ask("/health", close=True))[0] == 503
+        first.writer.close()
+        while (await (await caller(there)).ask("/health", close=True))[0] == 503:
+            pass
+
+
+async def test_idle_between_two_requests_makes_room():
+    async with few(2) as there:
+        silent, idle = await caller(there), await caller(there)
+        assert (await idle.ask("/health"))[0] == 200
+        assert (await (await caller(there)).ask("/health"))[0] == 200
+        assert await idle.reader.read() == b""
+        assert (await silent.ask("/health"))[0] == 200
+
+
+async def test_whoever_has_no_room_and_says_nothing_is_told_so_when_others_come():
+    async with few(1, extra=1) as there:
+        await caller(there)
+        silent = await caller(there)
+        assert (await (await caller(there)).ask("/livez"))[0] == 200
+        await silent.refused("too_many_connections")
+
+
+async def test_a_probe_is_answered_behind_a_flood_that_came_at_once():
+    async with few(2, extra=3) as there:
+        with ExitStack() as held:  # the server's turn comes when all of them are there
+            flood = [held.enter_context(socket.create_connection(("127.0.0.1", there.port))) for _ in range(100)]
+            assert (await (await caller(there)).ask("/livez"))[0] == 200
+            replies = [await asyncio.to_thread(connection.recv, 65536) for connection in flood[2:-2]]
+    assert {reply.split(b" ")[1] for reply in replies} == {b"503"}
+
+
+async def test_without_any_place_a_connection_is_refused_unheard():
+    async with few(1, extra=0) as there:
+        await caller(there)
+        await (await caller(there)).refused("too_many_connections")
+
+
+async def test_a_flood_is_one_line_a_second(caplog):
+    caplog.set_level(logging.INFO)
+    async with few(1) as there:
+        started_at = asyncio.get_running_loop().time()
+        await caller(there)
+        for _ in range(200):
+            await (await caller(there)).ask("/health")
+        took_s = asyncio.get_running_loop().time() - started_at
+    lines = [record for record in caplog.records if record.name == "qwen_aio.serving.listener"]
+    assert 1 <= len(lines) <= 1 + took_s
+    assert "open=1 refused=1" in lines[0].getMessage()
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "served"),
+    [
+        (64, 64, 64, 21),
+        (64, 1024, 1024, 501),
+        (64, 4500, 4022, 2000),
+        (4500, 4500, 4500, 2000),
+        (25, 25, 0, 0),
+    ],
+)
+def test_room_is_what_the_limit_of_open_files_leaves(soft, hard, raised, served):
+    code = (
+        "import resource, sys; from qwen_aio.serving.listener import Room; limit = resource.RLIMIT_NOFILE; "
+        f"resource.setrlimit(limit, ({soft}, {hard})); room = Room.of_process(); "
+        "print(resource.getrlimit(limit)[0], room.served)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if served:
+        assert ended.stdout.split() == [str(raised), str(served)], ended.stderr
+    else:
+        assert "may open 25 files and needs" in ended.stderr and "ulimit -n" in ended.stderr
+
+
+class Exhausted(socket.socket):
+    """A listening socket in a process that may open no more files, until `is_over`."""
+
+    num_tries = 0
+    is_over = False
+
+    def accept(self):
+        self.num_tries += 1
+        if self.is_over:
+            return super().accept()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_while_no_file_can_be_opened_the_log_is_quiet_and_afterwards_all_is_well(caplog):
+    worker = Worker(FakeEngine())
+    sock = Exhausted(fileno=bind("127.0.0.1", 0).detach())
+    serving = asyncio.ensure_future(run_server(worker.app, sock=sock, door=worker.door, life=asyncio.Event().wait))
+    try:
+        first = await caller(Served(worker, sock.getsockname()[1], serving, asyncio.Future()))
+        asked = asyncio.ensure_future(first.ask("/health"))
+        while sock.num_tries < 5:
+            await asyncio.wait({asked}, timeout=0.01)
+        assert len(caplog.records) <= 1 + sock.num_tries // 10  # they are at least a tenth of a second apart
+        assert all(record.exc_info is None for record in caplog.records)
+        sock.is_over = True
+        assert (await asked)[0] == 200
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+
+
+# ---- waiting for the other side ----
+
+
+@pytest.mark.parametrize("method", ["GET / HTTP/1.1\r\nHost: ", "GET", "POST /v1/run HTTP/1.1\r\nHost: localhost\r\n"])
+async def test_headers_that_come_byte_by_byte_are_not_waited_for(method):
+    async with few(10, headers_s=0.1) as there:
+        slow = await caller(there)
+        slow.writer.write(method.encode())
+        refused = asyncio.ensure_future(slow.refused("headers_too_slow"))
+        while not refused.done():
+            slow.writer.write(b"x")
+            await asyncio.wait({refused}, timeout=0.01)
+        await refused
+
+
+async def test_a_second_request_has_no_more_time_than_the_first():
+    async with few(10, headers_s=0.1) as there:
+        slow = await caller(there)
+        assert (await slow.ask("/health"))[0] == 200
+        slow.writer.write(b"GET")
+        await slow.refused("headers_too_slow")
+
+
+async def test_a_client_that_never_asks_is_hung_up_on():
+    async with few(10, headers_s=0.01) as there:
+        assert await (await caller(there)).reader.read() == b""
+
+
+async def test_a_client_that_asks_no_more_is_hung_up_on_later():
+    async with few(10, idle_s=0) as there:
+        idle = await caller(there)
+        assert (await idle.ask("/health"))[0] == 200
+        assert await idle.reader.read() == b""
+
+
+async def test_headers_in_time_leave_the_body_and_the_reply_their_own():
+    async with few(10, headers_s=0.1) as there:
+        slow = await caller(there)
+        slow.writer.write(
+            b"POST /v1/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{"
+        )
+        silent = await caller(there)
+        await silent.reader.read()  # younger, and hung up on
+        slow.writer.write(b'"text": "hi", "mode": "chat"}'.ljust(39))
+        assert (await slow.reply())[0] == 200
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(0.001)
+
+
+async def _stream(_):
+    async def chunks():
+        for _ in range(LARGE // 1000):
+            yield b"x" * 1000
+
+    return StreamingResponse(chunks())
+
+
+async def _whole(_):
+    return Response(b"x" * LARGE)
+
+
+@pytest.mark.parametrize("endpoint", [_stream, _whole])
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+async def test_a_reply_that_nobody_reads_is_given_up(endpoint, connection):
+    worker = Worker(FakeEngine())
+    worker.app.router.routes.append(Route("/large", endpoint))
+    async with served(worker, patience=Patience(reading_s=0.05)) as there:
+        with socket.create_connection(("127.0.0.1", there.port)) as lazy:
+            num_files = psutil.Process().num_fds()  # before the server's end is accepted
+            lazy.sendall(f"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
+            await asyncio.to_thread(wait_until, lambda: psutil.Process().num_fds() > num_files)
+            await asyncio.to_thread(wait_until, lambda: psutil.Process().num_fds() == num_files)
+
+
+async def test_a_large_reply_that_is_read_comes_whole():
+    worker = Worker(FakeEngine())
+    worker.app.router.routes.append(Route("/large", _whole))
+    async with served(worker, patience=Patience(reading_s=5)) as there:
+        reader = await caller(there)
+        for _ in range(2):
+            assert await reader.ask("/large") == (200, b"x" * LARGE)
