@@ -117,6 +117,7 @@ ENGLISH = Strings(
     about_bundled="A small demonstration model: quick, often right, sometimes odd.",
     notices={
         "stopped": "Stopped. What was written so far stays.",
+        "interrupted": "The reply was interrupted. What had arrived stays; a message without one is back in the box.",
         "busy": "The last message is still being answered. Wait for it, or press Stop.",
         "too_long": "The message has {length} characters; at most {limit} fit here. Please shorten it.",
         "turns_dropped": "The conversation outgrew the model's memory: the oldest exchanges ({count}) were left out.",
@@ -185,6 +186,7 @@ CHINESE = Strings(
     about_bundled="小型演示模型：很快，常常是对的，偶尔会说得奇怪。",
     notices={
         "stopped": "已停止，写出来的部分会保留。",
+        "interrupted": "回复中断了，已收到的部分会保留；还没有回复的消息已放回输入框。",
         "busy": "上一条消息还在回答中，请稍等，或按“停止”。",
         "too_long": "消息有 {length} 个字符，这里最多 {limit} 个，请缩短一些。",
         "turns_dropped": "对话超出了模型的记忆，最早的 {count} 轮没有带上。",
