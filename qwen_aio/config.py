@@ -5,6 +5,7 @@ Nothing below the command line reads the environment. What only a maintainer wou
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ from pydantic_settings import (
 from qwen_aio.errors import InvalidSettings
 
 PACKAGE = Path(__file__).resolve().parent
+ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+"
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -51,6 +53,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host names, besides loopback, that may be asked for; commas between them"
+    )
+    root_path: str = Field("", description="path below which a reverse proxy shows this server, e.g. /qwen")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, "
+        "commas between them",
     )
     insecure: bool = Field(False, description="listen beyond this machine although there are no keys yet")
     max_context: Annotated[int, Field(ge=128, le=32768)] = Field(
@@ -86,10 +94,28 @@ class Settings(BaseSettings):
         None, description="what a failing golden case does (strict for the shipped record, warn for your own)"
     )
 
-    @field_validator("allowed_hosts", "workers", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "workers", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if path and not re.fullmatch(ROOT_PATH, path):
+            raise ValueError(f"{value!r} is no path such as /qwen")
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as exc:
+                raise ValueError(f"{network!r} is no address or network such as 127.0.0.1 or 10.0.0.0/8") from exc
+        return value
 
     @field_validator("id")
     @classmethod

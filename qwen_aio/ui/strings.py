@@ -60,6 +60,7 @@ class Strings:
     about_unknown: str
     about_bundled: str
     notices: Mapping[NoticeKey, str]
+    refusals: Mapping[str, str]  # of the page itself, by the error's code; for whoever runs the server, too
 
     def notice(self, notice: Notice) -> str:
         """The sentence `notice` stands for."""
@@ -141,6 +142,14 @@ ENGLISH = Strings(
         "bad_reply": "Something answers at {url}, but not as this program expects. Is that the right address?",
         "internal": "Something went wrong inside the program; its log has the details. Please try again.",
     },
+    refusals={
+        "host_refused": "This server does not answer to the name in your browser's address. Start it with "
+        "--allowed-hosts and that name; behind a reverse proxy see docs/reverse-proxy.md.",
+        "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
+        "A reverse proxy has changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
+        "--allowed-hosts and that name. See docs/reverse-proxy.md.",
+        "body_too_large": "The message is too large. Please shorten it.",
+    },
 )
 
 CHINESE = Strings(
@@ -209,6 +218,14 @@ CHINESE = Strings(
         "connection_lost": "与 {url} 的连接中途断了，请再试一次。",
         "bad_reply": "{url} 有应答，但不是本程序的服务器。地址对吗？",
         "internal": "程序内部出了错，详情在日志里。请再试一次。",
+    },
+    refusals={
+        "host_refused": "服务器不接受浏览器地址栏中的名称。启动时请用 --allowed-hosts 加上这个名称；"
+        "在反向代理之后请看 docs/reverse-proxy.zh-CN.md。",
+        "origin_refused": "已被拒绝：服务器收到的名称与浏览器地址栏中的不同，是反向代理改掉的。"
+        "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动服务器时用 --allowed-hosts 加上这个名称，"
+        "见 docs/reverse-proxy.zh-CN.md。",
+        "body_too_large": "消息太大了，请缩短一些。",
     },
 )
 

@@ -177,6 +177,8 @@ async function setAdmin(id, state, force = false) {
       drawSnapshot();
     } else if (told.error.code === "last_worker") {
       if (await confirmed(id)) await setAdmin(id, state, true);
+    } else if (told.error.code === "origin_refused") {
+      complain(strings.refused_origin);
     } else {
       complain(format(strings.refused, { message: told.error.message }));
     }
