@@ -74,7 +74,7 @@ class _Wiring:
         speaking = [place.session, place.language, place.tab]
         spoken = place.language.input(self._speak, speaking, place.worded, js=WITH_SHOWN, **quiet)
         for changed in (opened, spoken):
-            changed.then(None, [place.language], None, js=TELL_BROWSER, **quiet)
+            changed.success(None, [place.language], None, js=TELL_BROWSER, **quiet)
 
         asking = [place.session, place.tab]
         asked: dict[str, Any] = {"js": WITH_SHOWN, **quiet}

@@ -16,6 +16,8 @@ from qwen_aio.errors import QwenAioError
 from qwen_aio.ui.strings import STRINGS, language_for
 
 GRADIO_CALLS = "/gradio_api/"
+JSON_MEDIA = "application/json"
+PAGE = '<!doctype html><html lang="{code}"><meta charset="utf-8"><title>Qwen All-in-One</title><p>{words}</p></html>'
 
 
 def worded(error: QwenAioError, response: Response, scope: Scope) -> Response:
@@ -24,17 +26,13 @@ def worded(error: QwenAioError, response: Response, scope: Scope) -> Response:
     strings = STRINGS[language_for(headers.get("accept-language", ""))]
     words = strings.refusals.get(error.code, error.message)
     if scope["path"].startswith(GRADIO_CALLS):
-        body, media = json.dumps(json.loads(bytes(response.body)) | {"detail": words}), "application/json"
-    elif "text/html" in headers.get("accept", ""):
-        body, media = (
-            (
-                f'<!doctype html><html lang="{strings.code}"><meta charset="utf-8"><title>Qwen All-in-One</title>'
-                f"<p>{escape(words)}</p></html>"
-            ),
-            "text/html; charset=utf-8",
-        )
-    else:
-        return response
+        return _with_body(response, json.dumps(json.loads(bytes(response.body)) | {"detail": words}), JSON_MEDIA)
+    if "text/html" in headers.get("accept", ""):
+        return _with_body(response, PAGE.format(code=strings.code, words=escape(words)), "text/html; charset=utf-8")
+    return response
+
+
+def _with_body(response: Response, body: str, media: str) -> Response:
     response.body = body.encode()
     response.headers["content-length"] = str(len(response.body))
     response.headers["content-type"] = media

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.processes import App, free_port, running
+from tests.e2e.processes import App, free_port, running, start
 
 BEFORE = "快递太慢了,差评!"
 AFTER = "客服态度超好,必须点赞!"
@@ -21,7 +21,7 @@ FROZEN_MS = 16_000  # Gradio's heartbeat comes every 15 s
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Page]:
-    """A tab in Chinese. Not `visit`: a browser complains of a server that leaves."""
+    """A new tab, in Chinese. Not `visit`: a browser complains of a server that leaves."""
     context = browser.new_context(locale="zh-CN", viewport={"width": 1280, "height": 800})
     yield context.new_page()
     context.close()
@@ -130,3 +130,33 @@ def test_a_tab_outlasts_a_server_that_is_frozen_for_longer_than_a_heartbeat(tab:
         tab.wait_for_timeout(FROZEN_MS)
         app.process.send_signal(signal.SIGCONT)
         expect_the_conversation_goes_on(tab, reply)
+
+
+def opened_dashboard(tab: Page, home: Path, port: int) -> App:
+    """A balancer on `port`, and its dashboard, which is live."""
+    app = start(home, port=port, program="balancer.py")
+    tab.goto(app.url)
+    expect(tab.locator("#live")).to_be_visible()
+    return app
+
+
+def test_the_dashboard_of_a_killed_balancer_comes_back(tab: Page, tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, "--mode", "worker"):
+        opened_dashboard(tab, tmp_path, port).stop(signal.SIGKILL)
+        expect(tab.locator("#stale")).to_be_visible()
+        with running(tmp_path, port=port, program="balancer.py"):
+            expect(tab.locator("#live")).to_be_visible(timeout=RECOVERS_WITHIN_MS)
+
+
+def test_the_dashboard_of_a_frozen_balancer_comes_back(tab: Page, tmp_path: Path) -> None:
+    with running(tmp_path, "--mode", "worker"):
+        app = opened_dashboard(tab, tmp_path, free_port())
+        try:
+            app.process.send_signal(signal.SIGSTOP)
+            expect(tab.locator("#stale")).to_contain_text(re.compile("1[6-9] 秒"))  # by then the page has given the connection up
+            app.process.send_signal(signal.SIGCONT)
+            expect(tab.locator("#live")).to_be_visible(timeout=RECOVERS_WITHIN_MS)
+        finally:
+            app.process.kill()
+            app.process.wait()
