@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str | None) -> str | None:
+        if value is not None and not WORKER_ID.fullmatch(value):
+            raise ValueError("an id has 1 to 64 letters, digits, dots and dashes, e.g. qwen-prod-01")
+        return value
+
     @field_validator("root_path")
     @classmethod
     def _check_root_path(cls, value: str) -> str:
@@ -115,13 +122,6 @@ class Settings(BaseSettings):
                 ipaddress.ip_network(network)
             except ValueError as exc:
                 raise ValueError(f"{network!r} is no address or network such as 127.0.0.1 or 10.0.0.0/8") from exc
-        return value
-
-    @field_validator("id")
-    @classmethod
-    def _check_id(cls, value: str | None) -> str | None:
-        if value is not None and not WORKER_ID.fullmatch(value):
-            raise ValueError("an id has 1 to 64 letters, digits, dots and dashes, e.g. qwen-prod-01")
         return value
 
 
