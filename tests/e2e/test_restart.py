@@ -154,7 +154,9 @@ def test_the_dashboard_of_a_frozen_balancer_comes_back(tab: Page, tmp_path: Path
         app = opened_dashboard(tab, tmp_path, free_port())
         try:
             app.process.send_signal(signal.SIGSTOP)
-            expect(tab.locator("#stale")).to_contain_text(re.compile("1[6-9] 秒"))  # by then the page has given the connection up
+            expect(tab.locator("#stale")).to_contain_text(
+                re.compile("1[6-9] 秒")
+            )  # by then the page has given the connection up
             app.process.send_signal(signal.SIGCONT)
             expect(tab.locator("#live")).to_be_visible(timeout=RECOVERS_WITHIN_MS)
         finally:
