@@ -72,7 +72,7 @@ def site(home: Path, mode: str, port: int) -> Iterator[App]:
             yield app
 
 
-@pytest.mark.parametrize(("first", "second"), [("single", "single"), ("ui", "ui"), ("ui", "single")], ids="-then-".join)
+@pytest.mark.parametrize(("first", "second"), [("single", "single"), ("ui", "single")])
 def test_a_tab_that_noticed_nothing_goes_on_with_its_next_message(
     first: str, second: str, tab: Page, tmp_path: Path
 ) -> None:
