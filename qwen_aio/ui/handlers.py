@@ -53,7 +53,8 @@ class Handlers:
 
     async def open(self, session: Session, tab: TabState, accept_language: str) -> AsyncGenerator[View, None]:
         """The first view, in the language of the tab, else of the browser; more of them until somebody answers."""
-        _adopt(session, tab, accept_language)
+        if not session.is_known:
+            _adopt(session, tab, accept_language)
         remembered = session.view.notices
         while True:
             failure = await self._learn_tasks(session)
@@ -148,8 +149,6 @@ class Handlers:
 
 
 def _adopt(session: Session, tab: TabState, accept_language: str) -> None:
-    if session.is_known:
-        return
     session.is_known = True
     session.language = tab.language or language_for(accept_language)
     session.view = tab.view()
