@@ -33,6 +33,7 @@ http {{
     scgi_temp_path scgi;
     server {{
         listen 127.0.0.1:{port};
+        location = /favicon.ico {{ return 204; }}  # a browser asks for it at the root of a site, which is not ours
         {locations}
     }}
 }}

@@ -138,5 +138,7 @@ def test_flags_make_up_for_what_a_proxy_does_not_do(
         running(tmp_path / "home", "--allowed-hosts", NAME, *flags) as app,
         nginx(tmp_path / "nginx", block, {PAGE: urlsplit(app.url).netloc}) as port,
     ):
-        expect_an_answer(visit(f"http://{NAME}:{port}/qwen/"))
+        page = visit(f"http://{NAME}:{port}/qwen/")
+        expect_an_answer(page)
+        page.close()  # before the server, of whose end it would complain
         assert app.get("/readyz")[0] == 200
