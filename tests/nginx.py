@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ UP_WITHIN_S = 30.0
 
 CONFIG = """
 daemon off;
-user {user};
+{user}
 pid nginx.pid;
 events {{}}
 http {{
@@ -55,8 +54,9 @@ def nginx(folder: Path, locations: str, servers: Mapping[str, str]) -> Iterator[
         locations = locations.replace(documented_address, address)
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not enter the folder
     config, log = folder / "nginx.conf", folder / "error.log"
-    config.write_text(CONFIG.format(user=getpass.getuser(), port=port, locations=locations), encoding="utf-8")
+    config.write_text(CONFIG.format(user=user, port=port, locations=locations), encoding="utf-8")
     process = subprocess.Popen([NGINX, "-p", folder, "-c", config, "-e", log], stderr=subprocess.DEVNULL)
     try:
         _wait_up(process, port, log)
