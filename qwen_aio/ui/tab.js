@@ -36,6 +36,14 @@ window.qwenTab = (() => {
         }
     }
 
+    // A proxy answers for a server that is away. To Gradio only a failed call is a lost connection, which it looks for.
+    const ask = window.fetch;
+    window.fetch = async (...request) => {
+        const reply = await ask(...request);
+        if (reply.status === 502 || reply.status === 504) throw new TypeError("no server behind the proxy");
+        return reply;
+    };
+
     window.addEventListener("pagehide", () => {
         if (isOpen) sessionStorage.setItem(KEY, state());
     });

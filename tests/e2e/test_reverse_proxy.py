@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.clusters import Cluster, cluster
 from tests.e2e.conftest import Visit
-from tests.e2e.processes import App, running
+from tests.e2e.processes import App, free_port, running
 from tests.nginx import BALANCER, HOST_LINE, PAGE, documented, nginx
 
 NAME = "qwen.localhost"  # a browser looks for it on this machine; a server allows it only if told
@@ -124,6 +125,28 @@ def test_a_name_that_is_not_allowed_is_a_page_that_says_so(
         page.goto(site.by_block[DOCUMENTED].replace(NAME, "other.localhost") + "/qwen/")
         expect(page.locator("p")).to_contain_text(words)
         expect(page.locator("p")).to_contain_text("--allowed-hosts")
+
+
+def test_a_tab_finds_its_server_again_behind_a_proxy_too(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        browser.new_context(locale="en-US") as context,
+        nginx(tmp_path / "nginx", DOCUMENTED, {PAGE: f"127.0.0.1:{port}"}) as front,
+    ):
+        page = context.new_page()
+        with running(tmp_path / "home", port=port) as app:
+            page.goto(f"http://localhost:{front}/qwen/")
+            expect_an_answer(page)
+            app.stop(signal.SIGKILL)
+        page.locator("#text textarea").fill("And now?")
+        page.locator("#send").click()
+        expect(page.locator(".toast-body")).to_contain_text("Connection to the server was lost")
+        with running(tmp_path / "home", port=port):
+            expect(page.locator(".toast-body")).to_have_count(0)
+            expect(page.locator("#text textarea")).to_have_value("And now?")
+            page.locator("#send").click()
+            expect(page.locator(".user .bubble")).to_have_text([STORY, "And now?"])
+            expect(page.locator(".assistant .bubble")).to_have_count(2)
 
 
 @pytest.mark.parametrize(
