@@ -37,6 +37,7 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	scripts/install-browser
+	scripts/install-nginx
 	touch $@
 
 clean:

@@ -29,6 +29,7 @@ from qwen_aio.service_links import drop_service_links
 from qwen_aio.text_file import read_text
 
 PACKAGE = Path(__file__).resolve().parent
+ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+"
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 MAX_THREADS = 256
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
@@ -57,6 +58,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host names, besides loopback, that may be asked for; commas between them"
+    )
+    root_path: str = Field("", description="path below which a reverse proxy shows this server, e.g. /qwen")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, "
+        "commas between them",
     )
     insecure: bool = Field(False, description="listen beyond this machine although there are no keys yet")
     max_context: Annotated[int, Field(ge=128, le=32768)] = Field(
@@ -92,7 +99,7 @@ class Settings(BaseSettings):
         None, description="what a failing golden case does (strict for the shipped record, warn for your own)"
     )
 
-    @field_validator("allowed_hosts", "workers", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "workers", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -122,6 +129,24 @@ class Settings(BaseSettings):
     def _check_id(cls, value: str | None) -> str | None:
         if value is not None and not WORKER_ID.fullmatch(value):
             raise ValueError("an id has 1 to 64 letters, digits, dots and dashes, e.g. qwen-prod-01")
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if path and not re.fullmatch(ROOT_PATH, path):
+            raise ValueError(f"{value!r} is no path such as /qwen")
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as exc:
+                raise ValueError(f"{network!r} is no address or network such as 127.0.0.1 or 10.0.0.0/8") from exc
         return value
 
 

@@ -30,6 +30,12 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatc
         ({"threads": "0"}, "threads"),
         ({"max_context": "1"}, "max_context"),
         ({"max_batch_tokens": "8"}, "max_batch_tokens"),
+        ({"root_path": "qwen"}, "no path such as /qwen"),
+        ({"root_path": "http://qwen.example/"}, "no path such as /qwen"),
+        ({"root_path": "/a//b"}, "no path such as /qwen"),
+        ({"root_path": "/../a"}, "no path such as /qwen"),
+        ({"trusted_proxies": "nginx"}, "10.0.0.0/8"),
+        ({"trusted_proxies": "127.0.0.1,10.0.0.1/8"}, "'10.0.0.1/8'"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_name(flags, told):
@@ -201,3 +207,12 @@ def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
     assert config.prompts_dir(settings) == tmp_path / "prompts"
     monkeypatch.delenv("QWEN_AIO_HOME")
     assert config.home() == Path.cwd()
+
+
+def test_what_a_proxy_needs_is_read_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "qwen_aio.toml").write_text('root_path = "/qwen/"\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n')
+    settings = config.load_settings({})
+    assert (settings.root_path, settings.trusted_proxies) == ("/qwen", ("10.0.0.0/8", "::1"))
+    monkeypatch.setenv("QWEN_AIO_TRUSTED_PROXIES", "127.0.0.1, fd00::/8")
+    assert config.load_settings({"root_path": "/"}).trusted_proxies == ("127.0.0.1", "fd00::/8")
+    assert config.load_settings({"root_path": "/"}).root_path == ""

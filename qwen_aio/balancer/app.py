@@ -8,15 +8,19 @@ from fastapi import FastAPI
 
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
-from qwen_aio.serving.app import create_app, v1_routes
+from qwen_aio.serving.app import DIRECT, create_app, v1_routes
 from qwen_aio.serving.door import Door
+from qwen_aio.serving.proxied import ProxySettings
 
 
-def create_balancer_app(balancer: Balancer, door: Door, *, allowed_hosts: Collection[str] = ()) -> FastAPI:
+def create_balancer_app(
+    balancer: Balancer, door: Door, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
+) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
     return create_app(
         door,
         routes=[*v1_routes(door, offer=balancer.calls.offer), *dashboard_routes(balancer)],
         health=balancer.health,
         allowed_hosts=allowed_hosts,
+        proxy=proxy,
     )

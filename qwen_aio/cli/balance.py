@@ -16,7 +16,7 @@ from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.cli.flags import BALANCING, add_settings_flags, settings_from
-from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
+from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
 from qwen_aio.config import Settings, check_exposure, status_dir
 from qwen_aio.serving.door import Door
 from qwen_aio.serving.server import bind, run_server
@@ -26,8 +26,8 @@ PORT = 8000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `balancer.py` understands."""
-    names = ("host", "port", *BALANCING, "max_queue", "status_dir", "log_level", "allowed_hosts", "insecure")
-    add_settings_flags(parser, *names)
+    own = ("host", "port", *BALANCING, "max_queue", "status_dir", "log_level")
+    add_settings_flags(parser, *own, "allowed_hosts", "root_path", "trusted_proxies", "insecure")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -49,6 +49,6 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
 async def _balance(settings: Settings, sock: socket.socket) -> int:
     door = Door(starting="the balancer is just starting; try again in a second")
     balancer = Balancer(settings, door, status_dir=status_dir(settings))
-    app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings))
+    app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings), proxy=proxy_settings(settings))
     print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
     return await run_server(app, sock=sock, door=door, life=balancer.live)

@@ -19,7 +19,7 @@ PORT_STEP = 100
 LAST_PORT = 65535
 USUAL_WORKERS, MAX_WORKERS = 3, 64
 WORKER_HOST = "127.0.0.1"  # the balancer is before them, and who may come in is decided there
-PUBLIC = ("host", "allowed_hosts", "insecure", "log_level")
+PUBLIC = ("host", "allowed_hosts", "root_path", "trusted_proxies", "insecure", "log_level")
 WORKER = (
     *("model", "precision", "prompts_dir", "status_dir", "max_context", "kv_mb", "max_batch_tokens", "max_queue"),
     *("golden", "log_level"),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import sys
 
 from qwen_aio.config import Settings
+from qwen_aio.serving.proxied import ProxySettings
 
 
 def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     """The names besides loopback that the server answers to."""
     own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
     return (*settings.allowed_hosts, *own)
+
+
+def proxy_settings(settings: Settings) -> ProxySettings:
+    """What the server knows of a reverse proxy before it."""
+    return ProxySettings(settings.root_path, tuple(map(ipaddress.ip_network, settings.trusted_proxies)))
 
 
 def url_of(host: str, port: int) -> str:

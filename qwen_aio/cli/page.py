@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
 from qwen_aio.cli.environment import prepare_gradio
-from qwen_aio.cli.listening import allowed_hosts, url_of
+from qwen_aio.cli.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.client import Client
 from qwen_aio.config import Settings, checked_address, state_dir
 from qwen_aio.serving.app import Health, create_app
@@ -51,13 +51,16 @@ def _app(settings: Settings, door: Door, behind: Behind) -> FastAPI:
     # Here and not above: gradio takes seconds to import, and the port is taken before.
     from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
     from qwen_aio.ui.page import build_page
+    from qwen_aio.ui.refusals import worded
 
     app = create_app(
         door,
         routes=[],
         health=lambda: _health(door, behind),
         allowed_hosts=allowed_hosts(settings),
+        proxy=proxy_settings(settings),
         page_csp=CONTENT_SECURITY_POLICY,
+        worded=worded,
     )
     return mount_page(app, build_page(door, about=behind.about))
 

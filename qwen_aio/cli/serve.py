@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from qwen_aio import __version__
 from qwen_aio.cli.environment import prepare_gradio
 from qwen_aio.cli.flags import add_settings_flags, settings_from
-from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, url_of
+from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
 from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, stated_threads, told_model
 from qwen_aio.cli.memory_need import log_memory
 from qwen_aio.cli.page import PAGE_PORT, SERVER_URL, serve_page
@@ -159,6 +159,7 @@ class Worker:
             calls=lambda: self._ready_calls(door),
             status=lambda: health.latest,
             allowed_hosts=allowed_hosts(self._settings),
+            proxy=proxy_settings(self._settings),
         )
         if self._mode == "worker":
             return create()
@@ -166,10 +167,12 @@ class Worker:
         # Here and not above: gradio takes seconds to import, and a worker has no page.
         from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
         from qwen_aio.ui.page import build_page
+        from qwen_aio.ui.refusals import worded
         from qwen_aio.ui.service import About
 
         about = About(self._model.name, self._model.is_bundled, __version__, self._id)
-        return mount_page(create(page_csp=CONTENT_SECURITY_POLICY), build_page(door, about=lambda: about))
+        app = create(page_csp=CONTENT_SECURITY_POLICY, worded=worded)
+        return mount_page(app, build_page(door, about=lambda: about))
 
     def _ready_calls(self, door: Door) -> EngineCalls:
         if self._calls is None:

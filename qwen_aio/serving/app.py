@@ -18,7 +18,8 @@ from starlette.routing import Route
 from qwen_aio.core import Offer
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
 from qwen_aio.serving.door import Door
-from qwen_aio.serving.guard import Guard, error_response
+from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
+from qwen_aio.serving.proxied import Proxied, ProxySettings
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
@@ -27,6 +28,7 @@ from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
 
+DIRECT = ProxySettings()  # no proxy before it
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
 
@@ -36,7 +38,9 @@ def create_app(
     routes: Sequence[Route],
     health: Callable[[], Health],
     allowed_hosts: Collection[str] = (),
+    proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
+    worded: Worded = as_json,
 ) -> FastAPI:
     """The application: `routes`, and what every server of ours tells about itself."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
@@ -51,7 +55,8 @@ def create_app(
     app.add_exception_handler(QwenAioError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(Exception, _answer_bug)
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts, page_csp=page_csp)
+    app.add_middleware(Guard, allowed_hosts=allowed_hosts, page_csp=page_csp, worded=worded)
+    app.add_middleware(Proxied, proxy=proxy)
     app.add_middleware(OriginForm)  # the last one added comes first
     return app
 

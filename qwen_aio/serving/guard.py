@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -43,6 +43,14 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+Worded = Callable[[QwenAioError, Response, Scope], Response]  # the JSON reply of a refusal -> what its caller can show
+
+
+def as_json(_: QwenAioError, response: Response, __: Scope) -> Response:
+    """Every caller is a program."""
+    return response
+
+
 class Guard:
     """ASGI middleware. `allowed_hosts` are names besides loopback; `page_csp` is the policy of every HTML reply."""
 
@@ -52,11 +60,13 @@ class Guard:
         *,
         allowed_hosts: Collection[str] = (),
         page_csp: str = "default-src 'self'",
+        worded: Worded = as_json,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
         self._hosts = LOOPBACK | {_host_name(name) for name in allowed_hosts}
         self._page_csp = page_csp
+        self._worded = worded
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +93,7 @@ class Guard:
             if is_extra and scope["path"] not in PROBE_PATHS:
                 raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
         except QwenAioError as exc:
-            await error_response(exc, request_id)(scope, receive, send)
+            await self._worded(exc, error_response(exc, request_id), scope)(scope, receive, send)
         except CallerGone:
             return
         else:
@@ -161,8 +171,14 @@ def _check_origin(method: str, headers: Headers) -> None:
     if method in SAFE_METHODS:
         return
     host = headers["host"].lower()
-    if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in headers.getlist("origin")):
-        raise OriginRefused("pages of other sites may not call this server")
+    usual = {f"http://{host.removesuffix(':80')}", f"https://{host.removesuffix(':443')}"}  # as a browser writes it
+    ours = {f"http://{host}", f"https://{host}", *usual}
+    if any(origin.lower() not in ours for origin in headers.getlist("origin")):
+        raise OriginRefused(
+            "Origin and Host name different servers, and pages of other sites may not call this one; a reverse proxy "
+            "must pass the Host on (nginx: proxy_set_header Host $http_host;) or be in --trusted-proxies and send "
+            "X-Forwarded-Host"
+        )
 
 
 def _check_framing(headers: Headers) -> None:

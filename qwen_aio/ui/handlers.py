@@ -16,6 +16,7 @@ from qwen_aio.errors import QwenAioError
 from qwen_aio.ui.service import Service
 from qwen_aio.ui.session import Session, StopSwitch
 from qwen_aio.ui.strings import language_for
+from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import NOTICE_KEYS, Notice, NoticeKey, View
 from qwen_aio.visible import has_visible
 
@@ -51,18 +52,27 @@ class Handlers:
         self._clock = clock
         self._retry_s = retry_s  # between two looks whether somebody answers by now
 
-    async def open(self, session: Session, accept_language: str) -> AsyncGenerator[View, None]:
-        """The first view, in the language the browser asks for; more of them until somebody answers."""
-        session.language = language_for(accept_language)
+    async def open(self, session: Session, tab: TabState, accept_language: str) -> AsyncGenerator[View, None]:
+        """The first view, in the language of the tab, else of the browser; more of them until somebody answers."""
+        if not session.is_known:
+            _adopt(session, tab, accept_language)
+        remembered = session.view.notices
         while True:
             failure = await self._learn_tasks(session)
             if not session.is_running:
-                session.view = replace(session.view, notices=(self._sentence(failure),) if failure else ())
+                session.view = replace(session.view, notices=(self._sentence(failure),) if failure else remembered)
             yield session.view
             if failure is None:
                 return
+            session.view = replace(session.view, draft=None)  # set once; from here on the box is the visitor's
             # Whatever it is, it can be mended over there; and each view finds out whether the tab is still open.
             await asyncio.sleep(self._retry_s)
+
+    async def recognise(self, session: Session, tab: TabState, accept_language: str) -> None:
+        """Take over what the tab shows, if this process has not seen it before: the one that had is gone."""
+        if not session.is_known:
+            _adopt(session, tab, accept_language)
+            await self._learn_tasks(session)  # if that fails, so does what is asked next, which has words for it
 
     async def submit(self, session: Session, ask: Ask) -> AsyncGenerator[View, None]:
         """The views of one request, from the moment it is sent until nothing more comes.
@@ -137,6 +147,12 @@ class Handlers:
     def _sentence(self, error: QwenAioError) -> Notice:
         key = cast(NoticeKey, error.code) if error.code in NOTICE_KEYS else "internal"
         return Notice(key, {"message": error.message, "url": self._url or ""}, is_error=True)
+
+
+def _adopt(session: Session, tab: TabState, accept_language: str) -> None:
+    session.is_known = True
+    session.language = tab.language or language_for(accept_language)
+    session.view = tab.view()
 
 
 def _refusal(session: Session, ask: Ask) -> Notice | None:

@@ -36,6 +36,7 @@ class Layout:
 
     def __init__(self, words: Strings, about: About) -> None:
         self.session = gr.State(Session())  # copied for every tab
+        self.tab = gr.Textbox(visible=False)  # filled in the browser, see tab.js
         self._place_top(words)
         with gr.Row(elem_id="panels"):
             self._place_feeling(words)
@@ -79,7 +80,7 @@ class Layout:
         self.notices = _html(notices_html((), words), elem_id="notices")
         with gr.Row(elem_id="choices"):
             self.mode = _segments(modes({}, words), label=words.mode, elem_id="mode")
-            self.enhance = gr.Checkbox(value=True, label=words.enhance, elem_id="enhance")
+            self.enhance = gr.Checkbox(value=True, label=words.enhance, elem_id="enhance", interactive=True)
         with gr.Row(elem_id="entry"):
             self.text = gr.Textbox(
                 label=words.message,
@@ -104,4 +105,6 @@ def _html(value: str, *, elem_id: str | None = None, js_on_load: str | None = No
 
 def _segments(choices: list[tuple[str, str]], *, label: str, elem_id: str) -> gr.Radio:
     """A radio that looks like one bar cut in segments; the first choice is chosen."""
-    return gr.Radio(choices, value=choices[0][1], label=label, elem_id=elem_id, elem_classes="segments")
+    return gr.Radio(
+        choices, value=choices[0][1], label=label, elem_id=elem_id, elem_classes="segments", interactive=True
+    )

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 STYLE = Path(__file__).with_name("style.css")
+TAB_SCRIPT = Path(__file__).with_name("tab.js")
 SYSTEM_FONTS = (
     "system-ui",
     "-apple-system",
@@ -24,16 +26,18 @@ SYSTEM_FONTS = (
 PAGE_PATHS = frozenset(
     {
         "/",
-        "/config",
         "/theme.css",
         "/favicon.ico",
+        "/gradio_api/app_id",
         "/gradio_api/queue/join",
         "/gradio_api/queue/data",
         "/gradio_api/run/predict",
-        "/gradio_api/startup-events",
     }
 )
 PAGE_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
+# Gradio writes an address of its own into the page. Made relative, it is the one that the visitor's browser used,
+# whatever proxy is between.
+RELATIVE_ROOT = (b"x-gradio-server", b".")
 
 # What the page needs, and no more: scripts in the page and `Function` are Gradio's way of starting.
 CONTENT_SECURITY_POLICY = (
@@ -51,9 +55,10 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
     gr.mount_gradio_app(
         app,
         page,
-        path="/",
+        path="",
         theme=_theme(),
         css=STYLE.read_text(encoding="utf-8"),
+        head=f"<script>{TAB_SCRIPT.read_text(encoding='utf-8')}</script>",
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -77,7 +82,8 @@ def _theme() -> gr.themes.Base:
 class PageOnly:
     """Lets through what the page asks for. Uploads, file reading, proxying, editing and statistics do not exist here.
 
-    The Origin header ends here too: the app in front has judged it, and Gradio would answer it with CORS permissions.
+    Headers of the way here end here too. The app in front has judged Origin, and Gradio would answer it with CORS
+    permissions; from X-Forwarded-* of anybody it would make the address that the browser sends its calls to.
     """
 
     def __init__(self, gradio_app: ASGIApp) -> None:
@@ -88,5 +94,22 @@ class PageOnly:
         path = scope["path"]
         if path not in PAGE_PATHS and not path.startswith(PAGE_FOLDERS):
             raise HTTPException(404)
-        headers = [(name, value) for name, value in scope["headers"] if name != b"origin"]
-        await self._gradio_app({**scope, "headers": headers}, receive, send)
+        headers = [(name, value) for name, value in scope["headers"] if not _is_of_the_way(name)]
+        await self._gradio_app({**scope, "headers": [*headers, RELATIVE_ROOT]}, receive, _unbuffered(send))
+
+
+def _is_of_the_way(name: bytes) -> bool:
+    return name in (b"origin", RELATIVE_ROOT[0]) or name.startswith(b"x-forwarded-")
+
+
+def _unbuffered(send: Send) -> Send:
+    """A `send` that asks nginx to pass on events as they come."""
+
+    async def send_unbuffered(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            if headers.get("content-type", "").startswith("text/event-stream"):
+                headers["X-Accel-Buffering"] = "no"
+        await send(message)
+
+    return send_unbuffered

@@ -22,6 +22,7 @@ from qwen_aio.ui.handlers import Ask, Handlers
 from qwen_aio.ui.service import About, Service
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import ENGLISH, STRINGS, Language
+from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import View
 
 TITLE = "Qwen All-in-One"
@@ -29,13 +30,10 @@ MAX_RUNNING = 16  # requests of all visitors that run at once; the service has a
 MAX_WAITING = 64  # acts of all visitors that wait
 MAX_SESSIONS = 500  # tabs whose conversation is remembered
 
-# Runs in the browser when the language is known: the page's language, and names for groups that Gradio leaves nameless.
-TELL_BROWSER = """(language) => {
-    document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
-    for (const group of document.querySelectorAll("fieldset")) {
-        group.setAttribute("aria-label", group.querySelector("[data-testid=block-info]").textContent.trim());
-    }
-}"""
+# What runs in the browser, see tab.js. The last input of a handler is what the tab says of itself.
+TELL_BROWSER = "(language) => qwenTab.opened(language)"
+WITH_STORED = "(...inputs) => [...inputs.slice(0, -1), qwenTab.stored()]"
+WITH_SHOWN = "(...inputs) => [...inputs.slice(0, -1), qwenTab.state()]"
 
 Outputs = dict[Any, Any]  # Gradio component -> its new value
 
@@ -70,17 +68,21 @@ class _Wiring:
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
         # Without a limit: a page that waits for its server costs nothing, and must not keep another from opening.
-        opened = self._page.load(self._open, [place.session], place.worded, concurrency_limit=None, **quiet)
-        spoken = place.language.input(self._speak, [place.session, place.language], place.worded, **quiet)
+        opened = self._page.load(
+            self._open, [place.session, place.tab], place.worded, js=WITH_STORED, concurrency_limit=None, **quiet
+        )
+        speaking = [place.session, place.language, place.tab]
+        spoken = place.language.input(self._speak, speaking, place.worded, js=WITH_SHOWN, **quiet)
         for changed in (opened, spoken):
-            changed.then(None, [place.language], None, js=TELL_BROWSER, **quiet)
+            changed.success(None, [place.language], None, js=TELL_BROWSER, **quiet)
 
-        asking = [place.session, place.mode, place.enhance]
+        asking = [place.session, place.tab]
+        asked: dict[str, Any] = {"js": WITH_SHOWN, **quiet}
         typed = gr.on(
-            [place.text.submit, place.send.click], self._submit, [place.text, *asking], place.changing, **quiet
+            [place.text.submit, place.send.click], self._submit, [place.text, *asking], place.changing, **asked
         )
         picked = [
-            example.click(self._submit, [example, *asking], place.changing, **quiet) for example in place.examples
+            example.click(self._submit, [example, *asking], place.changing, **asked) for example in place.examples
         ]
         for sent in (typed, *picked):
             sent.failure(self._broke, [place.session], place.changing, **quiet)
@@ -90,27 +92,37 @@ class _Wiring:
         place.new.click(self._begin_anew, [place.session], place.changing, queue=False, **quiet)
         self._page.unload(self._close)
 
-    async def _open(self, session: Session, request: gr.Request) -> AsyncIterator[Outputs]:
-        async with aclosing(self._handlers.open(session, request.headers.get("accept-language", ""))) as views:
-            async for _ in views:
-                yield self._worded(session)
+    async def _open(self, session: Session, said: str, request: gr.Request) -> AsyncIterator[Outputs]:
+        tab = TabState.read(said)
+        chosen: Outputs = {self._layout.enhance: tab.is_enhanced}
+        async with aclosing(self._handlers.open(session, tab, _accept_language(request))) as views:
+            async for view in views:
+                if tab.mode in session.tasks:
+                    chosen[self._layout.mode] = tab.mode
+                if view.draft is not None:
+                    chosen[self._layout.text] = view.draft
+                outputs = self._worded(session)
+                for component, value in chosen.items():
+                    outputs[component]["value"] = value
+                yield outputs
+                chosen = {}  # set once; from here on they are the visitor's
 
-    async def _speak(self, session: Session, language: Language) -> Outputs:
+    async def _speak(self, session: Session, language: Language, said: str, request: gr.Request) -> Outputs:
+        await self._handlers.recognise(session, TabState.read(said), _accept_language(request))
         session.language = language
         return self._worded(session)
 
-    async def _submit(
-        self, text: str, session: Session, mode: str, is_enhanced: bool, request: gr.Request
-    ) -> AsyncIterator[Outputs]:
-        tab = str(request.session_hash)
-        self._running[tab] = session
+    async def _submit(self, text: str, session: Session, said: str, request: gr.Request) -> AsyncIterator[Outputs]:
+        tab, session_hash = TabState.read(said), str(request.session_hash)
+        await self._handlers.recognise(session, tab, _accept_language(request))
+        self._running[session_hash] = session
         try:
-            async with aclosing(self._handlers.submit(session, Ask(text, mode, is_enhanced))) as views:
+            async with aclosing(self._handlers.submit(session, Ask(text, tab.mode, tab.is_enhanced))) as views:
                 async for view in views:
                     yield self._changing(view, session)
         finally:
             if not session.is_running:  # else this one was refused while another goes on
-                self._running.pop(tab, None)
+                self._running.pop(session_hash, None)
 
     async def _stop(self, session: Session) -> Outputs:
         view = self._handlers.stop(session)
@@ -158,3 +170,7 @@ class _Wiring:
             place.examples_title: title_html(words.examples),
             place.about: about_html(self._about(), words),
         }
+
+
+def _accept_language(request: gr.Request) -> str:
+    return str(request.headers.get("accept-language", ""))

@@ -18,6 +18,7 @@ class Session:
     """The state behind one tab."""
 
     def __init__(self) -> None:
+        self.is_known = False  # until the tab has said what it shows
         self.language: Language = "en"
         self.tasks: Mapping[str, Task] = {}  # as they were when the page was opened
         self.view = View()

@@ -60,6 +60,7 @@ class Strings:
     about_unknown: str
     about_bundled: str
     notices: Mapping[NoticeKey, str]
+    refusals: Mapping[str, str]  # of the page itself, by the error's code; for whoever runs the server, too
 
     def notice(self, notice: Notice) -> str:
         """The sentence `notice` stands for."""
@@ -117,6 +118,7 @@ ENGLISH = Strings(
     about_bundled="A small demonstration model: quick, often right, sometimes odd.",
     notices={
         "stopped": "Stopped. What was written so far stays.",
+        "interrupted": "The reply was interrupted. What had arrived stays; a message without one is back in the box.",
         "busy": "The last message is still being answered. Wait for it, or press Stop.",
         "too_long": "The message has {length} characters; at most {limit} fit here. Please shorten it.",
         "nothing_visible": "The message shows nothing. Please write at least one visible character.",
@@ -141,6 +143,14 @@ ENGLISH = Strings(
         "connection_lost": "The connection to {url} broke before everything was there. Please try again.",
         "bad_reply": "Something answers at {url}, but not as this program expects. Is that the right address?",
         "internal": "Something went wrong inside the program; its log has the details. Please try again.",
+    },
+    refusals={
+        "host_refused": "This server does not answer to the name in your browser's address. Start it with "
+        "--allowed-hosts and that name; behind a reverse proxy see docs/reverse-proxy.md.",
+        "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
+        "A reverse proxy has changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
+        "--allowed-hosts and that name. See docs/reverse-proxy.md.",
+        "body_too_large": "The message is too large. Please shorten it.",
     },
 )
 
@@ -187,6 +197,7 @@ CHINESE = Strings(
     about_bundled="小型演示模型：很快，常常是对的，偶尔会说得奇怪。",
     notices={
         "stopped": "已停止，写出来的部分会保留。",
+        "interrupted": "回复中断了，已收到的部分会保留；还没有回复的消息已放回输入框。",
         "busy": "上一条消息还在回答中，请稍等，或按“停止”。",
         "too_long": "消息有 {length} 个字符，这里最多 {limit} 个，请缩短一些。",
         "nothing_visible": "消息里没有可见的字符，请至少写一个。",
@@ -211,6 +222,14 @@ CHINESE = Strings(
         "connection_lost": "与 {url} 的连接中途断了，请再试一次。",
         "bad_reply": "{url} 有应答，但不是本程序的服务器。地址对吗？",
         "internal": "程序内部出了错，详情在日志里。请再试一次。",
+    },
+    refusals={
+        "host_refused": "服务器不接受浏览器地址栏中的名称。启动时请用 --allowed-hosts 加上这个名称；"
+        "在反向代理之后请看 docs/reverse-proxy.zh-CN.md。",
+        "origin_refused": "已被拒绝：服务器收到的名称与浏览器地址栏中的不同，是反向代理改掉的。"
+        "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动服务器时用 --allowed-hosts 加上这个名称，"
+        "见 docs/reverse-proxy.zh-CN.md。",
+        "body_too_large": "消息太大了，请缩短一些。",
     },
 )
 

@@ -16,6 +16,7 @@ MAX_EXCHANGES_SENT = 20  # of these, the latest travel with a request; the model
 
 NoticeKey = Literal[
     "stopped",
+    "interrupted",
     "busy",
     "too_long",
     "nothing_visible",

@@ -9,8 +9,10 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from qwen_aio.core import WorkerStatus
-from qwen_aio.serving.app import Health, create_app, v1_routes
+from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
 from qwen_aio.serving.door import Door
+from qwen_aio.serving.guard import Worded, as_json
+from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.runs import Calls
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.wire.call import CALL_PATH
@@ -23,7 +25,9 @@ def create_worker_app(
     calls: Callable[[], Calls],
     status: Callable[[], WorkerStatus],
     allowed_hosts: Collection[str] = (),
+    proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
+    worded: Worded = as_json,
     times: StreamTimes = STREAM_TIMES,
 ) -> FastAPI:
     """`calls` raises the door's refusal while there are none; `status` is the record of /health."""
@@ -35,5 +39,7 @@ def create_worker_app(
         ],
         health=lambda: Health(asdict(replace(status(), state=door.state)), door.refusal),
         allowed_hosts=allowed_hosts,
+        proxy=proxy,
         page_csp=page_csp,
+        worded=worded,
     )

@@ -392,11 +392,12 @@ async def test_no_other_file_is_in_reach(name):
         check_refusal(await client.get(f"/static/{name}"), 404, "unknown_path")
 
 
-def test_the_page_asks_only_for_files_there_are():
+def test_the_page_asks_only_for_files_there_are_and_by_relative_addresses():
     html = Page().render(FakeView().snapshot(), FakeView().board.history(), "en")
     asked = set(re.findall(r'(?:src|href)="([^"?]+)"', html))
+    assert not [path for path in asked if path.startswith("/")]
     paths = {route.path for route in dashboard_routes(FakeView()) if isinstance(route, Route)}
-    assert {path for path in asked if not (FOLDER / path.removeprefix("/static/")).is_file()} <= paths
+    assert {f"/{path}" for path in asked if not (FOLDER / path.removeprefix("static/")).is_file()} <= paths
     modules = {path.name for path in FOLDER.glob("*.js")} - {"uplot.js"}
     imported = set(re.findall(r'from "\./([^"]+)"', "".join((FOLDER / name).read_text() for name in modules)))
     assert imported <= modules

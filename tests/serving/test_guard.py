@@ -262,14 +262,29 @@ async def test_a_foreign_page_may_change_nothing(behind, origin, method):
     assert behind.bodies == []
 
 
+@pytest.mark.parametrize(
+    ("host", "origin"), [("localhost:80", "https://localhost"), ("localhost:8443", "https://localhost:8")]
+)
+async def test_another_port_of_this_machine_is_another_site(behind, host, origin):
+    assert code(await call(Guard(behind), headers={"host": host, "origin": origin})) == "origin_refused"
+
+
 async def test_one_foreign_origin_among_two_is_enough(behind):
     headers = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.com")]
     assert code(await call(Guard(behind), headers=headers)) == "origin_refused"
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:7861", "https://LOCALHOST:7861"])
-async def test_our_own_page_may_call(behind, origin):
-    headers = {"host": "localhost:7861", "origin": origin}
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("localhost:7861", "http://localhost:7861"),
+        ("localhost:7861", "https://LOCALHOST:7861"),
+        ("localhost:80", "http://localhost"),
+        ("localhost:443", "https://localhost"),
+    ],
+)
+async def test_our_own_page_may_call(behind, host, origin):
+    headers = {"host": host, "origin": origin}
     assert (await call(Guard(behind), headers=headers)).status_code == 200
 
 

@@ -25,6 +25,7 @@ from qwen_aio.errors import (
 )
 from qwen_aio.ui.handlers import FLUSH_S, MAX_TEXT_CHARS, Ask, Handlers
 from qwen_aio.ui.session import Session
+from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import MAX_EXCHANGES_SENT, Exchange, Notice, View
 from tests.fakes import FakeClock
 from tests.ui.fakes import NEGATIVE, TASKS, FakeService, Step, both, done, tokens
@@ -288,9 +289,14 @@ async def test_a_text_over_the_limit_is_refused_with_the_numbers() -> None:
     assert service.requests == []
 
 
-async def opened(session: Session, *errors: QwenAioError, accept_language: str = "") -> list[View]:
+NEW_TAB = TabState()
+
+
+async def opened(
+    session: Session, *errors: QwenAioError, tab: TabState = NEW_TAB, accept_language: str = ""
+) -> list[View]:
     handlers = Handlers(FakeService(lambda _: (), errors=errors), url="http://there:8000", retry_s=0)
-    return [view async for view in handlers.open(session, accept_language)]
+    return [view async for view in handlers.open(session, tab, accept_language)]
 
 
 async def test_the_page_opens_in_the_browsers_language_with_the_tasks_there_are() -> None:
@@ -317,6 +323,34 @@ async def test_the_page_opens_also_when_nobody_answers_and_goes_on_when_somebody
 
 async def test_a_page_that_waits_for_the_model_leaves_a_running_request_alone() -> None:
     session = visitor()
-    session.view = View(is_running=True)
+    session.view, session.is_known = View(is_running=True), True
     with session.running():
         assert all(view == View(is_running=True) for view in await opened(session, NotReady("loading")))
+
+
+TALKED = TabState(language="zh", draft="half a sen", exchanges=(("hi", "hello"), ("and?", "fine")))
+
+
+async def test_a_reloaded_tab_finds_its_conversation_its_draft_and_its_language() -> None:
+    session = Session()
+    waiting, view = await opened(session, NotReady("loading"), tab=TALKED, accept_language="en")
+    assert view.exchanges == (Exchange("hi", "hello"), Exchange("and?", "fine"))
+    assert (waiting.draft, view.draft) == ("half a sen", None)  # meanwhile the visitor types on
+    assert session.language == "zh"
+
+
+async def test_a_server_that_does_not_know_the_tab_goes_on_with_what_it_shows() -> None:
+    handlers, service = serving(*both("well"))
+    session = Session()
+    await handlers.recognise(session, TALKED, "en")
+    view = await last(handlers, session, Ask("so"))
+    assert [message.content for message in service.requests[0].history] == ["hi", "hello", "and?", "fine"]
+    assert len(view.exchanges) == 3 and session.tasks == TASKS and session.language == "zh"
+
+
+async def test_a_server_that_knows_the_tab_believes_itself() -> None:
+    handlers, _ = serving()
+    session = Session()
+    await opened(session)
+    await handlers.recognise(session, TALKED, "en")
+    assert session.view == View() and session.language == "en"

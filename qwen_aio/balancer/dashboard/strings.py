@@ -97,6 +97,7 @@ class Strings:
     cancel: str
     unreachable: str
     refused: str
+    refused_origin: str
     raw: str
     words: Mapping[str, str]  # states, outcomes and actors as the balancer calls them
     reasons: Mapping[str, str]  # the balancer's own sentences, where they are told otherwise; # is a number
@@ -194,6 +195,9 @@ ENGLISH = Strings(
     cancel="Cancel",
     unreachable="The balancer could not be reached; nothing was changed.",
     refused="The balancer refused: {message}",
+    refused_origin="The balancer refused: it was asked under another name than the one in your browser's address. "
+    "A reverse proxy has changed it; set in nginx: proxy_set_header Host $http_host; and start the balancer with "
+    "--allowed-hosts and that name. See docs/reverse-proxy.md.",
     raw="The same as JSON",
     words={
         "starting": "starting",
@@ -304,6 +308,9 @@ CHINESE = Strings(
     cancel="取消",
     unreachable="连不上均衡器，什么都没有改变。",
     refused="均衡器拒绝了：{message}",
+    refused_origin="均衡器拒绝了：它收到的名称与浏览器地址栏中的不同，是反向代理改掉的。"
+    "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动均衡器时用 --allowed-hosts 加上这个名称，"
+    "见 docs/reverse-proxy.zh-CN.md。",
     raw="同样的数据（JSON）",
     words={
         "starting": "启动中",

@@ -8,7 +8,7 @@ import { Log } from "./log.js";
 const STALE_S = 5; // news comes every second
 const SILENT_S = 15; // then the connection is given up
 const FIRST_PAUSE_S = 0.5;
-const LONGEST_PAUSE_S = 5;
+const LONGEST_PAUSE_S = 2;
 
 const get = (id) => document.getElementById(id);
 const strings = JSON.parse(document.body.dataset.words);
@@ -21,6 +21,7 @@ const search = get("search");
 
 let snapshot = null;
 let lastNewsAt = performance.now();
+let askedAt = lastNewsAt; // when the stream was asked for
 let pauseS = FIRST_PAUSE_S;
 let source = null;
 const changed = new Set(); // what the next frame draws
@@ -55,7 +56,8 @@ const readers = {
 };
 
 function listen() {
-  source = new EventSource("/events");
+  askedAt = performance.now();
+  source = new EventSource("events");
   source.onerror = leave;
   for (const [name, read] of Object.entries(readers)) {
     source.addEventListener(name, (message) => {
@@ -87,7 +89,7 @@ function watch() {
     const time = snapshot ? clockTime(snapshot.time) : "–";
     get("stale").textContent = format(strings.stale, { seconds: Math.floor(silentS), time });
   }
-  if (source && silentS > SILENT_S) leave();
+  if (source && performance.now() - Math.max(lastNewsAt, askedAt) > SILENT_S * 1000) leave();
 }
 
 // ---- drawing ----
@@ -164,7 +166,7 @@ get("workers").addEventListener("click", async ({ target }) => {
 async function setAdmin(id, state, force = false) {
   get("trouble").hidden = true;
   try {
-    const reply = await fetch(`/admin/workers/${encodeURIComponent(id)}`, {
+    const reply = await fetch(`admin/workers/${encodeURIComponent(id)}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ state, force }),
@@ -175,6 +177,8 @@ async function setAdmin(id, state, force = false) {
       drawSnapshot();
     } else if (told.error.code === "last_worker") {
       if (await confirmed(id)) await setAdmin(id, state, true);
+    } else if (told.error.code === "origin_refused") {
+      complain(strings.refused_origin);
     } else {
       complain(format(strings.refused, { message: told.error.message }));
     }

@@ -1,0 +1,75 @@
+"""What a reverse proxy changes on the way: the name that the visitor asked for, and the path below which we are.
+
+X-Forwarded-* can be sent by anybody, so they count only on connections from the proxies that the operator lists. The
+guard, which comes next, judges the name they give as it judges every Host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from qwen_aio.config import ROOT_PATH
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class ProxySettings:
+    """`root_path` is where a proxy puts this server, "/qwen" or ""; `trusted` are the proxies that are believed."""
+
+    root_path: str = ""
+    trusted: tuple[Network, ...] = ()
+
+
+class Proxied:
+    """ASGI middleware, outside of the guard. Whether the proxy cuts off the root path or not, it is off behind this."""
+
+    def __init__(self, app: ASGIApp, *, proxy: ProxySettings) -> None:
+        self._app = app
+        self._proxy = proxy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what the visitor asked for."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        root_path = self._proxy.root_path
+        if self._is_trusted(scope):
+            headers = Headers(scope=scope)
+            scope = _with_forwarded_host(scope, headers)
+            prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+            root_path = prefix if re.fullmatch(ROOT_PATH, prefix) else root_path
+        if root_path and scope["path"] == root_path:
+            # The page's addresses are relative: they need the slash.
+            await RedirectResponse(f"{root_path}/", 308)(scope, receive, send)
+        else:
+            await self._app(_without_root_path(scope, root_path), receive, send)
+
+    def _is_trusted(self, scope: Scope) -> bool:
+        if not self._proxy.trusted or not scope.get("client"):
+            return False
+        peer = ipaddress.ip_address(scope["client"][0])
+        peer = getattr(peer, "ipv4_mapped", None) or peer  # a socket that listens on :: sees IPv4 in this form
+        return any(peer in network for network in self._proxy.trusted)
+
+
+def _with_forwarded_host(scope: Scope, headers: Headers) -> Scope:
+    names = headers.getlist("x-forwarded-host")
+    if not names:
+        return scope
+    # Two names are none: a proxy that adds to what it got would let a visitor choose.
+    host = (b"host", ", ".join(names).encode("latin-1"))
+    return {**scope, "headers": [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]}
+
+
+def _without_root_path(scope: Scope, root_path: str) -> Scope:
+    if not root_path or not scope["path"].startswith(f"{root_path}/"):
+        return scope
+    raw_path = scope.get("raw_path") or b""
+    return {**scope, "path": scope["path"][len(root_path) :], "raw_path": raw_path.removeprefix(root_path.encode())}
