@@ -7,6 +7,7 @@ Whoever holds status.json.lock owns the file, for a moment; whoever holds worker
 are locks of the operating system and vanish with their process however it ends, so that no process id, which may have
 been given to somebody else, has to be judged. They work on Linux, macOS and Windows, but not on every network disk.
 A worker's last record stays behind: it tells how that life ended, and the next life counts on from its generation.
+A record is as old as it says only until it is seen to change: clocks are set, and each machine has its own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
 
 WRITE_LIMIT = 20 * 1024  # bytes: about thirty workers; the oldest records give way
 READ_LIMIT = 1024 * 1024  # bytes: whatever is larger was not written by us
-KEEP_S = 600.0
+KEEP_S = 600.0  # without a change, by the clock of each writer
 LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 # Windows refuses to replace, or to open, a file that somebody has open at that moment.
 REPLACE_ATTEMPTS, READ_ATTEMPTS, ATTEMPT_PAUSE_S = 40, 4, 0.005
@@ -76,14 +77,17 @@ class StatusFile:
         path: Path,
         *,
         lock_timeout_s: float,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         replace: Callable[[Path, Path], None] = os.replace,
     ) -> None:
         self._path = path
         self._lock_timeout_s = lock_timeout_s
         self._clock = clock
+        self._wall_clock = wall_clock
         self._replace = replace
-        self._last_seen: dict[str, tuple[int, int]] = {}  # id -> generation, seq; under the lock only
+        self._owned: dict[str, os.stat_result] = {}  # id -> the lock file that this process holds for it
+        self._seen: dict[str, tuple[WorkerStatus, float]] = {}  # id -> its last record, and since when that stood
 
     @contextmanager
     def claimed(self, worker_id: str, *, url: str) -> Iterator[WorkerStatus]:
@@ -91,24 +95,24 @@ class StatusFile:
 
         Raises DuplicateWorker if a live process owns the id, StatusUnwritable.
         """
-        life = FileLock(self._path.with_name(f"worker-{worker_id}.lock"), thread_local=False, fallback_to_soft=False)
+        life = FileLock(self._lock_path(worker_id), thread_local=False, fallback_to_soft=False)
         try:
             yield self._claim(life, worker_id, url)
         finally:
+            self._owned.pop(worker_id, None)
             life.release()
 
     def write(self, status: WorkerStatus) -> None:
         """Put `status` in the place of its worker's last record. The others' records stay, unless too old or unsound.
 
-        Raises StatusUnwritable: locked for too long, disk full, folder unsafe, or a later life owns the id by now.
+        Raises StatusUnwritable: locked for too long, disk full, folder unsafe, or another process owns the id by now.
         """
         with self._locked():
             statuses = self._current()
-            found = statuses.get(status.id)
-            if found and _is_later_life(found, status) and self._is_fresh(found):
+            if self._is_owned_by_another(status.id):
                 raise StatusUnwritable(
-                    f"{status.id} belongs to a later life by now (generation {found.generation}, pid {found.pid}); "
-                    f"stop this one (generation {status.generation}, pid {status.pid})"
+                    f"worker {status.id} is another process by now ({_owner(statuses.get(status.id))}), since the "
+                    f"folder was replaced; stop this one (pid {status.pid}, {status.url}), or give it another --id"
                 )
             self._put(status, statuses)
 
@@ -120,23 +124,42 @@ class StatusFile:
             try:
                 life.acquire(blocking=False)
             except Timeout as exc:
-                owner = f"pid {last.pid}, {last.url}" if last else "its record is missing"
                 raise DuplicateWorker(
-                    f"worker {worker_id} is already running ({owner}); stop it, or name this one differently with --id",
+                    f"worker {worker_id} is already running ({_owner(last)}); stop it, "
+                    "or name this one differently with --id",
                     param="id",
                 ) from exc
+            self._owned[worker_id] = self._lock_path(worker_id).stat()
             first = WorkerStatus(
                 id=worker_id,
                 url=url,
                 pid=os.getpid(),
-                start_time=round(self._clock(), 3),
-                generation=last.generation + 1 if last else 1,
+                start_time=round(self._wall_clock(), 3),
+                generation=min(last.generation + 1, LARGEST) if last else 1,
                 seq=1,
                 state="starting",
-                wall_time=utc_time(self._clock()),
+                wall_time=utc_time(self._wall_clock()),
             )
             self._put(first, statuses)
             return first
+
+    def _is_owned_by_another(self, worker_id: str) -> bool:
+        """Has another process claimed the id? It can in a folder that was made anew; before it does, the id is ours."""
+        path = self._lock_path(worker_id)
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        if worker_id in self._owned and os.path.samestat(found, self._owned[worker_id]):
+            return False
+        try:
+            with FileLock(path, blocking=False, fallback_to_soft=False):
+                return False
+        except Timeout:
+            return True
+
+    def _lock_path(self, worker_id: str) -> Path:
+        return self._path.with_name(f"worker-{worker_id}.lock")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -174,8 +197,7 @@ class StatusFile:
             return {}
 
     def _put(self, mine: WorkerStatus, statuses: Mapping[str, WorkerStatus]) -> None:
-        others = [status for status in statuses.values() if status.id != mine.id and self._is_fresh(status)]
-        self._last_seen = {status.id: (status.generation, status.seq) for status in others}
+        others = self._fresh(status for status in statuses.values() if status.id != mine.id)
         temporary = self._path.with_name(f"{self._path.name}.tmp")
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         temporary.touch(mode=0o644, exist_ok=False)
@@ -183,15 +205,16 @@ class StatusFile:
         # Not synced to the disk: after a power cut nobody lives whose record could be missed.
         _patiently(lambda: self._replace(temporary, self._path), attempts=REPLACE_ATTEMPTS)
 
-    def _is_fresh(self, status: WorkerStatus) -> bool:
-        """Younger than ten minutes, or seen moving: a wall clock that jumps must not erase who is alive."""
-        has_moved = self._last_seen.get(status.id, (status.generation, status.seq)) != (status.generation, status.seq)
-        return has_moved or abs(self._clock() - _seconds(status.wall_time)) < KEEP_S
-
-
-def _is_later_life(found: WorkerStatus, mine: WorkerStatus) -> bool:
-    is_same_process = (found.pid, found.start_time) == (mine.pid, mine.start_time)
-    return found.generation > mine.generation and not is_same_process
+    def _fresh(self, found: Iterable[WorkerStatus]) -> list[WorkerStatus]:
+        """Those that have changed in the last ten minutes, the latest first."""
+        now, since = self._clock(), {}
+        for status in found:
+            told_age_s = max(self._wall_clock() - _seconds(status.wall_time), 0.0)
+            last, stood_since = self._seen.get(status.id, (status, now - told_age_s))
+            since[status.id] = stood_since if status == last else now
+            self._seen[status.id] = status, since[status.id]
+        latest_first = sorted(since, key=since.__getitem__, reverse=True)
+        return [self._seen[worker_id][0] for worker_id in latest_first if now - since[worker_id] < KEEP_S]
 
 
 def _seconds(wall_time: str) -> float:
@@ -199,6 +222,10 @@ def _seconds(wall_time: str) -> float:
         return datetime.strptime(wall_time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return -math.inf
+
+
+def _owner(found: WorkerStatus | None) -> str:
+    return f"pid {found.pid}, {found.url}" if found else "its record is missing"
 
 
 def _patiently(action: Callable[[], T], *, attempts: int) -> T:
@@ -225,10 +252,10 @@ def _content(path: Path) -> bytes:
 
 
 def _encode(mine: WorkerStatus, others: Iterable[WorkerStatus]) -> bytes:
-    """One record a line, ordered by id. If not all fit into WRITE_LIMIT, the oldest are left out, never `mine`."""
+    """One record a line, ordered by id. If not all fit into WRITE_LIMIT, the last of `others` are left out."""
     lines: dict[str, str] = {}
     room = WRITE_LIMIT - len(_HEAD) - len(_TAIL)
-    for status in (mine, *sorted(others, key=lambda other: other.wall_time, reverse=True)):
+    for status in (mine, *others):
         line = f"{json.dumps(status.id)}: {json.dumps(asdict(status), allow_nan=False)}"
         room -= len(line) + len(",\n")  # dumps gives ASCII: one byte a character
         if room < 0 and lines:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "status" / "status.json"
 
 
-def writer(path: Path, *, clock: FakeClock | None = None, lock_timeout_s: float = 5) -> StatusFile:
-    return StatusFile(path, lock_timeout_s=lock_timeout_s, clock=clock or FakeClock(NOON))
+def writer(
+    path: Path, *, clock: FakeClock | None = None, wall_clock: FakeClock | None = None, lock_timeout_s: float = 5
+) -> StatusFile:
+    clock = clock or FakeClock(NOON)
+    return StatusFile(path, lock_timeout_s=lock_timeout_s, clock=clock, wall_clock=wall_clock or clock)
 
 
 def record(
@@ -263,22 +267,57 @@ def test_an_external_edit_is_honoured_until_the_next_write(path: Path) -> None:
     assert read_statuses(path)["qwen-1"] == record(seq=8)
 
 
-def test_a_writer_of_an_old_generation_is_refused_and_told_so(path: Path) -> None:
+def test_a_writer_whose_id_another_process_owns_is_refused_and_told_so(path: Path) -> None:
+    """Whatever generation it has: the other one may have begun anew, in a folder that was deleted under the first."""
+    with writer(path).claimed("qwen-1", url=URL) as new:
+        for generation in (1, 99):
+            with pytest.raises(
+                StatusUnwritable, match=rf"another process by now \(pid {new.pid}, {URL}\).*stop this one \(pid 4242, "
+            ):
+                writer(path).write(record(generation=generation, seq=500))
+        assert read_statuses(path) == {"qwen-1": new}
+
+
+def test_of_two_writers_in_a_folder_that_was_made_anew_the_one_that_claimed_there_writes(path: Path) -> None:
+    old, new = writer(path), writer(path)
+    with old.claimed("qwen-1", url=URL) as first:
+        shutil.rmtree(path.parent)
+        old.write(replace(first, seq=2))  # nobody else is there yet
+        with new.claimed("qwen-1", url="http://127.0.0.1:7961") as second:
+            with pytest.raises(StatusUnwritable, match=r"7961.*since the folder was replaced"):
+                old.write(replace(first, seq=3))
+            new.write(replace(second, seq=2))
+            assert read_statuses(path) == {"qwen-1": replace(second, seq=2)}
+        old.write(replace(first, seq=4))
+        assert read_statuses(path) == {"qwen-1": replace(first, seq=4)}
+
+
+def test_a_folder_that_was_moved_away_and_back_is_written_again(path: Path) -> None:
     file = writer(path)
-    file.write(record(generation=2, pid=5000))
-    with pytest.raises(
-        StatusUnwritable, match=r"later life .*generation 2, pid 5000.* stop this one .*generation 1, pid 4242"
-    ):
-        file.write(record(generation=1, seq=500))
-    assert read_statuses(path)["qwen-1"].generation == 2
+    with file.claimed("qwen-1", url=URL) as first:
+        path.parent.rename(path.parent.with_name("elsewhere"))
+        file.write(replace(first, seq=2))
+        assert read_statuses(path)["qwen-1"].seq == 2
+        shutil.rmtree(path.parent)
+        path.parent.with_name("elsewhere").rename(path.parent)
+        file.write(replace(first, seq=3))
+        assert read_statuses(path)["qwen-1"].seq == 3
 
 
-def test_a_stale_claim_to_a_later_life_does_not_shut_a_worker_out_for_ever(path: Path) -> None:
-    clock = FakeClock(NOON)
-    put_entries(path, entry(generation=99, pid=1))
-    clock.advance(KEEP_S + 1)
-    writer(path, clock=clock).write(record(seq=3))
-    assert read_statuses(path)["qwen-1"].seq == 3
+def test_the_largest_generation_there_can_be_is_not_outgrown(path: Path) -> None:
+    put_entries(path, entry(generation=LARGEST))
+    with writer(path).claimed("qwen-1", url=URL) as first:
+        assert read_statuses(path) == {"qwen-1": first}
+
+
+@pytest.mark.parametrize("generation", [1, 99])
+@pytest.mark.parametrize("ahead_s", [-8 * 3600, 0, 8 * 3600])
+def test_what_is_put_into_the_file_shuts_no_worker_out(path: Path, generation: int, ahead_s: float) -> None:
+    file = writer(path)
+    with file.claimed("qwen-1", url=URL) as first:
+        put_entries(path, entry(generation=generation, pid=1, start_time=NOON + ahead_s, wall_time=utc_time(NOON)))
+        file.write(replace(first, seq=2))
+        assert read_statuses(path) == {"qwen-1": replace(first, seq=2)}
 
 
 def test_a_record_older_than_ten_minutes_is_purged(path: Path) -> None:
@@ -292,16 +331,29 @@ def test_a_record_older_than_ten_minutes_is_purged(path: Path) -> None:
     assert set(read_statuses(path)) == {"qwen-1"}
 
 
-@pytest.mark.parametrize("jump_s", [3600, -3600])
+@pytest.mark.parametrize("jump_s", [8 * 3600, -8 * 3600])
 def test_a_jump_of_the_wall_clock_erases_nobody_who_is_alive(path: Path, jump_s: float) -> None:
-    clock = FakeClock(NOON)
-    file, other = writer(path, clock=clock), writer(path, clock=clock)
-    other.write(record("qwen-2", seq=1))
+    clock, wall_clock = FakeClock(NOON), FakeClock(NOON)
+    file = writer(path, clock=clock, wall_clock=wall_clock)
+    writer(path).write(record("qwen-2", seq=1))
     file.write(record("qwen-1", seq=1))
-    other.write(record("qwen-2", seq=2))
-    clock.advance(jump_s)
-    file.write(record("qwen-1", seq=2))
-    assert set(read_statuses(path)) == {"qwen-1", "qwen-2"}
+    wall_clock.advance(jump_s)
+    for seq in (2, 3):  # also if the other has not written in between
+        file.write(record("qwen-1", seq=seq))
+        assert set(read_statuses(path)) == {"qwen-1", "qwen-2"}
+
+
+@pytest.mark.parametrize("ahead_s", [8 * 3600, -8 * 3600])
+def test_a_worker_whose_clock_is_wrong_is_in_the_file_from_its_next_record_on(path: Path, ahead_s: float) -> None:
+    clock = FakeClock(NOON)
+    file, wrong = writer(path, clock=clock), writer(path)
+    for seq in (1, 2, 3):
+        wrong.write(record("qwen-2", seq=seq, at=NOON + ahead_s))
+        file.write(record("qwen-1", seq=seq))
+        assert seq == 1 or set(read_statuses(path)) == {"qwen-1", "qwen-2"}
+    clock.advance(KEEP_S + 1)
+    file.write(record("qwen-1", seq=4))
+    assert set(read_statuses(path)) == {"qwen-1"}  # it has ended, whatever its record says of the future
 
 
 def test_the_file_stays_under_its_limit_and_the_oldest_records_give_way(path: Path) -> None:

@@ -86,17 +86,14 @@ class Life:
         """Does its health allow new work?"""
         return self.finding.health in ("up", "demoted")
 
-    def is_followed_by(self, status: WorkerStatus) -> bool:
-        """Does `status` come from a later life? Generations begin anew when status.json is deleted; time does not."""
+    def wrote(self, status: WorkerStatus) -> bool:
+        """Is `status` of this process?"""
         mine = self.pulse.status
-        return mine is None or status.generation > mine.generation or status.start_time > mine.start_time
+        return mine is not None and _identity(status) == _identity(mine)
 
-    def hear(self, status: WorkerStatus) -> bool:
-        """A record was read. Whether it is news of this life."""
-        mine = self.pulse.status
-        if mine is not None and _identity(status) != _identity(mine):
-            return False
-        if not self.pulse.hear(status):
+    def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
+        """A record of this process was read, or given by itself when asked at `asked_at`. Whether it is news."""
+        if not self.pulse.hear(status, asked_at=asked_at):
             return False
         self.demotion.report(completed=status.completed, slow_ms=status.slow_ms)
         if not self._jobs:

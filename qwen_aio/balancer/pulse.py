@@ -11,6 +11,7 @@ at /health. Knows neither calls nor what people want of the worker. Owned by the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from qwen_aio.core import WorkerState, WorkerStatus
 
 # A life goes through its states in this order and never back, so of two records with one `seq` the later is known.
 STATES: tuple[WorkerState, ...] = ("starting", "ready", "draining", "failed")
+STANDING: dict[WorkerHealth, int] = {"down": 0, "suspect": 0, "starting": 1, "up": 2}
 SILENCE = 3  # times as long as a record may stand still, then a worker of which nothing is heard is given up
 
 
@@ -36,6 +38,8 @@ class Pulse:
 
     def __init__(self, rules: Rules, clock: Callable[[], float]) -> None:
         self.status: WorkerStatus | None = None  # the newest record
+        self.news_at = -math.inf  # when that came
+        self._read: WorkerStatus | None = None  # the last one that came from the file
         self._rules = rules
         self._clock = clock
         self._heard_at = clock()  # the last sign of any kind; not having begun to listen yet is no silence
@@ -69,6 +73,11 @@ class Pulse:
         return self._liveliness(self.status_age_s)
 
     @property
+    def standing(self) -> int:
+        """How good a holder of its id it is: 2 if it is up, 1 if it is known to be starting, else 0."""
+        return STANDING[self.finding.health] if self.status_age_s is not None else 0
+
+    @property
     def status_age_s(self) -> float | None:
         """Seconds since its record moved; None if it never did."""
         return self._clock() - self._moved_at if self._moved_at is not None else None
@@ -83,13 +92,22 @@ class Pulse:
         """Its record stands still, whether tokens come from it or not."""
         return (self.status_age_s or 0.0) >= self._rules.stale_after_s
 
-    def hear(self, status: WorkerStatus) -> bool:
-        """A record of this life was read. Whether it is news: it may come late, or a second time."""
+    def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
+        """A record of this life was read, or given by the worker itself when asked at `asked_at`. Whether it is news.
+
+        What is read may come late, come twice, or not be what the worker wrote. What the worker says itself counts,
+        whatever its `seq`, if it was asked after all else was heard.
+        """
+        if asked_at is None:
+            if status == self._read:
+                return False
+            self._read = status
         before = self.status
-        if before is not None and _age(status) <= _age(before):
+        is_last_word = asked_at is not None and asked_at > self.news_at
+        if before is not None and _age(status) <= _age(before) and not (is_last_word and _age(status) != _age(before)):
             return False
-        self.status = status
-        if before is not None and status.seq > before.seq:
+        self.status, self.news_at = status, self._clock()
+        if before is not None and status.seq != before.seq:
             self._move()
         return True
 
@@ -122,7 +140,7 @@ class Pulse:
         if self._is_stalled:
             return Finding("suspect", "a call on it got nothing for too long")
         if not self.is_frozen:
-            return Finding("up", "it reports")
+            return Finding("up", "its status reports arrive on time")
         if self._flowed_at is not None and self._clock() - self._flowed_at < self._rules.stale_after_s:
             return Finding("up", f"its record stands still for {status_age_s:.0f} s, but tokens come from it")
         return Finding("suspect", f"its record stands still for {status_age_s:.0f} s")

@@ -12,6 +12,7 @@ from statistics import fmean
 
 from qwen_aio.balancer import half
 from qwen_aio.balancer.chronicle import Actor, Chronicle, OnEvent
+from qwen_aio.balancer.claims import Claims
 from qwen_aio.balancer.life import Life
 from qwen_aio.balancer.reference import Reference
 from qwen_aio.balancer.rules import Rules
@@ -46,6 +47,7 @@ class Roster:
         self._on_event = on_event
         self._chronicle = Chronicle(on_event)
         self._lives: dict[str, Life] = {}  # by worker id
+        self._claims = Claims(self._lives, new_life=self._new_life, rules=rules, clock=clock)
         self._admin: dict[str, AdminState] = {}  # by worker id, known or not; who is not in it is "ready"
         self._asked_for = frozenset(asked_for)
         self._last_up = clock()  # when somebody was last ready; at the start nobody can have come yet
@@ -62,19 +64,18 @@ class Roster:
         """There should be such a worker, at `url` if that is known."""
         life = self._lives.get(worker_id)
         if life is None:
-            life = self._begin(worker_id, url)
+            life = self._lives[worker_id] = self._new_life(worker_id, url)
             self._chronicle.tell(life, "balancer")
         life.named_at = self._clock()
         life.url = url or life.url
 
     def report(self, status: WorkerStatus) -> None:
         """A record was read; it may be an old one, or have been read before."""
-        life = self._lives.get(status.id)
-        if life is None or life.is_followed_by(status):
-            life = self._begin(status.id, status.url)
+        life = self._claims.writer_of(status)
         life.named_at = self._clock()
         if life.hear(status):
             self._settle(life, "report")
+        self._settle_claim(status.id)
 
     def describe(self, worker_id: str, offer: Offer) -> None:
         """The worker has said what it can do."""
@@ -82,20 +83,25 @@ class Roster:
         life.offer = offer
         self._settle(life, "report")
 
-    def answered(self, worker_id: str) -> None:
-        """The worker has answered that it is ready."""
-        life = self._lives[worker_id]
-        before = life.finding.health
+    def answered(self, status: WorkerStatus, *, asked_at: float) -> None:
+        """The worker at `status.url` gave this record when it was asked, at `asked_at`."""
+        life = self._claims.writer_of(status)
+        holder = self._lives[status.id]
+        if life is not holder and status.url == holder.url and asked_at > holder.pulse.news_at:
+            holder.pulse.refuse("another process listens at its address now")
+        life.hear(status, asked_at=asked_at)
         life.pulse.answer()
-        if life.finding.health != before:
-            self._settle(life, "report")
+        self._settle(life, "report")
+        self._settle_claim(status.id)
 
-    def refused(self, worker_id: str, why: str) -> None:
-        """Nobody listens at the worker's address, or it is taken for dead."""
-        life = self._lives.get(worker_id)
-        if life is not None:
-            life.pulse.refuse(why)
-            self._settle(life, "call")
+    def refused(self, worker_id: str, why: str, *, url: str = "") -> None:
+        """Nobody listens at `url`, the worker's address unless another is given, or it is taken for dead."""
+        url = url or self.url(worker_id)
+        for life in (*self._lives.values(), *self._claims):
+            if (life.id, life.url) == (worker_id, url):
+                life.pulse.refuse(why)
+                self._settle(life, "call")
+        self._settle_claim(worker_id)
 
     def tick(self) -> None:
         """Draw the conclusions that time alone brings about."""
@@ -104,17 +110,20 @@ class Roster:
             if self._is_over(life):
                 del self._lives[life.id]
                 self._chronicle.forget(life)
+        for claimant in self._claims:
+            self._settle_claim(claimant.id)
 
     # ---- what is asked of workers -----------------------------------------------------------------------------------
 
-    def to_ask(self) -> dict[str, str]:
+    def to_ask(self) -> set[tuple[str, str]]:
         """Id and address of the workers whose records say too little: they have to be asked themselves."""
         soon_old_s = 2 * self._rules.report_period_s
-        return {
-            life.id: life.url
+        doubtful = [
+            life
             for life in self._lives.values()
-            if life.url and (not life.is_well or (life.pulse.status_age_s or 0.0) >= soon_old_s)
-        }
+            if not life.is_well or (life.pulse.status_age_s or 0.0) >= soon_old_s or life.id in self._claims
+        ]
+        return {(life.id, life.url) for life in (*doubtful, *self._claims) if life.url}
 
     def lacks_offer(self, worker_id: str) -> bool:
         """Is only missing what the worker can do?"""
@@ -128,7 +137,7 @@ class Roster:
 
     def urls(self) -> set[str]:
         """Where workers listen."""
-        return {life.url for life in self._lives.values() if life.url}
+        return {life.url for life in (*self._lives.values(), *self._claims) if life.url}
 
     # ---- what people want -------------------------------------------------------------------------------------------
 
@@ -189,8 +198,8 @@ class Roster:
 
     # ---- beneath ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, worker_id: str, url: str) -> Life:
-        life = Life(
+    def _new_life(self, worker_id: str, url: str) -> Life:
+        return Life(
             worker_id,
             url,
             rules=self._rules,
@@ -198,8 +207,10 @@ class Roster:
             reference=self.reference,
             usual_speed=self._usual_speed,
         )
-        self._lives[worker_id] = life
-        return life
+
+    def _settle_claim(self, worker_id: str) -> None:
+        if self._claims.settle(worker_id):
+            self._settle(self._lives[worker_id], "report")
 
     def _usual_speed(self) -> float:
         speeds = [life.known_speed for life in self._lives.values() if life.known_speed is not None]

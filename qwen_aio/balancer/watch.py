@@ -63,8 +63,8 @@ class Watch:
         self._pause = pause
         self._resolve = resolve
         self._remote = dict(sources.urls)  # id -> address
-        self._asking: dict[str, asyncio.Task[None]] = {}  # by id
-        self._asked_at: dict[str, float] = {}  # by id, of those who were asked just now
+        self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}  # by id and address
+        self._asked_at: dict[tuple[str, str], float] = {}  # of those who were asked just now
         self._resolving: asyncio.Task[None] | None = None
         self._resolved_at: float | None = None
         self._is_failing = False
@@ -85,8 +85,8 @@ class Watch:
         """One round: read the file, begin to ask whom it cannot speak for, let time do its part."""
         self._follow_names_soon()
         await self._read_file()
-        self._asked_at = {worker_id: at for worker_id, at in self._asked_at.items() if self._clock() - at < ASK_S}
-        for worker_id, url in (self._pool.to_ask() | self._remote).items():
+        self._asked_at = {whom: at for whom, at in self._asked_at.items() if self._clock() - at < ASK_S}
+        for worker_id, url in self._pool.to_ask() | set(self._remote.items()):
             self._ask_soon(worker_id, url)
         self._pool.tick()
         await self._links.keep(self._pool.urls() | set(self._remote.values()))
@@ -101,7 +101,7 @@ class Watch:
         except ConnectionLost:
             return False  # somebody listens
         except ServerUnreachable as exc:
-            self._pool.refused(worker_id, exc.message)
+            self._pool.refused(worker_id, exc.message, url=url)
             return True
         except (TimeoutError, QwenAioError):
             return False
@@ -145,36 +145,39 @@ class Watch:
         self._remote = remote
 
     def _ask_soon(self, worker_id: str, url: str) -> None:
-        if worker_id in self._asking or (worker_id in self._asked_at and not self._pool.lacks_offer(worker_id)):
+        whom = worker_id, url
+        if whom in self._asking or (whom in self._asked_at and not self._pool.lacks_offer(worker_id)):
             return
-        self._asked_at[worker_id] = self._clock()
-        task = self._asking[worker_id] = asyncio.create_task(self._ask(worker_id, url), name=f"ask {worker_id}")
-        task.add_done_callback(lambda _: self._asking.pop(worker_id))
+        self._asked_at[whom] = self._clock()
+        task = self._asking[whom] = asyncio.create_task(self._ask(worker_id, url), name=f"ask {worker_id}")
+        task.add_done_callback(lambda _: self._asking.pop(whom))
 
     async def _ask(self, worker_id: str, url: str) -> None:
         """Its record, and once a life what it can do."""
-        link = self._links.to(url)
+        link, asked_at = self._links.to(url), self._clock()
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 status = read_status(await link.health())
                 if status is None:
                     return
-                if worker_id in self._remote:
-                    # Elsewhere it may go by another name, and its own idea of its address means nothing here.
-                    status = replace(status, id=worker_id, url=url)
+                # Elsewhere it may go by another name, and its own idea of its address means nothing here.
+                status = replace(status, id=worker_id if worker_id in self._remote else status.id, url=url)
                 if status.id != worker_id:
-                    self._pool.refused(worker_id, f"{status.id} listens at its address now")
+                    self._pool.refused(worker_id, f"{status.id} listens at its address now", url=url)
                     return
-                self._pool.report(status)
-                if status.state == "ready":
-                    self._pool.answered(worker_id)
-                    if self._pool.lacks_offer(worker_id):
-                        self._pool.describe(worker_id, await link.offer())
+                self._pool.answered(status, asked_at=asked_at)
+                if status.state == "ready" and self._pool.lacks_offer(worker_id):
+                    await self._ask_offer(worker_id, url)
         except ConnectionLost:
             return
         except ServerUnreachable as exc:
-            self._pool.refused(worker_id, exc.message)
+            self._pool.refused(worker_id, exc.message, url=url)
         except (TimeoutError, QwenAioError) as exc:
             log.debug("worker %s does not tell how it is: %s", worker_id, exc)
         finally:
             self._on_change()
+
+    async def _ask_offer(self, worker_id: str, url: str) -> None:
+        offer = await self._links.to(url).offer()
+        if self._pool.url(worker_id) == url:  # another process may have, or have got, the id
+            self._pool.describe(worker_id, offer)

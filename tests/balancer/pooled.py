@@ -61,18 +61,24 @@ class World:
         """What stands in the file is read once more."""
         self.pool.report(self.statuses[worker_id])
 
+    def answer(self, worker_id: str, **more) -> None:
+        """The worker is asked itself, and gives the record it wrote last."""
+        self.pool.answered(replace(self.statuses[worker_id], **more), asked_at=self.clock.now)
+
     def up(self, *worker_ids: str, offer: Offer = OFFER, **more) -> None:
         """Workers that have done all it takes to be given work."""
         for worker_id in worker_ids:
             self.record(worker_id, **more)
-            self.pool.answered(worker_id)
+            self.answer(worker_id)
             self.pool.describe(worker_id, offer)
 
-    def restart(self, worker_id: str) -> None:
-        """The first record of the worker's next life is read."""
+    def restart(self, worker_id: str, **more) -> None:
+        """The worker's next life, which is asked as soon as its first record is read."""
         before = self.statuses[worker_id]
         later = {"pid": before.pid + 1, "start_time": before.start_time + 1, "generation": before.generation + 1}
-        self.record(worker_id, seq=1, state="ready", completed=0, slow_ms=None, **later)
+        self.record(worker_id, **({"seq": 1, "state": "ready", "completed": 0, "slow_ms": None} | later | more))
+        self.clock.advance(0.001)
+        self.answer(worker_id)
 
     def pass_time(self, seconds: float, *, beating: Collection[str] = ()) -> None:
         """Time passes in half seconds, and the file is read; who is in `beating` reports every two."""

@@ -212,7 +212,7 @@ async def test_a_worker_whose_engine_has_stopped_gets_nothing_more():
     scene.world.pool.refused("b", "nobody listens")
     making = scene.making(DECIDE)
     await scene.until(lambda: scene.world.health("a") == "down")
-    scene.world.pool.answered("b")
+    scene.world.answer("b")
     scene.dispatcher.match()
     await making
     for _ in range(2):

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from qwen_aio.balancer.queue import Job, WaitingLine
 from qwen_aio.balancer.rules import RULES
 from qwen_aio.balancer.seat import Seat
+from qwen_aio.core import WorkerStatus
 from tests.balancer.pooled import OFFER, World, succeed
 
 NAMES = ("a", "b", "c")
@@ -60,6 +61,7 @@ class Machine(RuleBasedStateMachine):
         self.world = World(policy=policy, asked_for=NAMES)
         self.line = WaitingLine(RULES)
         self.truth = {name: Truth(beat_at=self.world.clock.now) for name in NAMES}
+        self.former: dict[str, list[WorkerStatus]] = {name: [] for name in NAMES}
         self.offline: set[str] = set()
         self.held: list[Held] = []
         self.attempts: Counter[Job] = Counter()
@@ -204,18 +206,31 @@ class Machine(RuleBasedStateMachine):
             self.lose(held)
         self.match()
 
-    @rule(name=WORKER, is_known_dead=st.booleans())
-    def restart(self, name: str, is_known_dead: bool) -> None:
-        """The next life may be seen before anybody has noticed the end of the last one."""
+    @rule(
+        name=WORKER,
+        is_known_dead=st.booleans(),
+        generation=st.integers(1, 5),
+        clock_set_s=st.sampled_from([-28800.0, 0.0, 28800.0]),
+    )
+    def restart(self, name: str, is_known_dead: bool, generation: int = 1, clock_set_s: float = 0.0) -> None:
+        """The next life may be seen before anybody has noticed the end of the last one, and may look older than it."""
         if is_known_dead:
             self.die(name)
-        self.world.restart(name)
+        before = self.world.statuses[name]
+        self.former[name].append(before)
+        self.world.restart(name, generation=generation, start_time=before.start_time + clock_set_s)
         self.truth[name] = Truth(self.truth[name].life + 1, beat_at=self.world.clock.now)
         assert self.world.row(name).in_flight == 0
         self.match()
-        self.world.pool.answered(name)
         self.world.pool.describe(name, OFFER)
         self.match()
+
+    @precondition(lambda self: any(self.former.values()))
+    @rule(name=WORKER, which=ANY)
+    def read_a_record_of_a_former_life(self, name: str, which: int) -> None:
+        if self.former[name]:
+            self.world.pool.report(self.former[name][which % len(self.former[name])])
+            self.match()
 
     @precondition(lambda self: any(not truth.is_dead for truth in self.truth.values()))
     @rule(name=WORKER, state=st.sampled_from(["draining", "failed"]))

@@ -78,7 +78,7 @@ def test_the_cost_of_a_worker_is_told_in_chinese_with_all_its_terms():
     ("sentence", "told"),
     [
         ("nothing was heard of it for 18 s", ("已有 18 秒没有任何消息", "zh-CN")),
-        ("it reports", ("状态报告正常", "zh-CN")),
+        ("its status reports arrive on time", ("状态报告按时到达", "zh-CN")),
         ("no answer from 10.0.0.7:7861", ("no answer from 10.0.0.7:7861", "en")),
         ("#", ("#", "en")),
         ("", ("", "en")),

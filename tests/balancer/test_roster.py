@@ -37,14 +37,14 @@ def test_an_answer_proves_that_a_record_is_not_old():
     world = World()
     world.record("a")
     world.pool.describe("a", OFFER)
-    world.pool.answered("a")
+    world.answer("a")
     assert world.health("a") == "up"
 
 
 def test_a_worker_takes_no_work_before_it_has_said_what_it_can_do():
     world = World()
     world.record("a")
-    world.pool.answered("a")
+    world.answer("a")
     assert world.pool.lacks_offer("a")
     assert (world.health("a"), world.pool.bind(world.job())) == ("starting", None)
     world.pool.describe("a", OFFER)
@@ -97,7 +97,7 @@ def test_a_worker_that_still_answers_while_its_engine_hangs_stays_suspect():
     world.up("a")
     for _ in range(60):
         world.pass_time(2)
-        world.pool.answered("a")
+        world.answer("a")
     assert world.health("a") == "suspect"
     assert world.changes("a")[-1] == "up -> suspect"
 
@@ -132,7 +132,7 @@ def test_a_worker_that_refuses_connections_is_down_at_once():
     world.pool.refused("a", "connection refused")
     assert (world.health("a"), world.row("a").why) == ("down", "connection refused")
     assert {world.bind().id for _ in range(8)} == {"b"}
-    world.pool.answered("a")
+    world.answer("a")
     assert world.health("a") == "up"
 
 
@@ -203,7 +203,7 @@ def test_a_call_of_the_last_life_ends_on_the_last_life():
     world.up("a")
     old = world.bind("generation")
     world.restart("a")
-    world.pool.answered("a")
+    world.answer("a")
     world.pool.describe("a", OFFER)
     new = world.bind("generation")
     told = len(world.told)
@@ -241,11 +241,183 @@ def test_a_record_of_an_earlier_life_is_ignored():
     assert (world.row("a").generation, world.health("a")) == (2, "starting")
 
 
-def test_generations_may_begin_anew_when_the_file_was_deleted():
+# ---- whose id -------------------------------------------------------------------------------------------------------
+
+HOURS = 3600.0
+# How a later process may look beside an earlier one: the clock was set, the file deleted, or the pid given out again.
+ODDITIES = [
+    {"generation": 1, "start_time": START - 8 * HOURS, "pid": 99},
+    {"generation": 1, "start_time": START - 8 * HOURS, "pid": 1},
+    {"generation": 7, "start_time": START - 8 * HOURS, "pid": 99},
+    {"generation": 1, "start_time": START, "pid": 99},
+    {"generation": 8, "start_time": START + 8 * HOURS, "pid": 1},
+]
+odd = pytest.mark.parametrize("identity", ODDITIES, ids=lambda identity: "-".join(map(str, identity.values())))
+
+
+def say_farewell(world: World, state: str) -> None:
+    world.record("a", state=state)
+
+
+def refuse(world: World, _: str) -> None:
+    world.pool.refused("a", "connection refused")
+
+
+def fall_silent(world: World, _: str) -> None:
+    world.pass_time(700)
+
+
+@odd
+@pytest.mark.parametrize(
+    ("end", "how"), [(say_farewell, "draining"), (say_farewell, "failed"), (refuse, ""), (fall_silent, "")]
+)
+def test_a_worker_that_is_back_and_answers_is_taken_back_whatever_was_heard_before(identity, end, how):
+    world = World(asked_for=["a"])
+    world.up("a", generation=7)
+    end(world, how)
+    world.restart("a", **identity)
+    world.pool.describe("a", OFFER)
+    assert (world.health("a"), world.row("a").pid) == ("up", identity["pid"])
+    assert world.pool.bind(world.job())
+
+
+@odd
+def test_a_worker_that_is_back_and_only_writes_is_taken_back_when_its_record_moves(identity):
     world = World()
     world.up("a", generation=7)
-    world.record("a", generation=1, start_time=START + 100, pid=99, seq=1)
-    assert (world.row("a").generation, world.row("a").pid) == (1, 99)
+    world.record("a", state="draining")
+    world.record("a", **identity, seq=1, state="ready")
+    assert world.health("a") == "down"  # that record may be old
+    assert ("a", "http://a") in world.pool.to_ask()
+    world.pass_time(2, beating=["a"])
+    assert (world.health("a"), world.row("a").why) == ("starting", "it has not said yet what it can do")
+
+
+@odd
+def test_a_restart_that_was_not_noticed_is_seen_by_who_answers(identity):
+    world = World()
+    world.up("a", generation=7)
+    old = world.bind("generation")
+    world.restart("a", **identity)
+    assert (world.row("a").pid, world.row("a").in_flight, world.health("a")) == (identity["pid"], 0, "starting")
+    old.release()
+
+
+@odd
+def test_a_worker_that_is_back_at_another_address_is_found_there(identity):
+    world = World()
+    world.up("a", generation=7)
+    world.clock.advance(1)
+    world.record("a", **identity, seq=1, url="http://new")
+    assert world.pool.to_ask() == {("a", "http://a"), ("a", "http://new")}
+    world.answer("a")
+    assert world.row("a").url == "http://a"  # well, for all that is known
+    world.pool.refused("a", "connection refused", url="http://a")
+    assert (world.row("a").url, world.row("a").pid) == ("http://new", identity["pid"])
+    assert world.pool.url("a") == "http://new"
+
+
+@odd
+def test_two_workers_under_one_id_do_not_take_it_from_each_other(identity):
+    """A second cluster in a status folder that was deleted under the first one."""
+    world = World()
+    world.up("a", generation=7)
+    ours = world.statuses["a"]
+    theirs = replace(ours, **identity, url="http://b")
+    for seq in range(ours.seq + 1, 60):
+        world.clock.advance(1)
+        for status in (replace(ours, seq=seq), replace(theirs, seq=seq)):
+            world.pool.report(status)
+            world.pool.answered(status, asked_at=world.clock.now - 0.01)
+        world.pool.tick()
+        assert (world.health("a"), world.row("a").url) == ("up", "http://a")
+    world.pool.report(replace(ours, seq=60, state="draining"))
+    assert (world.health("a"), world.row("a").url) == ("starting", "http://b")
+    world.pool.describe("a", OFFER)
+    assert world.health("a") == "up"
+
+
+@odd
+def test_a_record_that_nobody_stands_behind_never_gets_the_id(identity):
+    world = World()
+    world.up("a", generation=7)
+    world.pass_time(20)
+    assert world.health("a") == "down"
+    world.record("a", **identity, seq=500, url="http://dead")
+    world.pool.refused("a", "connection refused", url="http://dead")
+    world.pass_time(60)
+    assert (world.row("a").url, world.row("a").generation) == ("http://a", 7)
+    assert world.row("a").why.startswith("nothing was heard of it")
+
+
+def test_a_claim_that_is_not_repeated_is_dropped():
+    world = World()
+    world.up("a")
+    ours = world.statuses["a"]
+    world.record("a", pid=99, url="http://b")
+    world.statuses["a"] = ours
+    world.pass_time(6, beating=["a"])
+    assert world.pool.urls() == {"http://a"}
+    assert world.pool.to_ask() == set()
+
+
+@pytest.mark.parametrize("state", ["failed", "draining", "starting"])
+def test_what_a_worker_answers_overrules_a_record_that_it_never_wrote(state):
+    world = World()
+    world.up("a")
+    own = world.statuses["a"]
+    world.record("a", seq=own.seq + 1000, state=state)
+    assert world.health("a") in ("down", "starting")
+    world.clock.advance(1)
+    world.pool.answered(own, asked_at=world.clock.now)
+    for _ in range(3):  # it is still in the file
+        world.pass_time(0.5)
+        assert world.health("a") == "up"
+    world.statuses["a"] = own
+    world.pass_time(30, beating=["a"])
+    assert world.health("a") == "up"
+    world.pass_time(6)
+    assert world.health("a") == "suspect"
+
+
+def test_an_answer_to_an_earlier_question_does_not_overrule_what_was_read_since():
+    world = World()
+    world.up("a")
+    world.clock.advance(1)
+    asked_at, ready = world.clock.now, world.statuses["a"]
+    world.clock.advance(0.5)
+    world.record("a", state="draining")
+    world.pool.answered(ready, asked_at=asked_at)
+    assert world.health("a") == "down"
+    world.restart("a")
+    world.pool.answered(ready, asked_at=asked_at)  # the next life has its address by now
+    assert world.row("a").generation == 2
+
+
+@pytest.mark.parametrize("state", ["drain", "maint"])
+def test_a_worker_that_is_taken_back_stays_what_people_made_it(state):
+    world = World()
+    world.up("a", "b", generation=7)
+    world.pool.set_admin("a", state, force=False)
+    world.record("a", state="draining")
+    world.restart("a", generation=1, start_time=START - 8 * HOURS)
+    world.pool.describe("a", OFFER)
+    assert (world.row("a").health, world.row("a").admin) == ("up", state)
+    assert {world.serve() for _ in range(8)} == {"b"}
+
+
+def test_a_worker_that_gets_its_id_back_finds_its_breaker_as_it_was():
+    world = World()
+    world.up("a", "b")
+    world.fail("a", times=3)
+    ours = world.statuses["a"]
+    world.record("a", pid=99, url="http://c")
+    world.answer("a")
+    world.pool.refused("a", "connection refused", url="http://a")
+    assert world.row("a").breaker == "closed"
+    world.pool.answered(ours, asked_at=world.clock.now)
+    world.pool.refused("a", "connection refused", url="http://c")
+    assert (world.row("a").url, world.row("a").health, world.row("a").breaker) == ("http://a", "up", "open")
 
 
 def test_a_new_worker_is_taken_to_be_as_fast_as_the_others():
@@ -278,11 +450,11 @@ def test_workers_are_asked_themselves_when_the_file_says_too_little():
     world = World(asked_for=["unheard"])
     world.up("a", "b")
     world.pool.expect("far", "http://far")
-    assert world.pool.to_ask() == {"far": "http://far"}
+    assert world.pool.to_ask() == {("far", "http://far")}
     world.pass_time(4, beating=["a"])
-    assert world.pool.to_ask() == {"far": "http://far", "b": "http://b"}  # before it becomes suspect
+    assert world.pool.to_ask() == {("far", "http://far"), ("b", "http://b")}  # before it becomes suspect
     world.pool.refused("a", "connection refused")
-    assert "a" in world.pool.to_ask()
+    assert ("a", "http://a") in world.pool.to_ask()
     assert world.pool.urls() == {"http://a", "http://b", "http://far"}
     assert world.pool.url("b") == "http://b"
 
@@ -292,7 +464,7 @@ def test_a_worker_that_answers_while_the_file_cannot_be_written_is_never_suspect
     world.up("a")
     for _ in range(20):
         world.pass_time(4)
-        if "a" in world.pool.to_ask():
+        if world.pool.to_ask():
             world.record("a")  # what it tells when it is asked
     assert world.changes("a") == ["unknown -> starting", "starting -> up"]
 

@@ -58,6 +58,35 @@ async def test_an_address_that_another_worker_has_by_now_is_not_taken_for_the_fi
         assert "new listens at its address" in service.row("old").why
 
 
+LATER = {"generation": 7, "start_time": 3e9, "pid": 7}
+
+
+@pytest.mark.parametrize(("before", "after"), [(LATER, {}), ({}, LATER)])
+async def test_a_worker_that_comes_back_at_another_address_is_found_there_however_old_it_looks(tmp_path, before, after):
+    first, second = (replace(STATUS, **more) for more in (before, after))
+    async with balanced({}, tmp_path) as service, served(Worker(FakeEngine(), worker_id="w", status=second)) as new:
+        async with served(Worker(FakeEngine(), worker_id="w", status=first)) as old:
+            write(tmp_path, ready("w", old.url, **before))
+            await service.until_ready(1)
+            write(tmp_path, ready("w", new.url, **after))  # both are there for a while
+            await service.until(lambda: new.worker.status.seq > second.seq)
+            assert service.row("w").url == old.url
+        await service.until(lambda: service.row("w").url == new.url)
+        await service.until_ready(1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(LATER, {}), ({}, LATER)])
+async def test_another_process_at_the_address_of_a_worker_is_its_next_life(tmp_path, before, after):
+    worker = Worker(FakeEngine(), worker_id="w", status=replace(STATUS, **before))
+    async with served(worker) as place, balanced({}, tmp_path) as service:
+        write(tmp_path, ready("w", place.url, **before))
+        await service.until_ready(1)
+        worker.status = replace(STATUS, **after)
+        write(tmp_path, ready("w", place.url, **after))
+        await service.until(lambda: service.row("w").generation == worker.status.generation)
+        await service.until_ready(1)
+
+
 async def test_only_those_who_were_asked_for_are_taken_from_the_file(tmp_path):
     write(tmp_path, ready("near", "http://127.0.0.1:1"))
     async with balanced({"far": FakeEngine()}, tmp_path) as service:

@@ -25,6 +25,7 @@ from qwen_aio.serving.server import bind
 from tests.balancer.fake_view import NEW, ROW, SECOND, FakeView
 from tests.balancer.test_dashboard import HOSTILE
 from tests.e2e.conftest import Visit
+from tests.e2e.geometry import flaws
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 PULSE_S = 0.3
@@ -433,6 +434,21 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
     page = live(visit(site.url, viewport={"width": width, "height": 800}))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     expect(page.get_by_role("button", name="Take offline qwen-1")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 414, 768, 901, 1024, 1280])
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_no_text_runs_into_another_or_out_of_its_box(site: Site, visit: Visit, locale: str, width: int) -> None:
+    long_id = f"qwen-prod-01-{'very-long-' * 6}"[:64]
+    stalled = {"health": "suspect", "why": "its record stands still for 7 s", "breaker": "half_open"}
+    site.view.rows[long_id] = replace(SECOND, id=long_id, url="http://[fd00:1234:5678:9abc::1234]:7861", **stalled)
+    site.do(lambda: site.view.finish("i" * 64, worker=long_id, task="sentiment", error=QueueFull("full")))
+    site.do(lambda: site.view.finish("short", task="chat"))
+    site.do(lambda: site.view.board.event(long_id, "report", "half_open -> closed", "it works again"))
+    page = live(visit(site.url, locale=locale, viewport={"width": width, "height": 844}))
+    expect(page.locator("#charts .key").first).to_be_visible()
+    assert flaws(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_language_can_be_changed(site: Site, visit: Visit) -> None:

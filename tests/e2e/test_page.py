@@ -20,6 +20,7 @@ from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
 from qwen_aio.ui.page import build_page
 from qwen_aio.ui.service import About
 from tests.e2e.conftest import PATIENCE_MS, Visit
+from tests.e2e.geometry import flaws
 from tests.ui.fakes import NEGATIVE, FakeService, Step, both, done, tokens
 
 COMPLAINT = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
@@ -32,6 +33,8 @@ HOSTILE = (
 def script(request: Request) -> Sequence[Step]:
     """What the fake service does, by what is asked."""
     match request.text:
+        case "long":
+            return both("A reply that goes on for quite a while, as some do. " * 30)
         case "endless":
             return [Decided(NEGATIVE), *tokens("once upon a time"), asyncio.Event()]
         case "full":
@@ -266,6 +269,49 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
     left, right = page.locator("#left").bounding_box(), page.locator("#right").bounding_box()
     assert left and right
     assert (right["y"] >= left["y"] + left["height"]) == (width < 760)
+
+
+PHONES = [(320, 568), (360, 640), (390, 844), (390, 664), (414, 896)]
+SOFT_KEYBOARD = (390, 420)
+WHERE = """() => {
+    const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+    const last = [...document.querySelectorAll(".bubble")].at(-1)?.getBoundingClientRect();
+    return {
+        lastEnds: last?.bottom, shownFrom: box("#conversation").top, shownTo: box("#conversation").bottom,
+        rightEnds: box("#right").bottom, composer: box("#composer").top, composerEnds: box("#composer").bottom,
+        contentEnds: box("#about").bottom + scrollY, height: document.documentElement.scrollHeight,
+    };
+}"""
+
+
+@pytest.mark.parametrize("size", [*PHONES, SOFT_KEYBOARD, (768, 1024), (1280, 800)])
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_the_last_message_is_in_sight_above_the_input_and_nothing_is_empty_below(
+    site: Site, visit: Visit, locale: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    page = ready(visit(site.url, locale=locale, viewport={"width": width, "height": height}))
+    assert flaws(page) == []
+    for count, text in enumerate((COMPLAINT, "long", COMPLAINT, "long"), start=1):
+        assert_page_is_filled(page, height)
+        send(page, text)
+        expect(page.locator(".assistant .bubble")).to_have_count(count)
+        expect(page.locator(".facts")).to_be_visible()
+        expect(page.locator("#send")).to_be_visible()
+    if width < 760:  # beside each other, the facts stay in sight over what scrolls beneath them
+        assert flaws(page) == []
+    where = assert_page_is_filled(page, height)
+    assert where["shownFrom"] < where["lastEnds"] <= where["shownTo"] + 1
+    assert where["shownTo"] - where["shownFrom"] >= 130
+    assert where["shownTo"] <= where["rightEnds"] <= where["composer"]
+    if (width, height) in PHONES[1:]:
+        assert where["composerEnds"] <= height  # the whole conversation is had without scrolling the page
+
+
+def assert_page_is_filled(page: Page, height: int) -> dict[str, float]:
+    where: dict[str, float] = page.evaluate(WHERE)
+    assert where["height"] - max(where["contentEnds"], height) <= 24
+    return where
 
 
 def test_the_page_can_be_used_without_seeing_it(site: Site, visit: Visit) -> None:
