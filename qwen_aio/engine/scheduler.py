@@ -5,9 +5,9 @@ A decision is short if half a step holds the rows it has to compute when it come
 The rows of a step:
 
 1. Short decisions are computed whole, and a step that holds one holds no long one.
-2. Long decisions get a quarter of a step together, the one with the fewest rows left first. So a short decision that
-   comes waits for one such step at most, and its own holds only short ones.
-3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its quarter beside short ones.
+2. Long decisions get a quarter of a step together, beside answers half; the one with the fewest rows left goes first.
+   So a short decision that comes waits for one such step at most.
+3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its share beside short ones.
 4. A decoding answer gets one row. Beside answers, every other step is of decisions alone, which halves what they wait
    for answers' rows; no answer is left out twice in a row. The prompts of answers get what decisions leave, at least a
    quarter. While an answer is decoded, they and long decisions get half a step together.
@@ -70,7 +70,6 @@ class Scheduler:
         self._cache = cache
         self._limits = limits
         self._short_rows = limits.max_batch_tokens // 2  # the most of a short decision
-        self._long_rows = limits.max_batch_tokens // 4  # of all long decisions in a step
         self._order = Order(short_rows=self._short_rows)
         self._answer_slots = cache.num_slots - cache.num_slots // 4
         self._waiting_decisions: list[Sequence] = []
@@ -155,6 +154,12 @@ class Scheduler:
         self._running.remove(sequence)
         self._cache.release(sequence.lease, remembered_ids)
         sequence.lease = None
+
+    @property
+    def _long_rows(self) -> int:
+        """The most that all long decisions get of a step."""
+        has_answers = any(sequence.is_answer for sequence in self._running)
+        return self._limits.max_batch_tokens // (2 if has_answers else 4)
 
     def _mixed(self, decisions: list[Sequence], answers: list[Sequence]) -> list[Span]:
         """Rows of everybody, as far as the budget goes."""

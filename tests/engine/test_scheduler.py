@@ -85,14 +85,14 @@ def test_beside_answers_every_other_step_is_of_decisions_alone() -> None:
     scheduler.add(FakeAnswer("a", [1, 2, 3], max_tokens=9))
     compute(scheduler)
     scheduler.add(FakeDecision("d", list(range(40))))
-    assert rows(compute(scheduler)) == [("d", 0, 4)]
-    assert rows(compute(scheduler)) == [("a", 3, 1), ("d", 4, 4)]
-    assert rows(compute(scheduler)) == [("d", 8, 4)]
+    assert rows(compute(scheduler)) == [("d", 0, 8)]
+    assert rows(compute(scheduler)) == [("a", 3, 1), ("d", 8, 7)]
+    assert rows(compute(scheduler)) == [("d", 15, 8)]
     scheduler.add(FakeDecision("e", list(range(4))))
     assert rows(compute(scheduler)) == [("a", 4, 1), ("e", 0, 4)]
     scheduler.add(FakeDecision("f", [7] * 4))
     assert rows(compute(scheduler)) == [("f", 0, 4)]
-    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 12, 4)]
+    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 23, 7)]
 
 
 def test_decisions_are_computed_before_answers_that_came_earlier() -> None:
