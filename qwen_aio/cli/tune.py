@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
         variable = f"QWEN_AIO_{name.upper()}"
         if os.environ.get(variable, str(value)) != str(value):
             print(f"but {variable} is {os.environ[variable]}, and wins over that")
-    if "threads" not in values and "OMP_NUM_THREADS" in os.environ:
+    if "OMP_NUM_THREADS" in os.environ and "threads" not in values and "QWEN_AIO_THREADS" not in os.environ:
         print(f"but OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}, which a worker takes for --threads")
     return 0
 
