@@ -30,7 +30,7 @@ async def test_the_published_story():
     assert (result.decision.label, result.decision.confidence) == ("negative", "高")
     assert result.answer.text == "颜色不一样确实让人失望。"
     assert result.merged_line == '【😔 LLM 情感判断:负面|高置信】→ "颜色不一样确实让人失望。"'
-    assert user_text(engine.prompts[0]) == STORY
+    assert user_text(engine.prompts[0]) == f"注意:失望\n{STORY}"
     assert user_text(engine.prompts[1]) == f"{STORY}\n(负面)"
 
 
