@@ -34,7 +34,6 @@ from qwen_aio.core import (
     Usage,
     Verdict,
 )
-from qwen_aio.errors import InvalidRequest
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import within
 from qwen_aio.visible import check_visible
