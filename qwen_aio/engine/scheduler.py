@@ -4,9 +4,9 @@ A decision is short if half a step holds the rows it has to compute when it come
 
 The rows of a step:
 
-1. Short decisions are computed whole, and a step that holds one holds no long one.
+1. Short decisions are computed whole, and first. So one that comes waits for the step under way at most.
 2. Long decisions get a quarter of a step together, beside answers half; the one with the fewest rows left goes first.
-   So a short decision that comes waits for one such step at most.
+   Beside short ones they are left out of a step, but never twice in a row while there is room.
 3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its share beside short ones.
 4. A decoding answer gets one row. Beside answers, every other step is of decisions alone, which halves what they wait
    for answers' rows; no answer is left out twice in a row. The prompts of answers get what decisions leave, at least a
@@ -76,6 +76,7 @@ class Scheduler:
         self._waiting_answers: list[Sequence] = []
         self._running: list[Sequence] = []  # in order of admission
         self._answers_wait = False  # the last step was one of decisions alone
+        self._long_ones_wait = False  # the last step left long decisions out
         self._num_overtaken = 0  # decisions admitted since an answer that could start began to wait
 
     def __repr__(self) -> str:
@@ -175,9 +176,13 @@ class Scheduler:
     def _of_decisions(self, decisions: list[Sequence], *, budget: int, for_long: int) -> list[Span]:
         """Chunks of `decisions`, which are in order: at most `budget` rows, `for_long` of them of long ones."""
         short = [each for each in decisions if self._order.kind(each) is Kind.SHORT]
-        long = [each for each in decisions if each not in short and (not short or self._order.is_overdue(each))]
-        chunks = _chunks(long, budget=for_long)
-        return [*chunks, *_chunks(short, budget=budget - _num_rows(chunks))]
+        long = [each for each in decisions if each not in short]
+        overdue = _chunks(filter(self._order.is_overdue, long), budget=for_long)
+        chunks = [*overdue, *_chunks(short, budget=budget - _num_rows(overdue))]
+        self._long_ones_wait = bool(short and long) and not overdue and not self._long_ones_wait
+        if not overdue and not self._long_ones_wait:
+            chunks += _chunks(long, budget=min(for_long, budget - _num_rows(chunks)))
+        return chunks
 
     def _line_of(self, sequence: Sequence) -> list[Sequence]:
         return self._waiting_answers if sequence.is_answer else self._waiting_decisions

@@ -91,8 +91,8 @@ def test_beside_answers_every_other_step_is_of_decisions_alone() -> None:
     scheduler.add(FakeDecision("e", list(range(4))))
     assert rows(compute(scheduler)) == [("a", 4, 1), ("e", 0, 4)]
     scheduler.add(FakeDecision("f", [7] * 4))
-    assert rows(compute(scheduler)) == [("f", 0, 4)]
-    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 23, 7)]
+    assert rows(compute(scheduler)) == [("f", 0, 4), ("d", 23, 8)]  # which the last step left out
+    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 31, 7)]
 
 
 def test_decisions_are_computed_before_answers_that_came_earlier() -> None:
@@ -192,6 +192,18 @@ def test_the_long_decision_with_the_fewest_rows_left_goes_first() -> None:
     assert order == [*["shorter"] * 5, *["long"] * 9, *["longer"] * 13]
 
 
+def test_beside_short_ones_in_every_step_a_long_decision_goes_on_in_every_other() -> None:
+    scheduler = make()
+    scheduler.add(FakeDecision("long", [1] * 40))
+    compute(scheduler)
+    steps = []
+    for n in range(8):
+        scheduler.add(FakeDecision(f"short{n}", [100 + n] * 5))
+        steps.append(names(compute(scheduler)))
+    assert [step[0] for step in steps] == [f"short{n}" for n in range(8)]
+    assert [step[1:] for step in steps] == [[], ["long"]] * 4
+
+
 def test_an_overdue_long_decision_goes_first_and_short_ones_beside_it() -> None:
     scheduler = make()
     scheduler.add(FakeDecision("old", [1] * 40, arrived_s=1.0))
@@ -283,7 +295,7 @@ def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_lo
     scheduler.add(FakeDecision("e", [*[7] * 36, 3, 4]))
     scheduler.add(FakeDecision("f", [5] * 36))
     assert rows(compute(scheduler)) == [("f", 0, 36), ("d", 0, 38)]
-    assert rows(compute(scheduler)) == [("e", 36, 2)]
+    assert rows(compute(scheduler)) == [("e", 36, 2), ("long", 20, 20)]
 
 
 def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
