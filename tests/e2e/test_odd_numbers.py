@@ -6,6 +6,7 @@ streamed is what the reply says in the end, also where a second worker goes on w
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwen_aio.bounds import BOUNDS
+from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.models.find import BUNDLED
 from qwen_aio.wire.call import CALL_PATH
 from tests.asking import sse
 from tests.e2e.processes import App, start
@@ -149,6 +152,8 @@ def test_the_joined_tokens_are_the_text_of_the_reply(both: Both, text: str) -> N
 
 
 def test_the_pieces_of_a_call_are_its_answer_wherever_a_second_worker_goes_on(both: Both) -> None:
+    """Which tokens follow is another question: at this temperature the second worker may draw others."""
+    tokenizer = Tokenizer.load(BUNDLED)
     first, second = both.workers
     sampling = {name: value for name, value in HOT.items() if name != "mode"}
     for seed in range(6):
@@ -159,4 +164,7 @@ def test_the_pieces_of_a_call_are_its_answer_wherever_a_second_worker_goes_on(bo
             sent = [token for _, piece in pieces[:cut] for token in piece["token_ids"]]
             *rest, (_, end) = sse(second.post(CALL_PATH, call | {"resume": {"token_ids": sent}})[1])
             assert "".join(piece["text"] for _, piece in rest) == end["text"]
-            assert "".join(piece["text"] for _, piece in pieces[:cut]) + end["text"] == answer["text"]
+            ids = [*sent, *(token for _, piece in rest for token in piece["token_ids"])]
+            raw = b"".join(map(tokenizer.token_bytes, ids))
+            whole = codecs.getincrementaldecoder("utf-8")("replace").decode(raw).strip()
+            assert "".join(piece["text"] for _, piece in pieces[:cut]) + end["text"] == whole
