@@ -53,12 +53,11 @@ def test_a_flood_is_refused_in_words_and_forgotten(site, flooded):
         assert app.get("/livez") == (200, {"status": "ok"})
         status, body = app.get("/v1/tasks")
         assert (status, body["error"]["code"]) == (503, "too_many_connections")
-        told = [
-            json.loads(reply.partition(b"\r\n\r\n")[2])
-            for reply in map(_reply, flood)
-            if reply.startswith(b"HTTP/1.1 503")
-        ]
-        assert len(told) > FLOOD // 2
+        # One that sends into a closed connection may lose the refusal to a reset, so those count that said nothing.
+        silent = flood[:: len(BEGINNINGS)]
+        replies = [reply for reply in map(_reply, silent) if reply.startswith(b"HTTP/1.1 503")]
+        assert len(replies) > len(silent) // 2
+        told = [json.loads(reply.partition(b"\r\n\r\n")[2]) for reply in replies]
         assert {error["error"]["code"] for error in told} == {"too_many_connections"}
         took_s = time.monotonic() - started_at
     lines = app.log.read_text().splitlines()
