@@ -5,9 +5,9 @@ A decision is short if half a step holds the rows it has to compute when it come
 The rows of a step:
 
 1. Short decisions are computed whole, and first. So one that comes waits for the step under way at most.
-2. Long decisions get a quarter of a step together, beside answers half; the one with the fewest rows left goes first.
-   Beside short ones they are left out of a step, but never twice in a row while there is room.
-3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its share beside short ones.
+2. Long decisions get half a step together, the one with the fewest rows left first. Beside short ones they are left
+   out of a step, but never twice in a row while there is room.
+3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its half beside short ones.
 4. A decoding answer gets one row. Beside answers, every other step is of decisions alone, which halves what they wait
    for answers' rows; no answer is left out twice in a row. The prompts of answers get what decisions leave, at least a
    quarter. While an answer is decoded, they and long decisions get half a step together.
@@ -69,8 +69,8 @@ class Scheduler:
     def __init__(self, cache: KvCache, limits: EngineLimits) -> None:
         self._cache = cache
         self._limits = limits
-        self._short_rows = limits.max_batch_tokens // 2  # the most of a short decision
-        self._order = Order(short_rows=self._short_rows)
+        self._half_step = limits.max_batch_tokens // 2  # the most of a short decision, and of all long ones in a step
+        self._order = Order(short_rows=self._half_step)
         self._answer_slots = cache.num_slots - cache.num_slots // 4
         self._waiting_decisions: list[Sequence] = []
         self._waiting_answers: list[Sequence] = []
@@ -139,7 +139,7 @@ class Scheduler:
         answers = [sequence for sequence in self._running if sequence.is_answer]
         self._answers_wait = bool(decisions and answers) and not self._answers_wait
         if self._answers_wait:
-            return self._of_decisions(decisions, budget=self._limits.max_batch_tokens, for_long=self._long_rows)
+            return self._of_decisions(decisions, budget=self._limits.max_batch_tokens, for_long=self._half_step)
         return self._mixed(decisions, answers)
 
     def retire(self, sequence: Sequence) -> None:
@@ -156,12 +156,6 @@ class Scheduler:
         self._cache.release(sequence.lease, remembered_ids)
         sequence.lease = None
 
-    @property
-    def _long_rows(self) -> int:
-        """The most that all long decisions get of a step."""
-        has_answers = any(sequence.is_answer for sequence in self._running)
-        return self._limits.max_batch_tokens // (2 if has_answers else 4)
-
     def _mixed(self, decisions: list[Sequence], answers: list[Sequence]) -> list[Span]:
         """Rows of everybody, as far as the budget goes."""
         spans = [Span(s, s.num_computed, 1) for s in answers if s.is_decoding]
@@ -169,7 +163,7 @@ class Scheduler:
         room = self._limits.max_batch_tokens - len(spans)
         budget = room // (2 if spans else 1)  # of all but short decisions
         kept = min(budget // 4, sum(num_left(s) for s in begun))  # a flood of decisions leaves this to answers
-        chunks = self._of_decisions(decisions, budget=room - kept, for_long=min(budget - kept, self._long_rows))
+        chunks = self._of_decisions(decisions, budget=room - kept, for_long=min(budget - kept, self._half_step))
         budget = max(budget - _num_rows(chunks), kept)
         return [*spans, *chunks, *_chunks(begun, budget=budget)]
 
@@ -207,7 +201,7 @@ class Scheduler:
     def _let_in(self, sequence: Sequence, kind: Kind) -> bool:
         """Admit it; False if slots are short."""
         leaves_room = kind is not Kind.SHORT and self._running and not self._order.is_overdue(sequence)
-        spare = self._short_rows if leaves_room else 0
+        spare = self._half_step if leaves_room else 0
         lease = self._cache.lease(sequence.given_ids, num_rows=sequence.num_rows, spare=spare)
         if lease is None:
             return False
@@ -226,7 +220,7 @@ class Scheduler:
         """Do the running long decisions that go before this one leave it any rows of a step?"""
         kind, rank, rank_of = self._order.kind, self._order.rank(decision), self._order.rank
         ahead = [other for other in self._running if kind(other) is Kind.LONG and rank_of(other) <= rank]
-        return sum(num_left(other) for other in ahead) < self._long_rows
+        return sum(num_left(other) for other in ahead) < self._half_step
 
     def _remember_beginnings(self, sequence: Sequence) -> None:
         """What answers under way have computed of its beginning, from now on."""
@@ -263,7 +257,7 @@ class Scheduler:
             return False
         answers = [sequence for sequence in self._running if sequence.is_answer]
         num_rows = sum(sequence.num_rows for sequence in answers) + self._waiting_answers[0].num_rows
-        most_rows = self._answer_slots - (self._short_rows if answers else 0)
+        most_rows = self._answer_slots - (self._half_step if answers else 0)
         return len(answers) < self._limits.max_answers and num_rows <= most_rows
 
 

@@ -138,7 +138,7 @@ def test_a_short_decision_waits_for_one_step_only_behind_ten_long_ones() -> None
     for n in range(10):
         scheduler.add(FakeDecision(f"long{n}", [n] * 50))
     for n in range(50):
-        assert sum(span.count for span in compute(scheduler)) == LIMITS.max_batch_tokens // 4
+        assert sum(span.count for span in compute(scheduler)) == LIMITS.max_batch_tokens // 2
         scheduler.add(FakeDecision(f"short{n}", [100 + n] * 8))
         assert rows(compute(scheduler)) == [(f"short{n}", 0, 8)]
 
@@ -188,8 +188,8 @@ def test_the_long_decision_with_the_fewest_rows_left_goes_first() -> None:
     compute(scheduler)
     scheduler.add(FakeDecision("longer", [2] * 50))
     scheduler.add(FakeDecision("shorter", [3] * 20))
-    order = [name for _ in range(27) for name in names(compute(scheduler))]
-    assert order == [*["shorter"] * 5, *["long"] * 9, *["longer"] * 13]
+    order = [name for _ in range(14) for name in names(compute(scheduler))]
+    assert order == [*["shorter"] * 3, *["long"] * 5, *["longer"] * 7]
 
 
 def test_beside_short_ones_in_every_step_a_long_decision_goes_on_in_every_other() -> None:
@@ -211,10 +211,10 @@ def test_an_overdue_long_decision_goes_first_and_short_ones_beside_it() -> None:
     scheduler.add(FakeDecision("new", [2] * 20, arrived_s=now_s))
     scheduler.add(FakeDecision("short", [3] * 5, arrived_s=now_s))
     assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("short", 0, 5)]
-    assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("new", 0, 4)]
+    assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("new", 0, 8)]
     scheduler.add(FakeDecision("short", [4] * 5, arrived_s=now_s))
-    assert rows(compute(scheduler, now_s=now_s)) == [("old", 0, 4), ("short", 0, 5)]
-    assert rows(compute(scheduler, now_s=now_s)) == [("old", 4, 4)]
+    assert rows(compute(scheduler, now_s=now_s)) == [("old", 0, 8), ("short", 0, 5)]
+    assert rows(compute(scheduler, now_s=now_s)) == [("old", 8, 8)]
 
 
 @given(
@@ -282,20 +282,20 @@ def test_a_long_common_beginning_is_computed_once() -> None:
     beginning = [7] * 40
     for n in range(3):
         scheduler.add(FakeDecision(f"d{n}", [*beginning, n, n]))
-    steps = [rows(compute(scheduler)) for _ in range(12)]
-    assert steps[:10] == [[("d0", 4 * n, 4)] for n in range(10)]
-    assert steps[10:] == [[("d0", 40, 2)], [("d1", 40, 2), ("d2", 40, 2)]]
+    steps = [rows(compute(scheduler)) for _ in range(7)]
+    assert steps[:5] == [[("d0", 8 * n, 8)] for n in range(5)]
+    assert steps[5:] == [[("d0", 40, 2)], [("d1", 40, 2), ("d2", 40, 2)]]
 
 
 def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_long_one() -> None:
     scheduler = make(limits=replace(LIMITS, max_context=200, max_batch_tokens=80))
     scheduler.add(FakeDecision("long", [*[7] * 36, *range(100, 130)]))
-    assert rows(compute(scheduler)) == [("long", 0, 20)]
+    assert rows(compute(scheduler)) == [("long", 0, 40)]
     scheduler.add(FakeDecision("d", [*[7] * 36, 1, 2]))
     scheduler.add(FakeDecision("e", [*[7] * 36, 3, 4]))
     scheduler.add(FakeDecision("f", [5] * 36))
     assert rows(compute(scheduler)) == [("f", 0, 36), ("d", 0, 38)]
-    assert rows(compute(scheduler)) == [("e", 36, 2), ("long", 20, 20)]
+    assert rows(compute(scheduler)) == [("e", 36, 2), ("long", 40, 26)]
 
 
 def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
