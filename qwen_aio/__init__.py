@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"
 
 # CPU only, always: set before anything can import torch, so that a machine with a GPU behaves like one without.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
