@@ -6,7 +6,6 @@ QWEN_AIO_CAMPAIGN=1 pytest tests/balancer/test_chaos.py   # many more seeds, lon
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -19,9 +18,9 @@ from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest
 from tests.balancer.balanced import HASTY, Service, balanced
 from tests.balancer.chaos import Fault
 from tests.balancer.test_calls import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
+from tests.campaign import CAMPAIGN
 from tests.fakes import FakeEngine
 
-CAMPAIGN = os.environ.get("QWEN_AIO_CAMPAIGN") == "1"
 SEEDS, STEPS = (range(60), 150) if CAMPAIGN else (range(4), 40)
 NAMES = "abc"
 PIECE_S = 0.002  # so that answers overlap with what happens to their workers

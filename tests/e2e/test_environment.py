@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign import in_campaign
 from tests.e2e.clusters import cluster
 from tests.e2e.processes import OPENER, free_port, running, start
 
@@ -54,7 +55,7 @@ def test_page_and_runs_are_served_under_any_proxy(odd, proxy, tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("sharing", ["on", "off"])
+@pytest.mark.parametrize("sharing", ["on", *in_campaign("off")])
 def test_a_cluster_starts_and_serves_under_any_proxy(sharing, proxy, tmp_path):
     names = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
     odd = {"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "[::1],fd00::/8"}

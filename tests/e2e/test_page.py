@@ -19,6 +19,7 @@ from qwen_aio.errors import QueueFull
 from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
 from qwen_aio.ui.page import build_page
 from qwen_aio.ui.service import About
+from tests.campaign import in_campaign
 from tests.e2e.conftest import PATIENCE_MS, Visit
 from tests.e2e.geometry import flaws
 from tests.ui.fakes import NEGATIVE, FakeService, Step, both, done, tokens
@@ -284,7 +285,7 @@ WHERE = """() => {
 }"""
 
 
-@pytest.mark.parametrize("size", [*PHONES, SOFT_KEYBOARD, (768, 1024), (1280, 800)])
+@pytest.mark.parametrize("size", [*PHONES, SOFT_KEYBOARD, *in_campaign((768, 1024)), (1280, 800)])
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
 def test_the_last_message_is_in_sight_above_the_input_and_nothing_is_empty_below(
     site: Site, visit: Visit, locale: str, size: tuple[int, int]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.campaign import in_campaign
 from tests.e2e.processes import App, free_port, running, start
 
 BEFORE = "快递太慢了,差评!"
@@ -72,7 +73,7 @@ def site(home: Path, mode: str, port: int) -> Iterator[App]:
             yield app
 
 
-@pytest.mark.parametrize(("first", "second"), [("single", "single"), ("ui", "single")])
+@pytest.mark.parametrize(("first", "second"), [("ui", "single"), *in_campaign(("single", "single"))])
 def test_a_tab_that_noticed_nothing_goes_on_with_its_next_message(
     first: str, second: str, tab: Page, tmp_path: Path
 ) -> None:
@@ -85,7 +86,7 @@ def test_a_tab_that_noticed_nothing_goes_on_with_its_next_message(
         expect_the_conversation_goes_on(tab, reply)
 
 
-@pytest.mark.parametrize("mode", ["single", "ui"])
+@pytest.mark.parametrize("mode", ["single", *in_campaign("ui")])
 def test_a_message_sent_while_the_server_is_away_waits_in_the_box(mode: str, tab: Page, tmp_path: Path) -> None:
     port = free_port()
     with site(tmp_path, mode, port) as app:

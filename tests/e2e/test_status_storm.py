@@ -9,7 +9,6 @@ Every writer keeps a ledger of what it has been told is written; nothing in a le
 import json
 import logging
 import multiprocessing
-import os
 import random
 import time
 from multiprocessing.process import BaseProcess
@@ -18,8 +17,8 @@ from pathlib import Path
 from qwen_aio.core import WorkerStatus
 from qwen_aio.errors import StatusUnreadable
 from qwen_aio.status_file import StatusFile, read_statuses, utc_time
+from tests.campaign import CAMPAIGN
 
-CAMPAIGN = os.environ.get("QWEN_AIO_CAMPAIGN") == "1"
 DURATION_S = 60.0 if CAMPAIGN else 8.0
 MIN_READS = 60_000 if CAMPAIGN else 1_000
 NUM_WRITERS, NUM_READERS = 8, 4
