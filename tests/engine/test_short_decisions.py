@@ -74,14 +74,24 @@ def test_what_short_ones_pass_gets_the_same_scores(engine: Engine, tokenizer: To
         assert logprobs_of(outputs[f"long {number}"]) == logprobs_of(alone)
 
 
-def test_an_overdue_long_decision_is_computed_beside_short_ones_that_never_end(engine: Engine) -> None:
-    engine.add("long", score(long_text(0)), arrived_s=engine.clock())
-    for name, work in arrivals(after_steps=30):
-        engine.add(name, work, arrived_s=engine.clock())
-        assert [output.request_id for output in engine.step()] == [name]
-    engine.clock.advance(OVERDUE_AFTER_S)
-    done: list[str] = []
-    for name, work in arrivals(after_steps=8):
-        engine.add(f"late {name}", work, arrived_s=engine.clock())
-        done += [output.request_id for output in engine.step()]
-    assert "long" in done
+def steps_until_done(engine: Engine, name: str) -> int:
+    """Of a long decision beside short ones that never end, each of which is done in its first step."""
+    engine.add(name, score(long_text(0)), arrived_s=engine.clock() - OVERDUE_AFTER_S * (name == "overdue"))
+    for number, (short, work) in enumerate(arrivals(after_steps=60), 1):
+        engine.add(short, work, arrived_s=engine.clock())
+        done = [output.request_id for output in engine.step()]
+        assert short in done
+        if name in done:
+            return number
+    raise AssertionError(f"{name} is not done after 60 steps")
+
+
+def test_a_long_decision_is_computed_beside_short_ones_that_never_end_and_an_overdue_one_sooner(
+    tokenizer: Tokenizer,
+) -> None:
+    steps = {}
+    for name in ("long", "overdue"):
+        clock = FakeClock()
+        clock.advance(2 * OVERDUE_AFTER_S)
+        steps[name] = steps_until_done(Engine(ExactModel(), tokenizer, LIMITS, clock=clock), name)
+    assert steps["overdue"] < steps["long"]
