@@ -178,9 +178,10 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         urls = {name: await stack.enter_async_context(side(root, flags)) for name, root in roots.items()}
         for number in range(size.rounds):
-            for way, done in rounds.items():
-                names = list(urls) if number % 2 else list(reversed(urls))
-                done.append({name: await measure(urls[name][way], size, seed=100 * number) for name in names})
+            names = list(urls) if number % 2 else list(reversed(urls))
+            for place, (way, done) in enumerate(rounds.items()):
+                seed = 100 * (len(rounds) * number + place)  # a worker remembers texts that it has met before
+                done.append({name: await measure(urls[name][way], size, seed=seed) for name in names})
     results = {way: summary(done) for way, done in rounds.items()}
     for way, told in results.items():
         for name, value in told.items():
