@@ -170,12 +170,13 @@ class Scheduler:
     def _of_decisions(self, decisions: list[Sequence], *, budget: int, for_long: int) -> list[Span]:
         """Chunks of `decisions`, which are in order: at most `budget` rows, `for_long` of them of long ones."""
         short = [each for each in decisions if self._order.kind(each) is Kind.SHORT]
-        long = [each for each in decisions if each not in short]
-        overdue = _chunks(filter(self._order.is_overdue, long), budget=for_long)
-        chunks = [*overdue, *_chunks(short, budget=budget - _num_rows(overdue))]
-        self._long_ones_wait = bool(short and long) and not overdue and not self._long_ones_wait
-        if not overdue and not self._long_ones_wait:
-            chunks += _chunks(long, budget=min(for_long, budget - _num_rows(chunks)))
+        overdue = [each for each in decisions if each not in short and self._order.is_overdue(each)]
+        others = [each for each in decisions if each not in short and each not in overdue]
+        first = _chunks(overdue, budget=for_long)
+        chunks = [*first, *_chunks(short, budget=budget - _num_rows(first))]
+        self._long_ones_wait = bool(short and others) and not overdue and not self._long_ones_wait
+        if not self._long_ones_wait:
+            chunks += _chunks(others, budget=min(for_long - _num_rows(first), budget - _num_rows(chunks)))
         return chunks
 
     def _line_of(self, sequence: Sequence) -> list[Sequence]:

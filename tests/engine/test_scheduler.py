@@ -217,6 +217,14 @@ def test_an_overdue_long_decision_goes_first_and_short_ones_beside_it() -> None:
     assert rows(compute(scheduler, now_s=now_s)) == [("old", 8, 8)]
 
 
+def test_what_an_overdue_long_decision_leaves_of_its_share_goes_to_the_next() -> None:
+    scheduler = make()
+    scheduler.add(FakeDecision("old", [1] * 18, arrived_s=1.0))
+    scheduler.add(FakeDecision("new", [2] * 20, arrived_s=9.0))
+    steps = [rows(compute(scheduler, now_s=1.0 + OVERDUE_AFTER_S)) for _ in range(3)]
+    assert steps == [[("old", 0, 8)], [("old", 8, 8)], [("old", 16, 2), ("new", 0, 6)]]
+
+
 @given(
     num_slots=st.integers(60, 240),
     budget=st.integers(8, 40),
