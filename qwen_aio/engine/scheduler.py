@@ -5,9 +5,9 @@ A decision is short if half a step holds the rows it has to compute when it come
 The rows of a step:
 
 1. Short decisions are computed whole, and first. So one that comes waits for the step under way at most.
-2. Long decisions get half a step together, the one with the fewest rows left first. Beside short ones they are left
-   out of a step, but never twice in a row while there is room.
-3. A decision that came 30 s ago is overdue: it goes first, and a long one gets its half beside short ones.
+2. Long decisions get three quarters of a step together, the one with the fewest rows left first. Beside short ones
+   they are left out of a step, but never twice in a row while there is room.
+3. A decision that came 30 s ago is overdue: it goes first, and a long one gets half a step beside short ones.
 4. A decoding answer gets one row. Beside answers, every other step is of decisions alone, which halves what they wait
    for answers' rows; no answer is left out twice in a row. The prompts of answers get what decisions leave, at least a
    quarter. While an answer is decoded, they and long decisions get half a step together.
@@ -69,7 +69,8 @@ class Scheduler:
     def __init__(self, cache: KvCache, limits: EngineLimits) -> None:
         self._cache = cache
         self._limits = limits
-        self._half_step = limits.max_batch_tokens // 2  # the most of a short decision, and of all long ones in a step
+        self._half_step = limits.max_batch_tokens // 2  # the most of a short decision
+        self._long_step = limits.max_batch_tokens * 3 // 4  # the most of all long decisions in a step
         self._order = Order(short_rows=self._half_step)
         self._answer_slots = cache.num_slots - cache.num_slots // 4
         self._waiting_decisions: list[Sequence] = []
@@ -139,7 +140,7 @@ class Scheduler:
         answers = [sequence for sequence in self._running if sequence.is_answer]
         self._answers_wait = bool(decisions and answers) and not self._answers_wait
         if self._answers_wait:
-            return self._of_decisions(decisions, budget=self._limits.max_batch_tokens, for_long=self._half_step)
+            return self._of_decisions(decisions, budget=self._limits.max_batch_tokens, for_long=self._long_step)
         return self._mixed(decisions, answers)
 
     def retire(self, sequence: Sequence) -> None:
@@ -163,7 +164,7 @@ class Scheduler:
         room = self._limits.max_batch_tokens - len(spans)
         budget = room // (2 if spans else 1)  # of all but short decisions
         kept = min(budget // 4, sum(num_left(s) for s in begun))  # a flood of decisions leaves this to answers
-        chunks = self._of_decisions(decisions, budget=room - kept, for_long=min(budget - kept, self._half_step))
+        chunks = self._of_decisions(decisions, budget=room - kept, for_long=min(budget - kept, self._long_step))
         budget = max(budget - _num_rows(chunks), kept)
         return [*spans, *chunks, *_chunks(begun, budget=budget)]
 
@@ -172,7 +173,7 @@ class Scheduler:
         short = [each for each in decisions if self._order.kind(each) is Kind.SHORT]
         overdue = [each for each in decisions if each not in short and self._order.is_overdue(each)]
         others = [each for each in decisions if each not in short and each not in overdue]
-        first = _chunks(overdue, budget=for_long)
+        first = _chunks(overdue, budget=min(for_long, self._half_step) if short else for_long)
         chunks = [*first, *_chunks(short, budget=budget - _num_rows(first))]
         self._long_ones_wait = bool(short and others) and not overdue and not self._long_ones_wait
         if not self._long_ones_wait:
@@ -221,7 +222,7 @@ class Scheduler:
         """Do the running long decisions that go before this one leave it any rows of a step?"""
         kind, rank, rank_of = self._order.kind, self._order.rank(decision), self._order.rank
         ahead = [other for other in self._running if kind(other) is Kind.LONG and rank_of(other) <= rank]
-        return sum(num_left(other) for other in ahead) < self._half_step
+        return sum(num_left(other) for other in ahead) < self._long_step
 
     def _remember_beginnings(self, sequence: Sequence) -> None:
         """What answers under way have computed of its beginning, from now on."""

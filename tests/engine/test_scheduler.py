@@ -84,15 +84,15 @@ def test_beside_answers_every_other_step_is_of_decisions_alone() -> None:
     scheduler = make()
     scheduler.add(FakeAnswer("a", [1, 2, 3], max_tokens=9))
     compute(scheduler)
-    scheduler.add(FakeDecision("d", list(range(40))))
-    assert rows(compute(scheduler)) == [("d", 0, 8)]
-    assert rows(compute(scheduler)) == [("a", 3, 1), ("d", 8, 7)]
-    assert rows(compute(scheduler)) == [("d", 15, 8)]
+    scheduler.add(FakeDecision("d", list(range(60))))
+    assert rows(compute(scheduler)) == [("d", 0, 12)]
+    assert rows(compute(scheduler)) == [("a", 3, 1), ("d", 12, 7)]
+    assert rows(compute(scheduler)) == [("d", 19, 12)]
     scheduler.add(FakeDecision("e", list(range(4))))
     assert rows(compute(scheduler)) == [("a", 4, 1), ("e", 0, 4)]
     scheduler.add(FakeDecision("f", [7] * 4))
-    assert rows(compute(scheduler)) == [("f", 0, 4), ("d", 23, 8)]  # which the last step left out
-    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 31, 7)]
+    assert rows(compute(scheduler)) == [("f", 0, 4), ("d", 31, 12)]  # which the last step left out
+    assert rows(compute(scheduler)) == [("a", 5, 1), ("d", 43, 7)]
 
 
 def test_decisions_are_computed_before_answers_that_came_earlier() -> None:
@@ -136,9 +136,9 @@ def test_short_decisions_may_use_every_place() -> None:
 def test_a_short_decision_waits_for_one_step_only_behind_ten_long_ones() -> None:
     scheduler = make()
     for n in range(10):
-        scheduler.add(FakeDecision(f"long{n}", [n] * 50))
+        scheduler.add(FakeDecision(f"long{n}", [n] * 60))
     for n in range(50):
-        assert sum(span.count for span in compute(scheduler)) == LIMITS.max_batch_tokens // 2
+        assert sum(span.count for span in compute(scheduler)) == 12  # three quarters of a step
         scheduler.add(FakeDecision(f"short{n}", [100 + n] * 8))
         assert rows(compute(scheduler)) == [(f"short{n}", 0, 8)]
 
@@ -146,7 +146,7 @@ def test_a_short_decision_waits_for_one_step_only_behind_ten_long_ones() -> None
 def test_many_short_decisions_at_once_find_places_behind_ten_long_ones() -> None:
     scheduler = make()
     for n in range(10):
-        scheduler.add(FakeDecision(f"long{n}", [n] * 50))
+        scheduler.add(FakeDecision(f"long{n}", [n] * 60))
     compute(scheduler)
     for n in range(3):
         scheduler.add(FakeDecision(f"short{n}", [n] * 5))
@@ -188,13 +188,13 @@ def test_the_long_decision_with_the_fewest_rows_left_goes_first() -> None:
     compute(scheduler)
     scheduler.add(FakeDecision("longer", [2] * 50))
     scheduler.add(FakeDecision("shorter", [3] * 20))
-    order = [name for _ in range(14) for name in names(compute(scheduler))]
-    assert order == [*["shorter"] * 3, *["long"] * 5, *["longer"] * 7]
+    order = [name for _ in range(9) for name in names(compute(scheduler))]
+    assert order == [*["shorter", "shorter"], "long", "long", "long", *["longer"] * 5]
 
 
 def test_beside_short_ones_in_every_step_a_long_decision_goes_on_in_every_other() -> None:
     scheduler = make()
-    scheduler.add(FakeDecision("long", [1] * 40))
+    scheduler.add(FakeDecision("long", [1] * 60))
     compute(scheduler)
     steps = []
     for n in range(8):
@@ -211,10 +211,10 @@ def test_an_overdue_long_decision_goes_first_and_short_ones_beside_it() -> None:
     scheduler.add(FakeDecision("new", [2] * 20, arrived_s=now_s))
     scheduler.add(FakeDecision("short", [3] * 5, arrived_s=now_s))
     assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("short", 0, 5)]
-    assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("new", 0, 8)]
+    assert rows(compute(scheduler, now_s=now_s - 0.1)) == [("new", 0, 12)]
     scheduler.add(FakeDecision("short", [4] * 5, arrived_s=now_s))
-    assert rows(compute(scheduler, now_s=now_s)) == [("old", 0, 8), ("short", 0, 5)]
-    assert rows(compute(scheduler, now_s=now_s)) == [("old", 8, 8)]
+    assert rows(compute(scheduler, now_s=now_s)) == [("old", 0, 8), ("short", 0, 5), ("new", 12, 3)]
+    assert rows(compute(scheduler, now_s=now_s)) == [("old", 8, 12)]
 
 
 def test_what_an_overdue_long_decision_leaves_of_its_share_goes_to_the_next() -> None:
@@ -222,7 +222,7 @@ def test_what_an_overdue_long_decision_leaves_of_its_share_goes_to_the_next() ->
     scheduler.add(FakeDecision("old", [1] * 18, arrived_s=1.0))
     scheduler.add(FakeDecision("new", [2] * 20, arrived_s=9.0))
     steps = [rows(compute(scheduler, now_s=1.0 + OVERDUE_AFTER_S)) for _ in range(3)]
-    assert steps == [[("old", 0, 8)], [("old", 8, 8)], [("old", 16, 2), ("new", 0, 6)]]
+    assert steps == [[("old", 0, 12)], [("old", 12, 6), ("new", 0, 6)], [("new", 6, 12)]]
 
 
 @given(
@@ -290,20 +290,20 @@ def test_a_long_common_beginning_is_computed_once() -> None:
     beginning = [7] * 40
     for n in range(3):
         scheduler.add(FakeDecision(f"d{n}", [*beginning, n, n]))
-    steps = [rows(compute(scheduler)) for _ in range(7)]
-    assert steps[:5] == [[("d0", 8 * n, 8)] for n in range(5)]
-    assert steps[5:] == [[("d0", 40, 2)], [("d1", 40, 2), ("d2", 40, 2)]]
+    steps = [rows(compute(scheduler)) for _ in range(5)]
+    assert steps[:4] == [[("d0", 0, 12)], [("d0", 12, 12)], [("d0", 24, 12)], [("d0", 36, 6)]]
+    assert steps[4:] == [[("d1", 40, 2), ("d2", 40, 2)]]
 
 
 def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_long_one() -> None:
     scheduler = make(limits=replace(LIMITS, max_context=200, max_batch_tokens=80))
-    scheduler.add(FakeDecision("long", [*[7] * 36, *range(100, 130)]))
-    assert rows(compute(scheduler)) == [("long", 0, 40)]
+    scheduler.add(FakeDecision("long", [*[7] * 36, *range(100, 150)]))
+    assert rows(compute(scheduler)) == [("long", 0, 60)]
     scheduler.add(FakeDecision("d", [*[7] * 36, 1, 2]))
     scheduler.add(FakeDecision("e", [*[7] * 36, 3, 4]))
     scheduler.add(FakeDecision("f", [5] * 36))
     assert rows(compute(scheduler)) == [("f", 0, 36), ("d", 0, 38)]
-    assert rows(compute(scheduler)) == [("e", 36, 2), ("long", 40, 26)]
+    assert rows(compute(scheduler)) == [("e", 36, 2), ("long", 60, 26)]
 
 
 def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
