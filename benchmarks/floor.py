@@ -24,13 +24,14 @@ from torch.nn import functional
 
 from benchmarks.servers import last_line
 from qwen_aio.core import Control, Prompt, Sampling, Text
-from qwen_aio.engine.attention import BLOCK_ROWS, KvMemory
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.linear import Linear
+from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.load import LoadedModel, load_model, make_engine
-from qwen_aio.engine.model import Qwen2
-from qwen_aio.engine.work import Generate
+from qwen_aio.engine.model.attention import BLOCK_ROWS
+from qwen_aio.engine.model.forward import Qwen2
+from qwen_aio.engine.model.linear import Linear
+from qwen_aio.engine.requests import Generate
 
 CHUNK = 256  # rows of one step
 LONG = 512  # tokens of a long prompt
@@ -196,7 +197,7 @@ def main() -> None:
     limits = EngineLimits(max_batch_tokens=CHUNK, max_guess_rows=0)
     engine = make_engine(loaded, limits, threads=arguments.threads)
     floor, prompts, summary = Floor(loaded.model), Prompts(loaded), {}
-    use_memory(engine, prompts, num_slots=KvMemory.num_slots(loaded.model.config, kv_mb=limits.kv_mb))
+    use_memory(engine, prompts, num_slots=KvPool.num_slots(loaded.model.config, kv_mb=limits.kv_mb))
     for kind, counts in (("prefill", (128, LONG)), ("decode", (1, 8))):
         for tokens in counts:
             if kind == "prefill":

@@ -13,14 +13,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from qwen_aio.cli.loading import Loaded, choose_model
-from qwen_aio.cli.serve import Worker
-from qwen_aio.cli.verdict import Verdict
 from qwen_aio.config import load_settings, prompts_dir
 from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
+from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.serving.server import bind
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.worker.health import NoEngine
+from qwen_aio.worker.loading import LoadedEngine, choose_model
+from qwen_aio.worker.precision_record import PrecisionRecord
+from qwen_aio.worker.worker import WorkerServer
 
 NUM_PIECES, REST_S = 8, 0.005
 
@@ -46,8 +46,8 @@ class InstantEngine:
             yield Chunk(index, "piece ", (index,))
         yield Chunk(NUM_PIECES, "", (), "stop", Usage(60, 50, NUM_PIECES), Timings())
 
-    def snapshot(self) -> NoEngine:
-        return NoEngine(capacity=8)
+    def snapshot(self) -> EngineSnapshot:
+        return EngineSnapshot(capacity=8)
 
     async def wait_failed(self) -> BaseException:
         await asyncio.Event().wait()
@@ -55,8 +55,8 @@ class InstantEngine:
 
 
 @asynccontextmanager
-async def load(*_: Any, **__: Any) -> AsyncIterator[Loaded]:
-    yield Loaded(InstantEngine(), "", {}, Verdict("fp32", "nothing is computed"))  # type: ignore[arg-type]  # the part of an engine that a worker uses
+async def load(*_: Any, **__: Any) -> AsyncIterator[LoadedEngine]:
+    yield LoadedEngine(InstantEngine(), "", {}, PrecisionRecord("fp32", "nothing is computed"))  # type: ignore[arg-type]  # the part of an engine that a worker uses
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def main() -> int:
     settings = load_settings({"id": arguments.id, "status_dir": arguments.status_dir, "log_level": "warning"})
     with bind("127.0.0.1", arguments.port) as sock:
         tasks, model = load_tasks(prompts_dir(settings)), choose_model(settings)
-        return asyncio.run(Worker(settings, tasks, model, mode="worker", sock=sock, threads=1, load=load).run())
+        return asyncio.run(WorkerServer(settings, tasks, model, sock=sock, threads=1, load=load).run())
 
 
 if __name__ == "__main__":

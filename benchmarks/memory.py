@@ -27,11 +27,11 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks.servers import READY_WITHIN_S, free_port, last_line
-from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
 from qwen_aio.client import Client
 from qwen_aio.cluster.child import Process, spawn
+from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
 from qwen_aio.config import load_settings
 from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import NotReady, ServerUnreachable
@@ -93,7 +93,7 @@ async def running(plan: ClusterPlan, commands: Commands) -> AsyncIterator[list[s
     lifeline, log, processes = Lifeline(), list[str](), list[Process]()
     try:
         if plan.shares_weights:
-            link = NurseryLink(commands.nursery(), lifeline=lifeline)
+            link = ForkServerClient(commands.nursery(), lifeline=lifeline)
             processes.append(await link.start(log.append))
             processes += [await link.fork(worker, log.append) for worker in plan.workers]
         else:

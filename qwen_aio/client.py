@@ -17,9 +17,9 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from qwen_aio.core import Answer, Call, CallEvent, Decision, Done, Event, Offer, Request, Result, Task
+from qwen_aio.core import Answer, Capabilities, Decision, Done, EngineEvent, EngineRequest, Event, Request, Result, Task
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
-from qwen_aio.wire.call import CALL_PATH, call_to_json, read_call_event
+from qwen_aio.wire.engine import CALL_PATH, engine_request_to_json, read_engine_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event
 from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
@@ -74,25 +74,27 @@ class Client:
             return RunResponse.model_validate_json(await _body(response)).to_core()
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Decided?, Token*, Done. Closing it hangs up, which ends the work. Raises what `run` raises."""
+        """Decided?, TextDelta*, Done. Closing it hangs up, which ends the work. Raises what `run` raises."""
         async with self._post(RUN_PATH, _run_body(request, stream=True), request) as response:
             events: AsyncGenerator[Event, None] = self._events(response, read_event, ends=Done)
             async with aclosing(events):
                 async for event in events:
                     yield event
 
-    async def make(self, call: Call) -> AsyncGenerator[CallEvent, None]:
-        """One call of a worker's engine: one Decision, or Piece*, Answer. Closing it hangs up, which ends the work.
+    async def make(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """One call of a worker's engine: one Decision, or TextDelta*, Answer. Closing it hangs up, which ends the work.
 
         Raises what the worker raises, ServerUnreachable.
         """
-        async with self._post(CALL_PATH, call_to_json(call), call) as response:
-            events: AsyncGenerator[CallEvent, None] = self._events(response, read_call_event, ends=(Decision, Answer))
+        async with self._post(CALL_PATH, engine_request_to_json(call), call) as response:
+            events: AsyncGenerator[EngineEvent, None] = self._events(
+                response, read_engine_event, ends=(Decision, Answer)
+            )
             async with aclosing(events):
                 async for event in events:
                     yield event
 
-    async def offer(self) -> Offer:
+    async def offer(self) -> Capabilities:
         """What can be asked for. Raises what the server raises, ServerUnreachable."""
         async with self._call("GET", "/v1/tasks", timeout_s=ABOUT_TIMEOUT_S) as response:
             await _raise_refusal(response)
@@ -111,7 +113,9 @@ class Client:
             return record
 
     @asynccontextmanager
-    async def _post(self, path: str, body: bytes, asked: Request | Call) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(
+        self, path: str, body: bytes, asked: Request | EngineRequest
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": asked.request_id} if asked.request_id else {})
         limit_s = (asked.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
         async with self._call("POST", path, timeout_s=limit_s, data=body, headers=headers) as response:

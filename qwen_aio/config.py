@@ -32,6 +32,7 @@ PACKAGE = Path(__file__).resolve().parent
 ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+"
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 MAX_THREADS = 256
+PAGE_PORT = 7860
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 

@@ -9,11 +9,11 @@ Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-Kind = Literal["decision", "generation"]
+TaskKind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "fixed"]
 Confidence = Literal["高", "中", "低"]
@@ -94,7 +94,7 @@ class Task:
     """A folder in `prompts/`, validated. `hash` covers all that can change what the model sees or how it is read."""
 
     name: str
-    kind: Kind
+    kind: TaskKind
     title: dict[str, str]  # language code -> name shown on the page
     template: str  # prompt.j2, with the blocks system / user / answer
     hash: str
@@ -135,7 +135,7 @@ class Text:
 
 
 Segment = Control | Text
-Turn = tuple[Segment, ...]
+Segments = tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ class Prompt:
     When the context is full the oldest turns go first, then the middle of the cuttable text.
     """
 
-    head: Turn  # the system part: the same for every request of the task
-    turns: tuple[Turn, ...]  # earlier exchanges, oldest first; dropped whole
-    body: Turn  # the user's block and the forced beginning of the answer
+    head: Segments  # the system part: the same for every request of the task
+    turns: tuple[Segments, ...]  # earlier exchanges, oldest first; dropped whole
+    body: Segments  # the user's block and the forced beginning of the answer
 
 
 # ---- what the engine gives back -------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Cuts:
+class Truncation:
     """What did not fit into the context."""
 
     dropped_turns: int = 0
@@ -204,7 +204,7 @@ class Scores:
     labels: tuple[LabelScore, ...]
     usage: Usage
     timings: Timings
-    cuts: Cuts = Cuts()
+    cuts: Truncation = Truncation()
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
-    cuts: Cuts = Cuts()
+    cuts: Truncation = Truncation()
 
 
 # ---- what a person asks and gets ------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DecidedLabel:
     """A label decided before, for an answer that should know it."""
 
     task: str
@@ -275,7 +275,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Call:
+class EngineRequest:
     """One call of an engine: a decision or an answer. A request leads to one or two of them, perhaps on two workers."""
 
     request_id: str
@@ -283,7 +283,7 @@ class Call:
     text: str
     history: tuple[Message, ...] = ()
     sampling: SamplingWish = SamplingWish()
-    verdict: Verdict | None = None
+    verdict: DecidedLabel | None = None
     resume: tuple[int, ...] = ()  # token ids of the answer that were sent already: it goes on behind them
     timeout_s: float | None = None
 
@@ -306,7 +306,7 @@ class Decision:
     merged: str  # head of the merged line
     usage: Usage
     timings: Timings
-    cuts: Cuts = Cuts()
+    cuts: Truncation = Truncation()
     calibrated: bool = False
     reason: str | None = None
     worker: str = ""
@@ -314,11 +314,15 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of an answer on its way from a worker: the text, perhaps none, that the tokens `token_ids` led to."""
+class TextDelta:
+    """The next piece of an answer's text, perhaps empty.
+
+    `token_ids` led to it: known between engine, worker and balancer. `index` counts the deltas a client gets, from 0.
+    """
 
     text: str
     token_ids: tuple[int, ...] = ()
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -330,16 +334,16 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
-    cuts: Cuts = Cuts()
+    cuts: Truncation = Truncation()
     worker: str = ""
     model: str = ""
 
 
-CallEvent = Decision | Piece | Answer  # a decision is one Decision; an answer is Piece*, Answer
+EngineEvent = Decision | TextDelta | Answer  # a decision is one Decision; an answer is TextDelta*, Answer
 
 
 @dataclass(frozen=True)
-class Offer:
+class Capabilities:
     """What a server can do at the moment, and who does it."""
 
     tasks: Mapping[str, Task]
@@ -379,21 +383,23 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class Token:
-    """Event: a piece of the answer."""
-
-    index: int
-    text: str
-
-
-@dataclass(frozen=True)
 class Done:
     """Event: the end of a request. Nothing follows."""
 
     result: Result
 
 
-Event = Decided | Token | Done
+Event = Decided | TextDelta | Done
+
+
+class Service(Protocol):
+    """Serves requests: a pipeline in this process, or a client of a server elsewhere."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Decided?, TextDelta*, Done. Closing it cancels what runs. Raises QwenAioError."""
+
+    async def tasks(self) -> Mapping[str, Task]:
+        """Every task by name. Raises QwenAioError."""
 
 
 # ---- how a worker is doing ------------------------------------------------------------------------------------------

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from qwen_aio.core import Kind, Timings, WorkerStatus
+from qwen_aio.core import TaskKind, Timings, WorkerStatus
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.connection import Patience
-from qwen_aio.serving.door import Door
 from qwen_aio.serving.listener import Room
-from qwen_aio.serving.runs import Runs
+from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.server import PATIENCE, bind, run_server
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app
-from qwen_aio.worker.calls import EngineCalls
+from qwen_aio.worker.executor import LocalExecutor
 from tests.fakes import FakeEngine
 
 TASKS = load_tasks(Path("prompts"))
@@ -52,14 +52,14 @@ class Worker:
     status: WorkerStatus = STATUS
     allowed_hosts: tuple[str, ...] = ()
     times: StreamTimes = STREAM_TIMES
-    recorded: list[tuple[Kind, Timings]] = field(default_factory=list)
-    door: Door = field(init=False)
-    calls: EngineCalls = field(init=False)
+    recorded: list[tuple[TaskKind, Timings]] = field(default_factory=list)
+    door: AdmissionGate = field(init=False)
+    calls: LocalExecutor = field(init=False)
     app: FastAPI = field(init=False)
 
     def __post_init__(self) -> None:
-        self.door = Door()
-        self.calls = EngineCalls(
+        self.door = AdmissionGate()
+        self.calls = LocalExecutor(
             self.engine,
             TASKS,
             model="fake",
@@ -76,7 +76,7 @@ class Worker:
         if self.is_open:
             self.open()
 
-    def ready_calls(self) -> EngineCalls:
+    def ready_calls(self) -> LocalExecutor:
         """As in a process: there is no engine before the door was opened for the first time."""
         if not self.is_open:
             raise self.door.refusal
@@ -88,7 +88,7 @@ class Worker:
 
     def open(self) -> None:
         self.is_open = True
-        self.door.open(Runs(self.calls))
+        self.door.open(Pipeline(self.calls))
 
 
 @dataclass

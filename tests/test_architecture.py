@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path("qwen_aio")
 FLOOR = {
-    *("bounds", "cgroups", "config", "core", "cores", "errors", "memory", "replacing", "routing"),
-    *("service_links", "status_file", "text_file", "visible"),
+    *("bounds", "config", "core", "errors", "language", "machine", "next_event", "replacing"),
+    *("routing", "service_links", "status_file", "text_file", "visible"),
 }
 MAY_IMPORT = {
     "floor": set(),
@@ -21,17 +21,21 @@ MAY_IMPORT = {
     "engine": FLOOR,
     "models": FLOOR,
     "serving": FLOOR | {"wire"},
-    "worker": FLOOR | {"wire", "tasks", "engine", "models", "serving"},
+    "startup": FLOOR | {"serving"},
+    "worker": FLOOR | {"wire", "tasks", "engine", "models", "serving", "startup"},
     "balancer": FLOOR | {"wire", "client", "serving"},
-    "cluster": FLOOR | {"serving"},
+    "cluster": FLOOR | {"serving", "startup"},
+    "tuning": FLOOR | {"client", "cluster", "serving", "startup"},
     "ui": FLOOR | {"client", "tasks", "models"},
-    "cli": FLOOR | {"wire", "client", "tasks", "engine", "models", "serving", "worker", "balancer", "cluster", "ui"},
+    "cli": FLOOR
+    | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
+    | {"worker", "balancer", "cluster", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine"}
 
 
 def room_of(module: str) -> str:
-    """`qwen_aio.engine.model` -> `engine`; the modules of the floor are one room."""
+    """`qwen_aio.engine.model.forward` -> `engine`; the modules of the floor are one room."""
     part = module.split(".")[1]
     return "floor" if part in FLOOR else part
 

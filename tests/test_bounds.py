@@ -17,7 +17,7 @@ from qwen_aio.bounds import BOUNDS, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, check
 from qwen_aio.core import Sampling, SamplingWish
 from qwen_aio.errors import InvalidRequest, InvalidTask
 from qwen_aio.tasks.loader import load_task
-from qwen_aio.wire.call import CallRequest
+from qwen_aio.wire.engine import EngineRequestShape
 from qwen_aio.wire.request import RunRequest
 from tests.tasks.test_loader import write_task
 
@@ -34,8 +34,8 @@ def refused_by_engine(name: str, value: Any) -> bool:
     return False
 
 
-def refused_by_wire(shape: type[RunRequest] | type[CallRequest], name: str, value: Any) -> bool:
-    body = {"text": "a", name: value} | ({"task": "chat"} if shape is CallRequest else {})
+def refused_by_wire(shape: type[RunRequest] | type[EngineRequestShape], name: str, value: Any) -> bool:
+    body = {"text": "a", name: value} | ({"task": "chat"} if shape is EngineRequestShape else {})
     try:
         shape.read(json.dumps(body).encode())
     except InvalidRequest as exc:
@@ -76,7 +76,7 @@ def test_wire_task_file_and_engine_refuse_the_same_numbers(task: Path, name: str
     is_refused = value not in BOUNDS[name]
     assert refused_by_engine(name, value) == is_refused
     assert refused_by_wire(RunRequest, name, value) == is_refused
-    assert refused_by_wire(CallRequest, name, value) == is_refused
+    assert refused_by_wire(EngineRequestShape, name, value) == is_refused
     if name != "seed" and abs(value) < 2**63:  # no task has a seed, and no TOML a longer integer
         assert refused_in_task(task, name, value) == is_refused
 

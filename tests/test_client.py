@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from qwen_aio.client import MAX_EVENT_BYTES, Client, FrameReader
 from qwen_aio.core import (
     Answer,
-    Call,
     ContextLimits,
     Decided,
+    DecidedLabel,
     Decision,
     Done,
+    EngineRequest,
     Message,
-    Piece,
     Request,
     SamplingWish,
-    Token,
-    Verdict,
+    TextDelta,
 )
 from qwen_aio.errors import (
     BadReply,
@@ -34,7 +33,7 @@ from qwen_aio.errors import (
     ServerUnreachable,
     UnknownTask,
 )
-from qwen_aio.wire.call import call_frame
+from qwen_aio.wire.engine import engine_frame
 from qwen_aio.wire.event import event_frame
 from tests.fakes import FakeEngine, user_text
 from tests.served import TASKS, WatchedEngine, Worker, served
@@ -55,8 +54,8 @@ async def test_a_result_comes_through_as_it_is_in_process():
 async def test_a_stream_comes_through_event_by_event():
     async with served(Worker(FakeEngine(pieces=("a", "", "b\n\ndata: x")))) as there, Client(there.url) as client:
         events = [event async for event in client.stream(Request(STORY, reply=True))]
-    assert [type(event) for event in events] == [Decided, Token, Token, Done]
-    assert events[1:3] == [Token(0, "a"), Token(1, "b\n\ndata: x")]
+    assert [type(event) for event in events] == [Decided, TextDelta, TextDelta, Done]
+    assert events[1:3] == [TextDelta("a", index=0), TextDelta("b\n\ndata: x", index=1)]
     assert events[-1].result.answer.text == "ab\n\ndata: x"
 
 
@@ -76,7 +75,7 @@ async def test_a_closed_stream_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there, Client(there.url) as client:
         events = client.stream(Request("hi", "chat"))
-        assert await anext(events) == Token(0, "你")
+        assert await anext(events) == TextDelta("你", index=0)
         await engine.begun.wait()
         await events.aclose()
         await engine.freed.wait()
@@ -110,7 +109,7 @@ async def test_an_error_inside_a_stream_is_raised_after_what_came_before():
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
     async with served(Worker(engine)) as there, Client(there.url) as client:
         events = client.stream(Request("hi", "chat"))
-        assert await anext(events) == Token(0, "a")
+        assert await anext(events) == TextDelta("a", index=0)
         with pytest.raises(EngineStopped, match="gone"):
             await anext(events)
 
@@ -150,7 +149,7 @@ async def test_a_server_that_is_not_ready_can_be_asked_how_it_is():
 
 def every_question(client: Client) -> list[Awaitable[object]]:
     """Everything that can be asked of a server."""
-    streams = (client.stream(Request("hi")), client.make(Call("r1", "chat", "hi")))
+    streams = (client.stream(Request("hi")), client.make(EngineRequest("r1", "chat", "hi")))
     return [client.run(Request("hi")), client.tasks(), client.offer(), client.health(), *map(anext, streams)]
 
 
@@ -180,7 +179,7 @@ async def test_an_address_that_is_none_is_told(url):
 
 async def test_a_decision_is_called():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
-        [decision] = [event async for event in client.make(Call("r1", "sentiment", STORY))]
+        [decision] = [event async for event in client.make(EngineRequest("r1", "sentiment", STORY))]
     assert isinstance(decision, Decision)
     assert (decision.label, decision.worker, decision.model) == ("negative", "qwen-1", "fake")
     assert decision.usage.cached_tokens == 71
@@ -188,19 +187,19 @@ async def test_a_decision_is_called():
 
 async def test_an_answer_is_called_and_all_of_the_call_arrives():
     engine = FakeEngine(pieces=("a", "", "b\n\ndata: x", "c"))
-    call = Call(
+    call = EngineRequest(
         "r1",
         "chat",
         STORY,
         history=(Message("user", "x"), Message("assistant", "y")),
         sampling=SamplingWish(max_tokens=9, stop=("。",), seed=5),
-        verdict=Verdict("sentiment", "negative"),
+        verdict=DecidedLabel("sentiment", "negative"),
         resume=(0,),
         timeout_s=9.5,
     )
     async with served(Worker(engine)) as there, Client(there.url) as client:
         *pieces, answer = [event async for event in client.make(call)]
-    assert pieces == [Piece("", (1,)), Piece("b\n\ndata: x", (2,)), Piece("c", (3,))]
+    assert pieces == [TextDelta("", (1,)), TextDelta("b\n\ndata: x", (2,)), TextDelta("c", (3,))]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish_reason, answer.worker, answer.model) == (
         "b\n\ndata: xc",
@@ -220,15 +219,15 @@ async def test_a_call_that_is_refused_is_refused_by_the_error_s_own_class(task):
     engine = FakeEngine(error=QueueFull("full up", retry_after_s=4))
     async with served(Worker(engine)) as there, Client(there.url) as client:
         with pytest.raises(QueueFull, match="full up") as caught:
-            await anext(client.make(Call("r1", task, "hi")))
+            await anext(client.make(EngineRequest("r1", task, "hi")))
     assert caught.value.retry_after_s == 4
 
 
 async def test_an_error_inside_a_call_is_raised_after_the_pieces_that_came_before():
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        events = client.make(Call("r1", "chat", "hi"))
-        assert await anext(events) == Piece("a", (0,))
+        events = client.make(EngineRequest("r1", "chat", "hi"))
+        assert await anext(events) == TextDelta("a", (0,))
         with pytest.raises(EngineStopped, match="gone"):
             await anext(events)
 
@@ -236,8 +235,8 @@ async def test_an_error_inside_a_call_is_raised_after_the_pieces_that_came_befor
 async def test_a_closed_call_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        events = client.make(Call("r1", "chat", "hi"))
-        assert await anext(events) == Piece("你", (0,))
+        events = client.make(EngineRequest("r1", "chat", "hi"))
+        assert await anext(events) == TextDelta("你", (0,))
         await engine.begun.wait()
         await events.aclose()
         await engine.freed.wait()
@@ -256,7 +255,7 @@ async def test_one_connection_carries_call_after_call():
     worker.app = noting
     async with served(worker) as there, Client(there.url) as client:
         for task in ("sentiment", "chat") * 5:
-            assert [event async for event in client.make(Call("r1", task, "hi"))]
+            assert [event async for event in client.make(EngineRequest("r1", task, "hi"))]
             assert [event async for event in client.stream(Request("hi", task))]
     assert len(callers - {None}) == 1
 
@@ -265,12 +264,12 @@ async def test_any_number_of_calls_can_be_under_way_at_once():
     gate = asyncio.Event()
     engine = FakeEngine(gate=gate)
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        calls = [client.make(Call(f"r{n}", "chat", "hi")) for n in range(150)]
-        assert await asyncio.gather(*map(anext, calls)) == [Piece("你", (0,))] * 150
+        calls = [client.make(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
+        assert await asyncio.gather(*map(anext, calls)) == [TextDelta("你", (0,))] * 150
         assert engine.open_streams == 150
         gate.set()
         for call in calls:
-            assert [type(event) async for event in call] == [Piece, Answer]
+            assert [type(event) async for event in call] == [TextDelta, Answer]
 
 
 @asynccontextmanager
@@ -318,7 +317,7 @@ FOREIGN = {
 @pytest.mark.parametrize(("reply", "whole", "stream"), FOREIGN.values(), ids=FOREIGN.keys())
 async def test_an_answer_that_is_not_ours_is_told_from_a_connection_that_broke(reply, whole, stream):
     async with answering(reply) as client:
-        streams = (client.stream(Request("hi")), client.make(Call("r1", "chat", "hi")))
+        streams = (client.stream(Request("hi")), client.make(EngineRequest("r1", "chat", "hi")))
         asked = [(client.run(Request("hi")), whole), (client.tasks(), whole), *((anext(s), stream) for s in streams)]
         for ask, kind in asked:
             with pytest.raises(kind, match="curl http"):
@@ -331,7 +330,7 @@ async def test_a_record_that_is_nested_without_end_is_not_ours():
             await client.health()
 
 
-BEGUN = event_frame(Token(0, "a")) + call_frame(Piece("a", (5,)))
+BEGUN = event_frame(TextDelta("a", index=0)) + engine_frame(TextDelta("a", (5,)))
 
 
 @pytest.mark.parametrize(
@@ -340,19 +339,19 @@ BEGUN = event_frame(Token(0, "a")) + call_frame(Piece("a", (5,)))
 async def test_a_stream_that_stops_without_its_last_event_is_a_lost_connection(reply, told):
     async with answering(reply) as client:
         events = client.stream(Request("hi"))
-        assert await anext(events) == Token(0, "a")
+        assert await anext(events) == TextDelta("a", index=0)
         with pytest.raises(ConnectionLost, match=told):
             await anext(events)
-        pieces = client.make(Call("r1", "chat", "hi"))
-        assert await anext(pieces) == Piece("a", (5,))
+        pieces = client.make(EngineRequest("r1", "chat", "hi"))
+        assert await anext(pieces) == TextDelta("a", (5,))
         with pytest.raises(ConnectionLost, match=told):
             await anext(pieces)
 
 
 async def test_what_comes_after_the_last_event_is_waited_for_only_a_moment():
-    last = call_frame(ANSWER)
+    last = engine_frame(ANSWER)
     async with answering(http(last, length=10_000), hangs_up=False) as client:
-        events = [event async for event in client.make(Call("r1", "chat", "hi"))]
+        events = [event async for event in client.make(EngineRequest("r1", "chat", "hi"))]
     assert [type(event) for event in events] == [Answer]
 
 

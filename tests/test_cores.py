@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.cores import count_cores, usable_cores
+from qwen_aio.machine.cores import count_cores, usable_cores
 
 CPU = "sys/devices/system/cpu"
 GROUPS = "sys/fs/cgroup"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.memory import MIB, AvailableMemory, available_memory
+from qwen_aio.machine.memory import MIB, AvailableMemory, available_memory
 
 MACHINE = {"proc/meminfo": "MemTotal: 16384000 kB\nMemFree: 1 kB\nMemAvailable:    8192000 kB\n"}  # 8000 MB
 V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"

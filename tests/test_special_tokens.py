@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_aio.core import Message, Prompt
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate

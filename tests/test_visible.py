@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_aio.cli.main import main
-from qwen_aio.core import Call, Request
+from qwen_aio.core import EngineRequest, Request
 from qwen_aio.errors import InvalidRequest, InvalidTask
-from qwen_aio.serving.runs import Runs, outcome
+from qwen_aio.serving.pipeline import Pipeline, result_of
 from qwen_aio.tasks.loader import load_task
 from qwen_aio.ui.handlers import Ask
 from qwen_aio.visible import INVISIBLE_CATEGORIES, has_visible
-from qwen_aio.wire.call import CallRequest, call_to_json
+from qwen_aio.wire.engine import EngineRequestShape, engine_request_to_json
 from qwen_aio.wire.request import RunRequest
-from qwen_aio.worker.calls import EngineCalls
+from qwen_aio.worker.executor import LocalExecutor
 from tests.fakes import FakeEngine
 from tests.served import TASKS
 from tests.ui.test_handlers import keys, last, serving, visitor
@@ -48,8 +48,8 @@ shapeless = st.characters(codec="utf-8", categories=sorted(INVISIBLE_CATEGORIES 
 nothing_visible = st.text(shapeless | st.sampled_from("\u3164\u2800\ufffe\u2065"), max_size=20)
 
 
-def runs() -> Runs:
-    return Runs(EngineCalls(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
+def runs() -> Pipeline:
+    return Pipeline(LocalExecutor(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
 
 
 def ways_in(text: str) -> list[str]:
@@ -59,8 +59,8 @@ def ways_in(text: str) -> list[str]:
         ("text", lambda: RunRequest.read(json.dumps({"text": text}).encode())),
         ("texts", lambda: RunRequest.read(json.dumps({"texts": ["a", text]}).encode())),
         ("client", lambda: RunRequest.from_core(Request(text), stream=False)),
-        ("call", lambda: CallRequest.read(call_to_json(Call("r", "sentiment", text)))),
-        ("run", lambda: asyncio.run(outcome(runs().stream(Request(text, mode="sentiment"))))),
+        ("call", lambda: EngineRequestShape.read(engine_request_to_json(EngineRequest("r", "sentiment", text)))),
+        ("run", lambda: asyncio.run(result_of(runs().stream(Request(text, mode="sentiment"))))),
     ):
         try:
             read()

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from qwen_aio.core import (
     Answer,
+    Capabilities,
     ContextLimits,
-    Cuts,
     Decided,
     Decision,
     Done,
     Message,
-    Offer,
     Request,
     Result,
     SamplingWish,
+    TextDelta,
     Timings,
-    Token,
+    Truncation,
     Usage,
 )
 from qwen_aio.errors import InvalidRequest, QueueFull, QwenAioError, UnknownTask
@@ -46,11 +46,11 @@ DECISION = Decision(
     merged="【😔 LLM 情感判断:负面|高置信】",
     usage=Usage(95, 71, 0),
     timings=Timings(1.234, 88.04, 0.0, 90.06),
-    cuts=Cuts(truncated=True),
+    cuts=Truncation(truncated=True),
     calibrated=True,
     worker="qwen-2",
 )
-ANSWER = Answer("chat", "抱歉", "stop", Usage(60, 30, 2), Timings(1, 2, 3, 6), cuts=Cuts(2), worker="qwen-3")
+ANSWER = Answer("chat", "抱歉", "stop", Usage(60, 30, 2), Timings(1, 2, 3, 6), cuts=Truncation(2), worker="qwen-3")
 RESULT = Result("r1", "sentiment", "rule sentiment.words: 失望", "abc", "m", "qwen-2", DECISION, ANSWER, 123.44)
 
 
@@ -353,7 +353,7 @@ ratios = st.floats(0, 1)
 costs = {
     "usage": st.builds(Usage, counts, counts, counts),
     "timings": st.builds(Timings, ms, ms, ms, ms),
-    "cuts": st.builds(Cuts, counts, st.booleans()),
+    "cuts": st.builds(Truncation, counts, st.booleans()),
 }
 decisions = st.builds(
     Decision,
@@ -393,7 +393,7 @@ def test_a_result_survives_the_way_back(result):
     assert RunResponse.model_validate_json(result_to_json(result)).to_core() == result
 
 
-@given(decisions.map(Decided) | st.builds(Token, counts, texts) | results.map(Done))
+@given(decisions.map(Decided) | st.builds(TextDelta, texts, index=counts) | results.map(Done))
 def test_an_event_survives_the_way_back(event):
     name, data = parts(event_frame(event))
     assert read_event(name, data) == event
@@ -460,7 +460,7 @@ def test_an_unknown_code_is_still_an_error():
 
 def test_tasks_tell_all_that_routing_and_the_page_need():
     shape = TasksResponse.from_core(
-        Offer(TASKS, ContextLimits(2048, 1024), model="m", worker="w"),
+        Capabilities(TASKS, ContextLimits(2048, 1024), model="m", worker="w"),
         timeouts_s={"decision": 60.0, "generation": 300.0},
     )
     told = TasksResponse.model_validate_json(shape.to_json())

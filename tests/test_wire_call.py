@@ -12,19 +12,25 @@ from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.client import FrameReader
 from qwen_aio.core import (
     Answer,
-    Call,
-    Cuts,
+    DecidedLabel,
     Decision,
+    EngineRequest,
     Message,
-    Piece,
     SamplingWish,
+    TextDelta,
     Timings,
+    Truncation,
     Usage,
-    Verdict,
 )
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.visible import has_visible
-from qwen_aio.wire.call import MAX_CALL_BYTES, CallRequest, call_frame, call_to_json, read_call_event
+from qwen_aio.wire.engine import (
+    MAX_CALL_BYTES,
+    EngineRequestShape,
+    engine_frame,
+    engine_request_to_json,
+    read_engine_event,
+)
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import error_frame
 from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, RunRequest
@@ -34,7 +40,7 @@ PROBABILITY = st.floats(0, 1)
 COUNT = st.integers(0, 10_000)
 TIMINGS = st.builds(Timings, *[st.integers(0, 100_000).map(lambda tenths: tenths / 10)] * 4)
 USAGE = st.builds(Usage, COUNT, COUNT, COUNT)
-CUTS = st.builds(Cuts, COUNT, st.booleans())
+CUTS = st.builds(Truncation, COUNT, st.booleans())
 
 WISHES = st.builds(
     SamplingWish,
@@ -47,7 +53,7 @@ WISHES = st.builds(
     seed=st.none() | st.integers(0, 2**63 - 1),
 )
 CALLS = st.builds(
-    Call,
+    EngineRequest,
     request_id=st.just("r1"),
     task=TEXT,
     text=TEXT.filter(has_visible),
@@ -55,7 +61,7 @@ CALLS = st.builds(
         tuple
     ),
     sampling=WISHES,
-    verdict=st.none() | st.builds(Verdict, TEXT, TEXT),
+    verdict=st.none() | st.builds(DecidedLabel, TEXT, TEXT),
     resume=st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     timeout_s=st.none() | st.floats(0.001, 600),
 )
@@ -81,7 +87,7 @@ DECISIONS = st.builds(
     worker=TEXT,
     model=TEXT,
 )
-PIECES = st.builds(Piece, st.text(max_size=20), st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple))
+PIECES = st.builds(TextDelta, st.text(max_size=20), st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple))
 ANSWERS = st.builds(
     Answer, TEXT, st.text(max_size=30), st.sampled_from(["stop", "length"]), USAGE, TIMINGS, CUTS, TEXT, TEXT
 )
@@ -94,38 +100,38 @@ def read_frame(frame: bytes) -> tuple[str, bytes]:
 
 def refused(body: str) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        CallRequest.read(body.encode())
+        EngineRequestShape.read(body.encode())
     return caught.value
 
 
 @given(CALLS)
-def test_a_call_survives_the_way_there(call: Call):
+def test_a_call_survives_the_way_there(call: EngineRequest):
     # What is too long for a field is not what this is about.
     call = replace(call, task=call.task[:64])
-    assert CallRequest.read(call_to_json(call)).to_core("r1") == call
+    assert EngineRequestShape.read(engine_request_to_json(call)).to_core("r1") == call
 
 
 @given(DECISIONS | PIECES | ANSWERS)
 def test_an_event_survives_the_way_back(event):
-    name, data = read_frame(call_frame(event))
+    name, data = read_frame(engine_frame(event))
     assert name == type(event).__name__.lower()
-    assert read_call_event(name, data) == event
+    assert read_engine_event(name, data) == event
 
 
 def test_every_field_of_a_call_travels():
     """Whoever adds a field to Call is reminded of its shape."""
     shaped = {"task", "text", "history", "sampling", "verdict", "resume", "timeout_s"}
-    assert {field.name for field in fields(Call)} == shaped | {"request_id"}  # the id travels as a header
+    assert {field.name for field in fields(EngineRequest)} == shaped | {"request_id"}  # the id travels as a header
     wishes = {field.name for field in fields(SamplingWish)}
-    assert set(CallRequest.model_fields) == wishes | shaped - {"sampling", "verdict"} | {"decision"}
+    assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "verdict"} | {"decision"}
 
 
 def test_what_was_decided_and_what_was_sent_are_written_as_the_contract_says():
-    call = Call("r1", "chat", "你好", verdict=Verdict("sentiment", "negative"), resume=(7, 8))
-    told = json.loads(call_to_json(call))
+    call = EngineRequest("r1", "chat", "你好", verdict=DecidedLabel("sentiment", "negative"), resume=(7, 8))
+    told = json.loads(engine_request_to_json(call))
     assert told["decision"] == {"task": "sentiment", "label": "negative"}
     assert told["resume"] == {"token_ids": [7, 8]}
-    assert "你好".encode() in call_to_json(call)  # six bytes, not twelve
+    assert "你好".encode() in engine_request_to_json(call)  # six bytes, not twelve
 
 
 @pytest.mark.parametrize("letter", ["x", "好", "\n", '"', "\x01", "😊", "\u2028"])
@@ -139,9 +145,9 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         assert MAX_BODY_BYTES - 10 < len(sent) <= MAX_BODY_BYTES
         [request] = RunRequest.read(sent).to_core("r1")
         most = SamplingWish(MAX_TOKENS, 1 / 3, 1 / 3, 1_000_000, 1 / 3, (letter * 64,) * 8, 2**63 - 1)
-        verdict, resume = Verdict("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
-        call = Call("r1", "t" * 64, text, request.history, most, verdict, resume, 599.999999999)
-        assert len(call_to_json(call)) <= MAX_CALL_BYTES
+        verdict, resume = DecidedLabel("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
+        call = EngineRequest("r1", "t" * 64, text, request.history, most, verdict, resume, 599.999999999)
+        assert len(engine_request_to_json(call)) <= MAX_CALL_BYTES
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ def test_an_unknown_field_inside_another_is_not_told_the_fields_of_a_third():
 @given(st.binary(max_size=200))
 def test_no_bytes_lead_to_anything_but_a_call_or_a_refusal(body):
     try:
-        CallRequest.read(body)
+        EngineRequestShape.read(body)
     except InvalidRequest as exc:
         assert ErrorResponse.from_core(exc, "r").to_json()
 
@@ -178,14 +184,14 @@ def test_no_bytes_lead_to_anything_but_a_call_or_a_refusal(body):
 def test_an_error_comes_back_by_its_own_class():
     name, data = read_frame(error_frame(EngineStopped("gone"), "r1"))
     with pytest.raises(EngineStopped, match="gone"):
-        read_call_event(name, data)
+        read_engine_event(name, data)
 
 
 def test_an_event_of_a_later_version_is_passed_over():
-    assert read_call_event("thought", b"{}") is None
+    assert read_engine_event("thought", b"{}") is None
 
 
 @given(st.sampled_from(["decision", "piece", "answer", "error", "x", ""]), st.binary(max_size=60))
 def test_a_damaged_event_is_an_error_of_value(name, data):
     with suppress(ValueError, QwenAioError):
-        assert read_call_event(name, data) is None  # a name it does not know
+        assert read_engine_event(name, data) is None  # a name it does not know

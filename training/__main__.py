@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.tasks.loader import load_tasks
 from training import corpus, prepare
 from training.batches import plan

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.core import Control, Message, Segment, Task, Text
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.tasks.template import PromptTemplate
 
 IM_END = Control("<|im_end|>")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from training.model import Network
 from training.rows import Encoder
 

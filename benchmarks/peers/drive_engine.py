@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks.peers.driving import serve_commands, together
 from benchmarks.peers.words import Words
-from qwen_aio.cli.loading import choose_model, load_weights, prepare_process
 from qwen_aio.config import load_settings
 from qwen_aio.core import Prompt, Sampling, Text
+from qwen_aio.worker.loading import choose_model, load_weights, prepare_process
 
 LONG, FIRST_SEED = 512, 1_000_000  # prompts of so many tokens, which the benchmark itself never asks for
 
@@ -23,19 +23,19 @@ class Drive:
     """The verbs. Runs its own event loop between commands."""
 
     def __init__(self, model_dir: str, *, precision: str, threads: int) -> None:
-        from qwen_aio.engine.attention import KvMemory
         from qwen_aio.engine.config import EngineLimits
+        from qwen_aio.engine.kv.pool import KvPool
         from qwen_aio.engine.load import make_engine
         from qwen_aio.engine.service import EngineService
 
         settings = load_settings({"model": model_dir, "precision": precision})
-        with ThreadPoolExecutor(max_workers=1) as passing:  # see qwen_aio/cli/loading.py
+        with ThreadPoolExecutor(max_workers=1) as passing:  # see qwen_aio/worker/loading.py
             weights = passing.submit(load_weights, settings, choose_model(settings), threads=threads).result()
         assert weights.verdict.precision == precision, weights.verdict.told
         limits = EngineLimits()
         self._words = Words.load(Path(model_dir))
         self._service = EngineService(make_engine(weights.model, limits, threads=threads))
-        self._num_slots = KvMemory.num_slots(weights.model.model.config, kv_mb=limits.kv_mb)
+        self._num_slots = KvPool.num_slots(weights.model.model.config, kv_mb=limits.kv_mb)
         self._runner = asyncio.Runner()
         self._runner.run(self._start())
 

@@ -8,13 +8,13 @@ from fastapi import FastAPI
 
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, create_app, v1_routes
-from qwen_aio.serving.door import Door
 from qwen_aio.serving.proxied import ProxySettings
 
 
 def create_balancer_app(
-    balancer: Balancer, door: Door, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
+    balancer: Balancer, door: AdmissionGate, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
 ) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
     return create_app(

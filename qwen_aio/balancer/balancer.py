@@ -12,25 +12,25 @@ from pathlib import Path
 from random import Random
 
 from qwen_aio import __version__
-from qwen_aio.balancer.admin import AdminFile
-from qwen_aio.balancer.board import Board
-from qwen_aio.balancer.budget import RetryBudget
-from qwen_aio.balancer.calls import RemoteCalls, Surroundings
-from qwen_aio.balancer.dispatcher import Dispatcher
-from qwen_aio.balancer.estimate import Estimator
-from qwen_aio.balancer.links import Links
-from qwen_aio.balancer.policies import POLICIES
-from qwen_aio.balancer.pool import Pool
-from qwen_aio.balancer.queue import WaitingLine
-from qwen_aio.balancer.rules import RULES, Rules
+from qwen_aio.balancer.cost.estimate import CostModel
+from qwen_aio.balancer.cost.policies import POLICIES
+from qwen_aio.balancer.cost.queue import RequestQueue
+from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
+from qwen_aio.balancer.dispatch.placement import Placement
+from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
+from qwen_aio.balancer.dispatch.upstream import RemoteExecutor, Surroundings
+from qwen_aio.balancer.params import RULES, Params
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
-from qwen_aio.balancer.sources import Sources
-from qwen_aio.balancer.watch import Watch
+from qwen_aio.balancer.stats import Stats
+from qwen_aio.balancer.workers.admin import AdminFile
+from qwen_aio.balancer.workers.clients import WorkerClients
+from qwen_aio.balancer.workers.discovery import Discovery
+from qwen_aio.balancer.workers.monitor import HealthMonitor
 from qwen_aio.config import Settings
 from qwen_aio.errors import NoWorker, QwenAioError, StatusUnwritable
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health
-from qwen_aio.serving.door import Door
-from qwen_aio.serving.runs import Runs
+from qwen_aio.serving.pipeline import Pipeline
 
 TICK_S = 1.0
 
@@ -41,22 +41,22 @@ class Balancer:
     def __init__(
         self,
         settings: Settings,
-        door: Door,
+        door: AdmissionGate,
         *,
         status_dir: Path,
-        rules: Rules = RULES,
+        rules: Params = RULES,
     ) -> None:
         """Raises InvalidSettings."""
         rules = replace(rules, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
-        sources = Sources.parse(settings.workers)
-        self.board = Board()
+        sources = Discovery.parse(settings.workers)
+        self.board = Stats()
         self._door = door
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
-        self._line = WaitingLine(rules)
-        self._links = Links()
-        self._pool = Pool(
+        self._line = RequestQueue(rules)
+        self._links = WorkerClients()
+        self._pool = Placement(
             rules,
             policy=POLICIES[settings.policy](rules, random),
             clock=clock,
@@ -68,15 +68,15 @@ class Balancer:
             self._pool.expect(worker_id, url)
         dispatcher = Dispatcher(self._pool, self._line, rules=rules, clock=clock, random=random)
         self._match = dispatcher.match
-        self._watch = Watch(
+        self._watch = HealthMonitor(
             self._pool, self._links, sources, status_dir / "status.json", clock=clock, on_change=dispatcher.match
         )
-        self.calls = RemoteCalls(
+        self.calls = RemoteExecutor(
             Surroundings(
                 pool=self._pool,
                 dispatcher=dispatcher,
                 links=self._links,
-                estimator=Estimator(self._pool.reference),
+                estimator=CostModel(self._pool.reference),
                 budget=RetryBudget(rules, clock),
                 board=self.board,
                 rules=rules,
@@ -90,7 +90,7 @@ class Balancer:
         self._pool.restore_admin(self._admin_file.read())
         try:
             await self._watch.look()
-            self._door.open(Runs(self.calls))
+            self._door.open(Pipeline(self.calls))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch.run(), name="watch")
                 tasks.create_task(self._tick(), name="board")

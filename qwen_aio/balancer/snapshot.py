@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 AdminState = Literal["ready", "drain", "maint"]  # a person's word
-WorkerHealth = Literal["starting", "up", "demoted", "suspect", "down"]  # what the balancer has seen
+HealthState = Literal["starting", "up", "demoted", "suspect", "down"]  # what the balancer has seen
 BreakerState = Literal["closed", "open", "half_open"]
 ServiceState = Literal["ok", "degraded", "unavailable", "draining"]
-Outcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4xx; failed: any other error
+RequestOutcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4xx; failed: any other error
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class WorkerRow:
     id: str
     url: str
     admin: AdminState
-    health: WorkerHealth
+    health: HealthState
     why: str  # one English sentence: why it is in this state
     breaker: BreakerState
     in_flight: int  # our own count: requests bound to it
@@ -89,7 +89,7 @@ class RequestRow:
     queue_ms: float
     total_ms: float
     tokens: int  # generated; 0 for a decision
-    outcome: Outcome
+    outcome: RequestOutcome
     error: str  # code of the error, if there was one
 
 
@@ -106,7 +106,7 @@ class EventRow:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Sample:
     """One point of the charts: what happened since the moment before it."""
 
     time: float

@@ -12,14 +12,14 @@ import argparse
 import asyncio
 import socket
 
-from qwen_aio.balancer.admin import AdminFile
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
-from qwen_aio.cli.flags import BALANCING, add_settings_flags, settings_from
-from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
+from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.config import Settings, check_exposure, status_dir
-from qwen_aio.serving.door import Door
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.server import bind, run_server
+from qwen_aio.startup.flags import BALANCING, add_settings_flags, settings_from
+from qwen_aio.startup.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
 
 PORT = 8000
 
@@ -47,7 +47,7 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
 
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:
-    door = Door(starting="the balancer is just starting; try again in a second")
+    door = AdmissionGate(starting="the balancer is just starting; try again in a second")
     balancer = Balancer(settings, door, status_dir=status_dir(settings))
     app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings), proxy=proxy_settings(settings))
     print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)

@@ -12,22 +12,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from qwen_aio.balancer.admin import AdminFile
-from qwen_aio.cli.cluster_plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
-from qwen_aio.cli.flags import BALANCING, CLUSTER, add_settings_flags, settings_from
-from qwen_aio.cli.listening import url_of
-from qwen_aio.cli.loading import choose_model, prepare_process, stated_threads, told_model
-from qwen_aio.cli.memory_need import MemoryNeed, need_of, told_memory
+from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.client import Client
 from qwen_aio.cluster.child import Child, Process, Tell, spawn
+from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
 from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.config import Settings, check_exposure, prompts_dir, status_dir
 from qwen_aio.errors import ServerUnreachable
-from qwen_aio.memory import available_memory
+from qwen_aio.machine.memory import available_memory
 from qwen_aio.serving.server import bind, caught_signals
+from qwen_aio.startup.environment import stated_threads
+from qwen_aio.startup.flags import BALANCING, CLUSTER, add_settings_flags, settings_from
+from qwen_aio.startup.listening import url_of
 from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.loading import choose_model, prepare_process, told_model
+from qwen_aio.worker.memory_need import MemoryNeed, need_of, told_memory
 
 OWN = ("workers", "port")  # settings that mean something else, or something narrower, to a cluster
 FOREIGN = ("id",)
@@ -93,7 +94,7 @@ def _stages(plan: ClusterPlan, commands: Commands, lifeline: Lifeline) -> list[l
     if not plan.shares_weights:
         workers = [child(worker.id, spawned(commands.worker(worker)), urls[worker]) for worker in plan.workers]
         return [[page], [balancer], workers]
-    link = NurseryLink(commands.nursery(), lifeline=lifeline)
+    link = ForkServerClient(commands.nursery(), lifeline=lifeline)
     workers = [child(worker.id, partial(link.fork, worker), urls[worker]) for worker in plan.workers]
     return [[page], [balancer], workers, [Child("nursery", link.start, link.is_ready)]]
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 from qwen_aio import __version__
 from qwen_aio.cli import balance, cluster, run, serve, tasks, tune
-from qwen_aio.cli.environment import ignore_proxies
-from qwen_aio.cli.output import secure_streams, status_after
 from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.errors import QwenAioError
+from qwen_aio.startup.environment import ignore_proxies
+from qwen_aio.startup.streams import secure_streams, status_after
 
 COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks, "tune": tune}
 SERVING = frozenset({"serve", "balance", "cluster", "tune"})  # also those that start servers

@@ -12,19 +12,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
-from qwen_aio.cli.environment import prepare_gradio
-from qwen_aio.cli.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.client import Client
-from qwen_aio.config import Settings, checked_address, state_dir
+from qwen_aio.config import PAGE_PORT, Settings, checked_address, state_dir
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.door import Door
 from qwen_aio.serving.server import bind, run_server
-from qwen_aio.ui.behind import Behind
+from qwen_aio.startup.environment import prepare_gradio
+from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
+from qwen_aio.ui.remote_service import RemoteService
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-PAGE_PORT = 7860
 SERVER_URL = "http://127.0.0.1:8000"
 LOOK_S = 3.0  # between two looks whether the server behind the page answers
 
@@ -38,15 +37,15 @@ def serve_page(settings: Settings, *, url: str) -> int:
 
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
     """Put together and serve; every `look_s` seconds somebody looks whether the server behind answers."""
-    door = Door(starting="the page is just starting; try again in a second")
+    door = AdmissionGate(starting="the page is just starting; try again in a second")
     async with Client(address) as client:
-        behind = Behind(client, url=address, version=__version__)
+        behind = RemoteService(client, url=address, version=__version__)
         app = _app(settings, door, behind)
         print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
         return await run_server(app, sock=sock, door=door, life=lambda: _live(door, behind, look_s))
 
 
-def _app(settings: Settings, door: Door, behind: Behind) -> FastAPI:
+def _app(settings: Settings, door: AdmissionGate, behind: RemoteService) -> FastAPI:
     prepare_gradio(os.environ, state=state_dir())
     # Here and not above: gradio takes seconds to import, and the port is taken before.
     from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
@@ -65,7 +64,7 @@ def _app(settings: Settings, door: Door, behind: Behind) -> FastAPI:
     return mount_page(app, build_page(door, about=behind.about))
 
 
-async def _live(door: Door, behind: Behind, look_s: float) -> None:
+async def _live(door: AdmissionGate, behind: RemoteService, look_s: float) -> None:
     """Open the door whether or not anybody answers, then keep looking."""
     await behind.look()
     if behind.failure is not None:
@@ -81,7 +80,7 @@ async def _live(door: Door, behind: Behind, look_s: float) -> None:
         await behind.look()
 
 
-def _health(door: Door, behind: Behind) -> Health:
+def _health(door: AdmissionGate, behind: RemoteService) -> Health:
     """Not ready without the server behind it: a message sent now would not be answered."""
     refusal = door.refusal or behind.failure
     state = "unavailable" if door.refusal is None and behind.failure is not None else door.state

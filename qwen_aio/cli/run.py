@@ -7,9 +7,9 @@ import asyncio
 import sys
 import time
 
-from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Request, Result, SamplingWish
+from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.visible import check_visible
 
 MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
@@ -47,24 +47,25 @@ async def _ask_server(url: str, request: Request) -> Result:
 
 
 async def _ask_here(settings: Settings, request: Request) -> Result:
-    from qwen_aio.cli.loading import choose_model, loaded, prepare_process, stated_threads, told_model
-    from qwen_aio.cli.memory_need import log_memory
-    from qwen_aio.serving.runs import Runs, outcome
+    from qwen_aio.serving.pipeline import Pipeline, result_of
+    from qwen_aio.startup.environment import stated_threads
     from qwen_aio.tasks.loader import load_tasks
-    from qwen_aio.worker.calls import EngineCalls
+    from qwen_aio.worker.executor import LocalExecutor
+    from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process, told_model
+    from qwen_aio.worker.memory_need import log_memory
 
     threads = prepare_process(stated_threads(settings))
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     log_memory(settings, model)
     started = time.monotonic()
-    async with loaded(settings, tasks, model, threads=threads) as ready:
+    async with loaded_engine(settings, tasks, model, threads=threads) as ready:
         print(
             f"{told_model(model)}; {ready.verdict.told}; ready after {time.monotonic() - started:.1f} s",
             file=sys.stderr,
         )
-        calls = EngineCalls(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)
-        return await outcome(Runs(calls).stream(request))
+        calls = LocalExecutor(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)
+        return await result_of(Pipeline(calls).stream(request))
 
 
 def _print(result: Result, *, as_json: bool) -> None:

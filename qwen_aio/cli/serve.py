@@ -9,46 +9,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from qwen_aio import __version__
-from qwen_aio.cli.environment import prepare_gradio
-from qwen_aio.cli.flags import add_settings_flags, settings_from
-from qwen_aio.cli.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
-from qwen_aio.cli.loading import Loaded, choose_model, loaded, prepare_process, stated_threads, told_model
-from qwen_aio.cli.memory_need import log_memory
-from qwen_aio.cli.page import PAGE_PORT, SERVER_URL, serve_page
-from qwen_aio.config import Settings, check_exposure, prompts_dir, state_dir, status_dir
-from qwen_aio.core import Task, WorkerStatus
+from qwen_aio.cli.page import SERVER_URL, serve_page
+from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, state_dir
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
-from qwen_aio.serving.door import Door
-from qwen_aio.serving.runs import Runs
-from qwen_aio.serving.server import bind, bind_first_free, run_server
-from qwen_aio.status_file import StatusFile
-from qwen_aio.tasks.loader import load_tasks, tasks_hash
-from qwen_aio.worker.app import create_worker_app
-from qwen_aio.worker.calls import EngineCalls
-from qwen_aio.worker.health import NoEngine, ProcessMeter, WorkerHealth
-from qwen_aio.worker.heartbeat import Heartbeat
+from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.server import bind, bind_first_free
+from qwen_aio.startup.environment import prepare_gradio, stated_threads
+from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.startup.listening import log_to_stderr
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.loading import (
+    choose_model,
+    loaded_engine,
+    prepare_process,
+)
+from qwen_aio.worker.memory_need import log_memory
+from qwen_aio.worker.worker import AddPage, LoadEngine, MakeApp, WorkerServer
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from qwen_aio.engine.service import EngineService
 
 FIRST_WORKER_PORT = 7861
-STATUS_LOCK_S = 2.0  # a beat that cannot have the file for so long skips a turn
 
 Mode = Literal["single", "worker"]
-Load = Callable[..., AbstractAsyncContextManager[Loaded]]  # as loading.loaded
-log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,107 +68,31 @@ def main(arguments: argparse.Namespace) -> int:
     return serve(settings, model, mode=arguments.mode, threads=threads)
 
 
-def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: Load = loaded) -> int:
+def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: LoadEngine = loaded_engine) -> int:
     """Be one worker until a signal; the exit status. Raises SetupError."""
     tasks = load_tasks(prompts_dir(settings))
     with _listening(settings, mode) as sock:
-        worker = Worker(settings, tasks, model, mode=mode, sock=sock, threads=threads, load=load)
+        add_page = _page_of(model) if mode == "single" else None
+        worker = WorkerServer(settings, tasks, model, sock=sock, threads=threads, load=load, add_page=add_page)
         return asyncio.run(worker.run())
 
 
-class Worker:
-    """One worker process, put together. Everything it owns ends with `run`."""
+def _page_of(model: ModelFolder) -> AddPage:
+    """Single mode: the page on the worker's own port."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        tasks: Mapping[str, Task],
-        model: ModelFolder,
-        *,
-        mode: Mode,
-        sock: socket.socket,
-        threads: int,
-        load: Load = loaded,
-    ) -> None:
-        port: int = sock.getsockname()[1]
-        self._settings = settings
-        self._tasks = tasks
-        self._model = model
-        self._mode = mode
-        self._sock = sock
-        self._threads = threads
-        self._load = load
-        self._id = settings.id or f"qwen-{port}"
-        self._url = url_of(settings.host, port)
-        self._engine: EngineService | None = None
-        self._calls: EngineCalls | None = None
-
-    async def run(self) -> int:
-        """Load, serve, end. Raises SetupError for what an operator must mend."""
-        status_file = StatusFile(status_dir(self._settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
-        with status_file.claimed(self._id, url=self._url) as first:
-            health = self._health(first)
-            door = Door()
-            app = self._app(door, health)
-            print(f"{told_model(self._model)}; open {self._url}", flush=True)
-            heartbeat = Heartbeat(health, write=status_file.write, state=lambda: door.state)
-            async with heartbeat.beating():
-                return await run_server(app, sock=self._sock, door=door, life=lambda: self._live(door, health))
-
-    async def _live(self, door: Door, health: WorkerHealth) -> None:
-        """Load, open the door, and wait for the engine to fail, which it should not."""
-        tasks_sha = tasks_hash(self._tasks)
-        health.describe(model=self._model.name, model_sha="", precision="", tasks_sha=tasks_sha, golden={})
-        async with self._load(self._settings, self._tasks, self._model, threads=self._threads) as ready:
-            self._engine = ready.engine
-            self._calls = EngineCalls(
-                ready.engine, self._tasks, model=self._model.name, worker=self._id, record=health.record
-            )
-            health.describe(
-                model=self._model.name,
-                model_sha=ready.sha,
-                precision=ready.verdict.precision,
-                tasks_sha=tasks_sha,
-                golden=ready.golden,
-            )
-            door.open(Runs(self._calls))
-            log.info("ready worker=%s model=%s url=%s", self._id, self._model.name, self._url)
-            raise await ready.engine.wait_failed()
-
-    def _health(self, first: WorkerStatus) -> WorkerHealth:
-        return WorkerHealth(
-            first,
-            engine=lambda: self._engine.snapshot() if self._engine else NoEngine(),
-            meter=ProcessMeter(threads=self._threads),
-        )
-
-    def _app(self, door: Door, health: WorkerHealth) -> FastAPI:
-        create = partial(
-            create_worker_app,
-            door,
-            calls=lambda: self._ready_calls(door),
-            status=lambda: health.latest,
-            allowed_hosts=allowed_hosts(self._settings),
-            proxy=proxy_settings(self._settings),
-        )
-        if self._mode == "worker":
-            return create()
+    def add_page(create: MakeApp, door: AdmissionGate, worker_id: str) -> FastAPI:
         prepare_gradio(os.environ, state=state_dir())
         # Here and not above: gradio takes seconds to import, and a worker has no page.
+        from qwen_aio.ui.about import About
         from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
         from qwen_aio.ui.page import build_page
         from qwen_aio.ui.refusals import worded
-        from qwen_aio.ui.service import About
 
-        about = About(self._model.name, self._model.is_bundled, __version__, self._id)
+        about = About(model.name, model.is_bundled, __version__, worker_id)
         app = create(page_csp=CONTENT_SECURITY_POLICY, worded=worded)
         return mount_page(app, build_page(door, about=lambda: about))
 
-    def _ready_calls(self, door: Door) -> EngineCalls:
-        if self._calls is None:
-            assert door.refusal is not None
-            raise door.refusal
-        return self._calls
+    return add_page
 
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:

@@ -7,15 +7,15 @@ import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 
-from qwen_aio.cli.flags import add_settings_flags, settings_from
 from qwen_aio.cli.run import MODEL_SETTINGS
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Control, Decision, Prompt, Task
 from qwen_aio.errors import GoldenMismatch, InvalidSettings, UnknownTask
+from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.tasks.lint import LintReport, lint
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.calls import Engine
+from qwen_aio.worker.executor import EngineClient
 from qwen_aio.worker.focus import SENTENCES, FocusEffect, focus_effects
 from qwen_aio.worker.golden import examine, remedy
 from qwen_aio.worker.golden_book import GoldenBook
@@ -74,9 +74,16 @@ def _spelled(prompt: Prompt) -> str:
 
 
 async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -> int:
-    from qwen_aio.cli.loading import choose_model, golden_book, loaded, prepare_process, stated_threads, told_model
-    from qwen_aio.cli.memory_need import log_memory
-    from qwen_aio.engine.tokenizer import Tokenizer
+    from qwen_aio.engine.text.tokenizer import Tokenizer
+    from qwen_aio.startup.environment import stated_threads
+    from qwen_aio.worker.loading import (
+        choose_model,
+        golden_book,
+        loaded_engine,
+        prepare_process,
+        told_model,
+    )
+    from qwen_aio.worker.memory_need import log_memory
 
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
@@ -90,7 +97,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
     if settings.golden == "off":
         print("golden cases: off")
         return 0 if is_fine else 1
-    async with loaded(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
+    async with loaded_engine(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
         print(ready.verdict.told)
         book = golden_book(model, ready.sha, ready.verdict.precision)
         for task in chosen.values():
@@ -99,7 +106,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
     return 0 if is_fine else 1
 
 
-async def _check_golden(engine: Engine, task: Task, book: GoldenBook, *, accepts: bool) -> bool:
+async def _check_golden(engine: EngineClient, task: Task, book: GoldenBook, *, accepts: bool) -> bool:
     """Run the golden cases and print every one that differs; whether they hold now."""
     try:
         outcome = await examine(engine, task, book)

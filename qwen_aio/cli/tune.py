@@ -19,24 +19,24 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qwen_aio.cli.cluster_plan import can_fork
-from qwen_aio.cli.findings import Findings, search, settings_of
-from qwen_aio.cli.flags import add_settings_flags, settings_from
-from qwen_aio.cli.halving import Candidate, Turn, grid
-from qwen_aio.cli.loading import choose_model, records_of, told_model
-from qwen_aio.cli.memory_need import log_memory
-from qwen_aio.cli.precision import choose_precision
-from qwen_aio.cli.rig import Rig
-from qwen_aio.cli.settings_file import Value, check_writable, read_settings_file, write_settings_file
-from qwen_aio.cli.trial import Speed, measure
+from qwen_aio.cluster.plan import can_fork
 from qwen_aio.config import Settings, home, prompts_dir
 from qwen_aio.core import Task
-from qwen_aio.cores import usable_cores
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.machine.cores import usable_cores
 from qwen_aio.models.find import ModelFolder
-from qwen_aio.serving.caller import cancel
+from qwen_aio.serving.disconnect import cancel
 from qwen_aio.serving.server import caught_signals
+from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.tuning.candidates import CandidateWorkers
+from qwen_aio.tuning.halving import Candidate, Trial, grid
+from qwen_aio.tuning.measure import Throughput, measure
+from qwen_aio.tuning.search import Results, search, settings_of
+from qwen_aio.tuning.toml_edit import Value, check_writable, read_settings_file, write_settings_file
+from qwen_aio.worker.loading import choose_model, records_of, told_model
+from qwen_aio.worker.memory_need import log_memory
+from qwen_aio.worker.precision import choose_precision
 
 SETTINGS = ("model", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
 SHORTEST_S, LONGEST_S = 5.0, 3600.0
@@ -103,7 +103,7 @@ def precisions(asked: str | None, settings: Settings, model: ModelFolder) -> tup
     What `auto` would not take is not: workers and batch would be those of int8, and fp32 would run with them.
     """
     # Here and not above: importing torch takes seconds, and --help should not.
-    from qwen_aio.engine.linear import why_no_int8
+    from qwen_aio.engine.model.linear import why_no_int8
 
     if asked == "fp32":
         return ("fp32",)
@@ -138,7 +138,7 @@ def _check_workers(out: Path, old: Mapping[str, object]) -> None:
 def _why_not_taken(settings: Settings, model: ModelFolder, why_no_int8: Callable[[], str | None]) -> str | None:
     """Why `auto` does not take int8, which is found out now if nobody has yet; None if it does."""
     # Here and not above: it is a program of its own, and imports the main that imports this.
-    from qwen_aio.cli.settling import settle_precision
+    from qwen_aio.cli.prepare_int8 import settle_precision
 
     auto = settings.model_copy(update={"precision": "auto"})
     settle_precision(auto, model)  # what follows reads the verdict then, but for a small model
@@ -162,11 +162,11 @@ async def _until_signal(work: Coroutine[Any, Any, T]) -> T:
 
 async def _measure_all(
     arguments: argparse.Namespace, tasks: Mapping[str, Task], candidates: Sequence[Candidate]
-) -> Findings:
+) -> Results:
     with tempfile.TemporaryDirectory() as folder:
-        async with Rig(arguments, folder=Path(folder), forks=can_fork()) as rig:
+        async with CandidateWorkers(arguments, folder=Path(folder), forks=can_fork()) as rig:
 
-            async def start_and_measure(turn: Turn) -> Speed:
+            async def start_and_measure(turn: Trial) -> Throughput:
                 async with rig.workers(turn.candidate) as urls:
                     return await measure(urls, tasks, seconds=turn.seconds)
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from qwen_aio.cluster.child import Child, Tell
 from qwen_aio.cluster.keeper import Keeper
-from qwen_aio.serving.caller import cancel
+from qwen_aio.serving.disconnect import cancel
 
 STOP_S = 35.0  # a server's own time of grace, and some
 

@@ -15,23 +15,24 @@ import torch
 from torch import Tensor
 
 from qwen_aio.bounds import MAX_TOKENS, check_sampling
-from qwen_aio.core import Chunk, ContextLimits, Prompt, Turn
-from qwen_aio.engine.answer import Answer
-from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
+from qwen_aio.core import Chunk, ContextLimits, Prompt, Segments
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.decision import Decision
-from qwen_aio.engine.duplicates import Duplicates
-from qwen_aio.engine.fitting import Fitted, fit
-from qwen_aio.engine.guesser import Guesser
-from qwen_aio.engine.kv_cache import KvCache
-from qwen_aio.engine.label_tree import LabelTree
-from qwen_aio.engine.model import Qwen2
+from qwen_aio.engine.kv.pool import KvPool
+from qwen_aio.engine.kv.radix_cache import RadixCache
+from qwen_aio.engine.model.attention import gather_rows, ordered
+from qwen_aio.engine.model.forward import Qwen2
+from qwen_aio.engine.requests import FAILED, Counters, Generate, Output, Pin, Pinned, Score, Work
 from qwen_aio.engine.sampler import Sampler
-from qwen_aio.engine.scheduler import Scheduler, Span
+from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
+from qwen_aio.engine.scheduling.coalescing import Coalescing
+from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
+from qwen_aio.engine.scheduling.drafter import Drafter
+from qwen_aio.engine.scheduling.label_tree import LabelTree
+from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
+from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.scoring import token_logprobs
-from qwen_aio.engine.sequence import Sequence
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import FAILED, Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.truncation import Truncated, truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
 
 LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory that a long continuation takes
@@ -59,16 +60,16 @@ class Engine:
         self._draw_seed = draw_seed
         self._model = model
         self._tokenizer = tokenizer
-        num_slots = KvMemory.num_slots(model.config, kv_mb=limits.kv_mb)
-        self._cache = KvCache(num_slots, min_shared=MIN_SHARED)
+        num_slots = KvPool.num_slots(model.config, kv_mb=limits.kv_mb)
+        self._cache = RadixCache(num_slots, min_shared=MIN_SHARED)
         self._scheduler = Scheduler(self._cache, limits)
-        self._duplicates = Duplicates()
-        self._guesser = Guesser(max_rows=min(limits.max_guess_rows, limits.max_batch_tokens))
+        self._duplicates = Coalescing()
+        self._guesser = Drafter(max_rows=min(limits.max_guess_rows, limits.max_batch_tokens))
         max_context = min(self._scheduler.max_rows, model.config.max_positions)
         self.context = ContextLimits(max_context, answer_tokens=min(max_context // 2, MAX_TOKENS))
         if max_context < MIN_CONTEXT:
             raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
-        self._memory = KvMemory(model.config, num_slots)
+        self._memory = KvPool(model.config, num_slots)
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
@@ -131,7 +132,7 @@ class Engine:
         """AssertionError if a slot is lost or counted twice."""
         self._cache.check_integrity()
 
-    def _decision(self, request_id: str, work: Score, *, arrived_s: float) -> Decision:
+    def _decision(self, request_id: str, work: Score, *, arrived_s: float) -> DecisionSequence:
         if not work.continuations:
             raise InvalidRequest("there is nothing to score: no continuation was given")
         encoded = [self._tokenizer.encode_text(text) for text in work.continuations]
@@ -142,15 +143,15 @@ class Engine:
         if tree.num_rows > room // 2:
             raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {room // 2} do")
         fitted = self._fit(work.prompt, room=room - tree.num_rows)
-        return Decision(request_id, fitted, texts=work.continuations, tree=tree, arrived_s=arrived_s)
+        return DecisionSequence(request_id, fitted, texts=work.continuations, tree=tree, arrived_s=arrived_s)
 
-    def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> Answer:
+    def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> AnswerSequence:
         check_sampling(work.sampling, max_tokens=self.context.answer_tokens)
         foreign = sorted(set(work.resume) - self._answer_ids)
         if foreign:
             raise InvalidRequest(f"this model's answers hold no token {foreign[0]}", param="resume")
         seed = self._draw_seed() if work.sampling.seed is None else work.sampling.seed
-        return Answer(
+        return AnswerSequence(
             request_id,
             self._fit(work.prompt, room=self.context.tokens - work.sampling.max_tokens),
             sampling=work.sampling,
@@ -161,7 +162,7 @@ class Engine:
             arrived_s=arrived_s,
         )
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: AnswerSequence) -> None:
         """Queue `answer`; unless its worker was lost just before it could say that this was all."""
         if answer.is_finished:
             self._outputs.append(Output(answer.request_id, answer.closing_chunk(now_s=self.clock())))
@@ -169,15 +170,15 @@ class Engine:
         else:
             self._scheduler.add(answer)
 
-    def _beginning(self, request_id: str, head: Turn, *, arrived_s: float) -> Sequence:
+    def _beginning(self, request_id: str, head: Segments, *, arrived_s: float) -> Sequence:
         fitted = self._fit(Prompt(head, (), ()), room=self.context.tokens)
         if not fitted.ids:
             raise InvalidRequest("an empty beginning cannot be pinned")
         ids = list(fitted.ids)
         return Sequence(request_id, ids, len(ids), len(ids), arrived_s, fitted.cuts)
 
-    def _fit(self, prompt: Prompt, *, room: int) -> Fitted:
-        return fit(prompt, tokenizer=self._tokenizer, room=room)
+    def _fit(self, prompt: Prompt, *, room: int) -> Truncated:
+        return truncate(prompt, tokenizer=self._tokenizer, room=room)
 
     def _compute(self, spans: list[Span]) -> Tensor:
         """(rows wanted, hidden): what the model makes of them."""
@@ -201,15 +202,15 @@ class Engine:
     def _take_row(self, sequence: Sequence, row: int, logits: Tensor) -> list[Output]:
         try:
             match sequence:
-                case Decision():
+                case DecisionSequence():
                     sequence.record(row, token_logprobs(logits, sequence.tokens_after(row)))
-                case Answer() if row < sequence.num_computed:  # not behind a guess that did not come true
+                case AnswerSequence() if row < sequence.num_computed:  # not behind a guess that did not come true
                     return [Output(sequence.request_id, self._next_token(sequence, logits))]
         except Exception as exc:  # broad: what goes wrong with one sequence ends no other
             return self._fail(sequence, exc)
         return []
 
-    def _next_token(self, answer: Answer, logits: Tensor) -> Chunk:
+    def _next_token(self, answer: AnswerSequence, logits: Tensor) -> Chunk:
         index, seen = answer.num_generated, answer.seen_ids
         token = self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
         self._num_generated += 1
@@ -219,20 +220,20 @@ class Engine:
         """End one sequence with an error, and no other: the next one that asks the same is computed anew."""
         logger.error("request failed id=%s", sequence.request_id, exc_info=failure)
         self._scheduler.discard(sequence)
-        if isinstance(sequence, Decision) and (heir := self._duplicates.fail(sequence)):
+        if isinstance(sequence, DecisionSequence) and (heir := self._duplicates.fail(sequence)):
             self._scheduler.add(heir)
         return [Output(sequence.request_id, RequestFailed(FAILED))]
 
     def _finish(self, sequence: Sequence) -> list[Output]:
         """Take a sequence out of the run; what there is to say about it."""
-        if isinstance(sequence, Decision):
+        if isinstance(sequence, DecisionSequence):
             return self._decide(sequence)
         self._retire(sequence)
-        if isinstance(sequence, Answer):
+        if isinstance(sequence, AnswerSequence):
             return []  # its last chunk has said it
         return [Output(sequence.request_id, self._pin(sequence.ids))]
 
-    def _decide(self, leader: Decision) -> list[Output]:
+    def _decide(self, leader: DecisionSequence) -> list[Output]:
         """The scores for everybody who asked for them."""
         now_s = self.clock()
         try:

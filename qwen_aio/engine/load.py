@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 
 from qwen_aio.core import Precision
-from qwen_aio.engine.comparison import Comparison, compare
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.heap import trim_heap
-from qwen_aio.engine.int8_copy import CopyPlace
-from qwen_aio.engine.int8_weights import Int8Weights, load_int8
-from qwen_aio.engine.model import Qwen2
-from qwen_aio.engine.quantise import Quantised, readings
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.weights import Checkpoint, load_fp32
-from qwen_aio.engine.work import Score
+from qwen_aio.engine.model.forward import Qwen2
+from qwen_aio.engine.model.heap import trim_heap
+from qwen_aio.engine.model.weights import Checkpoint, load_fp32
+from qwen_aio.engine.quant.comparison import Comparison, compare
+from qwen_aio.engine.quant.int8_copy import CopyPlace
+from qwen_aio.engine.quant.int8_weights import Int8Weights, load_int8
+from qwen_aio.engine.quant.quantise import Quantised, readings
+from qwen_aio.engine.requests import Score
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidModel
 
 

@@ -19,9 +19,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from qwen_aio.core import Chunk, ContextLimits, Prompt, Sampling, Scores, Turn
+from qwen_aio.core import Chunk, ContextLimits, Prompt, Sampling, Scores, Segments
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.work import FAILED, Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate, Output, Pin, Pinned, Score, Work
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
 
 logger = logging.getLogger(__name__)
@@ -43,19 +43,6 @@ class StepEngine(Protocol):
     def add(self, request_id: str, work: Work, *, arrived_s: float) -> None: ...
     def abort(self, request_id: str) -> None: ...
     def step(self) -> list[Output]: ...
-
-
-@dataclass(frozen=True)
-class EngineSnapshot:
-    """How the engine is doing at this moment. `capacity`: requests computed at the same time."""
-
-    queue_depth: int
-    running: int
-    capacity: int
-    completed: int
-    steps: int
-    generated_tokens: int
-    failure: str | None  # a sentence, once the engine is gone
 
 
 @dataclass(frozen=True)
@@ -108,7 +95,7 @@ class EngineService:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def pin(self, head: Turn) -> int:
+    async def pin(self, head: Segments) -> int:
         """Compute a fixed beginning of prompts and keep it; the number of its tokens.
 
         Raises InvalidSettings if the memory has no room for it, EngineStopped.

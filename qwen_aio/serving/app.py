@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qwen_aio.core import Offer
+from qwen_aio.core import Capabilities
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
-from qwen_aio.serving.door import Door
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
+from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.proxied import Proxied, ProxySettings
 from qwen_aio.serving.run_route import RunRoute
-from qwen_aio.serving.runs import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
 from qwen_aio.serving.target import OriginForm
 from qwen_aio.wire.error import ErrorResponse
@@ -33,7 +33,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT
 
 
 def create_app(
-    door: Door,
+    door: AdmissionGate,
     *,
     routes: Sequence[Route],
     health: Callable[[], Health],
@@ -61,7 +61,9 @@ def create_app(
     return app
 
 
-def v1_routes(door: Door, *, offer: Callable[[], Offer], times: StreamTimes = STREAM_TIMES) -> list[Route]:
+def v1_routes(
+    door: AdmissionGate, *, offer: Callable[[], Capabilities], times: StreamTimes = STREAM_TIMES
+) -> list[Route]:
     """What programs ask: the same before a worker and before a balancer."""
 
     async def tasks(_: Request) -> Response:
@@ -84,7 +86,7 @@ class Health:
 class AboutRoutes:
     """What whoever watches may read."""
 
-    def __init__(self, door: Door, *, health: Callable[[], Health]) -> None:
+    def __init__(self, door: AdmissionGate, *, health: Callable[[], Health]) -> None:
         self._door = door
         self._health = health
 

@@ -25,8 +25,8 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
-from qwen_aio.serving.caller import CallerGone
-from qwen_aio.wire.call import CALL_PATH, MAX_CALL_BYTES
+from qwen_aio.serving.disconnect import ClientDisconnected
+from qwen_aio.wire.engine import CALL_PATH, MAX_CALL_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from qwen_aio.wire.shape import JSON_MEDIA
@@ -94,7 +94,7 @@ class Guard:
                 raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
         except QwenAioError as exc:
             await self._worded(exc, error_response(exc, request_id), scope)(scope, receive, send)
-        except CallerGone:
+        except ClientDisconnected:
             return
         else:
             await self._app(scope, _replay(body, receive), send)
@@ -206,7 +206,7 @@ async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise CallerGone
+            raise ClientDisconnected
         yield message.get("body", b"")
         if not message.get("more_body", False):
             return

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from qwen_aio.core import Request
 from qwen_aio.errors import InvalidRequest
-from qwen_aio.serving.caller import CallerGone, while_connected
-from qwen_aio.serving.door import Door
-from qwen_aio.serving.runs import ANSWER_TIMEOUT_S
+from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.disconnect import ClientDisconnected, while_connected
+from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.event import event_frame
 from qwen_aio.wire.request import RunRequest
@@ -28,7 +28,7 @@ from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
 class RunRoute:
     """An ASGI application of its own: only at this level is it seen when a caller hangs up."""
 
-    def __init__(self, door: Door, *, times: StreamTimes) -> None:
+    def __init__(self, door: AdmissionGate, *, times: StreamTimes) -> None:
         self._door = door
         self._times = times
 
@@ -47,7 +47,7 @@ class RunRoute:
                 answer = await while_connected(receive, work)
                 headers = {"Cache-Control": "no-store"}
                 await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
-        except CallerGone:
+        except ClientDisconnected:
             return
 
     async def _stream(self, request: Request, receive: Receive, send: Send) -> None:

@@ -25,9 +25,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from qwen_aio.errors import InvalidSettings, QwenAioError
-from qwen_aio.serving.caller import cancel
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.connection import Connection, Patience
-from qwen_aio.serving.door import Door
+from qwen_aio.serving.disconnect import cancel
 from qwen_aio.serving.guard import MAX_HEADER_BYTES
 from qwen_aio.serving.listener import Listener, Room
 
@@ -78,7 +78,7 @@ async def run_server(
     app: ASGIApp,
     *,
     sock: socket.socket,
-    door: Door,
+    door: AdmissionGate,
     life: Callable[[], Coroutine[Any, Any, None]],
     grace_s: float = GRACE_S,
     patience: Patience = PATIENCE,
@@ -168,7 +168,9 @@ def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
     )
 
 
-async def _drain(door: Door, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float) -> int | None:
+async def _drain(
+    door: AdmissionGate, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float
+) -> int | None:
     """Wait for those inside, unless the life ends before; the number of a second signal, if one came and ended that."""
     door.drain()
     logger.info("draining in_flight=%d", door.in_flight)
@@ -191,7 +193,7 @@ async def _signal_before(
         await cancel(coming)
 
 
-async def _cut_off(door: Door) -> None:
+async def _cut_off(door: AdmissionGate) -> None:
     """End what is still inside, if anything is."""
     door.drain()
     door.cut_off()

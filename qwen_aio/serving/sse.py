@@ -15,7 +15,7 @@ from typing import TypeVar
 from starlette.types import Send
 
 from qwen_aio.errors import QwenAioError
-from qwen_aio.serving.caller import CallerGone, cancel
+from qwen_aio.serving.disconnect import ClientDisconnected, cancel
 from qwen_aio.wire.event import KEEP_ALIVE, error_frame
 from qwen_aio.wire.shape import SSE_MEDIA
 
@@ -58,7 +58,7 @@ async def send_events(
             event = await _next(events, send, times)
     except QwenAioError as exc:
         await _send(send, error_frame(exc, request_id), times)
-    except CallerGone:
+    except ClientDisconnected:
         raise
     except Exception:
         logger.exception("a bug has ended a stream id=%s", request_id)
@@ -82,4 +82,4 @@ async def _send(send: Send, frame: bytes, times: StreamTimes) -> None:
         async with asyncio.timeout(times.patience_s):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
     except TimeoutError as exc:
-        raise CallerGone from exc
+        raise ClientDisconnected from exc

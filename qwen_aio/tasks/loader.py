@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, StopString, Temperature, TopK, TopP
-from qwen_aio.core import GoldenCase, Kind, Label, Rule, Sampling, Task
+from qwen_aio.core import GoldenCase, Label, Rule, Sampling, Task, TaskKind
 from qwen_aio.errors import InvalidTask
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.text_file import read_text
@@ -74,7 +74,7 @@ class _Rule(_Table):
 
 
 class _TaskFile(_Table):
-    kind: Kind
+    kind: TaskKind
     title: dict[str, str]
     companion: str | None = None
     labels: tuple[_Label, ...] = ()
@@ -247,7 +247,7 @@ def _rule(task: str, rule: _Rule) -> Rule:
     return Rule(task=task, **fields)
 
 
-def _golden_cases(path: Path, source: str, kind: Kind) -> tuple[GoldenCase, ...]:
+def _golden_cases(path: Path, source: str, kind: TaskKind) -> tuple[GoldenCase, ...]:
     cases = []
     for number, line in enumerate(source.splitlines(), 1):
         if not line.strip():

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import DictLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qwen_aio.core import Control, Message, Prompt, Segment, Task, Text, Turn
+from qwen_aio.core import Control, Message, Prompt, Segment, Segments, Task, Text
 from qwen_aio.errors import InvalidTask
 from qwen_aio.routing import words_in
 
@@ -37,7 +37,7 @@ class PromptTemplate:
         self._render("user", {**fixed, "text": "", "feeling": None, "focus_words": task.focus_words})
 
     @property
-    def head(self) -> Turn:
+    def head(self) -> Segments:
         """The system turn: the same for every request."""
         return self._head
 
@@ -76,11 +76,11 @@ def _compile(task: Task) -> Template:
     return template
 
 
-def _turn(role: str, content: str, *, can_cut: bool = False) -> Turn:
+def _turn(role: str, content: str, *, can_cut: bool = False) -> Segments:
     return (IM_START, Text(f"{role}\n{content}", can_cut=can_cut), IM_END, Text("\n"))
 
 
-def _exchanges(history: Sequence[Message]) -> tuple[Turn, ...]:
+def _exchanges(history: Sequence[Message]) -> tuple[Segments, ...]:
     """History cut into exchanges, each beginning with a user message, so that dropping one leaves a clean start."""
     exchanges: list[list[Segment]] = []
     for message in history:

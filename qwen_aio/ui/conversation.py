@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from html import escape
 
-from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import View
 
 # Runs once in the browser, with `element` the panel. Copies a message, and keeps the newest one in sight unless the
@@ -40,7 +40,7 @@ element.addEventListener("click", async (event) => {
 """
 
 
-def conversation_html(view: View, strings: Strings) -> str:
+def conversation_html(view: View, strings: PageStrings) -> str:
     """All messages, oldest first, each with a button that copies it."""
     parts = []
     for exchange in view.exchanges:
@@ -54,7 +54,7 @@ def conversation_html(view: View, strings: Strings) -> str:
     return f'<div class="messages" role="log" aria-label="{escape(strings.conversation)}">{"".join(parts)}</div>'
 
 
-def _message(role: str, speaker: str, text: str, strings: Strings) -> str:
+def _message(role: str, speaker: str, text: str, strings: PageStrings) -> str:
     copied = escape(strings.copied)
     return (
         f'<div class="{role}"><span class="speaker">{escape(speaker)}</span>'

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from html import escape
 
 from qwen_aio.core import Decision, Label, Result, Task
-from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import Feeling
 
 MAX_QUOTE_CHARS = 160
 
 
-def feeling_html(feeling: Feeling, strings: Strings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
+def feeling_html(feeling: Feeling, strings: PageStrings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
     """The panel: the text, its label with confidence, bars for all labels, the merged line, route and timing."""
     parts = [_quote(feeling.text)]
     if feeling.decision is not None:
@@ -39,7 +39,7 @@ def duration(milliseconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
 
 
-def route_text(route: str, strings: Strings) -> str:
+def route_text(route: str, strings: PageStrings) -> str:
     """Why this task was chosen, in the page's language."""
     kind, _, rest = route.partition(" ")
     known = {"rule": strings.route_rule, "mode": strings.route_mode, "default": strings.route_default}
@@ -63,7 +63,7 @@ def _hint(text: str) -> str:
     return f'<p class="hint">{escape(text)}</p>'
 
 
-def _decided(decision: Decision, strings: Strings, tasks: Mapping[str, Task]) -> list[str]:
+def _decided(decision: Decision, strings: PageStrings, tasks: Mapping[str, Task]) -> list[str]:
     task = tasks.get(decision.task)
     labels = {label.name: label for label in task.labels} if task else {}
     chosen = labels.get(decision.label, Label(decision.label, decision.emotion, decision.emoji))
@@ -83,14 +83,14 @@ def _decided(decision: Decision, strings: Strings, tasks: Mapping[str, Task]) ->
     ]
 
 
-def _abstained(decision: Decision, strings: Strings, labels: Mapping[str, Label]) -> str:
+def _abstained(decision: Decision, strings: PageStrings, labels: Mapping[str, Label]) -> str:
     if not decision.abstained:
         return ""
     best = labels.get(decision.best_label, Label(decision.best_label, decision.best_label, ""))
     return _hint(strings.abstained.format(label=strings.label(best), percent=_percent(decision.probability)))
 
 
-def _bar(label: Label, share: float, strings: Strings, *, is_chosen: bool) -> str:
+def _bar(label: Label, share: float, strings: PageStrings, *, is_chosen: bool) -> str:
     percent = _percent(share)
     return (
         f'<li{" class=chosen" if is_chosen else ""}><span class="name">{escape(strings.label(label))}</span>'
@@ -103,7 +103,7 @@ def _percent(share: float) -> str:
     return f"{share * 100:.1f}"
 
 
-def _facts(result: Result, strings: Strings) -> str:
+def _facts(result: Result, strings: PageStrings) -> str:
     facts = [(strings.route, route_text(result.route, strings))]
     parts = [part for part in (result.decision, result.answer) if part is not None]
     if result.decision is not None:
@@ -119,7 +119,7 @@ def _facts(result: Result, strings: Strings) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def _workers(result: Result, strings: Strings) -> str:
+def _workers(result: Result, strings: PageStrings) -> str:
     """Who answered: one worker, or two if the feeling and the reply come from different ones."""
     decided = ""
     if result.decision is not None:  # /v1/run names the worker of the task that was asked for, and that of the reply

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from qwen_aio.ui.service import About
-from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.about import About
+from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import Notice
 
 
-def notices_html(notices: Sequence[Notice], strings: Strings) -> str:
+def notices_html(notices: Sequence[Notice], strings: PageStrings) -> str:
     """One line for each notice; errors are told from remarks by a class."""
     lines = (
         f'<p class="notice{" error" if notice.is_error else ""}">{escape(strings.notice(notice))}</p>'
@@ -19,7 +19,7 @@ def notices_html(notices: Sequence[Notice], strings: Strings) -> str:
     return f'<div role="status">{"".join(lines)}</div>'
 
 
-def header_html(strings: Strings) -> str:
+def header_html(strings: PageStrings) -> str:
     """Name and purpose of the page."""
     return f'<h1>Qwen All-in-One</h1><p class="tagline">{escape(strings.tagline)}</p>'
 
@@ -29,7 +29,7 @@ def title_html(title: str) -> str:
     return f"<h2>{escape(title)}</h2>"
 
 
-def about_html(about: About, strings: Strings) -> str:
+def about_html(about: About, strings: PageStrings) -> str:
     """Who answers, and how much to expect of it."""
     if about.model is None:
         sentence = strings.about_unknown

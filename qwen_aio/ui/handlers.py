@@ -11,11 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import cast
 
-from qwen_aio.core import Decided, Request, Task, Token
+from qwen_aio.core import Decided, Request, Service, Task, TextDelta
 from qwen_aio.errors import QwenAioError
-from qwen_aio.ui.service import Service
+from qwen_aio.language import language_for
 from qwen_aio.ui.session import Session, StopSwitch
-from qwen_aio.ui.strings import language_for
 from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import NOTICE_KEYS, Notice, NoticeKey, View
 from qwen_aio.visible import has_visible
@@ -23,7 +22,7 @@ from qwen_aio.visible import has_visible
 MAX_TEXT_CHARS = 8000
 FLUSH_S = 0.1  # streamed text reaches the page at most this often
 
-Clock = Callable[[], float]
+MonotonicClock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Handlers:
     """The verbs of the page. Stateless: what lasts is in the visitor's Session."""
 
     def __init__(
-        self, service: Service, *, url: str | None = None, clock: Clock = time.monotonic, retry_s: float = 1.0
+        self, service: Service, *, url: str | None = None, clock: MonotonicClock = time.monotonic, retry_s: float = 1.0
     ) -> None:
         """`url` is where the service is, if it is another process; only sentences for the visitor need it."""
         self._service = service
@@ -137,7 +136,7 @@ class Handlers:
                     now = self._clock()
                     if isinstance(event, Decided):
                         yield view
-                    elif isinstance(event, Token) and now - flushed_at >= FLUSH_S:
+                    elif isinstance(event, TextDelta) and now - flushed_at >= FLUSH_S:
                         flushed_at = now
                         yield view
         except QwenAioError as exc:

@@ -13,12 +13,12 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 import gradio as gr
 
 from qwen_aio.core import Task
+from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import BEHAVIOUR, conversation_html
 from qwen_aio.ui.feeling import feeling_html
 from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
-from qwen_aio.ui.service import About
 from qwen_aio.ui.session import Session
-from qwen_aio.ui.strings import Strings
+from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import Feeling, View
 
 EXAMPLES = (
@@ -34,7 +34,7 @@ EXAMPLES = (
 class Layout:
     """Places every component once, in the current `gr.Blocks`; a visitor's language comes when the page is opened."""
 
-    def __init__(self, words: Strings, about: About) -> None:
+    def __init__(self, words: PageStrings, about: About) -> None:
         self.session = gr.State(Session())  # copied for every tab
         self.tab = gr.Textbox(visible=False)  # filled in the browser, see tab.js
         self._place_top(words)
@@ -59,24 +59,24 @@ class Layout:
         texts = [self.header, self.feeling_title, self.conversation_title, self.examples_title, self.about]
         return [*self.changing, *texts, self.language, self.new, self.mode, self.enhance]
 
-    def _place_top(self, words: Strings) -> None:
+    def _place_top(self, words: PageStrings) -> None:
         with gr.Row(elem_id="top"):
             self.header = _html(header_html(words), elem_id="header")
             self.language = _segments([("English", "en"), ("中文", "zh")], label=words.language, elem_id="language")
 
-    def _place_feeling(self, words: Strings) -> None:
+    def _place_feeling(self, words: PageStrings) -> None:
         with gr.Column(elem_id="left", elem_classes="card"):
             self.feeling_title = _html(title_html(words.feeling))
             self.feeling = _html(feeling_html(Feeling(), words, tasks={}, is_running=False), elem_id="feeling")
 
-    def _place_conversation(self, words: Strings) -> None:
+    def _place_conversation(self, words: PageStrings) -> None:
         with gr.Column(elem_id="right", elem_classes="card"):
             with gr.Row(elem_id="right-top"):
                 self.conversation_title = _html(title_html(words.conversation))
                 self.new = gr.Button(words.new, size="sm", elem_id="new")
             self.conversation = _html(conversation_html(View(), words), elem_id="conversation", js_on_load=BEHAVIOUR)
 
-    def _place_composer(self, words: Strings) -> None:
+    def _place_composer(self, words: PageStrings) -> None:
         self.notices = _html(notices_html((), words), elem_id="notices")
         with gr.Row(elem_id="choices"):
             self.mode = _segments(modes({}, words), label=words.mode, elem_id="mode")
@@ -93,7 +93,7 @@ class Layout:
             self.stop = gr.Button(words.stop, elem_id="stop", visible=False)
 
 
-def modes(tasks: Mapping[str, Task], words: Strings) -> list[tuple[str, str]]:
+def modes(tasks: Mapping[str, Task], words: PageStrings) -> list[tuple[str, str]]:
     """(title, value) of the mode switch: auto, then decisions, then the tasks that write."""
     ordered = sorted(tasks.values(), key=lambda task: (task.kind, task.name))
     return [(words.auto, "auto"), *((words.title(task), task.name) for task in ordered)]

@@ -15,13 +15,15 @@ from qwen_aio.ui.layout import Layout, modes  # first: it tells gradio to stay q
 
 import gradio as gr  # isort: skip
 
+from qwen_aio.core import Service
+from qwen_aio.language import Language
+from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import conversation_html
 from qwen_aio.ui.feeling import feeling_html
 from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.handlers import Ask, Handlers
-from qwen_aio.ui.service import About, Service
 from qwen_aio.ui.session import Session
-from qwen_aio.ui.strings import ENGLISH, STRINGS, Language
+from qwen_aio.ui.strings import ENGLISH, STRINGS
 from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import View
 

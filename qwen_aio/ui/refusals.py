@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from qwen_aio.errors import QwenAioError
-from qwen_aio.ui.strings import STRINGS, language_for
+from qwen_aio.language import language_for
+from qwen_aio.ui.strings import STRINGS
 
 GRADIO_CALLS = "/gradio_api/"
 JSON_MEDIA = "application/json"

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 
 from qwen_aio.core import Event, Task
-from qwen_aio.ui.strings import Language
+from qwen_aio.language import Language
 from qwen_aio.ui.view import View
 
 

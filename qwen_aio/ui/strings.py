@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from qwen_aio.core import Confidence, Label, Task
+from qwen_aio.language import Language
 from qwen_aio.ui.view import Notice, NoticeKey
-
-Language = Literal["en", "zh"]
 
 
 @dataclass(frozen=True)
-class Strings:
+class PageStrings:
     """The words of one language."""
 
     code: str  # for the page's lang attribute
@@ -75,7 +73,7 @@ class Strings:
         return task.title.get(self.code[:2], task.name)
 
 
-ENGLISH = Strings(
+ENGLISH = PageStrings(
     code="en",
     tagline="One small model reads the feeling of a message, and answers it.",
     language="Language",
@@ -154,7 +152,7 @@ ENGLISH = Strings(
     },
 )
 
-CHINESE = Strings(
+CHINESE = PageStrings(
     code="zh-CN",
     tagline="一个小模型，读懂一句话的情绪，再好好回应。",
     language="语言",
@@ -233,12 +231,4 @@ CHINESE = Strings(
     },
 )
 
-STRINGS: Mapping[Language, Strings] = {"en": ENGLISH, "zh": CHINESE}
-
-
-def language_for(accept_language: str) -> Language:
-    """The page's language for a browser's Accept-Language header: whichever of ours it lists first, else English."""
-    for part in accept_language.lower().split(","):
-        if part.strip()[:2] in STRINGS:
-            return "zh" if part.strip().startswith("zh") else "en"
-    return "en"
+STRINGS: Mapping[Language, PageStrings] = {"en": ENGLISH, "zh": CHINESE}

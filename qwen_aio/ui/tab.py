@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from qwen_aio.ui.strings import Language
+from qwen_aio.language import Language
 from qwen_aio.ui.view import MAX_EXCHANGES, Exchange, Feeling, Notice, View
 
 

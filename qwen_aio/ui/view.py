@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from qwen_aio.core import Decided, Decision, Done, Event, Message, Result, Token
+from qwen_aio.core import Decided, Decision, Done, Event, Message, Result, TextDelta
 
 MAX_EXCHANGES = 100  # what the page keeps of a conversation; older ones leave it
 MAX_EXCHANGES_SENT = 20  # of these, the latest travel with a request; the model's context is shorter still
@@ -92,7 +92,7 @@ class View:
         match event:
             case Decided(decision):
                 return replace(self, feeling=replace(self.feeling, decision=decision), draft=None)
-            case Token(_, text):
+            case TextDelta(text):
                 view = self if self.is_open else self._opened()
                 return view._answered(view.exchanges[-1].answer + text)
             case Done(result):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from qwen_aio.core import Decided, Done, Event, FinishReason, Token
+from qwen_aio.core import Decided, Done, Event, FinishReason, TextDelta
 from qwen_aio.errors import QwenAioError
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.result import DecisionShape, RunResponse
@@ -35,7 +35,7 @@ def event_frame(event: Event) -> bytes:
     match event:
         case Decided(decision):
             return frame("decision", DecisionShape.from_core(decision))
-        case Token(index, text):
+        case TextDelta(text, index=index):
             return frame("token", TokenShape(index=index, text=text))
         case Done(result):
             reason = result.answer.finish_reason if result.answer else None
@@ -55,7 +55,7 @@ def read_event(name: str, data: bytes) -> Event | None:
 
 _READERS: dict[str, Callable[[bytes], Event]] = {
     "decision": lambda data: Decided(DecisionShape.model_validate_json(data).to_core()),
-    "token": lambda data: Token(**vars(TokenShape.model_validate_json(data))),
+    "token": lambda data: TextDelta(**vars(TokenShape.model_validate_json(data))),
     "done": lambda data: Done(RunResponse.model_validate_json(data).to_core()),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from qwen_aio.core import Answer, Confidence, Cuts, Decision, FinishReason, Result, Timings, Usage
+from qwen_aio.core import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
 from qwen_aio.wire.shape import Answered
 
 
@@ -25,8 +25,8 @@ class _Call(Answered):
             "dropped_turns": call.cuts.dropped_turns,
         }
 
-    def _cuts(self) -> Cuts:
-        return Cuts(self.dropped_turns, self.truncated)
+    def _cuts(self) -> Truncation:
+        return Truncation(self.dropped_turns, self.truncated)
 
 
 class DecisionShape(_Call):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from qwen_aio.core import ContextLimits, Kind, Label, Offer, Rule, Sampling, Task
+from qwen_aio.core import Capabilities, ContextLimits, Label, Rule, Sampling, Task, TaskKind
 from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS, MAX_TIMEOUT_S
 from qwen_aio.wire.shape import Answered
 
@@ -20,7 +20,7 @@ class TaskShape(Answered):
     """A task, as far as callers and balancers need it: not its prompt, its thresholds and its golden cases."""
 
     name: str
-    kind: Kind
+    kind: TaskKind
     title: dict[str, str]
     hash: str
     labels: list[Label]
@@ -79,7 +79,7 @@ class TasksResponse(Answered):
     limits: Limits
 
     @classmethod
-    def from_core(cls, offer: Offer, *, timeouts_s: dict[Kind, float]) -> Self:
+    def from_core(cls, offer: Capabilities, *, timeouts_s: dict[TaskKind, float]) -> Self:
         context = offer.context
         shapes = [
             TaskShape.from_core(task, context=context, timeout_s=timeouts_s[task.kind]) for task in offer.tasks.values()
@@ -87,6 +87,6 @@ class TasksResponse(Answered):
         limits = Limits(context_tokens=context.tokens, answer_tokens=context.answer_tokens)
         return cls(model=offer.model, worker=offer.worker, tasks=shapes, limits=limits)
 
-    def to_core(self) -> Offer:
+    def to_core(self) -> Capabilities:
         context = ContextLimits(self.limits.context_tokens, self.limits.answer_tokens)
-        return Offer({task.name: task.to_core() for task in self.tasks}, context, self.model, self.worker)
+        return Capabilities({task.name: task.to_core() for task in self.tasks}, context, self.model, self.worker)

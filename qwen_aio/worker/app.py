@@ -9,20 +9,20 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from qwen_aio.core import WorkerStatus
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
-from qwen_aio.serving.door import Door
 from qwen_aio.serving.guard import Worded, as_json
+from qwen_aio.serving.pipeline import Executor
 from qwen_aio.serving.proxied import ProxySettings
-from qwen_aio.serving.runs import Calls
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
-from qwen_aio.wire.call import CALL_PATH
-from qwen_aio.worker.call_route import CallRoute
+from qwen_aio.wire.engine import CALL_PATH
+from qwen_aio.worker.engine_route import EngineRoute
 
 
 def create_worker_app(
-    door: Door,
+    door: AdmissionGate,
     *,
-    calls: Callable[[], Calls],
+    calls: Callable[[], Executor],
     status: Callable[[], WorkerStatus],
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
@@ -35,7 +35,7 @@ def create_worker_app(
         door,
         routes=[
             *v1_routes(door, offer=lambda: calls().offer(), times=times),
-            Route(CALL_PATH, CallRoute(door, calls, times=times), methods=["POST"]),
+            Route(CALL_PATH, EngineRoute(door, calls, times=times), methods=["POST"]),
         ],
         health=lambda: Health(asdict(replace(status(), state=door.state)), door.refusal),
         allowed_hosts=allowed_hosts,

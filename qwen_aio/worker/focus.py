@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from qwen_aio.core import Decision, Task
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.calls import Engine
+from qwen_aio.worker.executor import EngineClient
 
 SENTENCES = (  # neutral whatever the word
     "今天星期三，黑板上写着“{}”。",
@@ -42,7 +42,7 @@ class FocusEffect:
         return self.without.label != self.with_it.label
 
 
-async def focus_effects(engine: Engine, task: Task) -> list[FocusEffect]:
+async def focus_effects(engine: EngineClient, task: Task) -> list[FocusEffect]:
     """Every focus word of a decision task in every sentence. Raises what the engine raises."""
     effects = []
     for word in task.focus_words:
@@ -53,6 +53,6 @@ async def focus_effects(engine: Engine, task: Task) -> list[FocusEffect]:
     return effects
 
 
-async def _decide(engine: Engine, task: Task, text: str) -> Decision:
+async def _decide(engine: EngineClient, task: Task, text: str) -> Decision:
     prompt = PromptTemplate(task).prompt(text)
     return decide(task, await engine.score(f"focus-{task.name}", prompt, [label.text for label in task.labels]))

@@ -18,13 +18,13 @@ from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.calls import Engine
+from qwen_aio.worker.executor import EngineClient
 from qwen_aio.worker.golden_book import GoldenAnswer, GoldenBook, GoldenRecord
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
 FALLEN = 0.5  # of its former probability is left to an answer that a changed task makes less likely
 NAMED_CASES = 3  # of those that differ; the sentence also travels in status.json
-Policy = Literal["strict", "warn", "off"]
+OnMismatch = Literal["strict", "warn", "off"]
 Cause = Literal["changed", "moved", "shipped"]  # the task or the precision is another; neither is; nor may they be
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class GoldenOutcome:
 
 
 async def check_golden(
-    engine: Engine, tasks: Mapping[str, Task], book: GoldenBook, *, policy: Policy | None
+    engine: EngineClient, tasks: Mapping[str, Task], book: GoldenBook, *, policy: OnMismatch | None
 ) -> dict[str, str]:
     """Task name -> "ok ...", "recorded ..." or what differs. Raises GoldenMismatch where the policy is strict.
 
@@ -68,13 +68,13 @@ async def check_golden(
     return messages
 
 
-async def ask_cases(engine: Engine, task: Task) -> tuple[GoldenAnswer, ...]:
+async def ask_cases(engine: EngineClient, task: Task) -> tuple[GoldenAnswer, ...]:
     """What the model answers now. Raises GoldenMismatch if it gives no numbers."""
     template = PromptTemplate(task)
     return tuple([await _ask(engine, template, task, case) for case in task.golden])
 
 
-async def examine(engine: Engine, task: Task, book: GoldenBook) -> GoldenOutcome:
+async def examine(engine: EngineClient, task: Task, book: GoldenBook) -> GoldenOutcome:
     """Ask the golden cases of `task` and compare the answers with the record. Raises GoldenMismatch for no numbers."""
     record = book.read(task)
     answers = await ask_cases(engine, task)
@@ -115,7 +115,7 @@ def _compare_changed(task: Task, record: GoldenRecord, pairs: Pairs, *, precisio
     return GoldenOutcome(head, answers, differing, cause="changed")
 
 
-def _warn(task: Task, outcome: GoldenOutcome, policy: Policy | None) -> None:
+def _warn(task: Task, outcome: GoldenOutcome, policy: OnMismatch | None) -> None:
     """Name everything in the log. Raises GoldenMismatch where the policy is strict."""
     log.warning("golden cases of task %s: %s", task.name, outcome.message)
     for line in outcome.differing[NAMED_CASES:]:
@@ -166,7 +166,7 @@ def _describe(answer: GoldenAnswer) -> str:
     return described if best == answer.label else f"{answer.label} (unsure: {described})"
 
 
-async def _ask(engine: Engine, template: PromptTemplate, task: Task, case: GoldenCase) -> GoldenAnswer:
+async def _ask(engine: EngineClient, template: PromptTemplate, task: Task, case: GoldenCase) -> GoldenAnswer:
     continuations = [label.text for label in task.labels] or [case.answer or ""]
     scores = await engine.score(f"golden-{task.name}", template.prompt(case.text), continuations)
     if any(math.isnan(score.logprob) for score in scores.labels):

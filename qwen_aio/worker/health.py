@@ -13,49 +13,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, pstdev
 from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
-from qwen_aio.core import Kind, Timings, WorkerState, WorkerStatus
+from qwen_aio.core import TaskKind, Timings, WorkerState, WorkerStatus
+from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.status_file import utc_time
 
 LAST_REQUESTS = 5
 LAST_READINGS = 10  # two seconds of CPU readings, 200 ms apart
-
-
-class EngineSnapshot(Protocol):
-    """How an engine stands at one moment. `completed`, `steps` and `generated_tokens` count since it was made."""
-
-    @property
-    def queue_depth(self) -> int: ...
-    @property
-    def running(self) -> int: ...
-    @property
-    def capacity(self) -> int: ...
-    @property
-    def completed(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def generated_tokens(self) -> int: ...
-    @property
-    def failure(self) -> str | None: ...
-
-
-@dataclass(frozen=True)
-class NoEngine:
-    """The engine while the model is still loading."""
-
-    queue_depth: int = 0
-    running: int = 0
-    capacity: int = 0
-    completed: int = 0
-    steps: int = 0
-    generated_tokens: int = 0
-    failure: str | None = None
 
 
 class Meter(Protocol):
@@ -98,7 +67,7 @@ class WorkerHealth:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`first` is what StatusFile.claimed gave; `engine` tells how it stands, NoEngine() while there is none."""
+        """`first` is what StatusFile.claimed gave; `engine` tells how it stands, also while there is none."""
         self.latest = first
         self._engine = engine
         self._meter = meter
@@ -128,7 +97,7 @@ class WorkerHealth:
             golden=dict(golden),
         )
 
-    def record(self, kind: Kind, timings: Timings) -> None:
+    def record(self, kind: TaskKind, timings: Timings) -> None:
         """Count one finished call of the engine. The time it waited in the queue does not count as its latency."""
         inference_ms = timings.prefill_ms + timings.decode_ms
         self._inference_ms.append(inference_ms)

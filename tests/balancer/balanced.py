@@ -10,10 +10,10 @@ from pathlib import Path
 
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
-from qwen_aio.balancer.rules import RULES, Rules
+from qwen_aio.balancer.params import RULES, Params
 from qwen_aio.client import Client
 from qwen_aio.config import Settings
-from qwen_aio.serving.door import Door
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.server import bind, run_server
 from tests.balancer.chaos import ChaosProxy, chaos_before
 from tests.fakes import FakeEngine
@@ -37,7 +37,7 @@ class Service:
     """A running balancer, a client of it, and the way to every worker."""
 
     balancer: Balancer
-    door: Door
+    door: AdmissionGate
     client: Client
     url: str
     serving: asyncio.Task[int]
@@ -68,7 +68,7 @@ class Service:
 
 @asynccontextmanager
 async def balanced(
-    engines: Mapping[str, FakeEngine], status_dir: Path, *, rules: Rules = HASTY, grace_s: float = 5.0, **more: object
+    engines: Mapping[str, FakeEngine], status_dir: Path, *, rules: Params = HASTY, grace_s: float = 5.0, **more: object
 ) -> AsyncIterator[Service]:
     """A balancer before one worker for each of `engines`, ready."""
     async with AsyncExitStack() as stack:
@@ -78,7 +78,7 @@ async def balanced(
             paths[worker_id] = await stack.enter_async_context(chaos_before(worker.port))
         workers = tuple(f"{worker_id}={path.url}" for worker_id, path in paths.items())
         settings = Settings(workers=workers, **more)
-        door = Door()
+        door = AdmissionGate()
         balancer = Balancer(settings, door, status_dir=status_dir, rules=rules)
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from qwen_aio.balancer.board import Board
 from qwen_aio.balancer.snapshot import AdminState, Cost, Snapshot, WorkerRow
+from qwen_aio.balancer.stats import Stats
 from qwen_aio.errors import LastWorker, UnknownWorker
 
 ROW = WorkerRow(
@@ -67,7 +67,7 @@ class FakeView:
     def __init__(self, *rows: WorkerRow, time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
         self.rows = {row.id: row for row in rows or (ROW, SECOND)}
         self.wall_clock = time
-        self.board = Board(wall_clock=time)
+        self.board = Stats(wall_clock=time)
         self.wanted: list[tuple[str, AdminState, bool]] = []
 
     def snapshot(self) -> Snapshot:

@@ -6,31 +6,31 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from random import Random
 
-from qwen_aio.balancer.policies import POLICIES
-from qwen_aio.balancer.pool import Pool
-from qwen_aio.balancer.queue import Job
-from qwen_aio.balancer.rules import RULES, Rules
-from qwen_aio.balancer.seat import Seat
+from qwen_aio.balancer.cost.policies import POLICIES
+from qwen_aio.balancer.cost.queue import QueuedRequest
+from qwen_aio.balancer.dispatch.placement import Placement
+from qwen_aio.balancer.dispatch.slot import Slot
+from qwen_aio.balancer.params import RULES, Params
 from qwen_aio.balancer.snapshot import WorkerRow
-from qwen_aio.core import Call, ContextLimits, Kind, Offer, Task, Timings, Usage, WorkerStatus
+from qwen_aio.core import Capabilities, ContextLimits, EngineRequest, Task, TaskKind, Timings, Usage, WorkerStatus
 from tests.fakes import FakeClock
 
 SENTIMENT = Task("sentiment", "decision", {"en": "Feeling"}, "", "hash-s")
 CHAT = Task("chat", "generation", {"en": "Chat"}, "", "hash-c")
-OFFER = Offer({"sentiment": SENTIMENT, "chat": CHAT}, ContextLimits(2048, 1024), "fake", "worker")
-TASKS: Mapping[Kind, str] = {"decision": "sentiment", "generation": "chat"}
+OFFER = Capabilities({"sentiment": SENTIMENT, "chat": CHAT}, ContextLimits(2048, 1024), "fake", "worker")
+TASKS: Mapping[TaskKind, str] = {"decision": "sentiment", "generation": "chat"}
 START = 1_700_000_000.0  # unix seconds
 
 
 class World:
     """A pool and everything around it. `events` is what it told: worker, actor, change."""
 
-    def __init__(self, *, rules: Rules = RULES, policy: str = "weighted", asked_for: Collection[str] = ()):
+    def __init__(self, *, rules: Params = RULES, policy: str = "weighted", asked_for: Collection[str] = ()):
         self.clock = FakeClock()
         self.told: list[tuple[str, str, str, str]] = []
         self.statuses: dict[str, WorkerStatus] = {}
         self.num_jobs = 0
-        self.pool = Pool(
+        self.pool = Placement(
             rules,
             policy=POLICIES[policy](rules, Random(1)),
             clock=self.clock,
@@ -65,7 +65,7 @@ class World:
         """The worker is asked itself, and gives the record it wrote last."""
         self.pool.answered(replace(self.statuses[worker_id], **more), asked_at=self.clock.now)
 
-    def up(self, *worker_ids: str, offer: Offer = OFFER, **more) -> None:
+    def up(self, *worker_ids: str, offer: Capabilities = OFFER, **more) -> None:
         """Workers that have done all it takes to be given work."""
         for worker_id in worker_ids:
             self.record(worker_id, **more)
@@ -99,17 +99,17 @@ class World:
 
     # ---- jobs ----
 
-    def job(self, kind: Kind = "decision", *, work_s: float = 0.1, **more) -> Job:
+    def job(self, kind: TaskKind = "decision", *, work_s: float = 0.1, **more) -> QueuedRequest:
         self.num_jobs += 1
-        call = Call(f"r{self.num_jobs}", TASKS[kind], "text")
-        return Job(self.num_jobs, call, kind, work_s, self.clock.now, self.clock.now + 60, **more)
+        call = EngineRequest(f"r{self.num_jobs}", TASKS[kind], "text")
+        return QueuedRequest(self.num_jobs, call, kind, work_s, self.clock.now, self.clock.now + 60, **more)
 
-    def bind(self, kind: Kind = "decision", **more) -> Seat:
+    def bind(self, kind: TaskKind = "decision", **more) -> Slot:
         seat = self.pool.bind(self.job(kind, **more))
         assert seat is not None
         return seat
 
-    def serve(self, kind: Kind = "decision", **more) -> str:
+    def serve(self, kind: TaskKind = "decision", **more) -> str:
         """One call from its place to its end; the id of the worker that got it."""
         seat = self.bind(kind, **more)
         succeed(seat)
@@ -125,7 +125,7 @@ class World:
             seat.release()
 
 
-def succeed(seat: Seat, *, service_s: float = 0.1, tokens: int = 0, decode_ms: float = 0.0) -> None:
+def succeed(seat: Slot, *, service_s: float = 0.1, tokens: int = 0, decode_ms: float = 0.0) -> None:
     """The worker reports what such a call is guessed to cost, so the reference stays what it is."""
     prefill_ms = (RULES.fixed_work_s + 15 / RULES.prefill_tokens_per_s) * 1000
     timings = Timings(prefill_ms=prefill_ms, decode_ms=decode_ms)

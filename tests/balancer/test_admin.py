@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from qwen_aio.balancer.admin import AdminFile
+from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.errors import InvalidSettings, StatusUnwritable
 
 

@@ -11,14 +11,14 @@ from random import Random
 
 import pytest
 
-from qwen_aio.balancer.board import Board
-from qwen_aio.balancer.budget import RetryBudget
-from qwen_aio.balancer.calls import RemoteCalls, Surroundings
-from qwen_aio.balancer.dispatcher import Dispatcher
-from qwen_aio.balancer.estimate import Estimator
-from qwen_aio.balancer.queue import WaitingLine
-from qwen_aio.balancer.rules import RULES
-from qwen_aio.core import Answer, Call, CallEvent, Decision, Offer, Piece, Timings, Usage
+from qwen_aio.balancer.cost.estimate import CostModel
+from qwen_aio.balancer.cost.queue import RequestQueue
+from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
+from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
+from qwen_aio.balancer.dispatch.upstream import RemoteExecutor, Surroundings
+from qwen_aio.balancer.params import RULES
+from qwen_aio.balancer.stats import Stats
+from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest, TextDelta, Timings, Usage
 from qwen_aio.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -33,9 +33,12 @@ from qwen_aio.errors import (
 from qwen_aio.serving.deadline import within
 from tests.balancer.pooled import OFFER, SENTIMENT, World
 
-CHAT, DECIDE = Call("r1", "chat", "hi", timeout_s=100.0), Call("r2", "sentiment", "hi", timeout_s=100.0)
-Events = AsyncGenerator[CallEvent, None]
-Script = Callable[[Call], Events]
+CHAT, DECIDE = (
+    EngineRequest("r1", "chat", "hi", timeout_s=100.0),
+    EngineRequest("r2", "sentiment", "hi", timeout_s=100.0),
+)
+Events = AsyncGenerator[EngineEvent, None]
+Script = Callable[[EngineRequest], Events]
 
 
 def answer(*, tokens: int = 2) -> Answer:
@@ -51,10 +54,10 @@ def decision() -> Decision:
     )
 
 
-def says(*events: CallEvent | QwenAioError) -> Script:
+def says(*events: EngineEvent | QwenAioError) -> Script:
     """A worker that gives these, and raises what is an error."""
 
-    async def script(_: Call) -> Events:
+    async def script(_: EngineRequest) -> Events:
         for event in events:
             if isinstance(event, QwenAioError):
                 raise event
@@ -63,30 +66,30 @@ def says(*events: CallEvent | QwenAioError) -> Script:
     return script
 
 
-async def nothing(_: Call) -> Events:
+async def nothing(_: EngineRequest) -> Events:
     """A worker that is silent for ever."""
     await asyncio.Event().wait()
-    yield Piece("")
+    yield TextDelta("")
 
 
 class Scene:
     """Everything a call meets. What a worker is asked is in `asked`; what it does is its next script."""
 
-    def __init__(self, *names: str, offer: Offer = OFFER) -> None:
+    def __init__(self, *names: str, offer: Capabilities = OFFER) -> None:
         self.world = World()
         self.world.up(*names, offer=offer)
-        self.asked: list[tuple[str, Call]] = []
+        self.asked: list[tuple[str, EngineRequest]] = []
         self.scripts: dict[str, list[Script]] = {name: [] for name in names}
         self.gone: set[str] = set()
-        self.board = Board(clock=self.world.clock)
-        line = WaitingLine(RULES)
+        self.board = Stats(clock=self.world.clock)
+        line = RequestQueue(RULES)
         self.dispatcher = Dispatcher(self.world.pool, line, rules=RULES, clock=self.world.clock, random=Random(1))
-        self.calls = RemoteCalls(
+        self.calls = RemoteExecutor(
             Surroundings(
                 pool=self.world.pool,
                 dispatcher=self.dispatcher,
                 links=self,  # type: ignore[arg-type]  # it makes the calls itself
-                estimator=Estimator(self.world.pool.reference),
+                estimator=CostModel(self.world.pool.reference),
                 budget=RetryBudget(RULES, self.world.clock),
                 board=self.board,
                 rules=RULES,
@@ -103,11 +106,11 @@ class Scene:
             self.world.pool.refused(worker_id, "nobody listens")
         return worker_id in self.gone
 
-    async def make(self, call: Call) -> list[CallEvent]:
+    async def make(self, call: EngineRequest) -> list[EngineEvent]:
         async with aclosing(self.calls.make(call)) as events:
             return [event async for event in events]
 
-    def making(self, call: Call) -> asyncio.Task[list[CallEvent]]:
+    def making(self, call: EngineRequest) -> asyncio.Task[list[EngineEvent]]:
         return asyncio.create_task(self.make(call))
 
     async def until(self, check: Callable[[], object]) -> None:
@@ -132,7 +135,7 @@ class Link:
     def __init__(self, scene: Scene, name: str) -> None:
         self._scene, self._name = scene, name
 
-    def make(self, call: Call) -> Events:
+    def make(self, call: EngineRequest) -> Events:
         self._scene.asked.append((self._name, call))
         return self._scene.scripts[self._name].pop(0)(call)
 
@@ -140,12 +143,12 @@ class Link:
 async def test_the_next_worker_is_given_the_time_that_is_left():
     scene = Scene("a", "b")
 
-    async def script(call: Call) -> Events:
+    async def script(call: EngineRequest) -> Events:
         if call.resume:
-            yield Piece("two", (2,))
+            yield TextDelta("two", (2,))
             yield answer()
             return
-        yield Piece("one", (1,))
+        yield TextDelta("one", (1,))
         scene.later(30, "a", "b")
         raise ConnectionLost("gone")
 
@@ -176,18 +179,18 @@ async def test_an_answer_that_breaks_again_much_later_has_its_whole_time_to_find
     scene = Scene("a", "b")
     is_b_back = asyncio.Event()
 
-    async def breaks(_: Call) -> Events:
-        yield Piece("1", (1,))
+    async def breaks(_: EngineRequest) -> Events:
+        yield TextDelta("1", (1,))
         scene.later(40, "a")
         raise ConnectionLost("gone")
 
-    async def breaks_again(_: Call) -> Events:
+    async def breaks_again(_: EngineRequest) -> Events:
         await is_b_back.wait()
-        yield Piece("2", (2,))
+        yield TextDelta("2", (2,))
         scene.later(40, "a", "b")
         raise ConnectionLost("gone")
 
-    scene.scripts = {"a": [breaks, breaks_again], "b": [says(Piece("3", (3,)), answer(tokens=3))]}
+    scene.scripts = {"a": [breaks, breaks_again], "b": [says(TextDelta("3", (3,)), answer(tokens=3))]}
     scene.world.pool.refused("b", "nobody listens")
     making = scene.making(CHAT)
     await scene.until(lambda: len(scene.asked) == 2)  # nobody else was there: a had another chance
@@ -255,9 +258,9 @@ async def test_the_only_worker_is_not_asked_again_what_it_failed_at():
 
 
 async def test_an_answer_that_failed_in_the_middle_goes_on_elsewhere_or_says_so():
-    begun = says(Piece("1", (1,)), RequestFailed("it failed"))
+    begun = says(TextDelta("1", (1,)), RequestFailed("it failed"))
     scene = Scene("a", "b")
-    scene.scripts = {"a": [begun], "b": [says(Piece("2", (2,)), answer())]}
+    scene.scripts = {"a": [begun], "b": [says(TextDelta("2", (2,)), answer())]}
     assert (await scene.make(CHAT))[-1].text == "12"
     assert scene.asked[1][1].resume == (1,)
     scene = Scene("a", "b")
@@ -269,7 +272,7 @@ async def test_an_answer_that_failed_in_the_middle_goes_on_elsewhere_or_says_so(
 
 @pytest.mark.parametrize(
     ("call", "odd", "sound"),
-    [(DECIDE, (Piece("x", (1,)),), decision()), (DECIDE, (answer(),), decision()), (CHAT, (decision(),), answer())],
+    [(DECIDE, (TextDelta("x", (1,)),), decision()), (DECIDE, (answer(),), decision()), (CHAT, (decision(),), answer())],
 )
 async def test_an_event_of_the_other_kind_is_a_failure_of_the_worker(call, odd, sound):
     scene = Scene("a", "b")
@@ -349,7 +352,7 @@ async def test_two_deaths_are_the_end_and_two_lost_connections_are_not():
 
 async def test_a_task_whose_only_worker_has_gone_is_told_and_is_no_bug():
     scene = Scene("a")
-    scene.world.up("b", offer=Offer({"sentiment": SENTIMENT}, OFFER.context, "fake", "b"))
+    scene.world.up("b", offer=Capabilities({"sentiment": SENTIMENT}, OFFER.context, "fake", "b"))
     scene.world.pool.refused("a", "nobody listens")
     with pytest.raises(NoWorker):
         await scene.make(CHAT)
@@ -358,7 +361,7 @@ async def test_a_task_whose_only_worker_has_gone_is_told_and_is_no_bug():
 async def test_the_log_tells_a_deadline_from_a_caller_who_left():
     scene = Scene("a")
 
-    async def passing(call: Call) -> Events:
+    async def passing(call: EngineRequest) -> Events:
         scene.later(100, "a")
         async with aclosing(nothing(call)) as events:
             async for event in events:
@@ -380,7 +383,7 @@ async def test_the_log_tells_a_deadline_from_a_caller_who_left():
 async def test_who_waited_in_vain_is_in_the_log_with_the_time_that_took():
     scene = Scene("a")
     held = [scene.world.bind() for _ in range(8)]
-    waiting = scene.making(Call("r", "sentiment", "hi", timeout_s=0.1))
+    waiting = scene.making(EngineRequest("r", "sentiment", "hi", timeout_s=0.1))
     await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
     scene.later(7, "a")
     with pytest.raises(QueueFull):

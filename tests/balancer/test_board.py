@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.board import MAX_BEHIND, MAX_EVENTS, MAX_MOMENTS, MAX_REQUESTS, Board, History
-from qwen_aio.balancer.snapshot import EventRow, Moment, RequestRow, Snapshot
+from qwen_aio.balancer.snapshot import EventRow, RequestRow, Sample, Snapshot
+from qwen_aio.balancer.stats import MAX_BEHIND, MAX_EVENTS, MAX_MOMENTS, MAX_REQUESTS, Stats, StatsHistory
 from qwen_aio.errors import Draining, InvalidRequest, PoisonRequest, QueueFull
 from tests.balancer.fake_view import FakeView
 from tests.fakes import FakeClock
@@ -20,7 +20,7 @@ class Boards:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.board = Board(clock=self.clock, wall_clock=lambda: self.clock() + 1_700_000_000)
+        self.board = Stats(clock=self.clock, wall_clock=lambda: self.clock() + 1_700_000_000)
         self.snapshot = replace(FakeView().snapshot(), time=1_700_001_000.0)
 
     def finish(self, request_id="r", *, total_ms=10.0, error: BaseException | None = None) -> None:
@@ -36,7 +36,7 @@ class Boards:
             error=error,
         )
 
-    def moment(self, after_s: float = 2.0) -> Moment | None:
+    def moment(self, after_s: float = 2.0) -> Sample | None:
         """The point that a tick after so many seconds makes, if it makes one."""
         before = self.board.history().moments
         self.clock.advance(after_s)
@@ -105,7 +105,7 @@ def test_a_moment_tells_what_happened_in_its_period():
         boards.finish(total_ms=total_ms)
     boards.finish(total_ms=0.1, error=InvalidRequest("x"))  # counts as a request, says nothing about speed
     moment = boards.moment()
-    assert moment == Moment(
+    assert moment == Sample(
         time=1_700_001_000.0,
         requests_per_s=2.5,
         p50_ms=20,
@@ -147,13 +147,13 @@ async def test_an_onlooker_gets_everything_and_then_what_comes():
     boards.board.tick(boards.snapshot)
     async with aclosing(boards.board.listen()) as news:
         history, snapshot = await anext(news)
-        assert isinstance(history, History) and [row.id for row in history.requests] == ["before"]
+        assert isinstance(history, StatsHistory) and [row.id for row in history.requests] == ["before"]
         assert snapshot == boards.snapshot
         boards.finish("after")
         boards.board.event("w", "clock", "up -> suspect", "")
         boards.moment()
         kinds = [type(item) for item in await anext(news)]
-        assert kinds == [RequestRow, EventRow, Snapshot, Moment]
+        assert kinds == [RequestRow, EventRow, Snapshot, Sample]
 
 
 async def test_onlookers_do_not_share_what_they_have_read():
@@ -184,7 +184,7 @@ async def test_whoever_reads_too_slowly_is_let_go_and_others_are_not():
         assert len(await anext(quick)) == 1
         async with aclosing(boards.board.listen()) as again:
             (history,) = await anext(again)
-            assert isinstance(history, History) and len(history.requests) == MAX_REQUESTS
+            assert isinstance(history, StatsHistory) and len(history.requests) == MAX_REQUESTS
 
 
 async def test_closing_lets_everybody_go_and_nobody_in():

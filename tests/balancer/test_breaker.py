@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from qwen_aio.balancer.breaker import Breaker
-from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.params import RULES
+from qwen_aio.balancer.workers.breaker import Breaker
 from tests.fakes import FakeClock
 
 

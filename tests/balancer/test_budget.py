@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.budget import LARGEST, RetryBudget
-from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.dispatch.retry_budget import LARGEST, RetryBudget
+from qwen_aio.balancer.params import RULES
 from tests.fakes import FakeClock
 
 

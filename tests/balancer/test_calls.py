@@ -8,9 +8,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from qwen_aio.core import Decided, Done, Piece, Request, SamplingWish, Token
+from qwen_aio.core import Decided, Done, Request, SamplingWish, TextDelta
 from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QueueFull, QwenAioError
-from qwen_aio.wire.call import call_frame
+from qwen_aio.wire.engine import engine_frame
 from tests.balancer.balanced import HASTY, balanced
 from tests.balancer.chaos import Fault
 from tests.fakes import FakeEngine
@@ -49,10 +49,10 @@ def engines(*names: str) -> dict[str, FakeEngine]:
 
 async def read(service, request: Request) -> tuple[str, Done]:
     """The streamed text and the end; tokens are numbered without a gap."""
-    tokens: list[Token] = []
+    tokens: list[TextDelta] = []
     async with aclosing(service.client.stream(request)) as events:
         async for found in events:
-            if isinstance(found, Token):
+            if isinstance(found, TextDelta):
                 tokens.append(found)
             last = found
     assert [token.index for token in tokens] == list(range(len(tokens)))
@@ -193,7 +193,7 @@ async def test_a_broken_answer_that_nobody_can_go_on_with_ends_with_an_error(tmp
     gate = asyncio.Event()
     async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path) as service:
         async with aclosing(service.client.stream(Request("讲个故事", mode="chat"))) as events:
-            assert isinstance(await anext(events), Token)
+            assert isinstance(await anext(events), TextDelta)
             service.paths["only"].kill()
             with pytest.raises(AnswerBroken):
                 await anext(events)
@@ -210,7 +210,7 @@ async def test_a_broken_answer_waits_a_while_for_its_only_worker(tmp_path):
             await service.until(lambda: service.row("only").health == "down")
             gate.set()
             await service.paths["only"].revive()
-            parts += [found.text async for found in events if isinstance(found, Token)]
+            parts += [found.text async for found in events if isinstance(found, TextDelta)]
         assert "".join(parts) == STORY
 
 
@@ -313,7 +313,7 @@ async def test_taking_a_worker_offline_moves_what_waits_on_it_at_once(tmp_path):
 async def test_an_answer_that_lost_its_worker_after_the_last_token_is_whole(tmp_path):
     async with balanced(engines("a", "b"), tmp_path) as service:
         whole = await read(service, Request("讲个故事", mode="chat"))
-        sent = len(b"".join(call_frame(Piece(piece, (n,))) for n, piece in enumerate(PIECES)))
+        sent = len(b"".join(engine_frame(TextDelta(piece, (n,))) for n, piece in enumerate(PIECES)))
         for cut in range(sent + 150, sent + 500, 25):  # behind the last piece, in the middle of the answer's own event
             for path in service.paths.values():
                 path.fault = Fault(reset_after=cut, times=1)

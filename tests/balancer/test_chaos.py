@@ -12,8 +12,8 @@ from random import Random
 
 import pytest
 
-from qwen_aio.balancer.rules import Rules
-from qwen_aio.core import Done, Event, Request, Token
+from qwen_aio.balancer.params import Params
+from qwen_aio.core import Done, Event, Request, TextDelta
 from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest, QueueFull, QwenAioError
 from tests.balancer.balanced import HASTY, Service, balanced
 from tests.balancer.chaos import Fault
@@ -55,7 +55,7 @@ class Asked:
         last: Event | None = None
         async with aclosing(service.client.stream(self.request)) as events:
             async for last in events:
-                if isinstance(last, Token):
+                if isinstance(last, TextDelta):
                     assert last.index == len(self.texts)
                     self.texts.append(last.text)
                     assert STORY.startswith("".join(self.texts))
@@ -182,7 +182,7 @@ class Chaos:
 
 
 @asynccontextmanager
-async def chaos(tmp_path, seed: int, rules: Rules = HASTY):
+async def chaos(tmp_path, seed: int, rules: Params = HASTY):
     """Nothing complains, and no task is left when all is over."""
     before, complaints = asyncio.all_tasks(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

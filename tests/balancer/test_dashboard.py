@@ -23,11 +23,12 @@ from qwen_aio.balancer.dashboard import cells
 from qwen_aio.balancer.dashboard.files import FOLDER
 from qwen_aio.balancer.dashboard.page import MAX_ROWS, Page
 from qwen_aio.balancer.dashboard.routes import EventsRoute, dashboard_routes
-from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH, STRINGS, Strings, language_for
-from qwen_aio.balancer.snapshot import AdminState, BreakerState, Outcome, ServiceState, WorkerHealth
+from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH, STRINGS, DashboardStrings
+from qwen_aio.balancer.snapshot import AdminState, BreakerState, HealthState, RequestOutcome, ServiceState
 from qwen_aio.errors import InvalidRequest, QueueFull
+from qwen_aio.language import language_for
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.door import Door
 from qwen_aio.serving.sse import StreamTimes
 from qwen_aio.wire.admin import AdminRequest
 from tests.asking import check_refusal, sse
@@ -50,7 +51,7 @@ HOSTILE = [
 @asynccontextmanager
 async def calling(view: FakeView):
     """An HTTP client of the dashboard without a socket; for what ends by itself."""
-    app = create_app(Door(), routes=dashboard_routes(view), health=lambda: Health({}, None))
+    app = create_app(AdmissionGate(), routes=dashboard_routes(view), health=lambda: Health({}, None))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
@@ -415,7 +416,7 @@ def test_what_others_wrote_is_what_they_published():
 # ---- words ----
 
 
-def flat(strings: Strings) -> dict[str, str]:
+def flat(strings: DashboardStrings) -> dict[str, str]:
     """Every sentence by a name, also those in the table of words."""
     tables = ("words", "reasons")
     named = {field.name: getattr(strings, field.name) for field in fields(strings) if field.name not in tables}
@@ -434,7 +435,7 @@ def test_both_languages_have_the_same_sentences_with_the_same_blanks():
 
 
 def test_every_state_has_a_word():
-    states = [AdminState, BreakerState, Outcome, ServiceState, WorkerHealth]
+    states = [AdminState, BreakerState, RequestOutcome, ServiceState, HealthState]
     for strings in STRINGS.values():
         assert {name for kind in states for name in get_args(kind)} <= strings.words.keys()
 
@@ -465,7 +466,7 @@ def test_changes_are_told_in_the_language_of_the_page(change, shown):
     ],
 )
 def test_the_first_language_we_speak_is_taken(wanted, header, language):
-    assert language_for(wanted=wanted, accept_language=header) == language
+    assert language_for(header, wanted=wanted) == language
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.demotion import Demotion
-from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.params import RULES
+from qwen_aio.balancer.workers.demotion import Demotion
 from tests.fakes import FakeClock
 
 SLOW, GOOD = RULES.slow_ms + 1, RULES.slow_ms  # the limit itself is good

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from qwen_aio.balancer.queue import Job, WaitingLine
-from qwen_aio.balancer.rules import RULES
-from qwen_aio.balancer.seat import Seat
+from qwen_aio.balancer.cost.queue import QueuedRequest, RequestQueue
+from qwen_aio.balancer.dispatch.slot import Slot
+from qwen_aio.balancer.params import RULES
 from qwen_aio.core import WorkerStatus
 from tests.balancer.pooled import OFFER, World, succeed
 
@@ -42,8 +42,8 @@ class Truth:
 class Held:
     """A seat, and the life it was taken on."""
 
-    seat: Seat
-    job: Job
+    seat: Slot
+    job: QueuedRequest
     life: int
 
 
@@ -59,14 +59,14 @@ class Machine(RuleBasedStateMachine):
     @initialize(policy=st.sampled_from(["weighted", "linear", "least_loaded", "round_robin", "random"]))
     def begin(self, policy: str) -> None:
         self.world = World(policy=policy, asked_for=NAMES)
-        self.line = WaitingLine(RULES)
+        self.line = RequestQueue(RULES)
         self.truth = {name: Truth(beat_at=self.world.clock.now) for name in NAMES}
         self.former: dict[str, list[WorkerStatus]] = {name: [] for name in NAMES}
         self.offline: set[str] = set()
         self.held: list[Held] = []
-        self.attempts: Counter[Job] = Counter()
-        self.outcomes: Counter[Job] = Counter()
-        self.jobs: list[Job] = []
+        self.attempts: Counter[QueuedRequest] = Counter()
+        self.outcomes: Counter[QueuedRequest] = Counter()
+        self.jobs: list[QueuedRequest] = []
         self.world.up(*NAMES, capacity=CAPACITY)
 
     # ---- the dispatcher -----------------------------------------------------------------------------------------
@@ -84,14 +84,14 @@ class Machine(RuleBasedStateMachine):
             self.check_bound(seat, job, was_open)
             assert not any(self.is_overtaken(other, job) for other in self.line.in_order(self.world.clock.now))
 
-    def check_bound(self, seat: Seat, job: Job, was_open: set[str]) -> None:
+    def check_bound(self, seat: Slot, job: QueuedRequest, was_open: set[str]) -> None:
         """I5: nobody is sent to a worker that is gone, taken out, hanging or shut out."""
         truth, now = self.truth[seat.id], self.world.clock.now
         assert not (truth.is_dead or truth.is_ending or truth.is_stalled)
         assert seat.id not in self.offline | was_open | job.tried
         assert min(now - truth.beat_at, now - truth.token_at) < RULES.stale_after_s
 
-    def is_overtaken(self, other: Job, job: Job) -> bool:
+    def is_overtaken(self, other: QueuedRequest, job: QueuedRequest) -> bool:
         """I8: whoever waited long is passed only by a call that lost its worker, or that fits where it does not."""
         is_old = self.world.clock.now - other.arrived >= RULES.oldest_first_after_s
         are_alike = (other.kind, other.is_long, other.tried) == (job.kind, job.is_long, job.tried)
@@ -101,7 +101,7 @@ class Machine(RuleBasedStateMachine):
         self.held.remove(held)
         held.seat.release()
 
-    def end(self, job: Job) -> None:
+    def end(self, job: QueuedRequest) -> None:
         self.outcomes[job] += 1
 
     def lose(self, held: Held) -> None:

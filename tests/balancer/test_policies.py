@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.policies import POLICIES, Candidate, cost
-from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.cost.policies import POLICIES, WorkerLoad, cost
+from qwen_aio.balancer.params import RULES
 
-IDLE = Candidate(
+IDLE = WorkerLoad(
     id="qwen-1",
     in_flight=0,
     work_s=0.0,
@@ -32,7 +32,7 @@ WORK_S = 0.1
 amounts = st.floats(0, 1e6)
 candidates_of_any_kind = st.lists(
     st.builds(
-        Candidate,
+        WorkerLoad,
         id=st.text(max_size=3),
         in_flight=st.integers(0, 8),
         work_s=amounts,
@@ -49,13 +49,13 @@ candidates_of_any_kind = st.lists(
 )
 
 
-def chosen(name: str, *candidates: Candidate, work_s: float = WORK_S) -> str:
+def chosen(name: str, *candidates: WorkerLoad, work_s: float = WORK_S) -> str:
     choice = POLICIES[name](RULES, Random(1)).choose(work_s, candidates)
     assert choice is not None
     return choice.id
 
 
-def total(candidate: Candidate) -> float:
+def total(candidate: WorkerLoad) -> float:
     return cost(candidate, WORK_S, RULES).total
 
 
@@ -82,7 +82,7 @@ def test_nobody_is_chosen_among_nobody(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(candidates=candidates_of_any_kind, work_s=st.floats(0.001, 1000))
-def test_somebody_of_the_candidates_is_chosen(name: str, candidates: list[Candidate], work_s: float) -> None:
+def test_somebody_of_the_candidates_is_chosen(name: str, candidates: list[WorkerLoad], work_s: float) -> None:
     choice = POLICIES[name](RULES, Random(1)).choose(work_s, candidates)
     assert choice in candidates if candidates else choice is None
 
@@ -134,7 +134,7 @@ def test_jitter_counts_up_to_a_limit_and_its_age_takes_it_back() -> None:
         replace(IDLE, is_demoted=True),
     ],
 )
-def test_whatever_speaks_against_a_worker_sends_work_elsewhere(worse: Candidate) -> None:
+def test_whatever_speaks_against_a_worker_sends_work_elsewhere(worse: WorkerLoad) -> None:
     assert chosen("weighted", replace(worse, id="worse", last_used=-1.0), replace(IDLE, id="better")) == "better"
 
 
@@ -163,7 +163,7 @@ def test_a_demoted_worker_gets_work_only_when_the_others_are_much_busier() -> No
 
 
 @given(candidates=candidates_of_any_kind.filter(bool), work_s=st.floats(0.001, 1000))
-def test_nobody_is_cheaper_than_the_one_chosen(candidates: list[Candidate], work_s: float) -> None:
+def test_nobody_is_cheaper_than_the_one_chosen(candidates: list[WorkerLoad], work_s: float) -> None:
     choice = POLICIES["weighted"](RULES, Random(1)).choose(work_s, candidates)
     assert choice is not None
     assert cost(choice, work_s, RULES).total == min(cost(c, work_s, RULES).total for c in candidates)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.policies import POLICIES
-from qwen_aio.balancer.queue import Twin
-from qwen_aio.balancer.rules import RULES
-from qwen_aio.core import ContextLimits, Offer
+from qwen_aio.balancer.cost.policies import POLICIES
+from qwen_aio.balancer.cost.queue import Twin
+from qwen_aio.balancer.params import RULES
+from qwen_aio.core import Capabilities, ContextLimits
 from tests.balancer.pooled import CHAT, OFFER, SENTIMENT, World, succeed
 from tests.fakes import FakeClock
 
@@ -484,8 +484,8 @@ def test_the_predicted_wait_is_the_work_ahead_over_what_all_do_at_once():
 def test_all_tasks_of_all_workers_are_on_offer_within_limits_that_everybody_keeps():
     world = World()
     assert world.pool.offer() is None
-    world.up("a", offer=Offer({"chat": CHAT}, ContextLimits(2048, 512), "fake", "a"))
-    world.up("b", offer=Offer({"sentiment": SENTIMENT}, ContextLimits(1024, 1024), "fake", "b"))
+    world.up("a", offer=Capabilities({"chat": CHAT}, ContextLimits(2048, 512), "fake", "a"))
+    world.up("b", offer=Capabilities({"sentiment": SENTIMENT}, ContextLimits(1024, 1024), "fake", "b"))
     offer = world.pool.offer()
     assert set(offer.tasks) == {"chat", "sentiment"}
     assert (offer.context, offer.worker) == (ContextLimits(1024, 512), "balancer")

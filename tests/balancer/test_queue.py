@@ -6,24 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.queue import Job, WaitingLine
-from qwen_aio.balancer.rules import RULES
-from qwen_aio.core import Call
+from qwen_aio.balancer.cost.queue import QueuedRequest, RequestQueue
+from qwen_aio.balancer.params import RULES
+from qwen_aio.core import EngineRequest
 
 
-def job(number: int, *, work_s: float = 0.1, arrived: float = 0.0, is_returned: bool = False) -> Job:
-    call = Call(f"r{number}", "sentiment", "text")
-    return Job(number, call, "decision", work_s, arrived, arrived + 60.0, is_returned=is_returned)
+def job(number: int, *, work_s: float = 0.1, arrived: float = 0.0, is_returned: bool = False) -> QueuedRequest:
+    call = EngineRequest(f"r{number}", "sentiment", "text")
+    return QueuedRequest(number, call, "decision", work_s, arrived, arrived + 60.0, is_returned=is_returned)
 
 
-def line(*jobs: Job) -> WaitingLine:
-    made = WaitingLine(RULES)
+def line(*jobs: QueuedRequest) -> RequestQueue:
+    made = RequestQueue(RULES)
     for each in jobs:
         made.add(each)
     return made
 
 
-def numbers(waiting: WaitingLine, *, now: float) -> list[int]:
+def numbers(waiting: RequestQueue, *, now: float) -> list[int]:
     return [each.number for each in waiting.in_order(now)]
 
 

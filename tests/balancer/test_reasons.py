@@ -12,7 +12,7 @@ import pytest
 from qwen_aio.balancer import dashboard
 from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
 from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH
-from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.params import RULES
 from tests.balancer.pooled import World
 
 ROOM = Path(dashboard.__file__).parent.parent

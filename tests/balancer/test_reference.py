@@ -4,23 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.reference import Reference
-from qwen_aio.balancer.rules import RULES
+from qwen_aio.balancer.cost.reference import UsualSpeed
+from qwen_aio.balancer.params import RULES
 from qwen_aio.core import Timings, Usage
 
 COSTS = st.floats(0, 1e6, allow_nan=False)
 COUNTS = st.integers(0, 4096)
 
 
-def learnt(*calls: tuple[Usage, Timings]) -> Reference:
-    reference = Reference(RULES)
+def learnt(*calls: tuple[Usage, Timings]) -> UsualSpeed:
+    reference = UsualSpeed(RULES)
     for number in range(500):
         reference.learn(*calls[number % len(calls)])
     return reference
 
 
 def test_until_somebody_has_told_it_is_what_the_rules_say():
-    reference = Reference(RULES)
+    reference = UsualSpeed(RULES)
     assert reference.seconds(0, 0) == pytest.approx(RULES.fixed_work_s)
     assert reference.seconds(150, 30) == pytest.approx(RULES.fixed_work_s + 2.0)
 
@@ -49,7 +49,7 @@ def test_generated_tokens_cost_what_they_took_of_late():
 
 @given(st.lists(st.tuples(COUNTS, COUNTS, COUNTS, COSTS, COSTS), max_size=50), COUNTS, COUNTS)
 def test_whatever_is_reported_no_call_is_free_and_no_length_makes_it_cheaper(reports, prefilled, generated):
-    reference = Reference(RULES)
+    reference = UsualSpeed(RULES)
     for prompt, cached, new, prefill_ms, decode_ms in reports:
         reference.learn(Usage(prompt, cached, new), Timings(0, prefill_ms, decode_ms, 0))
     seconds = reference.seconds(prefilled, generated)

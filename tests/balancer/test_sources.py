@@ -1,15 +1,15 @@
 import pytest
 
-from qwen_aio.balancer.sources import DnsName, Sources
+from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.errors import InvalidSettings
 
 
 def test_without_anything_everybody_is_taken():
-    assert Sources.parse(()).takes_everybody
+    assert Discovery.parse(()).takes_everybody
 
 
 def test_ids_addresses_and_names():
-    found = Sources.parse(("qwen-1", "far=http://10.0.0.7:7861/", "dns:workers.local:7861"))
+    found = Discovery.parse(("qwen-1", "far=http://10.0.0.7:7861/", "dns:workers.local:7861"))
     assert found.ids == ("qwen-1",)
     assert found.urls == (("far", "http://10.0.0.7:7861"),)
     assert found.names == (DnsName("workers.local", 7861),)
@@ -37,12 +37,12 @@ def test_ids_addresses_and_names():
 )
 def test_what_makes_no_sense_is_told_by_name(part):
     with pytest.raises(InvalidSettings, match="--workers"):
-        Sources.parse((part,))
+        Discovery.parse((part,))
 
 
 def test_an_id_may_be_named_only_once():
     with pytest.raises(InvalidSettings, match="twice"):
-        Sources.parse(("a", "a=http://h:1"))
+        Discovery.parse(("a", "a=http://h:1"))
 
 
 @pytest.mark.parametrize(

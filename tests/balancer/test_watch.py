@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from qwen_aio.balancer.links import Links
-from qwen_aio.balancer.sources import DnsName, Sources
-from qwen_aio.balancer.watch import RESOLVE_S, Resolve, Watch
+from qwen_aio.balancer.workers.clients import WorkerClients
+from qwen_aio.balancer.workers.discovery import Discovery, DnsName
+from qwen_aio.balancer.workers.monitor import RESOLVE_S, HealthMonitor, Resolve
 from qwen_aio.core import WorkerStatus
 from tests.balancer.balanced import Service, balanced
 from tests.balancer.pooled import World
@@ -155,10 +155,10 @@ class Looking:
 
     def __init__(self, folder: Path, resolve: Resolve) -> None:
         self.world = World()
-        self.links = Links()
-        sources = Sources.parse(["dns:workers.local:7861"])
+        self.links = WorkerClients()
+        sources = Discovery.parse(["dns:workers.local:7861"])
         more = {"clock": self.world.clock, "on_change": lambda: None, "resolve": resolve}
-        self.watch = Watch(self.world.pool, self.links, sources, folder / "status.json", **more)
+        self.watch = HealthMonitor(self.world.pool, self.links, sources, folder / "status.json", **more)
 
     async def __aenter__(self) -> Looking:
         self.running = asyncio.create_task(self.watch.run())

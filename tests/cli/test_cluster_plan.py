@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from qwen_aio.cli import cluster
-from qwen_aio.cli.cluster_plan import Commands, plan_cluster
-from qwen_aio.cli.flags import settings_from
+from qwen_aio.cluster.plan import Commands, plan_cluster
 from qwen_aio.config import Settings
-from qwen_aio.cores import usable_cores
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.machine.cores import usable_cores
+from qwen_aio.startup.flags import settings_from
 
 
 @pytest.fixture(autouse=True)

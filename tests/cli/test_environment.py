@@ -6,9 +6,9 @@ from urllib.request import getproxies
 import httpx
 import pytest
 
-from qwen_aio.cli.environment import ignore_proxies, prepare_gradio
 from qwen_aio.cli.main import main
 from qwen_aio.errors import SetupError
+from qwen_aio.startup.environment import ignore_proxies, prepare_gradio
 
 PROXIES = [
     {"all_proxy": "socks5://127.0.0.1:9"},

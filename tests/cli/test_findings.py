@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.cli.findings import Findings, search, settings_of
-from qwen_aio.cli.halving import LONGEST_S, Candidate, Turn, grid
-from qwen_aio.cli.trial import Speed
 from qwen_aio.errors import InvalidModel, SetupError
+from qwen_aio.tuning.halving import LONGEST_S, Candidate, Trial, grid
+from qwen_aio.tuning.measure import Throughput
+from qwen_aio.tuning.search import Results, search, settings_of
 from tests.fakes import FakeClock
 
 CANDIDATES = grid(cores=2, precisions=("int8", "fp32"))
@@ -27,19 +27,19 @@ class Machine:
         self._speeds = speeds
         self._start_s = start_s
 
-    async def measure(self, turn: Turn) -> Speed:
+    async def measure(self, turn: Trial) -> Throughput:
         self.clock.advance(self._start_s)
         if turn.candidate not in self._speeds:
             raise InvalidModel(f"no {turn.candidate.precision} here")
         self.clock.advance(turn.seconds)
         speed = self._speeds[turn.candidate]
-        return Speed(speed, speed, 1000 / speed)
+        return Throughput(speed, speed, 1000 / speed)
 
-    async def search(self, *, budget_s: float) -> Findings:
+    async def search(self, *, budget_s: float) -> Results:
         return await search(CANDIDATES, self.measure, budget_s=budget_s, say=self.said.append, clock=self.clock)
 
 
-def told(findings: Findings) -> str:
+def told(findings: Results) -> str:
     return "\n".join(findings.lines())
 
 
@@ -87,12 +87,12 @@ async def test_what_there_was_no_time_for_is_told():
 async def test_a_candidate_is_cut_off_when_the_time_is_over_but_not_the_first():
     clock = FakeClock()
 
-    async def measure(turn: Turn) -> Speed:
+    async def measure(turn: Trial) -> Throughput:
         if turn.candidate != CANDIDATES[0]:
             clock.advance(0.5)
             await asyncio.Event().wait()
         await asyncio.sleep(0.05)  # longer than there is
-        return Speed(1.0, 1.0, 1.0)
+        return Throughput(1.0, 1.0, 1.0)
 
     findings = await search(CANDIDATES, measure, budget_s=0.01, say=print, clock=clock)
     assert findings.ranking == CANDIDATES[:1]
@@ -101,7 +101,7 @@ async def test_a_candidate_is_cut_off_when_the_time_is_over_but_not_the_first():
 
 def test_that_there_was_no_time_for_any_is_told():
     with pytest.raises(SetupError, match=r"nothing could be measured: .*--seconds"):
-        _ = Findings(untried=CANDIDATES).best
+        _ = Results(untried=CANDIDATES).best
 
 
 async def test_if_nothing_can_be_had_the_first_reason_is_told():
@@ -113,7 +113,7 @@ async def test_whoever_fails_at_the_end_is_neither_the_best_nor_in_the_table():
     machine = Machine({candidate: 20.0 + rank for rank, candidate in enumerate(CANDIDATES)})
     names = [str(candidate) for candidate in CANDIDATES]
 
-    async def measure(turn: Turn) -> Speed:
+    async def measure(turn: Trial) -> Throughput:
         if sum(f"{turn.candidate}: " in line for line in machine.said) == 2:  # measured twice, so this is round 3
             raise SetupError(f"{turn.candidate} has died")
         return await machine.measure(turn)
@@ -126,7 +126,7 @@ async def test_whoever_fails_at_the_end_is_neither_the_best_nor_in_the_table():
 
 
 async def test_somebody_elses_impatience_is_not_taken_for_the_end_of_the_time():
-    async def measure(_: Turn) -> Speed:
+    async def measure(_: Trial) -> Throughput:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
@@ -137,10 +137,10 @@ async def test_measurements_of_one_candidate_are_taken_together():
     machine = Machine({})
     times: list[float] = []
 
-    async def measure(turn: Turn) -> Speed:
+    async def measure(turn: Trial) -> Throughput:
         machine.clock.advance(turn.seconds)
         times.append(turn.seconds)
-        return Speed(float(len(times)), 1.0, None)
+        return Throughput(float(len(times)), 1.0, None)
 
     findings = await search(CANDIDATES[:3], measure, budget_s=30.0, say=print, clock=machine.clock)
     assert len(times) == 3 + 2

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.cli.halving import LONGEST_S, OTHER_BATCHES, SHORTEST_S, USUAL_BATCH, Candidate, Halving, grid
+from qwen_aio.tuning.halving import LONGEST_S, OTHER_BATCHES, SHORTEST_S, USUAL_BATCH, Candidate, Halving, grid
 
 GRID = grid(cores=2, precisions=("fp32",))
 Course = list[tuple[Candidate, float]]  # who was measured, and for how long

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.loading import choose_model, load_weights, loaded, records_of, stated_threads
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.core import Prompt, Text
-from qwen_aio.engine.linear import why_no_int8
+from qwen_aio.engine.model.linear import why_no_int8
+from qwen_aio.startup.environment import stated_threads
+from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, records_of
 from tests.telling import WAITING, told
 
 
@@ -55,7 +56,7 @@ def test_the_environments_threads_are_the_default_and_are_told(
 
 async def steps_of_a_long_prompt(own: Settings) -> int:
     prompt = Prompt(head=(), turns=(), body=(Text("快递太慢了" * 40),))
-    async with loaded(own, {}, choose_model(own), threads=1) as ready:
+    async with loaded_engine(own, {}, choose_model(own), threads=1) as ready:
         before = ready.engine.snapshot().steps
         await ready.engine.score("test", prompt, ["正面"])
         return ready.engine.snapshot().steps - before
@@ -69,7 +70,7 @@ async def test_the_tokens_of_a_step_reach_the_engine() -> None:
 
 async def test_whoever_loaded_is_gone_before_anybody_is_served() -> None:
     own = settings(precision="fp32")
-    async with loaded(own, {}, choose_model(own), threads=1):
+    async with loaded_engine(own, {}, choose_model(own), threads=1):
         assert loaders() == []
 
 
@@ -79,7 +80,7 @@ async def test_who_gives_up_a_load_does_not_wait_for_it() -> None:
     records = records_of(own, choose_model(own))
     with told(WAITING) as waiting:
         with records.alone():  # so that the load cannot come to an end
-            entering = asyncio.create_task(loaded(own, {}, choose_model(own), threads=1).__aenter__())
+            entering = asyncio.create_task(loaded_engine(own, {}, choose_model(own), threads=1).__aenter__())
             assert await asyncio.to_thread(waiting.wait, 60)
             entering.cancel()
             await asyncio.wait({entering})

@@ -4,9 +4,9 @@ import sys
 import pytest
 
 from qwen_aio import __version__
-from qwen_aio.cli.flags import BALANCING, CLUSTER
 from qwen_aio.cli.main import main
 from qwen_aio.config import Settings
+from qwen_aio.startup.flags import BALANCING, CLUSTER
 
 
 @pytest.fixture(autouse=True)

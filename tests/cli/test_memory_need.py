@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, need_of, told_memory
 from qwen_aio.config import load_settings
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.memory import AvailableMemory
+from qwen_aio.machine.memory import AvailableMemory
 from qwen_aio.models.find import BUNDLED, ModelFolder
+from qwen_aio.worker.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, need_of, told_memory
 from tests.engine.test_config import PLAIN
 
 

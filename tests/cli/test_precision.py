@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.loading import load_weights, records_of
-from qwen_aio.cli.precision import choose_precision, copy_place, digest_of_questions, is_settled
-from qwen_aio.cli.verdict import Records, Verdict
 from qwen_aio.config import Settings, load_settings
-from qwen_aio.engine.linear import why_no_int8
+from qwen_aio.engine.model.linear import why_no_int8
 from qwen_aio.models.find import BUNDLED, ModelFolder
+from qwen_aio.worker.loading import load_weights, records_of
+from qwen_aio.worker.precision import choose_precision, copy_place, digest_of_questions, is_settled
+from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 from tests.engine.outliers import of_mlp, with_outliers
 from tests.telling import WAITING, told
 
@@ -30,8 +30,8 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Records:
-    return Records(tmp_path / "int8", SHA, QUESTIONS)
+def records(tmp_path: Path) -> PrecisionRecords:
+    return PrecisionRecords(tmp_path / "int8", SHA, QUESTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,14 @@ def settings(precision: str) -> Settings:
     return load_settings({"precision": precision})
 
 
-def chosen(precision: str, records: Records, model: ModelFolder = GOOD, *, lack: str | None = None) -> Verdict:
+def chosen(
+    precision: str, records: PrecisionRecords, model: ModelFolder = GOOD, *, lack: str | None = None
+) -> PrecisionRecord:
     why = why_no_int8 if lack is None else lambda: lack
     return choose_precision(settings(precision), model, records, threads=1, why_no_int8=why)
 
 
-def is_known(precision: str, records: Records) -> bool:
+def is_known(precision: str, records: PrecisionRecords) -> bool:
     return is_settled(settings(precision), records, why_no_int8=why_no_int8)
 
 
@@ -61,7 +63,9 @@ def own_model(tmp_path: Path) -> ModelFolder:
     return ModelFolder(folder, "own", False, "asked for")
 
 
-def test_auto_takes_int8_where_the_model_stays_what_it_is(records: Records, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_takes_int8_where_the_model_stays_what_it_is(
+    records: PrecisionRecords, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         verdict = chosen("auto", records)
     assert verdict.precision == "int8"
@@ -70,7 +74,7 @@ def test_auto_takes_int8_where_the_model_stays_what_it_is(records: Records, capl
     assert is_known("auto", records)
 
 
-def test_auto_takes_fp32_where_it_does_not_and_says_why(records: Records, hopeless: ModelFolder) -> None:
+def test_auto_takes_fp32_where_it_does_not_and_says_why(records: PrecisionRecords, hopeless: ModelFolder) -> None:
     verdict = chosen("auto", records, hopeless)
     assert verdict.precision == "fp32"
     assert "KL" in verdict.why
@@ -78,33 +82,33 @@ def test_auto_takes_fp32_where_it_does_not_and_says_why(records: Records, hopele
 
 
 def test_int8_weights_stay_for_whoever_reads_or_wants_them_against_the_verdict(
-    records: Records, hopeless: ModelFolder
+    records: PrecisionRecords, hopeless: ModelFolder
 ) -> None:
     assert chosen("auto", records, hopeless).precision == "fp32"
     assert is_known("int8", records)
 
 
-def test_who_asks_for_int8_gets_it(records: Records, hopeless: ModelFolder) -> None:
+def test_who_asks_for_int8_gets_it(records: PrecisionRecords, hopeless: ModelFolder) -> None:
     assert chosen("int8", records, hopeless).precision == "int8"
     assert records.read() is None
 
 
-def test_a_verdict_is_remembered(records: Records) -> None:
-    known = Verdict("fp32", "somebody found out")
+def test_a_verdict_is_remembered(records: PrecisionRecords) -> None:
+    known = PrecisionRecord("fp32", "somebody found out")
     records.write(known)
     assert chosen("auto", records) == known
 
 
-def test_what_was_asked_for_outweighs_a_verdict(records: Records) -> None:
-    records.write(Verdict("fp32", "somebody found out"))
+def test_what_was_asked_for_outweighs_a_verdict(records: PrecisionRecords) -> None:
+    records.write(PrecisionRecord("fp32", "somebody found out"))
     assert chosen("int8", records).precision == "int8"
-    records.write(Verdict("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "somebody found out"))
     assert chosen("fp32", records).precision == "fp32"
 
 
 @pytest.mark.parametrize("other", [{"verdict": "0"}, {"torch": "1.0"}, {"levels": 15}, {"recipe": "another"}])
-def test_a_verdict_found_in_another_way_does_not_count(records: Records, other: dict[str, object]) -> None:
-    records.write(Verdict("fp32", "long ago"))
+def test_a_verdict_found_in_another_way_does_not_count(records: PrecisionRecords, other: dict[str, object]) -> None:
+    records.write(PrecisionRecord("fp32", "long ago"))
     [path] = records.folder.glob("*.json")
     content = json.loads(path.read_text())
     assert content["versions"].keys() >= other.keys()
@@ -113,13 +117,13 @@ def test_a_verdict_found_in_another_way_does_not_count(records: Records, other: 
     assert records.read() is None
 
 
-def test_a_verdict_counts_for_the_questions_it_was_found_by_and_no_others(records: Records) -> None:
-    first, second = records, Records(records.folder, SHA, "0" * 12)
-    first.write(Verdict("fp32", "of the first"))
+def test_a_verdict_counts_for_the_questions_it_was_found_by_and_no_others(records: PrecisionRecords) -> None:
+    first, second = records, PrecisionRecords(records.folder, SHA, "0" * 12)
+    first.write(PrecisionRecord("fp32", "of the first"))
     assert second.read() is None
-    second.write(Verdict("int8", "of the second"))
-    assert first.read() == Verdict("fp32", "of the first")
-    assert second.read() == Verdict("int8", "of the second")
+    second.write(PrecisionRecord("int8", "of the second"))
+    assert first.read() == PrecisionRecord("fp32", "of the first")
+    assert second.read() == PrecisionRecord("int8", "of the second")
 
 
 def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -> None:
@@ -153,36 +157,36 @@ def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -
     ],
 )
 def test_a_damaged_verdict_does_not_count_and_is_told(
-    records: Records, content: str, caplog: pytest.LogCaptureFixture
+    records: PrecisionRecords, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records.write(Verdict("fp32", "somebody found out"))
+    records.write(PrecisionRecord("fp32", "somebody found out"))
     [path] = records.folder.glob("*.json")
     path.write_text(content)
     assert records.read() is None
     assert "cannot be used and will be found anew" in caplog.text
 
 
-def test_a_verdict_that_cannot_be_written_leaves_nothing_behind(records: Records) -> None:
-    records.write(Verdict("int8", "somebody found out"))
+def test_a_verdict_that_cannot_be_written_leaves_nothing_behind(records: PrecisionRecords) -> None:
+    records.write(PrecisionRecord("int8", "somebody found out"))
     [path] = records.folder.glob("*.json")
     path.unlink()
     path.mkdir()
-    records.write(Verdict("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "somebody found out"))
     assert list(records.folder.iterdir()) == [path]
 
 
-def test_fp32_leaves_no_trace(records: Records) -> None:
+def test_fp32_leaves_no_trace(records: PrecisionRecords) -> None:
     assert chosen("fp32", records).precision == "fp32"
     assert not records.folder.exists()
 
 
 @pytest.mark.parametrize(("precision", "level"), [("auto", logging.INFO), ("int8", logging.WARNING)])
 def test_a_machine_without_int8_computes_in_fp32_and_says_so(
-    records: Records, precision: str, level: int, caplog: pytest.LogCaptureFixture
+    records: PrecisionRecords, precision: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         verdict = chosen(precision, records, lack="its processor is too old")
-    assert verdict == Verdict("fp32", "int8 cannot be had, its processor is too old")
+    assert verdict == PrecisionRecord("fp32", "int8 cannot be had, its processor is too old")
     assert (level, verdict.told) in [(record.levelno, record.getMessage()) for record in caplog.records]
     assert is_settled(settings(precision), records, why_no_int8=lambda: "its processor is too old")
     assert not records.folder.exists()
@@ -192,15 +196,17 @@ def test_a_folder_that_cannot_be_written_to_costs_only_the_memory_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    records = Records(tmp_path / "file" / "int8", SHA, QUESTIONS)
+    records = PrecisionRecords(tmp_path / "file" / "int8", SHA, QUESTIONS)
     assert chosen("auto", records).precision == "int8"
     assert "the verdict on the precision is not kept" in caplog.text
     assert not is_known("auto", records)
 
 
-def test_int8_is_settled_when_weights_that_can_be_used_are_kept(records: Records, own_model: ModelFolder) -> None:
+def test_int8_is_settled_when_weights_that_can_be_used_are_kept(
+    records: PrecisionRecords, own_model: ModelFolder
+) -> None:
     assert not is_known("int8", records)
-    records.write(Verdict("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "somebody found out"))
     assert not is_known("auto", records)
     load_weights(settings("int8"), own_model, threads=1)
     made = records_of(settings("int8"), own_model)
@@ -215,7 +221,7 @@ def test_int8_is_settled_when_weights_that_can_be_used_are_kept(records: Records
 
 def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy(own_model: ModelFolder) -> None:
     first, second = (load_weights(settings("int8"), own_model, threads=1) for _ in range(2))
-    assert first.verdict == second.verdict == Verdict("int8", "asked for, not compared with fp32")
+    assert first.verdict == second.verdict == PrecisionRecord("int8", "asked for, not compared with fp32")
     place = copy_place(records_of(settings("int8"), own_model))
     assert place.path.name == f"{first.sha}.safetensors"
     assert place.find() is not None

@@ -9,17 +9,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from qwen_aio.cli.loading import Loaded
-from qwen_aio.cli.serve import Worker
-from qwen_aio.cli.verdict import Verdict
 from qwen_aio.config import load_settings
 from qwen_aio.core import ContextLimits
 from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.requests import Counters
 from qwen_aio.engine.service import EngineService
-from qwen_aio.engine.work import Counters
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.server import bind
 from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.loading import LoadedEngine
+from qwen_aio.worker.precision_record import PrecisionRecord
+from qwen_aio.worker.worker import WorkerServer
 
 TASKS = load_tasks(Path("prompts"))
 
@@ -46,11 +46,11 @@ class DyingEngine:
 
 
 @asynccontextmanager
-async def load_dying(*_: object, **__: object) -> AsyncIterator[Loaded]:
+async def load_dying(*_: object, **__: object) -> AsyncIterator[LoadedEngine]:
     engine = EngineService(DyingEngine())
     engine.start()
     try:
-        yield Loaded(engine, "sha", {}, Verdict("fp32", "asked for"))
+        yield LoadedEngine(engine, "sha", {}, PrecisionRecord("fp32", "asked for"))
     finally:
         await engine.close()
 
@@ -64,7 +64,7 @@ async def test_when_the_engine_dies_everyone_is_told_and_the_process_fails(tmp_p
     sock = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     folder = ModelFolder(model, "fake", False, "asked for")
-    worker = Worker(settings, TASKS, folder, mode="worker", sock=sock, threads=1, load=load_dying)
+    worker = WorkerServer(settings, TASKS, folder, sock=sock, threads=1, load=load_dying)
     running = asyncio.ensure_future(worker.run())
     async with aiohttp.ClientSession() as session:
         answers = await asyncio.gather(*(ask(session, url) for _ in range(3)))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.cli.settings_file import check_writable, read_settings_file, with_values, write_settings_file
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.tuning.toml_edit import check_writable, read_settings_file, with_values, write_settings_file
 
 VALUES = {"workers": "2", "max_batch_tokens": 128}
 KEYS = ("host", "workers", "kv_mb", "max_batch_tokens", "allowed_hosts")

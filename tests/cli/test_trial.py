@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from qwen_aio.cli.trial import Speed, Tally, measure, rate
 from qwen_aio.errors import EngineStopped, QueueFull
+from qwen_aio.tuning.measure import Tally, Throughput, measure, rate
 from tests.fakes import FakeClock, FakeEngine
 from tests.served import TASKS, Worker, served
 
@@ -23,9 +23,9 @@ def test_a_rate_ends_with_the_last_unit():
 
 
 def test_the_score_is_the_geometric_mean_of_what_there_is():
-    assert Speed(4.0, 9.0, 1.0).score == pytest.approx(6.0)
-    assert Speed(None, 9.0, None).score == pytest.approx(9.0)
-    assert str(Speed(4.0, None, 1.5)) == "4.0 decisions/s, 1.5 ms for one decision"
+    assert Throughput(4.0, 9.0, 1.0).score == pytest.approx(6.0)
+    assert Throughput(None, 9.0, None).score == pytest.approx(9.0)
+    assert str(Throughput(4.0, None, 1.5)) == "4.0 decisions/s, 1.5 ms for one decision"
 
 
 async def test_at_least_one_unit_for_each_caller_is_waited_for():

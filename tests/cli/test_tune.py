@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from qwen_aio.cli.loading import choose_model, records_of
 from qwen_aio.cli.main import main
 from qwen_aio.cli.tune import precisions, told_change
-from qwen_aio.cli.verdict import Verdict
 from qwen_aio.config import load_settings
-from qwen_aio.engine.linear import why_no_int8
+from qwen_aio.engine.model.linear import why_no_int8
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import BUNDLED
+from qwen_aio.worker.loading import choose_model, records_of
+from qwen_aio.worker.precision_record import PrecisionRecord
 from tests.engine.outliers import of_mlp, with_outliers
 
 has_int8 = pytest.mark.skipif(why_no_int8() is not None, reason="this machine has no int8 products")
@@ -38,7 +38,7 @@ def test_both_precisions_are_tried_unless_one_is_asked_for():
 @has_int8
 def test_int8_is_not_tried_after_a_verdict_against_it_unless_it_is_asked_for(capsys):
     settings = load_settings({})
-    records_of(settings, choose_model(settings)).write(Verdict("fp32", "3 of 12 golden labels change in int8"))
+    records_of(settings, choose_model(settings)).write(PrecisionRecord("fp32", "3 of 12 golden labels change in int8"))
     assert tried(None) == ("fp32",)
     assert "int8 is not tried: 3 of 12 golden labels change" in capsys.readouterr().err
     assert tried("int8") == ("int8",)

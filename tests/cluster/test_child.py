@@ -18,16 +18,16 @@ from tests.e2e.clusters import wait_gone
 # A cluster in small: a child of its own, a nursery and a worker that was forked. Prints their pids.
 PARENT = """
 import asyncio, os, signal, sys
-from qwen_aio.cluster.birth import Wanted
+from qwen_aio.cluster.protocol import Wanted
 from qwen_aio.cluster.child import spawn
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.cluster.forkserver_client import NurseryLink
 
 CHILD = "import os, signal; from qwen_aio.cluster.lifeline import hold_if_given; hold_if_given(); print(os.getpid(), flush=True); signal.pause()"
 NURSERY = '''
 import os, signal, socket, sys
 from qwen_aio.cluster import lifeline
-from qwen_aio.cli.nursery import Nursery
+from qwen_aio.cli.forkserver import Nursery
 
 def live(wanted):
     print(os.getpid(), flush=True)

@@ -14,17 +14,17 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from qwen_aio.cluster.birth import Ended, Message, Messages, Wanted, encode
 from qwen_aio.cluster.child import Process
+from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.cluster.protocol import Ended, ForkMessage, Messages, WorkerSpec, encode
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 # A worker that says who it is and, from its port, what becomes of it.
 STAND_IN = """
 import os, signal, socket, sys
-from qwen_aio.cli.nursery import Nursery
+from qwen_aio.cli.forkserver import Nursery
 
 def live(wanted):
     print("I am", wanted.id, os.getpid(), os.getppid(), flush=True)
@@ -58,7 +58,7 @@ class Ward:
 
     def __init__(self) -> None:
         self.lifeline = Lifeline()
-        self.link = NurseryLink([sys.executable, "-c", STAND_IN], lifeline=self.lifeline)
+        self.link = ForkServerClient([sys.executable, "-c", STAND_IN], lifeline=self.lifeline)
         self.started: list[Process] = []
 
     async def start_nursery(self) -> Process:
@@ -67,7 +67,7 @@ class Ward:
 
     async def fork(self, name: str, fate: int = LIVES) -> tuple[Process, Log]:
         log = Log()
-        self.started.append(await self.link.fork(Wanted(name, fate, 1), log))
+        self.started.append(await self.link.fork(WorkerSpec(name, fate, 1), log))
         return self.started[-1], log
 
 
@@ -149,9 +149,9 @@ def test_a_worker_whose_log_nobody_reads_ends_like_any_other():
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         nursery = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(theirs.fileno(),), env=buffered)
         theirs.close()
-        socket.send_fds(ours, [encode(Wanted("qwen-1", RETURNS, 1))], [log])
+        socket.send_fds(ours, [encode(WorkerSpec("qwen-1", RETURNS, 1))], [log])
         os.close(log)
-        messages, told = Messages(), list[Message]()
+        messages, told = Messages(), list[ForkMessage]()
         while not any(isinstance(message, Ended) for message in told):
             told.extend(messages.feed(ours.recv(4096)))
     assert isinstance(told[-1], Ended)

@@ -14,7 +14,7 @@ from urllib.error import URLError
 
 import psutil
 
-from qwen_aio.cli.cluster_plan import PORT_STEP
+from qwen_aio.cluster.plan import PORT_STEP
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.server import bind
 from tests.e2e.processes import NOTHING, App, free_port

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qwen_aio.client import Client
-from qwen_aio.core import Done, Request, SamplingWish, Token
+from qwen_aio.core import Done, Request, SamplingWish, TextDelta
 from tests.e2e.processes import App, free_port, start
 
 IDS = ("qwen-1", "qwen-2", "qwen-3")
@@ -83,11 +83,11 @@ def service(running: Cluster) -> Iterator[Cluster]:
 
 async def ask(client: Client, text: str, **more: Any) -> str:
     """The whole streamed text; every token's index is one more than the last, and the end is the end."""
-    tokens: list[Token] = []
+    tokens: list[TextDelta] = []
     last = None
     async with aclosing(client.stream(Request(text, mode="chat", sampling=GREEDY, **more))) as events:
         async for last in events:
-            if isinstance(last, Token):
+            if isinstance(last, TextDelta):
                 tokens.append(last)
     assert isinstance(last, Done)
     assert [token.index for token in tokens] == list(range(len(tokens)))

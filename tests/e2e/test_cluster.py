@@ -17,7 +17,7 @@ from urllib.request import Request
 import psutil
 import pytest
 
-from qwen_aio.balancer.admin import AdminFile
+from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.serving.server import bind
 from tests.e2e.clusters import Cluster, cluster, wait_free, wait_gone
 from tests.e2e.processes import OPENER, ROOT, free_port
@@ -51,7 +51,7 @@ def test_one_command_gives_workers_a_balancer_and_a_page(service):
 @can_fork
 def test_workers_are_forks_of_one_process_and_no_children_of_the_cluster(service):
     parents = {psutil.Process(pid).ppid() for pid in service.worker_pids().values()}
-    nursery = service.child("qwen_aio.cli.nursery")
+    nursery = service.child("qwen_aio.cli.forkserver")
     assert nursery is not None
     assert parents == {nursery.pid}
 
@@ -80,15 +80,15 @@ def test_a_killed_balancer_or_page_comes_back_and_the_workers_stay(service, word
 
 @can_fork
 def test_workers_outlive_their_nursery_and_later_ones_come_from_the_next(service):
-    pids, old = service.worker_pids(), service.child("qwen_aio.cli.nursery")
+    pids, old = service.worker_pids(), service.child("qwen_aio.cli.forkserver")
     assert old is not None
     old.kill()
-    service.wait_until("another", lambda: service.child("qwen_aio.cli.nursery") not in (None, old))
+    service.wait_until("another", lambda: service.child("qwen_aio.cli.forkserver") not in (None, old))
     assert service.worker_pids() == pids
     assert service.is_whole()
     os.kill(pids["qwen-2"], signal.SIGKILL)
     service.wait_until("back", lambda: service.worker_pids()["qwen-2"] != pids["qwen-2"] and service.is_whole())
-    new = service.child("qwen_aio.cli.nursery")
+    new = service.child("qwen_aio.cli.forkserver")
     assert new is not None
     assert psutil.Process(service.worker_pids()["qwen-2"]).ppid() == new.pid
     assert psutil.Process(pids["qwen-1"]).is_running()

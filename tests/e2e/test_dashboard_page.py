@@ -19,8 +19,8 @@ from qwen_aio.balancer.dashboard.page import MAX_ROWS
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.errors import QueueFull
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.door import Door
 from qwen_aio.serving.server import bind
 from tests.balancer.fake_view import NEW, ROW, SECOND, FakeView
 from tests.balancer.test_dashboard import HOSTILE
@@ -51,7 +51,7 @@ class Site:
     def start(self) -> None:
         self._sock = bind("127.0.0.1", self.port)
         self.port = self._sock.getsockname()[1]
-        app = create_app(Door(), routes=dashboard_routes(self.view), health=lambda: Health({}, None))
+        app = create_app(AdmissionGate(), routes=dashboard_routes(self.view), health=lambda: Health({}, None))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwen_aio.bounds import BOUNDS
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.models.find import BUNDLED
-from qwen_aio.wire.call import CALL_PATH
+from qwen_aio.wire.engine import CALL_PATH
 from tests.asking import sse
 from tests.e2e.processes import App, start
 

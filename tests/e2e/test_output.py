@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.output import CLOSED_STATUS, FULL_STATUS
+from qwen_aio.startup.streams import CLOSED_STATUS, FULL_STATUS
 from tests.e2e.processes import ROOT, App, free_port
 
 FULL = Path("/dev/full")

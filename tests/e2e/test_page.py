@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen_aio.core import Decided, Request
 from qwen_aio.errors import QueueFull
+from qwen_aio.ui.about import About
 from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
 from qwen_aio.ui.page import build_page
-from qwen_aio.ui.service import About
 from tests.campaign import in_campaign
 from tests.e2e.conftest import PATIENCE_MS, Visit
 from tests.e2e.geometry import flaws

@@ -9,11 +9,11 @@ from argparse import Namespace
 import psutil
 import pytest
 
-from qwen_aio.cli.halving import Candidate
-from qwen_aio.cli.rig import Rig
 from qwen_aio.client import Client
 from qwen_aio.errors import SetupError
 from qwen_aio.models.find import BUNDLED
+from qwen_aio.tuning.candidates import CandidateWorkers
+from qwen_aio.tuning.halving import Candidate
 from tests.e2e.clusters import wait_gone
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,7 +39,7 @@ async def records(urls: list[str]) -> list[dict[str, object]]:
 async def test_all_workers_are_ready_and_golden_cases_are_asked_once(typed, tmp_path, forks):
     processes: list[psutil.Process] = []
     goldens: list[list[set[str]]] = []
-    async with Rig(typed, folder=tmp_path, forks=forks) as rig:
+    async with CandidateWorkers(typed, folder=tmp_path, forks=forks) as rig:
         for _ in range(2):
             async with rig.workers(TWO) as urls:
                 health = await records(urls)
@@ -55,7 +55,7 @@ async def test_all_workers_are_ready_and_golden_cases_are_asked_once(typed, tmp_
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
 async def test_a_precision_that_cannot_be_had_is_tried_twice(typed, tmp_path, forks):
     before = psutil.Process().children()
-    async with Rig(typed, folder=tmp_path, forks=forks) as rig:
+    async with CandidateWorkers(typed, folder=tmp_path, forks=forks) as rig:
         for number in (1, 2):
             with pytest.raises(SetupError, match="precision"):
                 async with rig.workers(Candidate(number, 1, "int3", 64)):
@@ -68,7 +68,7 @@ async def test_a_precision_that_cannot_be_had_is_tried_twice(typed, tmp_path, fo
 
 async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
     typed.model = str(tmp_path / "model")
-    async with Rig(typed, folder=tmp_path, forks=False) as rig:
+    async with CandidateWorkers(typed, folder=tmp_path, forks=False) as rig:
         with pytest.raises(SetupError, match="no model folder"):
             async with rig.workers(TWO):
                 pass
@@ -80,7 +80,7 @@ async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
 @can_fork
 async def test_a_nursery_that_was_killed_fails_one_candidate(typed, tmp_path):
     before = psutil.Process().children()
-    async with Rig(typed, folder=tmp_path, forks=True) as rig:
+    async with CandidateWorkers(typed, folder=tmp_path, forks=True) as rig:
         async with rig.workers(TWO):
             (nursery,) = set(psutil.Process().children()) - set(before)
         nursery.kill()

@@ -20,16 +20,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen_aio.cli.loading import choose_model, records_of
 from qwen_aio.client import Client
-from qwen_aio.cluster.birth import Wanted
 from qwen_aio.cluster.child import Process
+from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.nursery_link import NurseryLink
+from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.config import load_settings
 from qwen_aio.core import Request, Result
 from qwen_aio.errors import ServerUnreachable
 from qwen_aio.models.find import BUNDLED
+from qwen_aio.worker.loading import choose_model, records_of
 from tests.e2e.clusters import wait_gone
 from tests.e2e.processes import free_port
 
@@ -94,11 +94,11 @@ class Ward:
     def __init__(self, checkpoint: Path, precision: str) -> None:
         settings = ("--model", str(checkpoint), "--precision", precision, "--golden", "off", "--kv-mb", "32")
         self.log: list[str] = []
-        self.link = NurseryLink([sys.executable, "-m", "qwen_aio.cli.nursery", *settings], lifeline=Lifeline())
+        self.link = ForkServerClient([sys.executable, "-m", "qwen_aio.cli.forkserver", *settings], lifeline=Lifeline())
         self.processes: list[Process] = []
 
     async def fork(self, worker_id: str, port: int) -> Process:
-        self.processes.append(await self.link.fork(Wanted(worker_id, port, 2), self.log.append))
+        self.processes.append(await self.link.fork(WorkerSpec(worker_id, port, 2), self.log.append))
         await self._ready(port)
         return self.processes[-1]
 
@@ -183,7 +183,7 @@ async def test_a_nursery_that_is_killed_takes_along_the_process_that_prepares_fo
         try:
             await waits.wait()
             children = psutil.Process().children(recursive=True)
-            [preparing] = [child for child in children if "qwen_aio.cli.settling" in child.cmdline()]
+            [preparing] = [child for child in children if "qwen_aio.cli.prepare_int8" in child.cmdline()]
         finally:
             nursery.kill()
         await nursery.ended()

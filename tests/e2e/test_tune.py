@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from qwen_aio.cli import cluster
-from qwen_aio.cli.cluster_plan import plan_cluster
-from qwen_aio.cli.flags import settings_from
+from qwen_aio.cluster.plan import plan_cluster
+from qwen_aio.startup.flags import settings_from
 from tests.e2e.clusters import wait_gone
 
 pytestmark = pytest.mark.timeout(300)

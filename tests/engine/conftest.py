@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import load_engine
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CORPUS = [

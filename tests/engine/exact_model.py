@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qwen_aio.engine.attention import KvMemory, Part, Rows
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.kv.pool import KvPool
+from qwen_aio.engine.model.attention import ForwardBatch, Part
 
 PRIME = 1_000_003
 
@@ -33,7 +34,7 @@ class ExactModel:
         eos_ids=(),
     )
 
-    def forward(self, rows: Rows, memory: KvMemory) -> Tensor:
+    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
         """(num_wanted,): a number that is made of all that the row sees."""
         kept = torch.zeros(len(rows.ids), 2, 64)
         kept[:, 0, 0], kept[:, 0, 1] = rows.ids, rows.positions

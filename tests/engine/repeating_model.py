@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qwen_aio.engine.attention import KvMemory, Rows
+from qwen_aio.engine.kv.pool import KvPool
+from qwen_aio.engine.model.attention import ForwardBatch
 from tests.engine.exact_model import ExactModel
 
 
@@ -18,7 +19,7 @@ class RepeatingModel(ExactModel):
         """`take_time` is called with the number of rows of every step."""
         self._take_time = take_time
 
-    def forward(self, rows: Rows, memory: KvMemory) -> Tensor:
+    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
         """(num_wanted, 2): ExactModel's number, and the row's own token."""
         self._take_time(len(rows.ids))
         return torch.stack([super().forward(rows, memory), rows.ids[rows.wanted]], dim=1)

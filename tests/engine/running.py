@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen_aio.core import Chunk, Control, Prompt, Sampling, Scores, Text, Turn
+from qwen_aio.core import Chunk, Control, Prompt, Sampling, Scores, Segments, Text
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.work import Generate, Output, Score, Work
+from qwen_aio.engine.requests import Generate, Output, Score, Work
 
 START, END = Control("<|im_start|>"), Control("<|im_end|>")
 GREEDY = Sampling(max_tokens=12, temperature=0, repetition_penalty=1)
 SYSTEM = "判断这段文字的情感,只答正面、负面或中性。"
 
 
-def turn(role: str, text: str) -> Turn:
+def turn(role: str, text: str) -> Segments:
     return (START, Text(f"{role}\n{text}", can_cut=role == "user"), END, Text("\n"))
 
 
-def prompt(text: str, *, system: str = SYSTEM, turns: tuple[Turn, ...] = ()) -> Prompt:
+def prompt(text: str, *, system: str = SYSTEM, turns: tuple[Segments, ...] = ()) -> Prompt:
     return Prompt(turn("system", system), turns, (*turn("user", text), START, Text("assistant\n")))
 
 

@@ -15,7 +15,7 @@ from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import load_model
 from qwen_aio.engine.load import make_engine as make_from
-from qwen_aio.engine.work import Generate, Score, Work
+from qwen_aio.engine.requests import Generate, Score, Work
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import ids_of, logprobs_of, prompt, run, score
 

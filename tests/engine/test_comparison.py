@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen_aio.engine.comparison import compare
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.int8_weights import Int8Weights
-from qwen_aio.engine.linear import Int8Matrix
 from qwen_aio.engine.load import Folder, load_engine, load_model
-from qwen_aio.engine.model import Qwen2
-from qwen_aio.engine.passage import Passage, Reading
-from qwen_aio.engine.quantise import Quantised, readings
-from qwen_aio.engine.weights import LayerWeights
+from qwen_aio.engine.model.forward import Qwen2
+from qwen_aio.engine.model.linear import Int8Matrix
+from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.quant.comparison import compare
+from qwen_aio.engine.quant.int8_weights import Int8Weights
+from qwen_aio.engine.quant.layerwise import LayerwisePass, LayerwiseSequence
+from qwen_aio.engine.quant.quantise import Quantised, readings
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import run, score, scores_of
 
@@ -31,7 +31,7 @@ SHAPES = [
 
 def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
     """Of all rows of the sentences, by the whole model."""
-    passage = Passage(readings(folder.tokenizer, folder.config), folder.config)
+    passage = LayerwisePass(readings(folder.tokenizer, folder.config), folder.config)
     states = passage.enter(model.embedding)
     for layer in model.layers:
         passage.through(layer, states)
@@ -95,7 +95,7 @@ def test_a_common_beginning_is_read_once(checkpoint: Path) -> None:
     beginning = list(range(100))
 
     def num_rows(*endings: int) -> int:
-        passage = Passage([Reading(str(end), [*beginning, end]) for end in endings], folder.config)
+        passage = LayerwisePass([LayerwiseSequence(str(end), [*beginning, end]) for end in endings], folder.config)
         return sum(len(state) for state in passage.enter(folder.checkpoint.rows))
 
     assert num_rows(5, 6, 7) == num_rows(5) + 2

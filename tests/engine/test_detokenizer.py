@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.engine.detokenizer import Detokenizer
+from qwen_aio.engine.text.detokenizer import Detokenizer
 
 CUTS = st.lists(st.integers(0, 200))
 # Few letters, so that stop strings really occur and overlap.

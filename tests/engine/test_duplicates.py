@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qwen_aio.core import Sampling
-from qwen_aio.engine.attention import KvMemory, Rows
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.kv.pool import KvPool
+from qwen_aio.engine.model.attention import ForwardBatch
+from qwen_aio.engine.requests import Generate, Output, Score, Work
 from qwen_aio.engine.service import EngineService
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Generate, Output, Score, Work
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import QueueFull
 from tests.engine.exact_model import ExactModel
 from tests.engine.running import finish, generate, ids_of, logprobs_of, prompt, run, score, scores_of
@@ -36,7 +37,7 @@ class CountingModel(ExactModel):
     def __init__(self) -> None:
         self.rows: list[int] = []
 
-    def forward(self, rows: Rows, memory: KvMemory) -> Tensor:
+    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
         self.rows.append(len(rows.ids))
         return super().forward(rows, memory)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from qwen_aio.core import Cuts, Prompt, Sampling, Text
+from qwen_aio.core import Prompt, Sampling, Text, Truncation
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import load_engine, load_model
 from qwen_aio.engine.load import make_engine as make_from
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Generate, Pin, Pinned, Score, Work
+from qwen_aio.engine.requests import Generate, Pin, Pinned, Score, Work
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import ContextTooSmall, InvalidRequest, InvalidSettings
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import (
@@ -257,7 +257,7 @@ def test_a_decision_does_not_wait_for_answers(make_engine: MakeEngine) -> None:
 
 def test_a_long_text_loses_its_middle_and_says_so(engine: Engine) -> None:
     scores = scores_of(run(engine, {"a": score("the parcel arrived today, " * 40_000)})["a"])
-    assert scores.cuts == Cuts(truncated=True)
+    assert scores.cuts == Truncation(truncated=True)
     assert scores.usage.prompt_tokens == 256
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from qwen_aio.core import Chunk, LabelScore, Sampling, Scores
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.requests import Generate, Output, Work
 from qwen_aio.engine.service import EngineService
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Generate, Output, Work
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidRequest, RequestFailed
 from tests.engine.breaking_model import BreakingModel
 from tests.engine.exact_model import ExactModel

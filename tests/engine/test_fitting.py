@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Cuts, Prompt, Text
-from qwen_aio.engine.fitting import CHARS_PER_TOKEN, MIN_TEXT_TOKENS, fit
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.core import Prompt, Text, Truncation
+from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.truncation import CHARS_PER_TOKEN, MIN_TEXT_TOKENS, truncate
 from qwen_aio.errors import ContextTooSmall
 from tests.engine.running import prompt, turn
 
 
 def test_what_fits_is_left_alone(tokenizer: Tokenizer) -> None:
     asked = prompt("你好", turns=(turn("user", "hi"), turn("assistant", "yes")))
-    fitted = fit(asked, tokenizer=tokenizer, room=500)
+    fitted = truncate(asked, tokenizer=tokenizer, room=500)
     assert list(fitted.ids) == tokenizer.encode([*asked.head, *asked.turns[0], *asked.turns[1], *asked.body])
-    assert fitted.cuts == Cuts()
+    assert fitted.cuts == Truncation()
 
 
 def test_the_oldest_turns_go_first_and_the_text_stays_whole(tokenizer: Tokenizer) -> None:
@@ -25,16 +25,16 @@ def test_the_oldest_turns_go_first_and_the_text_stays_whole(tokenizer: Tokenizer
     asked = prompt("你好", turns=turns)
     sizes = [len(tokenizer.encode(each)) for each in turns]
     fixed = len(tokenizer.encode([*asked.head, *asked.body]))
-    fitted = fit(asked, tokenizer=tokenizer, room=fixed + sum(sizes[-3:]) + 1)
-    assert fitted.cuts == Cuts(dropped_turns=7)
+    fitted = truncate(asked, tokenizer=tokenizer, room=fixed + sum(sizes[-3:]) + 1)
+    assert fitted.cuts == Truncation(dropped_turns=7)
     assert list(fitted.ids) == tokenizer.encode([*asked.head, *turns[7], *turns[8], *turns[9], *asked.body])
 
 
 def test_then_the_middle_of_the_text_goes(tokenizer: Tokenizer) -> None:
     text = "A beginning. " + "the colour " * 100 + " The end."
     asked = prompt(text, turns=(turn("user", "x"),))
-    fitted = fit(asked, tokenizer=tokenizer, room=150)
-    assert fitted.cuts == Cuts(dropped_turns=1, truncated=True)
+    fitted = truncate(asked, tokenizer=tokenizer, room=150)
+    assert fitted.cuts == Truncation(dropped_turns=1, truncated=True)
     assert len(fitted.ids) == 150
     shown = tokenizer.decode(fitted.ids)
     assert "user\nA beginning." in shown
@@ -48,7 +48,7 @@ def test_it_always_fits_and_the_fixed_parts_are_whole(
     asked = prompt(text, turns=tuple(turn("user", each) for each in earlier))
     head, tail = tokenizer.encode(asked.head), tokenizer.encode(asked.body[-2:])
     try:
-        fitted = fit(asked, tokenizer=tokenizer, room=room)
+        fitted = truncate(asked, tokenizer=tokenizer, room=room)
     except ContextTooSmall:
         assert len(head) + len(tail) + 2 + MIN_TEXT_TOKENS >= room - len(tokenizer.encode_text("\n")) - 1
         return
@@ -62,16 +62,16 @@ def test_a_megabyte_is_shortened_before_it_is_encoded(tokenizer: Tokenizer, monk
     plain = tokenizer.encode_text
     monkeypatch.setattr(tokenizer, "encode_text", lambda text: encoded.append(len(text)) or plain(text))
     turns = (turn("user", "y" * 1_000_000),)
-    fitted = fit(prompt("x" * 1_000_000, turns=turns), tokenizer=tokenizer, room=200)
+    fitted = truncate(prompt("x" * 1_000_000, turns=turns), tokenizer=tokenizer, room=200)
     assert max(encoded) <= 200 * CHARS_PER_TOKEN
-    assert fitted.cuts == Cuts(dropped_turns=1, truncated=True)
+    assert fitted.cuts == Truncation(dropped_turns=1, truncated=True)
 
 
 def test_no_room_for_a_text_is_an_error_with_a_way_out(tokenizer: Tokenizer) -> None:
     with pytest.raises(ContextTooSmall, match="--max-context"):
-        fit(prompt("the colour " * 50, system="long " * 60), tokenizer=tokenizer, room=130)
+        truncate(prompt("the colour " * 50, system="long " * 60), tokenizer=tokenizer, room=130)
 
 
 def test_text_that_may_not_be_cut_is_not_cut(tokenizer: Tokenizer) -> None:
     with pytest.raises(ContextTooSmall):
-        fit(Prompt((), (), (Text("the colour " * 50),)), tokenizer=tokenizer, room=60)
+        truncate(Prompt((), (), (Text("the colour " * 50),)), tokenizer=tokenizer, room=60)

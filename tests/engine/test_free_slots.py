@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.engine.free_slots import FreeSlots
+from qwen_aio.engine.kv.free_slots import FreeSlots
 
 
 def num_runs(slots: list[int]) -> int:

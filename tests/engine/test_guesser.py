@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Cuts, Sampling
-from qwen_aio.engine.answer import Answer
+from qwen_aio.core import Sampling, Truncation
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.fitting import Fitted
-from qwen_aio.engine.guesser import Guesser
-from qwen_aio.engine.scheduler import Span
-from qwen_aio.engine.sequence import Sequence
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Generate, Output, Score, Work
+from qwen_aio.engine.requests import Generate, Output, Score, Work
+from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
+from qwen_aio.engine.scheduling.drafter import Drafter
+from qwen_aio.engine.scheduling.scheduler import Span
+from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.truncation import Truncated
 from tests.engine.repeating_model import RepeatingModel
 from tests.engine.running import chunks_of, finish, generate, ids_of, logprobs_of, prompt, run, score, text_of
 from tests.fakes import FakeClock
@@ -164,11 +164,11 @@ def test_a_real_model_says_the_same(make_engine: Callable[..., Engine], temperat
 
 def answer(
     tokenizer: Tokenizer, *, ids: tuple[int, ...] = (1, 2, 3, 4, 5) * 3, newest: int = 1, max_tokens: int = 40
-) -> Answer:
+) -> AnswerSequence:
     """One that has begun, by default to repeat its prompt."""
-    begun = Answer(
+    begun = AnswerSequence(
         "a",
-        Fitted(ids, Cuts()),
+        Truncated(ids, Truncation()),
         sampling=Sampling(max_tokens=max_tokens),
         seed=0,
         resume=(),
@@ -181,13 +181,13 @@ def answer(
     return begun
 
 
-def spans(*answers: Answer) -> list[Span]:
+def spans(*answers: AnswerSequence) -> list[Span]:
     return [Span(each, each.num_computed, 1) for each in answers]
 
 
-def lengthened(*answers: Answer) -> list[Span]:
+def lengthened(*answers: AnswerSequence) -> list[Span]:
     """By a guesser that has seen a plain step, and not yet that a row more costs anything."""
-    guesser = Guesser(max_rows=8)
+    guesser = Drafter(max_rows=8)
     guesser.learn(spans(*answers), seconds=1.0)
     return guesser.lengthen(spans(*answers))
 
@@ -220,9 +220,9 @@ def test_a_guess_ends_where_no_answer_goes_on(tokenizer: Tokenizer) -> None:
 
 
 def test_beside_a_prompt_nothing_is_guessed(tokenizer: Tokenizer) -> None:
-    beginning = Sequence("p", [1, 2, 3], 3, 3, 0.0, Cuts())
+    beginning = Sequence("p", [1, 2, 3], 3, 3, 0.0, Truncation())
     begun = answer(tokenizer)
-    guesser = Guesser(max_rows=8)
+    guesser = Drafter(max_rows=8)
     guesser.learn(spans(begun, answer(tokenizer)), seconds=1.0)
     step = [*spans(begun), Span(beginning, 0, 3)]
     assert guesser.lengthen(step) == step
@@ -230,7 +230,7 @@ def test_beside_a_prompt_nothing_is_guessed(tokenizer: Tokenizer) -> None:
 
 def test_the_first_step_is_a_plain_one_to_compare_with(tokenizer: Tokenizer) -> None:
     step = spans(answer(tokenizer))
-    assert Guesser(max_rows=8).lengthen(step) == step
+    assert Drafter(max_rows=8).lengthen(step) == step
 
 
 # ---- whether it pays ----

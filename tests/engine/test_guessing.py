@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.engine.guessing import FIRST_PAUSE, LONGEST_PAUSE, Habit, Prices
+from qwen_aio.engine.scheduling.acceptance import FIRST_PAUSE, LONGEST_PAUSE, AcceptanceRate, DraftCost
 
 
-def pause_of(habit: Habit, *, price: float) -> int:
+def pause_of(habit: AcceptanceRate, *, price: float) -> int:
     """Steps without a guess from now on."""
     steps = 0
     while not habit.wants_to_guess(price=price):
@@ -21,7 +21,7 @@ def pause_of(habit: Habit, *, price: float) -> int:
 
 
 def test_without_a_plain_step_to_compare_with_there_is_no_price() -> None:
-    prices = Prices()
+    prices = DraftCost()
     prices.learn(num_answers=2, num_guessed=0, seconds=1.0)
     assert prices.price(1) is None
     assert prices.price(2) == 0.0  # nothing is known against it
@@ -32,14 +32,14 @@ def test_without_a_plain_step_to_compare_with_there_is_no_price() -> None:
     [(20.0, 27.0, 0.05), (2.0, 6.8, 2.4 / 7), (2.0, 1.9, 0.0), (2.0, 900.0, 1.0)],
 )
 def test_a_guess_costs_its_share_of_what_the_step_takes_longer(plain_s: float, guessing_s: float, price: float) -> None:
-    prices = Prices()
+    prices = DraftCost()
     prices.learn(num_answers=1, num_guessed=0, seconds=plain_s)
     prices.learn(num_answers=1, num_guessed=7, seconds=guessing_s)
     assert prices.price(1) == pytest.approx(price)
 
 
 def test_beside_many_answers_the_same_row_is_dearer_as_the_step_gives_more_without_it() -> None:
-    prices = Prices()
+    prices = DraftCost()
     for num_answers in (1, 4):
         prices.learn(num_answers=num_answers, num_guessed=0, seconds=10.0)
         prices.learn(num_answers=num_answers, num_guessed=2, seconds=11.0)
@@ -47,7 +47,7 @@ def test_beside_many_answers_the_same_row_is_dearer_as_the_step_gives_more_witho
 
 
 def test_a_price_follows_the_machine() -> None:
-    prices = Prices()
+    prices = DraftCost()
     prices.learn(num_answers=1, num_guessed=0, seconds=1.0)
     prices.learn(num_answers=1, num_guessed=1, seconds=30.0)  # something else ran
     for _ in range(20):
@@ -57,7 +57,7 @@ def test_a_price_follows_the_machine() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 7), st.integers(0, 7), st.floats(0, 1e6))))
 def test_a_price_is_a_chance_whatever_the_clock_says(steps: list[tuple[int, int, float]]) -> None:
-    prices = Prices()
+    prices = DraftCost()
     for num_answers, num_guessed, seconds in steps:
         prices.learn(num_answers=num_answers, num_guessed=num_guessed, seconds=seconds)
         price = prices.price(num_answers)
@@ -68,24 +68,24 @@ def test_a_price_is_a_chance_whatever_the_clock_says(steps: list[tuple[int, int,
 
 
 def test_the_first_guess_is_made_at_any_price() -> None:
-    assert Habit().wants_to_guess(price=0.99)
+    assert AcceptanceRate().wants_to_guess(price=0.99)
 
 
 def test_it_goes_on_while_guesses_come_true_more_often_than_they_cost() -> None:
-    habit = Habit()
+    habit = AcceptanceRate()
     for _ in range(100):
         habit.learn(num_guessed=7, num_accepted=3)
         assert habit.wants_to_guess(price=0.4)
 
 
 def test_free_guesses_are_given_up_too_when_none_comes_true() -> None:
-    habit = Habit()
+    habit = AcceptanceRate()
     habit.learn(num_guessed=7, num_accepted=0)
     assert not habit.wants_to_guess(price=0.0)
 
 
 def test_after_a_failure_it_waits_twice_as_long_each_time_but_never_for_good() -> None:
-    habit = Habit()
+    habit = AcceptanceRate()
     pauses = []
     for _ in range(6):
         habit.learn(num_guessed=7, num_accepted=0)
@@ -94,7 +94,7 @@ def test_after_a_failure_it_waits_twice_as_long_each_time_but_never_for_good() -
 
 
 def test_a_text_that_begins_to_quote_later_is_noticed_at_once() -> None:
-    habit = Habit()
+    habit = AcceptanceRate()
     for _ in range(4):
         habit.learn(num_guessed=7, num_accepted=0)
         pause_of(habit, price=0.3)
@@ -106,7 +106,7 @@ def test_a_text_that_begins_to_quote_later_is_noticed_at_once() -> None:
 
 
 def test_one_bad_guess_among_good_ones_stops_nothing() -> None:
-    habit = Habit()
+    habit = AcceptanceRate()
     for _ in range(5):
         habit.learn(num_guessed=7, num_accepted=7)
     habit.learn(num_guessed=7, num_accepted=0)

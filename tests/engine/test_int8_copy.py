@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from qwen_aio.engine.config import EngineLimits, ModelConfig
-from qwen_aio.engine.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
-from qwen_aio.engine.int8_weights import Int8Weights
-from qwen_aio.engine.linear import Int8Matrix
 from qwen_aio.engine.load import Folder, load_model, make_engine
-from qwen_aio.engine.quantise import Quantised, readings, recipe
-from qwen_aio.engine.weights import LayerWeights
+from qwen_aio.engine.model.linear import Int8Matrix
+from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.quant.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
+from qwen_aio.engine.quant.int8_weights import Int8Weights
+from qwen_aio.engine.quant.quantise import Quantised, readings, recipe
 from qwen_aio.replacing import replacing
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, with_outliers

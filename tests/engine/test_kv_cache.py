@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from qwen_aio.engine.kv_cache import KvCache, Lease
+from qwen_aio.engine.kv.radix_cache import Lease, RadixCache
 
 # Three tokens only, so that beginnings are often shared.
 PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 
-def remember(cache: KvCache, *ids: int) -> None:
+def remember(cache: RadixCache, *ids: int) -> None:
     lease = cache.lease(ids, num_rows=len(ids))
     assert lease is not None
     cache.release(lease, ids)
 
 
 def test_a_known_beginning_is_shared_but_never_the_whole_prompt() -> None:
-    cache = KvCache(10)
+    cache = RadixCache(10)
     remember(cache, 1, 2, 3)
     lease = cache.lease([1, 2, 3], num_rows=3)
     assert lease is not None
@@ -32,7 +32,7 @@ def test_a_known_beginning_is_shared_but_never_the_whole_prompt() -> None:
 
 
 def test_what_two_computed_at_once_is_kept_once() -> None:
-    cache = KvCache(10)
+    cache = RadixCache(10)
     leases = [cache.lease([1, 2, 3], num_rows=4) for _ in range(2)]
     for lease in leases:
         assert lease is not None
@@ -42,7 +42,7 @@ def test_what_two_computed_at_once_is_kept_once() -> None:
 
 
 def test_the_least_recently_used_goes_first_and_whole() -> None:
-    cache = KvCache(6)
+    cache = RadixCache(6)
     remember(cache, 1, 1, 1)
     remember(cache, 2, 2, 2)
     remember(cache, 1, 1, 1)  # used again
@@ -53,7 +53,7 @@ def test_the_least_recently_used_goes_first_and_whole() -> None:
 
 
 def test_a_short_known_beginning_is_computed_again() -> None:
-    cache = KvCache(12, min_shared=3)
+    cache = RadixCache(12, min_shared=3)
     remember(cache, 1, 2, 3)
     short, long = cache.lease([1, 2, 9], num_rows=3), cache.lease([1, 2, 3, 9], num_rows=4)
     assert short is not None and long is not None
@@ -72,7 +72,7 @@ def test_a_part_of_a_lease_is_cut_into_runs_of_neighbours(runs: list[int], start
 
 
 def test_what_is_in_use_is_not_forgotten() -> None:
-    cache = KvCache(4)
+    cache = RadixCache(4)
     remember(cache, 1, 1)
     lease = cache.lease([1, 2], num_rows=2)
     assert lease is not None
@@ -83,7 +83,7 @@ def test_what_is_in_use_is_not_forgotten() -> None:
 
 
 def test_what_was_not_computed_is_not_remembered() -> None:
-    cache = KvCache(8)
+    cache = RadixCache(8)
     lease = cache.lease([1, 2, 3, 4], num_rows=6)
     assert lease is not None
     cache.release(lease, [1, 2])
@@ -92,7 +92,7 @@ def test_what_was_not_computed_is_not_remembered() -> None:
 
 
 def test_a_pin_outlives_everything() -> None:
-    cache = KvCache(6)
+    cache = RadixCache(6)
     remember(cache, 1, 2)
     cache.pin([1, 2])
     cache.pin([1, 2])
@@ -104,7 +104,7 @@ def test_a_pin_outlives_everything() -> None:
 
 
 def test_its_picture_names_the_parts() -> None:
-    cache = KvCache(9)
+    cache = RadixCache(9)
     remember(cache, 1, 2)
     cache.lease([5], num_rows=3)
     assert repr(cache) == "<KvCache 4 free, 2 remembered, 3 leased of 9>"
@@ -115,7 +115,7 @@ class KvCacheMachine(RuleBasedStateMachine):
 
     @initialize(num_slots=st.integers(4, 40))
     def start(self, num_slots: int) -> None:
-        self.cache = KvCache(num_slots)
+        self.cache = RadixCache(num_slots)
         self.leases: list[tuple[Lease, list[int]]] = []
         self.pinned: list[list[int]] = []
 
@@ -176,7 +176,7 @@ TestKvCache.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 
 
 def test_a_lost_slot_is_noticed() -> None:
-    cache = KvCache(5)
+    cache = RadixCache(5)
     cache._free.take(1)
     with pytest.raises(AssertionError):
         cache.check_integrity()

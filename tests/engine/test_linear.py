@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qwen_aio.engine.linear import (
+from qwen_aio.engine.model.linear import (
     NARROW_LEVELS,
     Fp32Linear,
     Int8Embedding,
@@ -115,9 +115,7 @@ def test_an_embedding_gives_the_rounded_rows() -> None:
 
 def test_without_vnni_activations_have_seven_bits() -> None:
     """fbgemm's own switch makes this processor compute as an older one does: products are added up in 16 bits."""
-    code = (
-        "from qwen_aio.engine.linear import activation_levels, why_no_int8; print(activation_levels(), why_no_int8())"
-    )
+    code = "from qwen_aio.engine.model.linear import activation_levels, why_no_int8; print(activation_levels(), why_no_int8())"
     environment = os.environ | {"FBGEMM_ENABLE_INSTRUCTIONS": "avx2"}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout.split() == [str(NARROW_LEVELS), "None"]
@@ -125,7 +123,7 @@ def test_without_vnni_activations_have_seven_bits() -> None:
 
 def test_a_torch_without_fbgemm_says_so() -> None:
     code = (
-        "import torch; from qwen_aio.engine.linear import why_no_int8;"
+        "import torch; from qwen_aio.engine.model.linear import why_no_int8;"
         "type(torch.backends.quantized).supported_engines = property(lambda _: ['qnnpack']); print(why_no_int8())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

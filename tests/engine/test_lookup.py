@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.engine.lookup import LENGTHS, Lookup
+from qwen_aio.engine.scheduling.prompt_lookup import LENGTHS, PromptLookup
 
 
 def searched(ids: Sequence[int], max_tokens: int) -> list[int]:
@@ -28,7 +28,7 @@ def searched(ids: Sequence[int], max_tokens: int) -> list[int]:
     max_tokens=st.integers(0, 9),
 )
 def test_what_it_guesses_is_what_a_search_finds_however_the_text_grows(parts: list[list[int]], max_tokens: int) -> None:
-    lookup, ids = Lookup(), list[int]()
+    lookup, ids = PromptLookup(), list[int]()
     for part in parts:
         ids.extend(part)
         assert lookup.guess(ids, max_tokens=max_tokens) == searched(ids, max_tokens)
@@ -36,13 +36,13 @@ def test_what_it_guesses_is_what_a_search_finds_however_the_text_grows(parts: li
 
 def test_a_long_run_is_believed_before_a_short_one_and_the_latest_before_the_first() -> None:
     ids = [1, 2, 3, 40, 1, 2, 3, 41, 9, 2, 3, 42, 1, 2, 3]
-    assert Lookup().guess(ids, max_tokens=2) == [41, 9]
+    assert PromptLookup().guess(ids, max_tokens=2) == [41, 9]
 
 
 def test_a_text_that_goes_round_is_guessed_to_go_on_so() -> None:
-    assert Lookup().guess([7, 1, 2, 1, 2, 1], max_tokens=5) == [2, 1, 2, 1, 2]
+    assert PromptLookup().guess([7, 1, 2, 1, 2, 1], max_tokens=5) == [2, 1, 2, 1, 2]
 
 
 def test_where_nothing_stood_before_nothing_is_guessed() -> None:
     for ids in ([], [1], [1, 1], [1, 2, 3, 4, 2]):
-        assert Lookup().guess(ids, max_tokens=4) == []
+        assert PromptLookup().guess(ids, max_tokens=4) == []

@@ -8,16 +8,17 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from qwen_aio.core import Cuts
-from qwen_aio.engine.attention import KvMemory, gather_rows, ordered
+from qwen_aio.core import Truncation
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.int8_weights import load_int8
-from qwen_aio.engine.kv_cache import KvCache
-from qwen_aio.engine.linear import Fp32Embedding, Fp32Linear, Int8Matrix
-from qwen_aio.engine.model import Qwen2
-from qwen_aio.engine.scheduler import Span
-from qwen_aio.engine.sequence import Sequence
-from qwen_aio.engine.weights import Checkpoint, LayerWeights, load_fp32
+from qwen_aio.engine.kv.pool import KvPool
+from qwen_aio.engine.kv.radix_cache import RadixCache
+from qwen_aio.engine.model.attention import gather_rows, ordered
+from qwen_aio.engine.model.forward import Qwen2
+from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
+from qwen_aio.engine.model.weights import Checkpoint, LayerWeights, load_fp32
+from qwen_aio.engine.quant.int8_weights import load_int8
+from qwen_aio.engine.scheduling.scheduler import Span
+from qwen_aio.engine.scheduling.sequence import Sequence
 from tests.engine.conftest import MakeCheckpoint, load_oracle
 
 SHAPES = {
@@ -47,8 +48,8 @@ def load(folder: Path) -> Qwen2:
 
 def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.Tensor]:
     """Logits of all rows, the prompts side by side in chunks of `chunk` rows."""
-    cache, memory = KvCache(256), KvMemory(model.config, 256)
-    sequences = [EveryRow(str(n), ids, len(ids), len(ids), 0.0, Cuts()) for n, ids in enumerate(prompts)]
+    cache, memory = RadixCache(256), KvPool(model.config, 256)
+    sequences = [EveryRow(str(n), ids, len(ids), len(ids), 0.0, Truncation()) for n, ids in enumerate(prompts)]
     for sequence in sequences:
         lease = cache.lease(sequence.ids, num_rows=sequence.num_rows)
         assert lease is not None

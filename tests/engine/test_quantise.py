@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen_aio.engine.comparison import compare
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.int8_weights import Int8Weights, load_int8
-from qwen_aio.engine.linear import (
+from qwen_aio.engine.load import Folder
+from qwen_aio.engine.model.linear import (
     NARROW_LEVELS,
     Fp32Embedding,
     Fp32Linear,
@@ -22,9 +21,10 @@ from qwen_aio.engine.linear import (
     Int8Matrix,
     activation_levels,
 )
-from qwen_aio.engine.load import Folder
-from qwen_aio.engine.quantise import Quantised, readings
-from qwen_aio.engine.weights import LayerWeights
+from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.quant.comparison import compare
+from qwen_aio.engine.quant.int8_weights import Int8Weights, load_int8
+from qwen_aio.engine.quant.quantise import Quantised, readings
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, of_norms, with_outliers
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Chunk, Cuts, FinishReason, Sampling
-from qwen_aio.engine.answer import Answer
+from qwen_aio.core import Chunk, FinishReason, Sampling, Truncation
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.fitting import Fitted
+from qwen_aio.engine.requests import Generate
+from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.service import EngineService
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Generate
+from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
 from tests.engine.exact_model import ExactModel
 from tests.engine.running import GREEDY, chunks_of, ids_of, prompt, run, text_of
@@ -116,10 +116,10 @@ def test_a_stop_string_is_found_although_it_began_before_the_cut(tokenizer: Toke
 # ---- without a model: the right text comes of any tokens ----
 
 
-def answer(tokenizer: Tokenizer, sampling: Sampling, *, resume: Sequence[int] = ()) -> Answer:
-    return Answer(
+def answer(tokenizer: Tokenizer, sampling: Sampling, *, resume: Sequence[int] = ()) -> AnswerSequence:
+    return AnswerSequence(
         "a",
-        Fitted((1, 2, 3), Cuts()),
+        Truncated((1, 2, 3), Truncation()),
         sampling=sampling,
         seed=0,
         resume=resume,
@@ -129,7 +129,7 @@ def answer(tokenizer: Tokenizer, sampling: Sampling, *, resume: Sequence[int] = 
     )
 
 
-def told(answer: Answer, ids: Sequence[int]) -> list[Chunk]:
+def told(answer: AnswerSequence, ids: Sequence[int]) -> list[Chunk]:
     """What comes out when the model chooses `ids`; it is not asked again once the answer is over."""
     chunks = []
     for token in ids:

@@ -9,27 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from qwen_aio.core import Cuts
+from qwen_aio.core import Truncation
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.kv_cache import KvCache
-from qwen_aio.engine.order import OVERDUE_AFTER_S
-from qwen_aio.engine.scheduler import PATIENCE, Scheduler, Span
-from qwen_aio.engine.sequence import Sequence
-from qwen_aio.engine.shared_prefix import MIN_SPARED
+from qwen_aio.engine.kv.radix_cache import RadixCache
+from qwen_aio.engine.scheduling.order import OVERDUE_AFTER_S
+from qwen_aio.engine.scheduling.scheduler import PATIENCE, Scheduler, Span
+from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.engine.scheduling.shared_prefix import MIN_SPARED
 
 LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
 
 
 class FakeDecision(Sequence):
     def __init__(self, name: str, ids: list[int], *, arrived_s: float = 0.0) -> None:
-        super().__init__(name, ids, len(ids), len(ids), arrived_s, Cuts())
+        super().__init__(name, ids, len(ids), len(ids), arrived_s, Truncation())
 
 
 class FakeAnswer(Sequence):
     """Generates `max_tokens` tokens, always the same one."""
 
     def __init__(self, name: str, ids: list[int], *, max_tokens: int) -> None:
-        super().__init__(name, list(ids), len(ids), len(ids) + max_tokens, 0.0, Cuts())
+        super().__init__(name, list(ids), len(ids), len(ids) + max_tokens, 0.0, Truncation())
 
     @property
     def is_answer(self) -> bool:
@@ -63,7 +63,7 @@ def names(spans: list[Span]) -> list[str]:
 
 
 def make(num_slots: int = 256, limits: EngineLimits = LIMITS) -> Scheduler:
-    return Scheduler(KvCache(num_slots), limits)
+    return Scheduler(RadixCache(num_slots), limits)
 
 
 def rows(spans: list[Span]) -> list[tuple[str, int, int]]:
@@ -371,7 +371,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(num_slots=st.integers(24, 240), budget=st.integers(8, 40))
     def start(self, num_slots: int, budget: int) -> None:
-        self.cache = KvCache(num_slots)
+        self.cache = RadixCache(num_slots)
         self.limits = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=budget)
         self.scheduler = Scheduler(self.cache, self.limits)
         self.left_out: set[str] = set()  # answers that the last step did nothing for

@@ -12,8 +12,8 @@ import pytest
 from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.requests import Counters, Generate, Output, Pin, Pinned, Score, Work
 from qwen_aio.engine.service import EngineService
-from qwen_aio.engine.work import Counters, Generate, Output, Pin, Pinned, Score, Work
 from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull
 from tests.engine.running import GREEDY, generate, prompt, run, text_of
 

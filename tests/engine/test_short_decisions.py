@@ -9,9 +9,9 @@ import pytest
 from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.order import OVERDUE_AFTER_S
-from qwen_aio.engine.tokenizer import Tokenizer
-from qwen_aio.engine.work import Generate, Output, Pin, Score
+from qwen_aio.engine.requests import Generate, Output, Pin, Score
+from qwen_aio.engine.scheduling.order import OVERDUE_AFTER_S
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from tests.engine.exact_model import ExactModel
 from tests.engine.running import SYSTEM, finish, logprobs_of, prompt, run, score, turn
 from tests.fakes import FakeClock

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
 from qwen_aio.core import Control, Text
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidModel, InvalidRequest
 from tests.engine.conftest import CONTROLS
 

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, QueueFull
-from qwen_aio.serving.door import PARALLEL_TEXTS
+from qwen_aio.serving.admission import PARALLEL_TEXTS
 from qwen_aio.serving.sse import StreamTimes
 from tests.asking import calling, check_refusal, sse
 from tests.fakes import FakeEngine, user_text

@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from qwen_aio.core import Done, Request, Token
+from qwen_aio.core import Done, Request, TextDelta
 from qwen_aio.errors import Draining, EngineStopped, NotReady
-from qwen_aio.serving.door import Door
+from qwen_aio.serving.admission import AdmissionGate
 from tests.fakes import FakeEngine
 from tests.served import TASKS, WatchedEngine, Worker
 
@@ -19,21 +19,21 @@ async def test_nobody_enters_before_the_door_opens():
 
 async def test_who_comes_too_early_hears_what_it_is_that_starts():
     with pytest.raises(NotReady, match="the tea is still brewing"):
-        await Door(starting="the tea is still brewing").run(Request("hi"))
+        await AdmissionGate(starting="the tea is still brewing").run(Request("hi"))
 
 
 async def test_those_inside_finish_while_draining():
     gate = asyncio.Event()
     door = Worker(WatchedEngine(gate=gate)).door
     events = door.stream(Request("hi", "chat"))
-    assert await anext(events) == Token(0, "你")
+    assert await anext(events) == TextDelta("你", index=0)
     door.drain()
     assert (door.state, door.in_flight) == ("draining", 1)
     with pytest.raises(Draining):
         await door.run(Request("hi"))
     assert await door.tasks() == TASKS
     gate.set()
-    assert [type(event) async for event in events] == [Token, Done]
+    assert [type(event) async for event in events] == [TextDelta, Done]
     await door.wait_empty()
 
 

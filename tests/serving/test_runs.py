@@ -3,24 +3,24 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.core import Decided, Done, Message, Request, SamplingWish, Token
+from qwen_aio.core import Decided, Done, Message, Request, SamplingWish, TextDelta
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, InvalidRequest, UnknownTask
-from qwen_aio.serving.runs import Runs, outcome
+from qwen_aio.serving.pipeline import Pipeline, result_of
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.worker.calls import EngineCalls
+from qwen_aio.worker.executor import LocalExecutor
 from tests.fakes import FakeClock, FakeEngine, user_text
 
 TASKS = load_tasks(Path("prompts"))
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 
 
-def runs(engine: FakeEngine) -> Runs:
-    calls = EngineCalls(engine, TASKS, model="fake", worker="qwen-1", record=lambda *_: None)
-    return Runs(calls, clock=FakeClock())
+def runs(engine: FakeEngine) -> Pipeline:
+    calls = LocalExecutor(engine, TASKS, model="fake", worker="qwen-1", record=lambda *_: None)
+    return Pipeline(calls, clock=FakeClock())
 
 
 def run(engine: FakeEngine, request: Request):
-    return outcome(runs(engine).stream(request))
+    return result_of(runs(engine).stream(request))
 
 
 async def test_the_published_story():
@@ -36,8 +36,8 @@ async def test_the_published_story():
 
 async def test_the_decision_comes_first_then_the_tokens_then_the_end():
     events = [event async for event in runs(FakeEngine()).stream(Request(STORY, reply=True))]
-    assert [type(event) for event in events] == [Decided, Token, Token, Done]
-    assert [event.index for event in events if isinstance(event, Token)] == [0, 1]
+    assert [type(event) for event in events] == [Decided, TextDelta, TextDelta, Done]
+    assert [event.index for event in events if isinstance(event, TextDelta)] == [0, 1]
 
 
 async def test_a_decision_alone_generates_nothing():
@@ -99,7 +99,7 @@ async def test_self_harm_is_answered_by_people_not_by_the_model(mode):
 async def test_closing_the_stream_frees_the_engine():
     engine = FakeEngine(gate=asyncio.Event())
     stream = runs(engine).stream(Request("你好"))
-    assert isinstance(await anext(stream), Token)
+    assert isinstance(await anext(stream), TextDelta)
     assert engine.open_streams == 1
     await stream.aclose()
     assert engine.open_streams == 0
@@ -128,6 +128,6 @@ async def test_an_unknown_task_is_refused():
 async def test_a_failure_of_the_engine_reaches_the_caller_after_the_decision():
     engine = FakeEngine(error=EngineStopped("gone"), error_after=1)
     stream = runs(engine).stream(Request("你好"))
-    assert isinstance(await anext(stream), Token)
+    assert isinstance(await anext(stream), TextDelta)
     with pytest.raises(EngineStopped):
         await anext(stream)

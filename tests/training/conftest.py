@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.tasks.loader import load_tasks
 from training import corpus
 from training.recipe import TASKS, Phase, Recipe, Shape

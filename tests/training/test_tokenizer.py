@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from training.tokenizer import CONTROLS, train_tokenizer
 
 UNSEEN = Tokenizer(train_tokenizer(["abc"], vocab_size=300))

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qwen_aio.engine.tokenizer import Tokenizer
+from qwen_aio.engine.text.tokenizer import Tokenizer
 from training import prepare
 from training.__main__ import build, main
 from training.batches import plan

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from qwen_aio.core import (
     Answer,
-    Cuts,
     Decided,
     Decision,
     Done,
@@ -18,8 +17,9 @@ from qwen_aio.core import (
     Request,
     Result,
     Task,
+    TextDelta,
     Timings,
-    Token,
+    Truncation,
     Usage,
 )
 from qwen_aio.errors import QwenAioError
@@ -33,7 +33,7 @@ TASKS = {
     "chat": Task("chat", "generation", {"en": "Chat", "zh": "对话"}, "", "h2"),
     "summarize": Task("summarize", "generation", {"en": "Summary", "zh": "摘要"}, "", "h3"),
 }
-NO_CUTS = Cuts()
+NO_CUTS = Truncation()
 NEGATIVE = Decision(
     task="sentiment",
     label="negative",
@@ -88,10 +88,10 @@ class FakeService:
                 self.closed_early.set()
 
 
-def tokens(text: str, *, size: int = 4) -> list[Token]:
+def tokens(text: str, *, size: int = 4) -> list[TextDelta]:
     """`text` in pieces, as an answer streams in."""
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    return [Token(index, piece) for index, piece in enumerate(pieces)]
+    return [TextDelta(piece, index=index) for index, piece in enumerate(pieces)]
 
 
 def done(
@@ -99,7 +99,7 @@ def done(
     *,
     decision: Decision | None = None,
     finish_reason: FinishReason = "stop",
-    cuts: Cuts = NO_CUTS,
+    cuts: Truncation = NO_CUTS,
     route: str = "rule sentiment.words: 失望",
     worker: str = "qwen-1",
     reply_worker: str = "qwen-1",

@@ -6,25 +6,25 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from qwen_aio.core import ContextLimits, Event, Offer, Request
+from qwen_aio.core import Capabilities, ContextLimits, Event, Request
 from qwen_aio.errors import NoWorker, QwenAioError, ServerUnreachable
 from qwen_aio.models.find import find_model
-from qwen_aio.ui.behind import DEMONSTRATION, Behind
+from qwen_aio.ui.remote_service import DEMONSTRATION, RemoteService
 from tests.fakes import FakeClock
 from tests.ui.fakes import TASKS, FakeService, both
 
 URL = "http://there:8000"
-OFFER = Offer(TASKS, ContextLimits(2048, 1024), "tiny", "qwen-1")
+OFFER = Capabilities(TASKS, ContextLimits(2048, 1024), "tiny", "qwen-1")
 
 
 class FakeServer:
     """Offers `offer`, unless an error is in its place."""
 
-    def __init__(self, offer: Offer | QwenAioError) -> None:
+    def __init__(self, offer: Capabilities | QwenAioError) -> None:
         self.current = offer
         self.service = FakeService(lambda _: both("yes"))
 
-    async def offer(self) -> Offer:
+    async def offer(self) -> Capabilities:
         if isinstance(self.current, QwenAioError):
             raise self.current
         return self.current
@@ -33,9 +33,9 @@ class FakeServer:
         return self.service.stream(request)
 
 
-def behind(offer: Offer | QwenAioError, clock: FakeClock | None = None) -> tuple[Behind, FakeServer]:
+def behind(offer: Capabilities | QwenAioError, clock: FakeClock | None = None) -> tuple[RemoteService, FakeServer]:
     server = FakeServer(offer)
-    return Behind(server, url=URL, version="1.0", clock=clock or FakeClock()), server
+    return RemoteService(server, url=URL, version="1.0", clock=clock or FakeClock()), server
 
 
 async def test_nothing_is_claimed_before_it_was_asked() -> None:
@@ -83,6 +83,6 @@ async def test_the_age_of_what_is_known_is_told() -> None:
 
 async def test_the_bundled_model_is_known_by_its_name(tmp_path) -> None:
     assert find_model("bundled", home=tmp_path).name == DEMONSTRATION
-    page, _ = behind(Offer(TASKS, ContextLimits(2048, 1024), DEMONSTRATION, "qwen-1"))
+    page, _ = behind(Capabilities(TASKS, ContextLimits(2048, 1024), DEMONSTRATION, "qwen-1"))
     await page.look()
     assert page.about().is_bundled

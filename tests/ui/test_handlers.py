@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from qwen_aio.core import Cuts, Decided, Event, Message, Request, Token
+from qwen_aio.core import Decided, Event, Message, Request, TextDelta, Truncation
 from qwen_aio.errors import (
     AnswerBroken,
     BadReply,
@@ -94,15 +94,15 @@ async def test_the_oldest_exchanges_stay_behind_and_the_page_says_so() -> None:
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        (done("ok", cuts=Cuts(dropped_turns=2)), ["turns_dropped"]),
-        (done("ok", cuts=Cuts(truncated=True)), ["truncated"]),
+        (done("ok", cuts=Truncation(dropped_turns=2)), ["turns_dropped"]),
+        (done("ok", cuts=Truncation(truncated=True)), ["truncated"]),
         (done("ok", finish_reason="length"), ["length"]),
-        (done("ok", cuts=Cuts(1, True), finish_reason="length"), ["turns_dropped", "truncated", "length"]),
+        (done("ok", cuts=Truncation(1, True), finish_reason="length"), ["turns_dropped", "truncated", "length"]),
         (done("ok", finish_reason="fixed"), []),
     ],
 )
 async def test_a_full_context_is_told(end: Event, expected: list[str]) -> None:
-    handlers, _ = serving(Token(0, "ok"), end)
+    handlers, _ = serving(TextDelta("ok", index=0), end)
     assert keys(await last(handlers, visitor(), Ask("hello", "chat"))) == expected
 
 
@@ -166,7 +166,9 @@ async def test_a_failure_is_told_and_the_text_returns_to_the_box(error: Exceptio
 
 
 async def test_a_failure_in_the_middle_keeps_what_was_answered() -> None:
-    handlers, _ = serving(Decided(NEGATIVE), Token(0, "once "), Token(1, "upon"), DeadlineExceeded("late"))
+    handlers, _ = serving(
+        Decided(NEGATIVE), TextDelta("once ", index=0), TextDelta("upon", index=1), DeadlineExceeded("late")
+    )
     view = await last(handlers, visitor(), Ask("tell"))
     assert view.exchanges == (Exchange("tell", "once upon"),)
     assert view.feeling.decision == NEGATIVE and view.draft is None
@@ -217,7 +219,7 @@ async def test_stop_with_nothing_running_repairs_a_page_that_shows_otherwise() -
 
 
 async def test_closing_the_views_closes_the_stream() -> None:
-    handlers, service = serving(Token(0, "one"), asyncio.Event())
+    handlers, service = serving(TextDelta("one", index=0), asyncio.Event())
     session = visitor()
     stream = handlers.submit(session, Ask("hello", "chat"))
     await anext(stream)
@@ -228,7 +230,7 @@ async def test_closing_the_views_closes_the_stream() -> None:
 
 
 async def test_a_second_submit_while_one_runs_changes_nothing_but_says_why() -> None:
-    handlers, service = serving(Token(0, "one"), asyncio.Event())
+    handlers, service = serving(TextDelta("one", index=0), asyncio.Event())
     session = visitor()
     async with aclosing(handlers.submit(session, Ask("first", "chat"))) as stream:
         running = await anext(stream)
@@ -239,7 +241,7 @@ async def test_a_second_submit_while_one_runs_changes_nothing_but_says_why() -> 
 
 
 async def test_new_conversation_ends_a_running_request_with_an_empty_page() -> None:
-    handlers, service = serving(Token(0, "one"), asyncio.Event())
+    handlers, service = serving(TextDelta("one", index=0), asyncio.Event())
     session = visitor()
     shown = []
     async for view in handlers.submit(session, Ask("hello", "chat")):
@@ -260,8 +262,8 @@ async def test_new_conversation_empties_an_idle_page() -> None:
 async def test_two_visitors_do_not_mix() -> None:
     anna_waits, bert_may_end = asyncio.Event(), asyncio.Event()
     scripts: dict[str, list[Step]] = {
-        "a": [Token(0, "to a"), anna_waits.set, asyncio.Event()],
-        "b": [Token(0, "to b"), bert_may_end, done("reply to b")],
+        "a": [TextDelta("to a", index=0), anna_waits.set, asyncio.Event()],
+        "b": [TextDelta("to b", index=0), bert_may_end, done("reply to b")],
     }
     handlers = Handlers(FakeService(lambda request: scripts[request.text]), clock=FakeClock())
     anna, bert = visitor(), visitor()

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.core import Decided
+from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import conversation_html
 from qwen_aio.ui.feeling import MAX_QUOTE_CHARS, duration, feeling_html, route_text
 from qwen_aio.ui.frame import about_html, header_html, notices_html
-from qwen_aio.ui.service import About
 from qwen_aio.ui.strings import CHINESE, ENGLISH
 from qwen_aio.ui.view import Exchange, Feeling, Notice, View
 from tests.ui.fakes import NEGATIVE, TASKS, done

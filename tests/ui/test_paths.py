@@ -14,11 +14,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.door import Door
+from qwen_aio.ui.about import About
 from qwen_aio.ui.mount import PAGE_FOLDERS, PAGE_PATHS, mount_page
 from qwen_aio.ui.page import build_page
-from qwen_aio.ui.service import About
 from tests.ui.fakes import FakeService, both
 
 FRONTEND = Path(gradio.__file__).parent / "templates" / "frontend"
@@ -90,7 +90,7 @@ def asked_for() -> set[str]:
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
     service = FakeService(lambda _: both("hi"))
-    app = create_app(Door(), routes=[], health=lambda: Health({}, None))
+    app = create_app(AdmissionGate(), routes=[], health=lambda: Health({}, None))
     return mount_page(app, build_page(service, about=lambda: About("tiny", True, "1", "qwen-1")))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.door import Door
 from qwen_aio.ui.refusals import worded
 
 FOREIGN = {"Origin": "http://qwen.example"}
@@ -14,7 +14,7 @@ CALL = "/gradio_api/queue/join"
 
 
 async def refused(method: str, path: str, **headers: str) -> httpx.Response:
-    app = create_app(Door(), routes=[], health=lambda: Health({}, None), worded=worded)
+    app = create_app(AdmissionGate(), routes=[], health=lambda: Health({}, None), worded=worded)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         return await client.request(method, path, headers={name.replace("_", "-"): v for name, v in headers.items()})
 

@@ -10,13 +10,14 @@ from typing import get_args
 import pytest
 
 from qwen_aio.core import Label, Task
-from qwen_aio.ui.strings import CHINESE, ENGLISH, Strings, language_for
+from qwen_aio.language import language_for
+from qwen_aio.ui.strings import CHINESE, ENGLISH, PageStrings
 from qwen_aio.ui.view import Notice, NoticeKey
 
 CJK = re.compile(r"[\u4e00-\u9fff]")
 
 
-def flat(strings: Strings) -> dict[str, str]:
+def flat(strings: PageStrings) -> dict[str, str]:
     """Every sentence by a name, also those inside tables."""
     sentences: dict[str, str] = {}
     for field in fields(strings):
@@ -44,7 +45,7 @@ def test_chinese_is_chinese_and_english_is_not() -> None:
 
 
 @pytest.mark.parametrize("strings", [ENGLISH, CHINESE], ids=["en", "zh"])
-def test_every_notice_has_a_sentence(strings: Strings) -> None:
+def test_every_notice_has_a_sentence(strings: PageStrings) -> None:
     values: dict[str, str | int] = {
         "message": "the text {is} odd",
         "count": 3,

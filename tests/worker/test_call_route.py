@@ -7,7 +7,7 @@ import pytest
 
 from qwen_aio.core import Text
 from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull, RequestFailed
-from qwen_aio.wire.call import CALL_PATH, MAX_CALL_BYTES
+from qwen_aio.wire.engine import CALL_PATH, MAX_CALL_BYTES
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.asking import calling, check_refusal, sse
 from tests.fakes import FakeEngine, user_text

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.core import Timings, WorkerStatus
-from qwen_aio.worker.health import NoEngine, ProcessMeter, WorkerHealth
+from qwen_aio.engine.requests import EngineSnapshot
+from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 
 FIRST = WorkerStatus(
     id="qwen-1", url="http://127.0.0.1:7861", pid=4242, start_time=1.0, generation=3, seq=1, state="starting"
 )
-IDLE = NoEngine(capacity=8)
-BUSY = NoEngine(capacity=8, running=1)
+IDLE = EngineSnapshot(capacity=8)
+BUSY = EngineSnapshot(capacity=8, running=1)
 
 
 class World:
@@ -52,7 +53,7 @@ def timings(*, prefill_ms: float, decode_ms: float = 0.0, queue_ms: float = 5000
 
 def test_a_record_keeps_the_identity_and_counts_on() -> None:
     world = World()
-    world.engine = NoEngine(queue_depth=2, running=1, capacity=8, completed=95, steps=7)
+    world.engine = EngineSnapshot(queue_depth=2, running=1, capacity=8, completed=95, steps=7)
     status = world.health.status("ready")
     assert status == replace(
         FIRST,
@@ -70,7 +71,7 @@ def test_a_record_keeps_the_identity_and_counts_on() -> None:
 
 def test_a_worker_that_is_still_loading_reports_that_it_lives() -> None:
     world = World()
-    world.engine = NoEngine()
+    world.engine = EngineSnapshot()
     assert [(world.health.status("starting").state, world.seq()) for _ in range(2)] == [
         ("starting", 3),
         ("starting", 5),
@@ -165,7 +166,7 @@ def test_idleness_is_no_jitter() -> None:
 
 def test_waiting_work_is_work_too() -> None:
     world = World()
-    world.engine = NoEngine(queue_depth=1)
+    world.engine = EngineSnapshot(queue_depth=1)
     world.sample(0.0, 100.0, 50.0)
     assert world.health.status("ready").cpu_jitter == 25.0
 
@@ -196,7 +197,7 @@ def test_the_pulse_stops_while_work_is_there_and_the_engine_makes_no_step() -> N
 
 def test_requests_that_wait_for_a_dead_loop_stop_the_pulse_too() -> None:
     world = World()
-    world.engine = NoEngine(queue_depth=4)
+    world.engine = EngineSnapshot(queue_depth=4)
     assert [world.seq(), world.seq()] == [1, 1]
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from qwen_aio.core import WorkerState, WorkerStatus
+from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.errors import StatusUnwritable
 from qwen_aio.status_file import StatusFile, read_statuses
-from qwen_aio.worker.health import NoEngine, WorkerHealth
+from qwen_aio.worker.health import WorkerHealth
 from qwen_aio.worker.heartbeat import SAMPLE_S, SAMPLES_PER_RECORD, Heartbeat
 
 FIRST = WorkerStatus(
@@ -75,7 +76,7 @@ class Worker:
     """A worker reduced to its heartbeat."""
 
     def __init__(self) -> None:
-        self.engine = NoEngine()
+        self.engine = EngineSnapshot()
         self.state: WorkerState = "ready"
         self.meter = Steady()
         self.disk = Disk()
@@ -123,7 +124,7 @@ async def test_the_last_record_of_a_failed_worker_says_so(told_by: str) -> None:
         if told_by == "the worker":
             worker.state = "failed"
         else:
-            worker.engine = NoEngine(failure="out of memory")
+            worker.engine = EngineSnapshot(failure="out of memory")
     assert worker.disk.records[-1].state == "failed"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
-from qwen_aio.balancer.dashboard.strings import Strings
+from qwen_aio.balancer.dashboard.strings import DashboardStrings
 from qwen_aio.balancer.snapshot import EventRow, RequestRow, Snapshot, WorkerRow
 
 NONE = "–"
@@ -20,7 +20,7 @@ NUM_BARS = 5
 HASH_CHARS = 8
 
 
-def summary_cells(snapshot: Snapshot, strings: Strings) -> dict[str, str]:
+def summary_cells(snapshot: Snapshot, strings: DashboardStrings) -> dict[str, str]:
     """The line above the tables."""
     work = f" ({seconds(snapshot.waiting_work_s, digits=1)})" if snapshot.waiting else ""
     return {
@@ -36,7 +36,7 @@ def summary_cells(snapshot: Snapshot, strings: Strings) -> dict[str, str]:
     }
 
 
-def worker_cells(row: WorkerRow, strings: Strings) -> dict[str, str]:
+def worker_cells(row: WorkerRow, strings: DashboardStrings) -> dict[str, str]:
     """One worker: its line, and the line of details below."""
     is_ready = row.admin == "ready"
     return {
@@ -75,7 +75,7 @@ def worker_cells(row: WorkerRow, strings: Strings) -> dict[str, str]:
     }
 
 
-def request_cells(row: RequestRow, strings: Strings) -> dict[str, str]:
+def request_cells(row: RequestRow, strings: DashboardStrings) -> dict[str, str]:
     """One line of the request log."""
     return {
         "time": clock_time(row.time),
@@ -93,7 +93,7 @@ def request_cells(row: RequestRow, strings: Strings) -> dict[str, str]:
     }
 
 
-def event_cells(row: EventRow, strings: Strings) -> dict[str, str]:
+def event_cells(row: EventRow, strings: DashboardStrings) -> dict[str, str]:
     """One line of the event log."""
     return {
         "time": clock_time(row.time),
@@ -142,12 +142,12 @@ def clock_time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s).strftime("%m-%d %H:%M:%S")
 
 
-def _reason(sentence: str, strings: Strings) -> dict[str, str]:
+def _reason(sentence: str, strings: DashboardStrings) -> dict[str, str]:
     told, language = strings.reason_of(sentence)
     return {"why": told, "why_lang": language}
 
 
-def _terms(row: WorkerRow, strings: Strings) -> str:
+def _terms(row: WorkerRow, strings: DashboardStrings) -> str:
     if row.cost is None:
         return strings.no_cost
     return strings.terms.format(

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from qwen_aio.balancer.board import History, News
-from qwen_aio.balancer.snapshot import EventRow, Moment, RequestRow, Snapshot
+from qwen_aio.balancer.snapshot import EventRow, RequestRow, Sample, Snapshot
+from qwen_aio.balancer.stats import News, StatsHistory
 
 _NAMES: dict[type, str] = {
-    History: "history",
+    StatsHistory: "history",
     Snapshot: "snapshot",
-    Moment: "moment",
+    Sample: "moment",
     RequestRow: "request",
     EventRow: "event",
 }

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from qwen_aio.balancer.board import History
 from qwen_aio.balancer.dashboard.cells import NUM_BARS, event_cells, request_cells, summary_cells, worker_cells
-from qwen_aio.balancer.dashboard.strings import STRINGS, Language
+from qwen_aio.balancer.dashboard.strings import STRINGS
 from qwen_aio.balancer.snapshot import Snapshot
+from qwen_aio.balancer.stats import StatsHistory
+from qwen_aio.language import Language
 
 MAX_ROWS = 50  # of each log; the script shows as many, and finds the others
 
@@ -23,7 +24,7 @@ class Page:
         environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self._template = environment.get_template("page.html.j2")
 
-    def render(self, snapshot: Snapshot, history: History, language: Language) -> str:
+    def render(self, snapshot: Snapshot, history: StatsHistory, language: Language) -> str:
         """The whole page, newest rows first."""
         strings = STRINGS[language]
         return self._template.render(

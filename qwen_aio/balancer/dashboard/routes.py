@@ -13,13 +13,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from qwen_aio.balancer.board import Board, News
 from qwen_aio.balancer.dashboard.files import Files
 from qwen_aio.balancer.dashboard.frames import frames, to_json
 from qwen_aio.balancer.dashboard.page import Page
-from qwen_aio.balancer.dashboard.strings import language_for
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
-from qwen_aio.serving.caller import CallerGone, while_connected
+from qwen_aio.balancer.stats import News, Stats
+from qwen_aio.language import language_for
+from qwen_aio.serving.disconnect import ClientDisconnected, while_connected
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes, send_events
 from qwen_aio.wire.admin import AdminRequest
 from qwen_aio.wire.shape import JSON_MEDIA, SSE_MEDIA
@@ -27,11 +27,11 @@ from qwen_aio.wire.shape import JSON_MEDIA, SSE_MEDIA
 FRESH = {"Cache-Control": "no-store"}
 
 
-class View(Protocol):
+class DashboardView(Protocol):
     """What the dashboard needs of a balancer."""
 
     @property
-    def board(self) -> Board:
+    def board(self) -> Stats:
         """What has happened; closing it ends all streams."""
 
     def snapshot(self) -> Snapshot:
@@ -41,7 +41,7 @@ class View(Protocol):
         """A person's word. Raises UnknownWorker, LastWorker, StatusUnwritable."""
 
 
-def dashboard_routes(view: View, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
+def dashboard_routes(view: DashboardView, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
     """Everything the dashboard consists of; reads its files now."""
     routes = DashboardRoutes(view)
     return [
@@ -57,15 +57,13 @@ def dashboard_routes(view: View, *, times: StreamTimes = STREAM_TIMES) -> list[R
 class DashboardRoutes:
     """What is answered at once."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: DashboardView) -> None:
         self._view = view
         self._page = Page()
 
     async def page(self, request: Request) -> Response:
         """The first paint, in the language of `?lang=` or of the browser."""
-        language = language_for(
-            wanted=request.query_params.get("lang", ""), accept_language=request.headers.get("accept-language", "")
-        )
+        language = language_for(request.headers.get("accept-language", ""), wanted=request.query_params.get("lang", ""))
         html = self._page.render(self._view.snapshot(), self._view.board.history(), language)
         return HTMLResponse(html, headers=FRESH | {"Vary": "Accept-Language"})
 
@@ -87,7 +85,7 @@ class DashboardRoutes:
 class EventsRoute:
     """`GET /events`. An ASGI application of its own: only at this level is it seen when a caller hangs up."""
 
-    def __init__(self, board: Board, *, times: StreamTimes) -> None:
+    def __init__(self, board: Stats, *, times: StreamTimes) -> None:
         self._board = board
         self._times = times
 
@@ -102,7 +100,7 @@ class EventsRoute:
                 await while_connected(
                     receive, send_events(news, send, frame=frames, request_id=request_id, times=self._times)
                 )
-            except CallerGone:
+            except ClientDisconnected:
                 return
 
 

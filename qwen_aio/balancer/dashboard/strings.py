@@ -9,17 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
 
 from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
+from qwen_aio.language import Language
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
-Language = Literal["en", "zh"]
-
 
 @dataclass(frozen=True)
-class Strings:
+class DashboardStrings:
     """The words of one language."""
 
     code: str  # for the page's lang attribute
@@ -119,7 +117,7 @@ class Strings:
         return "".join(text + number for text, number in parts), self.code
 
 
-ENGLISH = Strings(
+ENGLISH = DashboardStrings(
     code="en",
     other_code="zh-CN",
     other="zh",
@@ -232,7 +230,7 @@ ENGLISH = Strings(
     reasons={},
 )
 
-CHINESE = Strings(
+CHINESE = DashboardStrings(
     code="zh-CN",
     other_code="en",
     other="en",
@@ -345,15 +343,4 @@ CHINESE = Strings(
     reasons=IN_CHINESE,
 )
 
-STRINGS: Mapping[Language, Strings] = {"en": ENGLISH, "zh": CHINESE}
-
-
-def language_for(*, wanted: str, accept_language: str) -> Language:
-    """The `wanted` language if we speak it, else whichever of ours the browser lists first, else English."""
-    for part in (wanted, *accept_language.split(",")):
-        match part.strip().lower()[:2]:
-            case "zh":
-                return "zh"
-            case "en":
-                return "en"
-    return "en"
+STRINGS: Mapping[Language, DashboardStrings] = {"en": ENGLISH, "zh": CHINESE}

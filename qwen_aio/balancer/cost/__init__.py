@@ -1,0 +1,1 @@
+"""What requests cost, and which worker a policy prefers."""

@@ -1,0 +1,26 @@
+"""One HTTP client per worker address, kept for as long as the balancer lives. Owned by the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from qwen_aio.client import Client
+
+
+class WorkerClients:
+    """Made when first asked for; `keep` closes those whose worker has left."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, Client] = {}
+
+    def to(self, url: str) -> Client:
+        """The client of the worker at `url`."""
+        client = self._clients.get(url)
+        if client is None:
+            client = self._clients[url] = Client(url)
+        return client
+
+    async def keep(self, urls: Collection[str]) -> None:
+        """Close the connections to everywhere else."""
+        for url in [url for url in self._clients if url not in urls]:
+            await self._clients.pop(url).close()

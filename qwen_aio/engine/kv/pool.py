@@ -1,0 +1,88 @@
+"""The memory of keys and values: one slot for each token, in every layer.
+
+Which slot holds which token is the radix cache's business.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Sequence as Series
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.kv.radix_cache import SlotRuns
+
+
+class KvPool:
+    """Keys and values of every slot in every layer: (layers, 2 * kv_heads, slots, head_dim), keys first."""
+
+    def __init__(self, config: ModelConfig, num_slots: int) -> None:
+        shape = (config.num_layers, 2 * config.num_kv_heads, num_slots, config.head_dim)
+        self._all = torch.frombuffer(_lazy_zeros(4 * prod(shape)), dtype=torch.float32).view(shape)
+        self._layers = self._all.transpose(1, 2).unbind(0)  # (slots, 2 * kv_heads, head_dim) each
+        self._num_kv_heads = config.num_kv_heads
+
+    @staticmethod
+    def num_slots(config: ModelConfig, *, kv_mb: int) -> int:
+        """How many slots `kv_mb` mebibytes hold."""
+        return kv_mb * 2**20 // (config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4)
+
+    def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
+        """Keep the (n, 2 * kv_heads, head_dim) of n new rows in `slots` (n,)."""
+        self._layers[layer].index_copy_(0, slots, keys_values)
+
+    def stretch(self, runs: SlotRuns) -> Extent:
+        """The keys and values of these slots in every layer: views of one run, copies of several."""
+        if len(runs) > 1:
+            return Copies(self._layers, torch.tensor([slot for run in runs for slot in run]), self._num_kv_heads)
+        [run] = runs
+        part = self._all[:, None, :, run.start : run.stop]
+        return Views(part[:, :, : self._num_kv_heads].unbind(0), part[:, :, self._num_kv_heads :].unbind(0))
+
+
+class Extent(Protocol):
+    """Keys and values of some slots."""
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """(1, kv_heads, length, head_dim) each"""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Neighbours, read where they are."""
+
+    keys: Series[Tensor]
+    values: Series[Tensor]
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self.keys[layer], self.values[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Scattered slots, copied together whenever a layer asks for its own."""
+
+    layers: Series[Tensor]
+    slots: Tensor
+    num_kv_heads: int
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        both = self.layers[layer].index_select(0, self.slots).transpose(0, 1).unsqueeze(0)
+        return both[:, : self.num_kv_heads], both[:, self.num_kv_heads :]
+
+
+def _lazy_zeros(num_bytes: int) -> mmap.mmap:
+    """Memory that is taken page by page as it is used, in small pages: a slot touches one in every head and layer."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, num_bytes)
+    zeros = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        zeros.madvise(mmap.MADV_NOHUGEPAGE)
+    return zeros

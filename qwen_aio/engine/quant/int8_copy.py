@@ -1,0 +1,242 @@
+"""A model's int8 weights on disk, so that a later start need not make them again.
+
+A safetensors file whose metadata say what it was made of: the checkpoint (by the hash of its files), the version of our
+way to quantise, and the matrices that are fine; and a hash of all that and of the tensors. A copy that is not as it
+should be is told in the log, and is as good as none. Knows nothing of how weights are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.model.linear import Int8Matrix, activation_levels
+from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.quant.int8_weights import Int8Weights
+from qwen_aio.engine.quant.quantise import recipe
+from qwen_aio.replacing import replacing
+
+# To be raised whenever the same checkpoint would lead to other int8 weights, or the same ones to another file.
+VERSION = "1"  # followed by what processors differ in, and by what tells other sentences and numbers apart
+TYPES = {torch.int8: "I8", torch.float32: "F32"}
+ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
+LENGTH_BYTES = 8  # in front of the file: how long the header is
+HEADER_BYTES = 2**20  # its room, since it is known last; enough for some hundred layers
+CHUNK = 2**24  # bytes read at once: after each piece a thread waits for the others
+METADATA = "__metadata__"
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading one may raise
+log = logging.getLogger(__name__)
+
+
+class Int8Copy:
+    """The weights in a copy that was found sound (an Int8Weights), whatever becomes of its path afterwards."""
+
+    def __init__(self, file: BinaryIO, header: Mapping[str, Any]) -> None:
+        """`file` is to stay open as long as this lives."""
+        self._file = file
+        self._header = header
+        self._fine = frozenset(header[METADATA]["fine"].split())
+
+    def embedding(self) -> Tensor | Int8Matrix:
+        return self._either("embedding")
+
+    def output(self) -> Tensor | Int8Matrix:
+        is_tied = self._header.keys().isdisjoint({"output", "output.values"})
+        return self.embedding() if is_tied else self._either("output")
+
+    def norm(self) -> Tensor:
+        return self._tensor("norm")
+
+    def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        at = f"layers.{number}."
+        return LayerWeights(
+            attention_norm=self._tensor(f"{at}attention_norm"),
+            qkv=self._matrix(f"{at}qkv"),
+            qkv_bias=self._tensor(f"{at}qkv_bias"),
+            attention_output=self._matrix(f"{at}attention_output"),
+            mlp_norm=self._tensor(f"{at}mlp_norm"),
+            gate_up=self._matrix(f"{at}gate_up"),
+            down=self._matrix(f"{at}down"),
+        )
+
+    def _either(self, name: str) -> Tensor | Int8Matrix:
+        return self._tensor(name) if name in self._header else self._matrix(name)
+
+    def _matrix(self, name: str) -> Int8Matrix:
+        values = self._stored(f"{name}.values")  # a view of the file: of those that are looked up, few are ever read
+        return Int8Matrix(values, self._tensor(f"{name}.scales"), is_fine=name in self._fine)
+
+    def _tensor(self, name: str) -> Tensor:
+        return self._stored(name).clone()
+
+    def _stored(self, name: str) -> Tensor:
+        """A mapping of its own, gone with the tensor: what is only packed or cloned does not stay in memory twice."""
+        place = self._header[name]
+        start, dtype = LENGTH_BYTES + HEADER_BYTES + place["data_offsets"][0], ARRAY_TYPES[place["dtype"]]
+        return torch.from_numpy(np.memmap(self._file, dtype, mode="c", offset=start, shape=tuple(place["shape"])))
+
+
+class Writer:
+    """Writes a copy, one part after another."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._places: dict[str, object] = {}  # as the header has them
+        self._end = 0  # of the tensors so far
+        self._digest = hashlib.sha256()
+        self._fine: list[str] = []
+        file.seek(LENGTH_BYTES + HEADER_BYTES)
+
+    def add(self, name: str, part: Tensor | Int8Matrix) -> None:
+        """Raises OSError."""
+        if isinstance(part, Tensor):
+            self._write(name, part)
+            return
+        self._write(f"{name}.values", part.values)
+        self._write(f"{name}.scales", part.scales)
+        if part.is_fine:
+            self._fine.append(name)
+
+    def finish(self, *, model_sha: str) -> None:
+        """Make it a copy, now that all parts are there. Raises OSError."""
+        metadata = {"version": _version(), "model_sha": model_sha, "fine": " ".join(self._fine)}
+        header: dict[str, Any] = {METADATA: metadata, **self._places}
+        self._digest.update(_canonical(header))
+        metadata["sha256"] = self._digest.hexdigest()
+        self._file.seek(0)
+        self._file.write(HEADER_BYTES.to_bytes(LENGTH_BYTES, "little"))
+        self._file.write(_canonical(header).ljust(HEADER_BYTES))
+        self._file.flush()
+
+    def _write(self, name: str, tensor: Tensor) -> None:
+        content = tensor.contiguous().numpy().data.cast("B")
+        start, self._end = self._end, self._end + len(content)
+        self._places[name] = {
+            "dtype": TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, self._end],
+        }
+        self._file.write(content)
+        self._digest.update(content)
+
+
+@dataclass(frozen=True)
+class CopyPlace:
+    """Where the copy of one checkpoint is, or will be."""
+
+    path: Path
+    model_sha: str  # of the checkpoint's files
+
+    def find(self) -> Int8Copy | None:
+        """The copy; None if there is none, or none that can be used."""
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(self.path.open("rb"))
+                copy = Int8Copy(file, _checked(file, model_sha=self.model_sha))
+            except FileNotFoundError:
+                return None
+            except _DAMAGES as exc:
+                log.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
+                return None
+            weakref.finalize(copy, stack.pop_all().close)
+            return copy
+
+    def is_current(self) -> bool:
+        """Whether a copy of this version and of its whole length is here; what is in it, `find` alone looks at."""
+        try:
+            with self.path.open("rb") as file:
+                header = _header(file, model_sha=self.model_sha)
+                del header[METADATA]
+                end: int = max(entry["data_offsets"][1] for entry in header.values())
+                return file.seek(0, os.SEEK_END) == LENGTH_BYTES + HEADER_BYTES + end
+        except _DAMAGES:
+            return False
+
+    def keep(self, weights: Int8Weights, config: ModelConfig) -> None:
+        """Leave a copy of `weights` here. A place that cannot be written to is only told. Raises InvalidModel."""
+        try:
+            self._sweep()
+            with replacing(self.path) as partial, partial.open("wb") as file:
+                with suppress(OSError):  # where locks do not work, nothing is swept
+                    _lock(file)
+                writer = Writer(file)
+                for name, part in _all_parts(weights, config):
+                    writer.add(name, part)
+                writer.finish(model_sha=self.model_sha)
+        except OSError as exc:
+            log.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left behind: whoever still writes has a lock, or on Windows the file open."""
+        for partial in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            with suppress(OSError):
+                with partial.open("rb") as file:
+                    _lock(file)
+                partial.unlink()
+
+
+def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
+    """The largest first, while nothing else takes memory."""
+    yield "embedding", weights.embedding()
+    if not config.tied:
+        yield "output", weights.output()
+    yield "norm", weights.norm()
+    for number in range(config.num_layers):
+        for name, part in vars(weights.layer(number)).items():
+            yield f"layers.{number}.{name}", part
+
+
+def _checked(file: BinaryIO, *, model_sha: str) -> Mapping[str, Any]:
+    """The header of a sound copy. Raises _DAMAGES for what is none."""
+    header = _header(file, model_sha=model_sha)
+    written = header[METADATA].pop("sha256")
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    digest.update(_canonical(header))
+    if digest.hexdigest() != written:
+        raise ValueError("its content is not what was written")
+    return header
+
+
+def _header(file: BinaryIO, *, model_sha: str) -> dict[str, Any]:
+    """That of a copy of this version and model. Raises _DAMAGES."""
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if length != HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes, not {HEADER_BYTES}")
+    header: dict[str, Any] = json.loads(file.read(HEADER_BYTES))
+    metadata = header[METADATA]
+    if (metadata["version"], metadata["model_sha"]) != (_version(), model_sha):
+        raise ValueError(f"it is version {metadata['version']} of model {metadata['model_sha']}")
+    return header
+
+
+def _lock(file: BinaryIO) -> None:
+    """Have `file` alone until it is closed. Raises OSError where another has it, or where there are no locks."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _version() -> str:
+    """Which matrices are fine hangs on the levels that activations have on this processor."""
+    return f"{VERSION}, {activation_levels()} levels, {recipe()}"
+
+
+def _canonical(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,1 @@
+"""Which sequences run and which rows a step computes. No torch, no text."""

@@ -1,0 +1,72 @@
+"""A prompt whose possible continuations are scored, all in one pass. Knows no torch: gets numbers, gives Scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qwen_aio.core import LabelScore, Scores
+from qwen_aio.engine.scheduling import sequence
+from qwen_aio.engine.scheduling.label_tree import LabelTree
+from qwen_aio.engine.text.truncation import Truncated
+
+Question = tuple[tuple[int, ...], tuple[str, ...]]  # the prompt's tokens and the texts that may follow
+
+
+class DecisionSequence(sequence.Sequence):
+    """Rows: the prompt, then the rows of the label tree. Finished when all of them are computed."""
+
+    def __init__(
+        self, request_id: str, fitted: Truncated, *, texts: tuple[str, ...], tree: LabelTree, arrived_s: float
+    ) -> None:
+        ids = [*fitted.ids, *tree.tokens]
+        super().__init__(request_id, ids, len(fitted.ids), len(ids), arrived_s, fitted.cuts, tree)
+        self.question: Question = (tuple(fitted.ids), texts)
+        self._texts = texts
+        self._tree = tree
+        self._logprobs: dict[tuple[int | None, int], float] = {}  # (tree row, next token)
+
+    @property
+    def first_logit_row(self) -> int:
+        return self.num_prompt - 1
+
+    @property
+    def remembered_ids(self) -> list[int]:
+        return self.ids[: min(self.num_computed, self.num_prompt)]  # branches belong to nobody else
+
+    def positions(self, start: int, end: int) -> list[int]:
+        return [row if row < self.num_prompt else self._branch_position(row) for row in range(start, end)]
+
+    def tokens_after(self, row: int) -> list[int]:
+        """The tokens whose log probability after `row` is wanted."""
+        return self._tree.tokens_after(self._tree_row(row))
+
+    def record(self, row: int, logprobs: Mapping[int, float]) -> None:
+        """Take what `tokens_after(row)` asked for."""
+        for token, logprob in logprobs.items():
+            self._logprobs[self._tree_row(row), token] = logprob
+
+    def scores(self, *, now_s: float) -> Scores:
+        """The outcome, when everything is recorded."""
+        labels = tuple(
+            LabelScore(text, sum(self._logprobs[step] for step in steps), num_tokens=len(steps))
+            for text, steps in zip(self._texts, self._tree.steps, strict=True)
+        )
+        return Scores(labels, self.usage(completion_tokens=0), self.timings(first_s=now_s, last_s=now_s), self.cuts)
+
+    def follow(self, leader: DecisionSequence, *, now_s: float) -> Scores:
+        """The outcome, from a `leader` that asked the same: nothing was computed for this one."""
+        self._logprobs = leader._logprobs
+        self.num_cached = self.num_prompt
+        self.admitted_s = max(self.arrived_s, leader.admitted_s)
+        return self.scores(now_s=now_s)
+
+    def take_over(self, other: DecisionSequence) -> None:
+        """Go on in the name of `other`, which asks the same."""
+        self.request_id, self.cuts, self.arrived_s = other.request_id, other.cuts, other.arrived_s
+        self.admitted_s = max(self.admitted_s, self.arrived_s)
+
+    def _tree_row(self, row: int) -> int | None:
+        return None if row < self.num_prompt else row - self.num_prompt
+
+    def _branch_position(self, row: int) -> int:
+        return self.num_prompt + self._tree.depths[row - self.num_prompt]

@@ -1,0 +1,86 @@
+"""A Prompt put into the room there is: the oldest turns go first, then the middle of the cuttable text.
+
+Text is shortened before it is encoded where it can never fit, so a megabyte of text costs no more than a full context.
+Knows lengths and token ids, nothing of tasks or slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from qwen_aio.core import Control, Prompt, Segment, Segments, Text, Truncation
+from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.errors import ContextTooSmall
+
+CHARS_PER_TOKEN = 16  # no language averages more: what is longer than this many characters per token cannot fit
+MIN_TEXT_TOKENS = 16  # a cut text keeps at least so many, or the request is refused
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A prompt's token ids, and what did not fit."""
+
+    ids: tuple[int, ...]
+    cuts: Truncation
+
+
+def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
+    """The prompt in at most `room` tokens. Raises ContextTooSmall, or InvalidRequest for text that is not Unicode."""
+    head = tokenizer.encode(prompt.head)
+    body = _fit_body(prompt.body, tokenizer, room=room - len(head))
+    kept: list[list[int]] = []  # newest first
+    left = room - len(head) - len(body.ids)
+    for turn in reversed(prompt.turns):
+        ids = _encode_within(turn, tokenizer, room=left)
+        if ids is None:
+            break
+        kept.append(ids)
+        left -= len(ids)
+    turns = [token for ids in reversed(kept) for token in ids]
+    return Truncated((*head, *turns, *body.ids), replace(body.cuts, dropped_turns=len(prompt.turns) - len(kept)))
+
+
+def _encode_within(turn: Segments, tokenizer: Tokenizer, *, room: int) -> list[int] | None:
+    """The turn's ids, or None if they are more than `room`."""
+    if sum(len(segment.text) for segment in turn if isinstance(segment, Text)) > room * CHARS_PER_TOKEN:
+        return None
+    ids = tokenizer.encode(turn)
+    return ids if len(ids) <= room else None
+
+
+def _fit_body(body: Segments, tokenizer: Tokenizer, *, room: int) -> Truncated:
+    shortened = tuple(_shorten(segment, max_chars=max(room, 0) * CHARS_PER_TOKEN) for segment in body)
+    parts = [tokenizer.encode_segment(segment) for segment in shortened]
+    excess = sum(map(len, parts)) - room
+    if excess > 0:
+        _cut_longest(parts, shortened, excess=excess, room=room)
+    return Truncated(
+        tuple(token for part in parts for token in part), Truncation(truncated=excess > 0 or shortened != body)
+    )
+
+
+def _shorten(segment: Segment, *, max_chars: int) -> Segment:
+    """The segment without the middle that cannot fit in any case."""
+    if isinstance(segment, Control) or not segment.can_cut or len(segment.text) <= max_chars:
+        return segment
+    return replace(segment, text=_without_middle(segment.text, keep=max_chars))
+
+
+def _cut_longest(parts: list[list[int]], body: Segments, *, excess: int, room: int) -> None:
+    """Take `excess` tokens out of the middle of the longest cuttable part."""
+    cuttable = [number for number, segment in enumerate(body) if isinstance(segment, Text) and segment.can_cut]
+    longest = max(cuttable, key=lambda number: len(parts[number]), default=None)
+    keep = 0 if longest is None else len(parts[longest]) - excess
+    if longest is None or keep < MIN_TEXT_TOKENS:
+        fixed = room + excess - (0 if longest is None else len(parts[longest]))
+        raise ContextTooSmall(
+            f"the fixed part of the prompt and the answer leave {max(room - fixed, 0)} tokens for the text, at least"
+            f" {MIN_TEXT_TOKENS} are needed; ask for fewer max_tokens or raise --max-context",
+            param="max_tokens",
+        )
+    part = parts[longest]
+    parts[longest] = [*part[: (keep + 1) // 2], *part[len(part) - keep // 2 :]]
+
+
+def _without_middle(text: str, *, keep: int) -> str:
+    return text[: (keep + 1) // 2] + text[len(text) - keep // 2 :]

@@ -1,0 +1,26 @@
+"""The next event of a stream, unless a limit strikes first: the one place that tells our limit from another's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def next_event(
+    events: AsyncGenerator[T, None], limit: asyncio.Timeout, interrupted: Callable[[], BaseException]
+) -> T | None:
+    """The next of `events`, None at their end. Raises `interrupted()` when `limit` strikes before it comes.
+
+    One limit serves one event, so that it never strikes while the consumer holds one; rescheduling it from outside
+    interrupts the wait. A TimeoutError that the events raise themselves is passed on.
+    """
+    try:
+        async with limit:
+            return await anext(events, None)
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise interrupted() from exc

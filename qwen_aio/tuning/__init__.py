@@ -1,0 +1,1 @@
+"""Finds the fastest way to run the service on this machine."""

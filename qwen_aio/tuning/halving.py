@@ -1,0 +1,122 @@
+"""Which way of running this machine is tried next, and for how long: all of them briefly, then the better half longer.
+
+    round 1    16 candidates, a little while each
+    round 2     8
+    round 3     4
+    round 4     2, long enough to tell one from the other
+
+Each round gets the same share of the time that is left. Not tried is what is sure to be far behind: other batches of
+workers that are so with the usual one, and the rest of a precision that is so beside another one. Starts nothing and
+knows no clock: it is told what is left, and how it went.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+SHORTEST_S, LONGEST_S = 0.8, 15.0  # of one measurement: shorter ones tell nothing, longer ones nothing more
+USUAL_BATCH = 256
+OTHER_BATCHES = (128, 512, 64)  # the likelier ones first
+FAR_BEHIND = 0.4  # of another's score: more than a batch, or another number of workers, makes up for
+MAX_WORKERS, MAX_THREADS = 64, 256
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the service on this machine."""
+
+    workers: int
+    threads: int  # of each worker
+    precision: str
+    max_batch_tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.workers} x {self.threads} {self.precision} {self.max_batch_tokens}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The candidate that is to be measured, for so long; to start it takes more."""
+
+    candidate: Candidate
+    seconds: float
+
+
+def grid(*, cores: int, precisions: Sequence[str]) -> list[Candidate]:
+    """All candidates, the most telling ones first, in case that time is short; likelier `precisions` come first."""
+    counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
+    counts = [count for count in counts if count <= MAX_WORKERS]
+
+    def candidates(precision: str, batch: int) -> list[Candidate]:
+        return [Candidate(count, min(cores // count, MAX_THREADS), precision, batch) for count in counts]
+
+    usual = [candidate for precision in precisions for candidate in candidates(precision, USUAL_BATCH)]
+    others = [(precision, batch) for precision in precisions for batch in OTHER_BATCHES]
+    return usual + [candidate for precision, batch in others for candidate in candidates(precision, batch)]
+
+
+class Halving:
+    """The course of one search. Ask for the next turn, tell how it went, until there is none."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._round = list(candidates)
+        self._waiting = deque(candidates)
+        self._scores: dict[Candidate, float] = {}  # of this round
+        self._ranking: list[Candidate] = []  # of the rounds that are over, best first; those of the last one before
+        self.left_out: list[Candidate] = []  # not tried, for they would be far behind
+        self._overheads_s: list[float] = []  # what each turn took besides the measurement
+
+    def next_turn(self, *, left_s: float) -> Trial | None:
+        """What to do now, with `left_s` to go; None at the end."""
+        while self._waiting and self._is_far_behind(self._waiting[0]):
+            self.left_out.append(self._waiting.popleft())
+        if not self._waiting:
+            self._finish_round()
+        if not self._waiting or left_s <= 0:
+            return None
+        return Trial(self._waiting.popleft(), self._seconds(left_s))
+
+    def measured(self, turn: Trial, *, score: float, took_s: float) -> None:
+        """It went well."""
+        self._scores[turn.candidate] = score
+        self._overheads_s.append(took_s - turn.seconds)
+
+    def failed(self, turn: Trial) -> None:
+        """It cannot be had, though it may have been before."""
+        self._ranking = [candidate for candidate in self._ranking if candidate != turn.candidate]
+
+    @property
+    def ranking(self) -> list[Candidate]:
+        """Best first, those before that came further: of the rounds that are over, or else of the first one so far."""
+        return self._ranking or self._ranked()
+
+    def _is_far_behind(self, candidate: Candidate) -> bool:
+        if self._ranking:  # whoever came so far has been measured
+            return False
+        usual = self._scores.get(replace(candidate, max_batch_tokens=USUAL_BATCH))
+        if usual is not None:
+            return usual < FAR_BEHIND * max(self._scores.values())
+        others = ((self._scores.get(replace(one, precision=candidate.precision)), one) for one in self._scores)
+        return any(own is not None and own < FAR_BEHIND * self._scores[other] for own, other in others)
+
+    def _ranked(self) -> list[Candidate]:
+        return sorted(self._scores, key=lambda candidate: -self._scores[candidate])
+
+    def _finish_round(self) -> None:
+        self._ranking = self._ranked() + [candidate for candidate in self._ranking if candidate not in self._scores]
+        better = self._ranking[: math.ceil(len(self._scores) / 2)]
+        self._round = [candidate for candidate in self._round if candidate in better]
+        self._waiting = deque(self._round if len(better) > 1 else [])
+        self._scores = {}
+
+    def _seconds(self, left_s: float) -> float:
+        """This turn's part of the time that is left, `_waiting` being without it already."""
+        num_later_rounds = max(1, math.ceil(math.log2(len(self._round)))) - 1
+        part_of_round = (len(self._waiting) + 1) / len(self._round)
+        round_s = left_s / (part_of_round + num_later_rounds)
+        overhead_s = fmean(self._overheads_s) if self._overheads_s else 0.0
+        return min(max(round_s / len(self._round) - overhead_s, SHORTEST_S), LONGEST_S)

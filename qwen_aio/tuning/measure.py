@@ -1,0 +1,183 @@
+"""How fast some workers are: callers ask them in turn, and what comes back is counted.
+
+    alone        one caller, one decision after another     how long one takes
+    decisions    eight callers at once                      how many a second
+    answers      eight answers at once                      how many tokens a second
+
+Every text is another one, so that nobody remembers it. Knows addresses, not who listens there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from itertools import count, cycle
+from statistics import median
+
+from qwen_aio.client import Client
+from qwen_aio.core import Decision, EngineRequest, SamplingWish, Task, TaskKind, TextDelta
+from qwen_aio.errors import BadReply
+from qwen_aio.serving.disconnect import cancel
+
+NUM_DECIDING, NUM_ANSWERED = 8, 8
+ALONE_SHARE, DECISIONS_SHARE, ANSWERS_SHARE = 0.15, 0.4, 0.45  # of the time
+FEWEST_ALONE = 3
+LOOK_S = 0.02
+MAX_TOKENS = 64
+TEXTS = (
+    "快递太慢了,差评!",
+    "刚收到货,颜色和图片不太一样,有点小失望",
+    "The room was clean and the staff were kind, I would come again.",
+    "味道很好,服务也热情,下次还会带朋友来",
+    "包装破了一个角,联系客服等了两天才有人回,最后只退了运费。东西本身还可以用,但这样的购物体验实在说不上愉快,希望以后能改进。",
+)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What was measured; None where there is no task of that kind."""
+
+    decisions_per_s: float | None
+    tokens_per_s: float | None
+    one_decision_ms: float | None
+
+    @property
+    def score(self) -> float:
+        """What is to be as large as possible: the geometric mean of the rates."""
+        rates = [rate for rate in (self.decisions_per_s, self.tokens_per_s) if rate is not None]
+        return math.prod(rates) ** (1 / len(rates))
+
+    def __str__(self) -> str:
+        told = {
+            "decisions/s": self.decisions_per_s,
+            "tokens/s": self.tokens_per_s,
+            "ms for one decision": self.one_decision_ms,
+        }
+        return ", ".join(f"{value:.1f} {unit}" for unit, value in told.items() if value is not None)
+
+
+async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: float) -> Throughput:
+    """Ask the workers at `urls` for so long, and a little more. Raises what they raise, ServerUnreachable."""
+    deciding, answering = first_of_kind(tasks, "decision"), first_of_kind(tasks, "generation")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Client(url)) for url in urls]
+        asking = Asking(clients)
+        alone = decisions = tokens = None
+        if deciding is not None:
+            alone = await _alone(asking, deciding, seconds=seconds * ALONE_SHARE)
+            decisions = await rate(
+                NUM_DECIDING, lambda tally: asking.decide(deciding, tally), seconds=seconds * DECISIONS_SHARE
+            )
+        if answering is not None:
+            tokens = await rate(
+                NUM_ANSWERED,
+                lambda tally: asking.answer(answering, tally),
+                seconds=seconds * ANSWERS_SHARE,
+                first_units=NUM_ANSWERED,  # a short time would show nothing but how fast prompts are read
+            )
+        return Throughput(decisions, tokens, alone)
+
+
+def first_of_kind(tasks: Mapping[str, Task], kind: TaskKind) -> str | None:
+    """The task that is asked for; None if there is none of this kind."""
+    return next((name for name, task in sorted(tasks.items()) if task.kind == kind), None)
+
+
+class Tally:
+    """Units that have come, and when the last of them did."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what has come."""
+        self._started_at = self._last_at = self._clock()
+        self.units = 0
+
+    def add(self, units: int) -> None:
+        """So many have come just now."""
+        self.units += units
+        self._last_at = self._clock()
+
+    @property
+    def per_s(self) -> float:
+        """Up to the last unit: those under way at the end would count for nothing, and what they took for much."""
+        return self.units / max(self._last_at - self._started_at, 1e-9)
+
+
+async def rate(
+    num_callers: int, call: Callable[[Tally], Awaitable[None]], *, seconds: float, first_units: int = 0
+) -> float:
+    """Units a second, at least one for each caller, when so many call again and again. Raises what a call raises.
+
+    The `first_units` are awaited, and do not count.
+    """
+    tally = Tally()
+
+    async def caller() -> None:
+        while True:
+            await call(tally)
+
+    callers = [asyncio.create_task(caller()) for _ in range(num_callers)]
+    try:
+        await _reached(tally, first_units, callers)
+        tally.restart()
+        await asyncio.wait(callers, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+        await _reached(tally, num_callers, callers)
+    finally:
+        for task in callers:
+            await cancel(task)
+    return tally.per_s
+
+
+async def _reached(tally: Tally, units: int, callers: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for so many units. Raises what ended a caller."""
+    while tally.units < units and not any(task.done() for task in callers):
+        await asyncio.wait(callers, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
+    for task in callers:
+        if task.done():
+            task.result()
+
+
+class Asking:
+    """Calls, each with a text of its own, to one worker after another."""
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self._clients = cycle(clients)
+        self._numbers = count(1)
+
+    async def decide(self, task: str, tally: Tally) -> None:
+        """One decision."""
+        async with aclosing(next(self._clients).make(self._call(task))) as events:
+            async for event in events:
+                if not isinstance(event, Decision):
+                    raise BadReply(f"a decision was asked for, and a {type(event).__name__} came")
+        tally.add(1)
+
+    async def answer(self, task: str, tally: Tally) -> None:
+        """One answer; counts tokens as they come."""
+        async with aclosing(next(self._clients).make(self._call(task))) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    tally.add(len(event.token_ids))
+
+    def _call(self, task: str) -> EngineRequest:
+        number = next(self._numbers)
+        text = f"{number}. {TEXTS[number % len(TEXTS)]}"
+        return EngineRequest(f"tune-{number}", task, text, sampling=SamplingWish(max_tokens=MAX_TOKENS, seed=number))
+
+
+async def _alone(asking: Asking, task: str, *, seconds: float) -> float:
+    """Median milliseconds of a decision."""
+    times_ms: list[float] = []
+    started_at = time.monotonic()
+    while len(times_ms) < FEWEST_ALONE or time.monotonic() - started_at < seconds:
+        asked_at = time.monotonic()
+        await asking.decide(task, Tally())
+        times_ms.append((time.monotonic() - asked_at) * 1000)
+    return median(times_ms)

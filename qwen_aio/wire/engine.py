@@ -1,0 +1,133 @@
+"""`POST /internal/call`: what a balancer asks of a worker, and the events that come back. Not for the public.
+
+Beyond what `/v1/run` says in public, a call may carry the label that was decided before and the tokens of an answer
+that another worker began; pieces of an answer carry their token ids, so that the next worker can go on with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from qwen_aio.bounds import MAX_TOKENS
+from qwen_aio.core import Answer, DecidedLabel, Decision, EngineEvent, EngineRequest, Message, TextDelta
+from qwen_aio.visible import check_visible
+from qwen_aio.wire.event import frame, read_frame
+from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields
+from qwen_aio.wire.result import DecisionShape, ReplyShape
+from qwen_aio.wire.shape import Answered, Sent
+
+CALL_PATH = "/internal/call"
+MAX_CALL_BYTES = MAX_BODY_BYTES + 100_000  # the text of a request, and up to MAX_TOKENS token ids
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class DecidedLabelShape(Sent):
+    """The label that was decided before."""
+
+    task: str
+    label: str
+
+
+class ResumeShape(Sent):
+    """What of the answer has been sent already."""
+
+    token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
+
+
+class EngineRequestShape(SamplingFields):
+    """One call of the engine."""
+
+    task: Annotated[str, Field(min_length=1, max_length=64)]
+    text: str
+    history: History
+    decision: DecidedLabelShape | None = None
+    resume: ResumeShape | None = None
+
+    @model_validator(mode="after")
+    def _check_text(self) -> Self:
+        check_visible(self.text, param="text")
+        return self
+
+    def to_core(self, request_id: str) -> EngineRequest:
+        return EngineRequest(
+            request_id,
+            self.task,
+            self.text,
+            history=tuple(Message(message.role, message.content) for message in self.history),
+            sampling=self.wish(),
+            verdict=DecidedLabel(self.decision.task, self.decision.label) if self.decision else None,
+            resume=tuple(self.resume.token_ids) if self.resume else (),
+            timeout_s=self.timeout_s,
+        )
+
+
+def engine_request_to_json(call: EngineRequest) -> bytes:
+    """The body of `call`. Trusts its caller: what was checked when it came in is not checked again."""
+    fields = {
+        "task": call.task,
+        "text": call.text,
+        "history": [vars(message) for message in call.history],
+        "decision": vars(call.verdict) if call.verdict else None,
+        "resume": {"token_ids": call.resume} if call.resume else None,
+        "timeout_s": call.timeout_s,
+        **vars(call.sampling),
+    }
+    return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False).encode()
+
+
+class DecidedShape(DecisionShape):
+    """The `decision` event: the only one of a decision."""
+
+    model: str
+
+    def to_core(self) -> Decision:
+        return replace(super().to_core(), model=self.model)
+
+
+class PieceShape(Answered):
+    """The `piece` event: text, and the tokens that led to it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class AnswerShape(ReplyShape):
+    """The `answer` event: the last one of an answer. Its text is what this call added."""
+
+    model: str
+
+    @classmethod
+    def from_core(cls, answer: Answer) -> AnswerShape:
+        return cls(**(vars(ReplyShape.from_core(answer)) | {"model": answer.model}))
+
+    def to_core(self) -> Answer:
+        return replace(super().to_core(), model=self.model)
+
+
+def engine_frame(event: EngineEvent) -> bytes:
+    """`event` as it is sent."""
+    match event:
+        case Decision():
+            return frame("decision", DecidedShape.from_core(event))
+        case TextDelta(text, token_ids):
+            return frame("piece", PieceShape(text=text, token_ids=token_ids))
+        case Answer():
+            return frame("answer", AnswerShape.from_core(event))
+
+
+def read_engine_event(name: str, data: bytes) -> EngineEvent | None:
+    """See `read_frame`."""
+    return read_frame(name, data, _READERS)
+
+
+_READERS: dict[str, Callable[[bytes], EngineEvent]] = {
+    "decision": lambda data: DecidedShape.model_validate_json(data).to_core(),
+    "piece": lambda data: TextDelta(**vars(PieceShape.model_validate_json(data))),
+    "answer": lambda data: AnswerShape.model_validate_json(data).to_core(),
+}

@@ -1,0 +1,135 @@
+"""Call -> engine -> outcome: render the prompt, score or generate, read the result.
+
+The one place that knows both tasks and engine. Knows no HTTP: the routes in front of it do, and in single mode the page
+calls it in process. Lives on the event loop; holds no state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol
+
+from qwen_aio.core import (
+    Answer,
+    Capabilities,
+    Chunk,
+    ContextLimits,
+    Decision,
+    EngineEvent,
+    EngineRequest,
+    Prompt,
+    Sampling,
+    Scores,
+    Task,
+    TaskKind,
+    TextDelta,
+    Timings,
+)
+from qwen_aio.errors import InvalidRequest, UnknownTask
+from qwen_aio.tasks.parse import decide
+from qwen_aio.tasks.template import PromptTemplate
+
+
+class EngineClient(Protocol):
+    """What this room needs of an engine; the real one is engine.service.EngineService."""
+
+    @property
+    def context(self) -> ContextLimits:
+        """What fits."""
+
+    async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
+        """Log probabilities of `continuations` after `prompt`."""
+
+    def generate(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+    ) -> AsyncGenerator[Chunk, None]:
+        """The answer piece by piece, behind the tokens `resume`; closing the iterator frees its sequence."""
+
+
+class LocalExecutor:
+    """Makes calls on one engine. Shared by all connections: everything it holds is immutable."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        tasks: Mapping[str, Task],
+        *,
+        model: str,
+        worker: str,
+        record: Callable[[TaskKind, Timings], None],
+    ) -> None:
+        """`record` is told what every finished call took."""
+        self._engine = engine
+        self._templates = {name: PromptTemplate(task) for name, task in tasks.items()}
+        self._offer = Capabilities(dict(tasks), engine.context, model, worker)
+        self._record = record
+
+    def offer(self) -> Capabilities:
+        """What can be asked for."""
+        return self._offer
+
+    async def make(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """One Decision, or TextDelta*, Answer. Closing it cancels what runs.
+
+        Raises UnknownTask, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
+        """
+        task = self._task(call.task)
+        if task.kind == "decision":
+            yield await self._decide(call, task)
+            return
+        async with aclosing(self._answer(call, task)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _decide(self, call: EngineRequest, task: Task) -> Decision:
+        prompt = self._templates[task.name].prompt(call.text)
+        scores = await self._engine.score(call.request_id, prompt, [label.text for label in task.labels])
+        self._record("decision", scores.timings)
+        return replace(decide(task, scores), worker=self._offer.worker, model=self._offer.model)
+
+    async def _answer(self, call: EngineRequest, task: Task) -> AsyncGenerator[TextDelta | Answer, None]:
+        prompt = self._templates[task.name].prompt(call.text, history=call.history, feeling=self._feeling(call))
+        parts: list[str] = []
+        chunks = self._engine.generate(call.request_id, prompt, self._sampling(call, task), resume=call.resume)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                parts.append(chunk.text)
+                if chunk.token_ids:
+                    yield TextDelta(chunk.text, chunk.token_ids)
+                if chunk.finish_reason:
+                    yield self._finished(task, "".join(parts), chunk)
+
+    def _finished(self, task: Task, text: str, last: Chunk) -> Answer:
+        assert last.finish_reason is not None and last.usage is not None and last.timings is not None
+        self._record("generation", last.timings)
+        return Answer(
+            task.name,
+            text,
+            last.finish_reason,
+            last.usage,
+            last.timings,
+            cuts=last.cuts,
+            worker=self._offer.worker,
+            model=self._offer.model,
+        )
+
+    def _feeling(self, call: EngineRequest) -> str | None:
+        """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""
+        if call.verdict is None:
+            return None
+        labels = {label.name: label.text for label in self._task(call.verdict.task).labels}
+        if call.verdict.label not in labels:
+            raise InvalidRequest(f"{call.verdict.task} has no such label; known: {', '.join(labels)}", param="verdict")
+        return labels[call.verdict.label]
+
+    def _sampling(self, call: EngineRequest, task: Task) -> Sampling:
+        """What the task says, as far as it fits, and what the caller asks for."""
+        most = self._engine.context.answer_tokens
+        return replace(task.sampling, max_tokens=min(task.sampling.max_tokens, most)).override(call.sampling)
+
+    def _task(self, name: str) -> Task:
+        if name not in self._offer.tasks:
+            raise UnknownTask(f"unknown task {name!r}; known: {', '.join(sorted(self._offer.tasks))}", param="task")
+        return self._offer.tasks[name]

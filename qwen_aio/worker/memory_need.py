@@ -1,0 +1,73 @@
+"""What serving a model takes in memory, told before any of it is taken: whoever runs out is killed without a word."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qwen_aio.config import Settings
+from qwen_aio.core import Precision
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.machine.memory import MIB, AvailableMemory, available_memory
+from qwen_aio.models.find import ModelFolder
+
+# MB, measured (benchmarks/LOG.md, "Memory"), and a little more.
+PROCESS_MB = 400  # Python, torch, the tokenizer, one step
+FORK_MB = 150  # what a forked worker writes to, its keys and values apart
+LIGHT_MB = 300  # a cluster's balancer and page
+BYTES: Mapping[Precision, int] = {"int8": 1, "fp32": 4}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """MB of 2**20 bytes, at most."""
+
+    weights: Mapping[Precision, int]  # of each precision that may be taken, the smaller first
+    kv: int
+    rest: int
+
+    def __str__(self) -> str:
+        """In one line, with what it consists of."""
+        totals = " or ".join(f"{self.total(precision)} MB in {precision}" for precision in self.weights)
+        weights = " or ".join(map(str, self.weights.values()))
+        return f"up to {totals} (weights {weights}, keys and values {self.kv}, everything else {self.rest})"
+
+    def total(self, precision: Precision) -> int:
+        return self.weights[precision] + self.kv + self.rest
+
+    def fits(self, available: AvailableMemory) -> bool:
+        """In the smallest precision that may be taken."""
+        return min(map(self.total, self.weights)) <= available.mb
+
+
+def need_of(
+    settings: Settings, model: ModelFolder, *, num_workers: int = 0, shares_weights: bool = False
+) -> MemoryNeed:
+    """What a cluster of `num_workers` takes; with 0, one server by itself. Raises InvalidModel."""
+    servers = num_workers or 1
+    copies = 1 if shares_weights else servers
+    numbers = copies * ModelConfig.load(model.path).num_weights
+    precisions: tuple[Precision, ...] = ("int8", "fp32") if settings.precision == "auto" else (settings.precision,)
+    rest = copies * PROCESS_MB + (servers - copies) * FORK_MB + (LIGHT_MB if num_workers else 0)
+    weights = {precision: numbers * BYTES[precision] // MIB for precision in precisions}
+    return MemoryNeed(weights, servers * settings.kv_mb, rest)
+
+
+def log_memory(settings: Settings, model: ModelFolder) -> None:
+    """Tell what this process will need; a warning where that is not there. Raises InvalidModel."""
+    need, available = need_of(settings, model), available_memory()
+    log.log(logging.INFO if need.fits(available) else logging.WARNING, told_memory(need, available))
+
+
+def told_memory(need: MemoryNeed, available: AvailableMemory) -> str:
+    """What is needed and what is there, and what to do if that is not enough."""
+    line = f"memory: needs {need}; {available}"
+    if need.fits(available):
+        return line
+    smaller = "--precision int8, " if "int8" not in need.weights else ""
+    return (
+        f"{line}, which is not enough: the system may kill the program without a word; "
+        f"{smaller}a smaller --kv-mb, fewer workers or a smaller model need less"
+    )
