@@ -236,14 +236,21 @@ def home() -> Path:
 
 
 def expanded(path: str) -> Path:
-    """`path` with ~ at its beginning replaced. Raises InvalidSettings if nobody knows the home it means."""
+    """`path` with ~ at its beginning replaced. Raises InvalidSettings if there is no home that it could mean."""
+    if not path.startswith("~"):
+        return Path(path)
     try:
-        return Path(path).expanduser()
-    except RuntimeError as exc:
-        raise InvalidSettings(
-            f"{path} cannot be found: this user has no home folder (no HOME, no entry among the users); "
-            "set QWEN_AIO_HOME to a folder that it may write to"
-        ) from exc
+        found = Path(path).expanduser()
+    except RuntimeError:
+        found = Path()
+    if not os.environ.get("HOME", "/"):
+        found = Path()  # an empty HOME would be the root of all files
+    if found.is_absolute():
+        return found
+    raise InvalidSettings(
+        f"{path} cannot be found: this user has no home folder (no HOME, no entry among the users); "
+        "write the whole path, or set QWEN_AIO_HOME to a folder that it may write to"
+    )
 
 
 def _user_data_folder() -> Path:

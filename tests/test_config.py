@@ -198,6 +198,13 @@ def test_a_tilde_in_the_file_or_a_variable_is_the_users_home(tmp_path, monkeypat
     assert config.home() == tmp_path / "me" / "q"
 
 
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_a_home_that_is_no_folder_is_not_taken_for_one(monkeypatch, home):
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(InvalidSettings, match="write the whole path"):
+        config.expanded("~/models")
+
+
 def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
     settings = config.load_settings({})
     assert config.home() == tmp_path

@@ -16,6 +16,7 @@ from qwen_aio.errors import InvalidModel
 from qwen_aio.text_file import read_text
 
 ARCHITECTURE = "Qwen2ForCausalLM"
+MOST, MOST_LAYERS = 2**31, 1000
 NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}
 UNPACKED = "use the original checkpoint in bf16, fp16 or fp32 (int8 is made of it here)"
 
@@ -67,14 +68,14 @@ class ModelConfig:
             _refuse_foreign(path, values)
             eos = [*_eos_ids(values), *(_eos_ids(_read_object(generation)) if generation.exists() else [])]
             return _from_values(values, eos_ids=tuple(sorted(set(eos))))
-        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
             raise InvalidModel(f"{path} is incomplete or damaged: {exc!r}") from exc
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_text(path))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
     if not isinstance(values, dict):
         raise InvalidModel(f"{path} holds no JSON object")
@@ -90,7 +91,7 @@ def _eos_ids(values: Mapping[str, Any]) -> list[int]:
 
 def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
     found = values.get("architectures") or values.get("model_type")
-    if found not in ([ARCHITECTURE], "qwen2"):
+    if found not in ([ARCHITECTURE], ARCHITECTURE, "qwen2"):
         named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
         raise InvalidModel(f"{path}: this is a {named}; only {ARCHITECTURE} is loaded (Qwen1.5, Qwen2, Qwen2.5)")
     if "auto_map" in values:
@@ -120,6 +121,13 @@ def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values.get("rope_parameters") or values.get("rope_scaling") or {}
 
 
+def _flag(values: Mapping[str, Any], name: str) -> bool:
+    value = values.get(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, neither true nor false")
+    return value
+
+
 def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> ModelConfig:
     num_heads = int(values["num_attention_heads"])
     hidden_size = int(values["hidden_size"])
@@ -134,12 +142,14 @@ def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> Mode
         rope_theta=float(_rope(values).get("rope_theta") or values.get("rope_theta") or 10_000.0),
         rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
         max_positions=int(values.get("max_position_embeddings", 32_768)),
-        tied=bool(values.get("tie_word_embeddings", False)),
+        tied=_flag(values, "tie_word_embeddings"),
         eos_ids=eos_ids,
     )
-    too_small = [name for name, value in vars(config).items() if type(value) in (int, float) and value <= 0]
-    if too_small:
-        raise ValueError(f"{', '.join(too_small)} must be more than 0")
+    numbers = {name: value for name, value in vars(config).items() if type(value) in (int, float)}
+    if odd := [name for name, value in numbers.items() if not 0 < value < MOST]:
+        raise ValueError(f"{', '.join(odd)} must be more than 0, and a number that a model has")
+    if config.num_layers > MOST_LAYERS:
+        raise ValueError(f"{config.num_layers} layers are more than any model has")
     if config.num_heads % config.num_kv_heads:
         raise ValueError(f"{config.num_heads} heads cannot share {config.num_kv_heads} key-value heads evenly")
     if config.head_dim % 2:

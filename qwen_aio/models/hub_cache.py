@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwen_aio.errors import InvalidModel
+from qwen_aio.text_file import read_text
 
 PREFIX = "models--"
 
@@ -27,9 +28,12 @@ def snapshot_in(folder: Path) -> Path:
     if not snapshots.is_dir():
         return folder
     main = folder / "refs" / "main"
-    named = snapshots / main.read_text(encoding="utf-8").strip() if main.is_file() else None
-    if named is not None and named.is_dir():
-        return named
+    try:
+        commit = read_text(main).strip() if main.is_file() else ""
+    except ValueError as exc:
+        raise InvalidModel(f"{main} cannot be read: {exc}") from exc
+    if commit and (snapshots / commit).is_dir():
+        return snapshots / commit
     there = sorted(path for path in snapshots.iterdir() if path.is_dir())
     if len(there) != 1:
         found = ", ".join(path.name for path in there) or "nothing"

@@ -54,8 +54,9 @@ class Connection(H11Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the headers of its first request have not come yet."""
-        return self.transport is not None and self.cycle is None
+        """Whether its request has not come whole, nor been answered."""
+        cycle = self.cycle
+        return self.transport is not None and (cycle is None or (cycle.more_body and not cycle.response_started))
 
     def refuse(self, error: QwenAioError) -> None:
         """Hang up, and say why. Nothing is being answered."""

@@ -5,7 +5,8 @@ tracebacks a second. Here the room is known before: every connection may need a 
 balancer's own connection to a worker), and some are kept back for the rest of the process.
 
 At the bound, a connection that is idle between two requests gives way. Those that find no room are extra: what they ask
-is refused, but for the probes. There are a few places for them, too, and the oldest that has not asked yet gives way.
+is refused, but for the probes. There are a few places for them, too; the oldest whose request has not come whole gives
+way.
 """
 
 from __future__ import annotations

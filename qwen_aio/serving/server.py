@@ -161,6 +161,7 @@ def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
         log_config=None,
         access_log=False,  # a line per request is written where it is known what it was
         proxy_headers=False,
+        workers=1,  # else uvicorn reads WEB_CONCURRENCY, and fails on what is no number
         server_header=False,
         timeout_keep_alive=patience.idle_s,
         timeout_graceful_shutdown=2,

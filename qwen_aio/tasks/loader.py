@@ -6,7 +6,6 @@ Knows the format of task.toml and golden.jsonl; what may stand in prompt.j2 is k
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -87,6 +86,13 @@ class _TaskFile(_Table):
     rules: tuple[_Rule, ...] = ()
 
 
+class _GoldenLine(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+    answer: Annotated[str, Field(min_length=1)] | None = None
+
+
 def load_tasks(prompts_dir: Path) -> dict[str, Task]:
     """Every folder in `prompts_dir` that holds a task.toml, by name. Raises InvalidTask."""
     if not prompts_dir.is_dir():
@@ -153,7 +159,7 @@ def _read(path: Path) -> str:
 def _parse(path: Path, source: str) -> _TaskFile:
     try:
         return _TaskFile.model_validate(tomllib.loads(source))
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise InvalidTask(f"{path} is not TOML: {exc}") from exc
     except ValidationError as exc:
         told = "; ".join(_tell(path, source, error) for error in exc.errors())
@@ -249,16 +255,17 @@ def _rule(task: str, rule: _Rule) -> Rule:
 
 def _golden_cases(path: Path, source: str, kind: TaskKind) -> tuple[GoldenCase, ...]:
     cases = []
-    for number, line in enumerate(source.splitlines(), 1):
+    for number, line in enumerate(source.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            case = GoldenCase(**json.loads(line))
-        except (ValueError, TypeError) as exc:
-            raise InvalidTask(f'{path}:{number}: a golden case is {{"text": ..., "answer": ...}}: {exc}') from exc
+            case = _GoldenLine.model_validate_json(line)
+        except ValidationError as exc:
+            told = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'line'}: {error['msg']}" for error in exc.errors())
+            raise InvalidTask(f'{path}:{number}: a golden case is {{"text": ..., "answer": ...}}: {told}') from exc
         if (case.answer is None) != (kind == "decision"):
             raise InvalidTask(f"{path}:{number}: an answer is given exactly in the cases of a task that generates")
         if not has_visible(case.text):
             raise InvalidTask(f"{path}:{number}: the text of this golden case has no visible character")
-        cases.append(case)
+        cases.append(GoldenCase(case.text, case.answer))
     return tuple(cases)

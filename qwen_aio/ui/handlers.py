@@ -78,7 +78,7 @@ class Handlers:
 
         Closing this generator closes the service's stream, which frees the sequence in the engine.
         """
-        ask = replace(ask, text=ask.text.strip())
+        ask = replace(ask, text=_well_formed(ask.text).strip())
         refusal = _refusal(session, ask)
         if refusal is not None:
             session.view = replace(session.view, notices=(refusal,), draft=None)
@@ -107,8 +107,10 @@ class Handlers:
         return session.view
 
     def broke(self, session: Session) -> View:
-        """The view after a failure nobody foresaw; its traceback is in the log."""
-        session.view = session.view.taken_back(Notice("internal", is_error=True))
+        """The view after a failure nobody foresaw; its traceback is in the log. The text box keeps what is in it."""
+        notice = Notice("internal", is_error=True)
+        view = session.view
+        session.view = view.taken_back(notice) if view.is_running else replace(view, notices=(notice,), draft=None)
         return session.view
 
     async def _learn_tasks(self, session: Session) -> QwenAioError | None:
@@ -152,6 +154,11 @@ def _adopt(session: Session, tab: TabState, accept_language: str) -> None:
     session.is_known = True
     session.language = tab.language or language_for(accept_language)
     session.view = tab.view()
+
+
+def _well_formed(text: str) -> str:
+    """`text` with U+FFFD for halves of surrogate pairs, which a browser can send and nothing can encode."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _refusal(session: Session, ask: Ask) -> Notice | None:

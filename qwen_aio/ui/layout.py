@@ -21,6 +21,7 @@ from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import Feeling, View
 
+MAX_BOX_CHARS = 100_000  # twice (text and draft) they fit into a request; what can be sent is far less
 EXAMPLES = (
     "快递太慢了,差评!",
     "客服态度超好,必须点赞!",
@@ -87,6 +88,7 @@ class Layout:
                 placeholder=words.placeholder,
                 lines=1,
                 max_lines=6,
+                max_length=MAX_BOX_CHARS,
                 elem_id="text",
             )
             self.send = gr.Button(words.send, variant="primary", elem_id="send")

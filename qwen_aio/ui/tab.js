@@ -3,7 +3,7 @@
 // side alone: sessionStorage ends with the tab.
 window.qwenTab = (() => {
     const KEY = "qwen_aio.tab";
-    const MAX_CHARS = 100000; // of the conversation, far below the limit of a request's body
+    const MAX_CHARS = 100000; // of the conversation or the draft, far below the limit of a request's body
     let isOpen = false; // before that the page is empty, which is nothing to remember
 
     function exchanges() {
@@ -17,11 +17,13 @@ window.qwenTab = (() => {
     }
 
     function state() {
+        const typed = document.querySelector("#text textarea")?.value ?? "";
+        const draft = typed.toWellFormed?.() ?? typed; // half of a surrogate pair is no JSON that can be read
         return JSON.stringify({
             language: document.documentElement.lang.slice(0, 2),
             mode: document.querySelector("#mode input:checked")?.value ?? "auto",
             is_enhanced: document.querySelector("#enhance input")?.checked ?? true,
-            draft: document.querySelector("#text textarea")?.value ?? "",
+            draft: draft.length > MAX_CHARS ? "" : draft,
             exchanges: exchanges(),
             is_running: document.querySelector("#stop") !== null,
         });

@@ -40,7 +40,7 @@ def assert_unused(proxy: socket.socket) -> None:
     [
         {"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "localhost,[::1]"},
         {"ALL_PROXY": "socks://127.0.0.1:9"},
-        {"NO_PROXY": "localhost,fd00::/8", "ftp_proxy": "::"},
+        {"NO_PROXY": "localhost,fd00::/8", "ftp_proxy": "::", "WEB_CONCURRENCY": "", "SSLKEYLOGFILE": "/no/where"},
     ],
     ids=str,
 )

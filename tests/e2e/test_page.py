@@ -128,6 +128,29 @@ def test_one_submit_fills_both_sides(site: Site, visit: Visit) -> None:
     expect(page.locator("#about")).to_contain_text("demonstration")
 
 
+def test_a_text_that_is_far_too_long_stays_in_the_box(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    box, long = page.locator("#text textarea"), "好" * 100_000
+    expect(box).to_have_attribute("maxlength", str(len(long)))
+    box.fill(long)
+    page.locator("#language label").nth(1).click()  # each act brings the text along twice
+    expect(page.locator("#send")).to_have_text("发送")
+    page.locator("#send").click()
+    expect(page.locator(".notice")).to_contain_text("8000")
+    expect(box).to_have_value(long)
+
+
+def test_half_of_a_surrogate_pair_leaves_a_tab_that_works(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    box = page.locator("#text textarea")
+    box.evaluate("box => { box.value = 'x\\ud83d'; box.dispatchEvent(new Event('input', { bubbles: true })); }")
+    box.press("Enter")
+    expect(page.locator(".user .bubble")).to_have_text("x\ufffd")
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+    send(page, "hello")
+    expect(page.locator(".assistant .bubble")).to_have_count(2)
+
+
 def test_shift_enter_starts_a_new_line(site: Site, visit: Visit) -> None:
     page = ready(visit(site.url))
     box = page.locator("#text textarea")

@@ -87,6 +87,12 @@ def test_end_tokens_come_from_the_generation_config_too(tmp_path: Path) -> None:
         ({"num_hidden_layers": -1}, "num_layers"),
         ({"num_key_value_heads": 5}, "5 key-value heads"),
         ({"head_dim": 33}, "head_dim 33"),
+        ({"vocab_size": float("inf")}, "incomplete or damaged"),
+        ({"max_position_embeddings": float("inf")}, "incomplete or damaged"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"head_dim": 10**30}, "head_dim"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
     ],
 )
 def test_what_would_be_computed_wrongly_is_refused_by_name(tmp_path: Path, changes: dict, words: str) -> None:
@@ -94,7 +100,7 @@ def test_what_would_be_computed_wrongly_is_refused_by_name(tmp_path: Path, chang
         load(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[1]", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", b"\xff\xfe", "[" * 100_000], ids=lambda it: str(it)[:9])
 def test_a_missing_or_damaged_config_is_named(tmp_path: Path, content: str | bytes | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())

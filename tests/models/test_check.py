@@ -199,6 +199,15 @@ def test_of_a_cache_the_snapshot_is_taken_that_main_names(tmp_path):
     assert find_model(str(top), home=tmp_path).path == top / "snapshots" / "new"
 
 
+def test_a_cache_whose_main_is_empty_has_one_snapshot_and_a_foreign_one_is_told(tmp_path):
+    top = cached(tmp_path, "0a1b2c")
+    (top / "refs").mkdir()
+    (top / "refs" / "main").write_text("")
+    assert find_model(str(top), home=tmp_path).path == top / "snapshots" / "0a1b2c"
+    (top / "refs" / "main").write_text("0a1b2c", encoding="utf-16")
+    assert "UTF-16" in refused(top)
+
+
 def test_a_download_that_was_broken_off_is_told(tmp_path):
     top = cached(tmp_path, "0a1b2c")
     (top / "blobs" / "model.safetensors").rename(top / "blobs" / "4d7a.incomplete")

@@ -132,6 +132,15 @@ async def test_a_probe_is_answered_behind_a_flood_that_came_at_once():
     assert {reply.split(b" ")[1] for reply in replies} == {b"503"}
 
 
+@pytest.mark.parametrize("path", ["/v1/run", "/livez"])
+async def test_a_probe_is_answered_behind_bodies_that_never_come(path):
+    async with few(2, extra=2) as there:
+        for _ in range(8):
+            each = await caller(there)
+            each.writer.write(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode())
+        assert (await (await caller(there)).ask("/livez"))[0] == 200
+
+
 async def test_without_any_place_a_connection_is_refused_unheard():
     async with few(1, extra=0) as there:
         await caller(there)

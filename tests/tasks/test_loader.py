@@ -90,7 +90,25 @@ def test_names_that_could_not_be_modes_are_refused(tmp_path, name):
         load_task(write_task(tmp_path / name, DECISION))
 
 
-@pytest.mark.parametrize("golden", ["{", '{"txt": "x"}', '{"text": "x", "answer": "y"}'])
+def test_other_separators_of_lines_are_text_in_a_golden_case(tmp_path):
+    golden = '{"text": "one\u2028two\u0085three"}\r\n'
+    [case] = load_task(write_task(tmp_path / "mood", DECISION, golden=golden)).golden
+    assert case.text == "one\u2028two\u0085three"
+
+
+def test_a_task_file_of_brackets_is_told(tmp_path):
+    with pytest.raises(InvalidTask, match="not TOML"):
+        load_task(write_task(tmp_path / "mood", "a = " + "[" * 20_000))
+
+
+@pytest.mark.parametrize(
+    "golden",
+    [
+        *("{", '{"txt": "x"}', '{"text": "x", "answer": "y"}', '{"text": 5}', '{"text": null}', '{"text": ["好"]}'),
+        *("5", "[" * 100_000, '{"text": "\\ud800好"}', '{"text": "x", "answer": ""}', '{"text": "x", "answer": 5}'),
+    ],
+    ids=lambda line: line[:30],
+)
 def test_a_bad_golden_case_is_told_with_its_line(tmp_path, golden):
     with pytest.raises(InvalidTask, match=r"golden\.jsonl:2"):
         load_task(write_task(tmp_path / "mood", DECISION, golden='{"text": "ok"}\n' + golden))

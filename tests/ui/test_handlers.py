@@ -165,6 +165,18 @@ async def test_a_failure_is_told_and_the_text_returns_to_the_box(error: Exceptio
     assert not session.is_running
 
 
+async def test_half_of_a_surrogate_pair_becomes_the_character_for_what_cannot_be_read() -> None:
+    handlers, _ = serving(done("ok"))
+    view = await last(handlers, visitor(), Ask("x\ud83d \ud83d\ude00"))
+    assert view.exchanges[0].asked == "x\ufffd \U0001f600"
+
+
+async def test_a_failure_before_anything_ran_leaves_the_text_box_alone() -> None:
+    handlers, _ = serving(done("ok"))
+    view = handlers.broke(visitor())
+    assert keys(view) == ["internal"] and view.draft is None
+
+
 async def test_a_failure_in_the_middle_keeps_what_was_answered() -> None:
     handlers, _ = serving(
         Decided(NEGATIVE), TextDelta("once ", index=0), TextDelta("upon", index=1), DeadlineExceeded("late")

@@ -200,7 +200,7 @@ def _files(folder: Path) -> list[Path]:
 def _shards(folder: Path) -> list[Path]:
     try:
         names = set(json.loads(read_text(folder / INDEX))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as exc:
         raise InvalidModel(f"{folder / INDEX} is damaged: {exc!r}") from exc
     strange = sorted(str(name) for name in names if Path(str(name)).name != name)
     if strange:
