@@ -34,18 +34,18 @@ class ExactModel:
         eos_ids=(),
     )
 
-    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
+    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
         """(num_wanted,): a number that is made of all that the row sees."""
-        kept = torch.zeros(len(rows.ids), 2, 64)
-        kept[:, 0, 0], kept[:, 0, 1] = rows.ids, rows.positions
-        memory.write(0, rows.slots, kept)
-        numbers = torch.zeros(len(rows.ids), dtype=torch.long)
-        for part in (*rows.own, *rows.past):
-            ids, places = part.stretch.of(0)[0][0, 0, :, :2].long().unbind(-1)
+        kept = torch.zeros(len(batch.ids), 2, 64)
+        kept[:, 0, 0], kept[:, 0, 1] = batch.ids, batch.positions
+        pool.write(0, batch.slots, kept)
+        numbers = torch.zeros(len(batch.ids), dtype=torch.long)
+        for part in (*batch.own, *batch.past):
+            ids, places = part.extent.of(0)[0][0, 0, :, :2].long().unbind(-1)
             terms = (ids + 1) * (places + 7) ** 2 % PRIME
             numbers[part.rows] += (terms * _is_seen(part, length=len(ids))).sum(-1)
         numbers %= PRIME
-        return numbers[rows.wanted]
+        return numbers[batch.logit_rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n,) -> (n, vocab)"""

@@ -1,4 +1,4 @@
-"""An exact model that mostly repeats itself, so that guesses come true and fail in the same answer."""
+"""An exact model that mostly repeats itself, so that drafts are accepted and rejected in the same answer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class RepeatingModel(ExactModel):
         """`take_time` is called with the number of rows of every step."""
         self._take_time = take_time
 
-    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
+    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
         """(num_wanted, 2): ExactModel's number, and the row's own token."""
-        self._take_time(len(rows.ids))
-        return torch.stack([super().forward(rows, memory), rows.ids[rows.wanted]], dim=1)
+        self._take_time(len(batch.ids))
+        return torch.stack([super().forward(batch, pool), batch.ids[batch.logit_rows]], dim=1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, 2) -> (n, vocab)"""

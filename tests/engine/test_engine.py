@@ -20,7 +20,8 @@ from qwen_aio.errors import ContextTooSmall, InvalidRequest, InvalidSettings
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import (
     GREEDY,
-    chunks_of,
+    completion_of,
+    deltas_of,
     finish,
     generate,
     ids_of,
@@ -148,7 +149,7 @@ def test_a_remembered_beginning_changes_nothing_but_the_count(in_either: MakeEng
     for name, work in WORKS.items():
         assert_same(again, alone, name)
         usages = [
-            scores_of(o[name]).usage if isinstance(work, Score) else chunks_of(o[name])[-1].usage
+            scores_of(o[name]).usage if isinstance(work, Score) else completion_of(o[name]).usage
             for o in (alone, again)
         ]
         assert usages[0].cached_tokens == 0
@@ -172,8 +173,8 @@ def test_an_earlier_conversation_is_not_computed_again(engine: Engine, tokenizer
     said = text_of(first)
     turns = ((*turn("user", "你好"), *turn("assistant", said)),)
     second = run(engine, {"b": Generate(prompt("谢谢", turns=turns), GREEDY)})["b"]
-    usage = chunks_of(first)[-1].usage
-    assert chunks_of(second)[-1].usage.cached_tokens >= usage.prompt_tokens
+    usage = completion_of(first).usage
+    assert completion_of(second).usage.cached_tokens >= usage.prompt_tokens
 
 
 def test_a_pinned_head_is_computed_once_and_survives_pressure(make_engine: MakeEngine, tokenizer: Tokenizer) -> None:
@@ -257,16 +258,16 @@ def test_a_decision_does_not_wait_for_answers(make_engine: MakeEngine) -> None:
 
 def test_a_long_text_loses_its_middle_and_says_so(engine: Engine) -> None:
     scores = scores_of(run(engine, {"a": score("the parcel arrived today, " * 40_000)})["a"])
-    assert scores.cuts == Truncation(truncated=True)
+    assert scores.truncation == Truncation(truncated=True)
     assert scores.usage.prompt_tokens == 256
 
 
 def test_a_long_conversation_loses_its_oldest_turns_and_says_so(engine: Engine) -> None:
     turns = tuple((*turn("user", f"number {n}: 你好"), *turn("assistant", "the colour")) for n in range(50))
-    [*_, last] = chunks_of(run(engine, {"a": Generate(prompt("谢谢", turns=turns), GREEDY)})["a"])
-    assert 30 < last.cuts.dropped_turns < 50
-    assert not last.cuts.truncated
-    assert last.usage.prompt_tokens + GREEDY.max_tokens <= 256
+    completion = completion_of(run(engine, {"a": Generate(prompt("谢谢", turns=turns), GREEDY)})["a"])
+    assert 30 < completion.truncation.dropped_turns < 50
+    assert not completion.truncation.truncated
+    assert completion.usage.prompt_tokens + GREEDY.max_tokens <= 256
 
 
 @pytest.mark.parametrize(
@@ -303,18 +304,17 @@ def test_timings_add_up_by_the_engine_s_own_clock(checkpoint) -> None:
     ticks = iter(range(10_000))
     engine.clock = lambda: float(next(ticks))
     engine.add("a", generate("你好"), arrived_s=-5.0)
-    [*_, last] = chunks_of(finish(engine)["a"])
-    timings = last.timings
+    timings = completion_of(finish(engine)["a"]).timings
     assert timings.queue_ms == 5000.0
     assert timings.total_ms == timings.queue_ms + timings.prefill_ms + timings.decode_ms
     assert timings.decode_ms > timings.prefill_ms > 0
 
 
-def test_chunks_are_numbered_without_a_gap_and_end_once(engine: Engine) -> None:
-    chunks = chunks_of(run(engine, {"a": generate("你好", SAMPLED)})["a"])
-    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
-    assert [chunk.finish_reason is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert chunks[-1].usage.completion_tokens == sum(len(chunk.token_ids) for chunk in chunks)
+def test_an_answer_is_a_delta_for_every_token_and_ends_once(engine: Engine) -> None:
+    outputs = run(engine, {"a": generate("你好", SAMPLED)})["a"]
+    assert [output.is_last for output in outputs] == [False] * (len(outputs) - 1) + [True]
+    assert {len(delta.token_ids) for delta in deltas_of(outputs)} == {1}
+    assert completion_of(outputs).usage.completion_tokens == len(deltas_of(outputs))
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_in_it(make_engine: MakeEngine) -> None:
@@ -323,7 +323,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(make_engine: MakeEngine)
     stop = text[4:7]
     stopped = run(make_engine(), {"a": generate("你好", Sampling(**(vars(plain) | {"stop": (stop,)})))})["a"]
     assert text_of(stopped) == text[: text.index(stop)]
-    assert chunks_of(stopped)[-1].finish_reason == "stop"
+    assert completion_of(stopped).finish_reason == "stop"
 
 
 def test_only_text_and_end_tokens_are_ever_drawn(engine: Engine, tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Chunk, LabelScore, Sampling, Scores
+from qwen_aio.core import Completion, LabelScore, Sampling, Scores, TextDelta
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate, Output, Work
@@ -146,7 +146,7 @@ def test_a_token_that_cannot_be_read_ends_the_answer_that_drew_it(spoiled: Spoil
 
 
 def test_an_answer_that_failed_leaves_no_wrong_memory(spoiled: SpoiledTokenizer) -> None:
-    """A token was guessed and computed, another one came and could not be read: its slots hold what was never said."""
+    """A token was drafted and computed, another one came and could not be read: its slots hold what was never said."""
     long = replace(SAMPLED, max_tokens=60)
     whole = ids_of(run(Engine(RepeatingModel(), spoiled, LIMITS), {"a": generate("你好", long)})["a"])
     for token in set(whole):
@@ -163,8 +163,8 @@ def test_an_answer_that_failed_leaves_no_wrong_memory(spoiled: SpoiledTokenizer)
 # ---- through the service ----
 
 
-async def collect(service: EngineService, name: str, text: str, sampling: Sampling) -> list[Chunk]:
-    return [chunk async for chunk in service.generate(name, prompt(text), sampling)]
+async def collect(service: EngineService, name: str, text: str, sampling: Sampling) -> list[TextDelta | Completion]:
+    return [item async for item in service.generate(name, prompt(text), sampling)]
 
 
 async def serving(engine: Engine, use: Callable[[EngineService], object]) -> None:
@@ -192,7 +192,7 @@ async def test_a_text_that_cannot_be_encoded_ends_its_own_request(spoiled: Spoil
                 await service.score("bad", prompt("spoiled"), ("正面",))
             with pytest.raises(RequestFailed):
                 await service.score("bad", prompt("x"), ("正面", "spoiled"))
-        assert len(await good) == SAMPLED.max_tokens
+        assert len(await good) == SAMPLED.max_tokens + 1
 
     await serving(Engine(ExactModel(), spoiled, LIMITS), use)
 
@@ -223,10 +223,10 @@ SOUND = st.builds(
 
 async def answered_or_refused(service: EngineService, sampling: Sampling) -> bool:
     try:
-        chunks = await collect(service, "odd", "你好", sampling)
+        *_, completion = await collect(service, "odd", "你好", sampling)
     except InvalidRequest:
         return False
-    assert chunks[-1].finish_reason is not None
+    assert isinstance(completion, Completion)
     return True
 
 
@@ -241,7 +241,8 @@ def test_no_numbers_of_a_request_stop_the_engine_or_change_what_another_one_gets
     async def use(service: EngineService) -> None:
         neighbour = asyncio.create_task(collect(service, "neighbour", "thank you", GREEDY))
         await asyncio.gather(*(answered_or_refused(service, sampling) for sampling in odd))
-        assert [token for chunk in await neighbour for token in chunk.token_ids] == expected
+        *deltas, _ = await neighbour
+        assert [token for delta in deltas for token in delta.token_ids] == expected
 
     asyncio.run(serving(engine, use))
 

@@ -18,7 +18,7 @@ from qwen_aio.engine.model.linear import Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
 from qwen_aio.engine.quant.int8_weights import Int8Weights
-from qwen_aio.engine.quant.quantise import Quantised, readings, recipe
+from qwen_aio.engine.quant.quantise import Quantised, calibration_texts, recipe
 from qwen_aio.replacing import replacing
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, with_outliers
@@ -40,7 +40,7 @@ def kept(checkpoint: Path, place: CopyPlace) -> CopyPlace:
 
 def quantised(folder: Path) -> Quantised:
     opened = Folder.open(folder)
-    return Quantised(opened.checkpoint, opened.config, readings(opened.tokenizer, opened.config))
+    return Quantised(opened.checkpoint, opened.config, calibration_texts(opened.tokenizer, opened.config))
 
 
 def found(place: CopyPlace) -> Int8Copy:
@@ -56,7 +56,7 @@ def parts(weights: Int8Weights, num_layers: int) -> list[torch.Tensor | bool]:
     return [
         piece
         for part in whole
-        for piece in ((part.values, part.scales, part.is_fine) if isinstance(part, Int8Matrix) else (part,))
+        for piece in ((part.values, part.scales, part.two_pass) if isinstance(part, Int8Matrix) else (part,))
     ]
 
 
@@ -84,7 +84,7 @@ def test_others_can_read_it(kept: CopyPlace) -> None:
 def test_what_is_fine_stays_fine(checkpoint: Path, place: CopyPlace, tmp_path: Path) -> None:
     folder = with_outliers(checkpoint, tmp_path / "model", of_mlp, factor=50)
     place.keep(quantised(folder), Folder.open(folder).config)
-    assert found(place).layer(1).down.is_fine
+    assert found(place).layer(1).down.two_pass
     assert same(found(place), quantised(folder), num_layers=2)
 
 

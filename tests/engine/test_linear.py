@@ -21,13 +21,14 @@ from qwen_aio.engine.model.linear import (
     Linear,
     why_no_int8,
 )
+from tests.engine.running import dense
 
 Make = Callable[[Tensor, Tensor | None], Linear]
 MAKERS: dict[str, tuple[Make, float]] = {  # and the error that is allowed, relative to the size of the product
     "fp32": (Fp32Linear, 1e-5),
     "int8, 63 levels": (lambda w, b: Int8Linear(Int8Matrix.of(w), b, levels=NARROW_LEVELS), 0.022),
     "int8, what this machine adds up": (lambda w, b: Int8Linear(Int8Matrix.of(w), b), 0.022),
-    "int8, fine": (lambda w, b: Int8Linear(Int8Matrix.of(w, is_fine=True), b), 0.010),
+    "int8, fine": (lambda w, b: Int8Linear(Int8Matrix.of(w, two_pass=True), b), 0.010),
 }
 pytestmark = pytest.mark.skipif(why_no_int8() is not None, reason=str(why_no_int8()))
 
@@ -62,9 +63,9 @@ def test_adding_to_the_residual_is_adding_the_product(maker: tuple[Make, float])
 
 
 @pytest.mark.parametrize("others", [1, 3, 40])
-@pytest.mark.parametrize("is_fine", [False, True])
-def test_a_row_is_the_same_in_any_company(others: int, is_fine: bool) -> None:
-    linear = Int8Linear(Int8Matrix.of(drawn(96, 200), is_fine=is_fine))
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_a_row_is_the_same_in_any_company(others: int, two_pass: bool) -> None:
+    linear = Int8Linear(Int8Matrix.of(drawn(96, 200), two_pass=two_pass))
     row, company = drawn(1, 200, seed=4), 1000 * drawn(others, 200, seed=5)
     assert torch.equal(linear(torch.cat((company, row)))[-1:], linear(row))
 
@@ -93,9 +94,9 @@ def test_an_outlier_in_the_input_drowns_the_rest_unless_the_matrix_is_fine() -> 
     x[:, 3] *= 100
     rest = x.clone()
     rest[:, 3] = 0  # what the outlier itself adds is exact in any case
-    offset = functional.linear(x - rest, Int8Matrix.of(weight).dense())
+    offset = functional.linear(x - rest, dense(Int8Matrix.of(weight)))
     exact = functional.linear(rest, weight)
-    coarse, fine = (Int8Linear(Int8Matrix.of(weight, is_fine=is_fine)) for is_fine in (False, True))
+    coarse, fine = (Int8Linear(Int8Matrix.of(weight, two_pass=two_pass)) for two_pass in (False, True))
     assert relative_error(coarse(x) - offset, exact) > 0.2
     assert relative_error(fine(x) - offset, exact) < 0.02
 
@@ -103,14 +104,14 @@ def test_an_outlier_in_the_input_drowns_the_rest_unless_the_matrix_is_fine() -> 
 def test_a_matrix_is_rounded_to_half_a_step() -> None:
     weight = drawn(96, 200)
     matrix = Int8Matrix.of(weight)
-    assert ((matrix.dense() - weight).abs() <= 0.5001 * matrix.scales.unsqueeze(1)).all()
+    assert ((dense(matrix) - weight).abs() <= 0.5001 * matrix.scales.unsqueeze(1)).all()
     assert matrix.values.abs().max() == 127
 
 
 def test_an_embedding_gives_the_rounded_rows() -> None:
     matrix = Int8Matrix.of(drawn(50, 64))
     ids = torch.tensor([3, 49, 3])
-    assert torch.equal(Int8Embedding(matrix)(ids), matrix.dense()[ids])
+    assert torch.equal(Int8Embedding(matrix)(ids), dense(matrix)[ids])
 
 
 def test_without_vnni_activations_have_seven_bits() -> None:

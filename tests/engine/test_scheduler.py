@@ -13,9 +13,8 @@ from qwen_aio.core import Truncation
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.scheduling.order import OVERDUE_AFTER_S
-from qwen_aio.engine.scheduling.scheduler import PATIENCE, Scheduler, Span
+from qwen_aio.engine.scheduling.scheduler import MAX_OVERTAKEN, MIN_SAVED, Scheduler, Span
 from qwen_aio.engine.scheduling.sequence import Sequence
-from qwen_aio.engine.scheduling.shared_prefix import MIN_SPARED
 
 LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
 
@@ -241,7 +240,7 @@ def test_nothing_starves_behind_more_short_decisions_than_can_be_computed(
     waiting.append(FakeAnswer("answer", [7] * 12, max_tokens=4))
     for sequence in waiting:
         scheduler.add(sequence)
-    for now in range(round(OVERDUE_AFTER_S) + 2 * PATIENCE + 4 * (long_rows + 5)):
+    for now in range(round(OVERDUE_AFTER_S) + 2 * MAX_OVERTAKEN + 4 * (long_rows + 5)):
         for n in range(budget // short_rows + 1):
             scheduler.add(FakeDecision(f"{now}-{n}", [n % 7] * short_rows, arrived_s=float(now)))
         compute(scheduler, now_s=float(now))
@@ -254,7 +253,7 @@ def test_a_flood_of_decisions_does_not_starve_an_answer() -> None:
     scheduler = make()
     scheduler.add(FakeAnswer("a", [5] * 12, max_tokens=2))
     ran = set[str]()
-    for n in range(PATIENCE + 40):
+    for n in range(MAX_OVERTAKEN + 40):
         scheduler.add(FakeDecision(f"d{n}", [n % 7] * 16))  # as fast as they are computed
         scheduler.add(FakeDecision(f"e{n}", [n % 5] * 16))
         ran |= set(names(compute(scheduler)))
@@ -309,7 +308,7 @@ def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_lo
 def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
     scheduler = make(limits=replace(LIMITS, max_batch_tokens=80))
     for n in range(3):
-        scheduler.add(FakeDecision(f"d{n}", [*[7] * (MIN_SPARED - 1), n, n]))
+        scheduler.add(FakeDecision(f"d{n}", [*[7] * (MIN_SAVED - 1), n, n]))
     scheduler.admit(now_s=0.0)
     assert scheduler.num_running == 3
 
@@ -380,7 +379,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now_s = 0.0
 
     @rule(
-        common=st.sampled_from([0, MIN_SPARED, MIN_SPARED + 8]),
+        common=st.sampled_from([0, MIN_SAVED, MIN_SAVED + 8]),
         ids=st.lists(st.integers(0, 2), min_size=1, max_size=20),
         more=st.integers(0, 20),
     )

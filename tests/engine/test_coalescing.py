@@ -37,9 +37,9 @@ class CountingModel(ExactModel):
     def __init__(self) -> None:
         self.rows: list[int] = []
 
-    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
-        self.rows.append(len(rows.ids))
-        return super().forward(rows, memory)
+    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+        self.rows.append(len(batch.ids))
+        return super().forward(batch, pool)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_one_prompt_of_many_answers_is_computed_once(make: MakeCounting, max_bat
     def sampled(seed: int) -> Work:
         return Generate(prompt(LONG), Sampling(12, temperature=1.2, top_p=1, top_k=0, seed=seed))
 
-    limits = replace(LIMITS, max_batch_tokens=max_batch_tokens, max_guess_rows=0)
+    limits = replace(LIMITS, max_batch_tokens=max_batch_tokens, max_draft_rows=0)
     alone, rows_alone = {}, {}
     for seed in range(6):
         engine, rows = make(limits)
