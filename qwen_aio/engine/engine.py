@@ -51,12 +51,10 @@ class Engine:
         limits: EngineLimits,
         *,
         clock: Callable[[], float] = time.perf_counter,
-        draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
         """Raises InvalidSettings if the memory is too small for a useful context."""
         self.limits = limits
         self.clock = clock
-        self._draw_seed = draw_seed
         self._model = model
         self._tokenizer = tokenizer
         num_slots = KvPool.num_slots(model.config, kv_mb=limits.kv_mb)
@@ -72,7 +70,7 @@ class Engine:
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
-        self._outputs: list[Output] = []  # of answers that were finished on arrival; the next step returns them
+        self._outputs: list[Output] = []  # of answers finished on arrival, for the next step
         self._num_completed = self._num_steps = self._num_generated = 0
 
     @property
@@ -149,7 +147,7 @@ class Engine:
         foreign = sorted(set(work.resume) - self._answer_ids)
         if foreign:
             raise InvalidRequest(f"this model's answers hold no token {foreign[0]}", param="resume")
-        seed = self._draw_seed() if work.sampling.seed is None else work.sampling.seed
+        seed = secrets.randbits(63) if work.sampling.seed is None else work.sampling.seed
         return AnswerSequence(
             request_id,
             self._truncate(work.prompt, room=self.context.tokens - work.sampling.max_tokens),

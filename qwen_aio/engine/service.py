@@ -15,6 +15,7 @@ import itertools
 import logging
 import threading
 from collections import abc
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -122,13 +123,10 @@ class EngineService:
         `resume`: the tokens of an answer that another engine began; only what follows is yielded.
         Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
-        outputs = self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))
-        try:
+        async with aclosing(self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))) as outputs:
             async for item in outputs:
                 assert isinstance(item, TextDelta | Completion)
                 yield item
-        finally:
-            await outputs.aclose()
 
     def snapshot(self) -> EngineSnapshot:
         """Counts as of the last step; call it on the loop."""
@@ -162,11 +160,8 @@ class EngineService:
 
     async def _outcome(self, request_id: str, work: Work) -> Item:
         """The single output of a request."""
-        outputs = self._outputs(request_id, work)
-        try:
+        async with aclosing(self._outputs(request_id, work)) as outputs:
             return await anext(outputs)
-        finally:
-            await outputs.aclose()
 
     async def _outputs(self, request_id: str, work: Work) -> abc.AsyncGenerator[Item]:
         """Submit the request and pass its outputs on; abort it if the caller leaves early."""

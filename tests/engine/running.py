@@ -1,4 +1,4 @@
-"""Short ways to say what the tests of the engine do all the time."""
+"""Helpers that most tests of the engine use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(engine: Engine, works: Mapping[str, Work]) -> dict[str, list[Output]]:
 
 
 def finish(engine: Engine) -> dict[str, list[Output]]:
-    """Step until nothing is left; outputs by request. The books are balanced after every step."""
+    """Step until nothing is left; outputs by request. Integrity is checked after every step."""
     outputs: dict[str, list[Output]] = {}
     while engine.has_work:
         for output in engine.step():

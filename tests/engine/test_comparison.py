@@ -1,4 +1,4 @@
-"""What is found layer by layer is what two whole models say."""
+"""The layerwise comparison equals that of two whole models."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_one_layer_that_is_lost_is_seen(checkpoint: Path) -> None:
     assert found.mean_kl > 0.1
 
 
-def test_a_common_beginning_is_read_once(checkpoint: Path) -> None:
+def test_a_shared_prefix_is_computed_once(checkpoint: Path) -> None:
     folder = Folder.open(checkpoint)
     beginning = list(range(100))
 

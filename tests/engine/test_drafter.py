@@ -30,7 +30,7 @@ SAMPLED = Sampling(max_tokens=60, temperature=0.5, top_p=0.95, top_k=30, repetit
 
 
 def make(tokenizer: Tokenizer, *, limits: EngineLimits = LIMITS, model: RepeatingModel | None = None) -> Engine:
-    """Its clock stands still: a row more costs nothing, so whether it drafts depends on no machine."""
+    """Its clock stands still: one more row costs nothing, so drafting depends on no machine."""
     return Engine(model or RepeatingModel(), tokenizer, limits, clock=FakeClock())
 
 
@@ -39,7 +39,7 @@ def plain(tokenizer: Tokenizer, limits: EngineLimits = LIMITS) -> Engine:
 
 
 def told(outputs: list[Output], work: Work) -> object:
-    """All that a request was told, but for how many pieces it came in, what was cached and how long it took."""
+    """All that a request got, except the number of deltas, of cached tokens, and the timings."""
     if isinstance(work, Score):
         return logprobs_of(outputs)
     end = completion_of(outputs)
@@ -108,7 +108,7 @@ def test_many_at_once_get_what_they_would_have_got(
 
 @settings(max_examples=40, deadline=None)
 @given(works=WORKS, data=st.data())
-def test_arrivals_and_aborts_at_any_step_leave_nothing_wrong_behind(
+def test_arrivals_and_aborts_at_any_step_leave_a_correct_state(
     tokenizer: Tokenizer, works: dict[str, Work], data: st.DataObject
 ) -> None:
     engine = make(tokenizer)
@@ -130,7 +130,7 @@ def test_arrivals_and_aborts_at_any_step_leave_nothing_wrong_behind(
     expected = all_told(run(plain(tokenizer), works), works)
     assert set(whole) >= set(works) - aborted
     assert all_told(whole, works) == {name: expected[name] for name in whole}
-    assert all_told(run(engine, works), works) == expected  # what it remembers of all that is right
+    assert all_told(run(engine, works), works) == expected  # what it has cached of all that is right
 
 
 @settings(max_examples=15, deadline=None)
@@ -145,7 +145,7 @@ def test_cut_at_any_token_the_rest_is_what_it_would_have_been(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
-def test_a_real_model_says_the_same(make_engine: Callable[..., Engine], temperature: float) -> None:
+def test_a_real_model_gives_the_same(make_engine: Callable[..., Engine], temperature: float) -> None:
     works = {
         name: generate(text, Sampling(100, temperature, top_p=1, top_k=5, repetition_penalty=1, seed=5))
         for name, text in (("a", QUOTE), ("b", "颜色和图片" * 8), ("c", "thank you"))
@@ -184,7 +184,7 @@ def spans(*answers: AnswerSequence) -> list[Span]:
 
 
 def lengthened(*answers: AnswerSequence) -> list[Span]:
-    """By a drafter that has seen a plain step, and not yet that a row more costs anything."""
+    """By a drafter that has measured a plain step, and no step with drafts."""
     drafter = Drafter(max_rows=8)
     drafter.learn(spans(*answers), seconds=1.0)
     return drafter.add_drafts(spans(*answers))

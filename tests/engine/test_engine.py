@@ -1,4 +1,4 @@
-"""The engine as a whole: its text against transformers', its batches against single runs, its memory against nothing."""
+"""The whole engine: text equals transformers', batches equal single runs, the cache changes nothing."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ WORKS: dict[str, Work] = {
 
 
 def assert_same(outputs: dict, expected: dict, name: str) -> None:
-    """Equal text for answers; for decisions equal numbers but for the rounding that another batch brings.
+    """Equal text for answers; equal numbers for decisions, except rounding in other batches.
 
-    In int8 a number on the edge between two levels may fall to either side, which is a hundred times as much.
+    In int8 a number between two levels may be rounded either way: a hundred times as much.
     """
     if isinstance(WORKS[name], Generate):
         assert ids_of(outputs[name]) == ids_of(expected[name])
@@ -76,7 +76,7 @@ def in_either(request: pytest.FixtureRequest, checkpoint: Path) -> MakeEngine:
 
 @pytest.fixture(scope="module")
 def alone(in_either: MakeEngine) -> dict:
-    """Every work in an engine of its own, prompts in one piece: nothing shared, nothing remembered."""
+    """Every work in an engine of its own, prompts in one chunk: nothing shared or cached."""
     outputs = {name: run(in_either(), {name: work})[name] for name, work in WORKS.items()}
     return outputs | {"tolerance": in_either.tolerance}
 
@@ -108,7 +108,7 @@ def test_greedy_text_equals_that_of_transformers(
 def test_label_scores_equal_full_log_softmax_sums_of_transformers(
     engine: Engine, oracle: Qwen2ForCausalLM, tokenizer: Tokenizer
 ) -> None:
-    # One token, many tokens, one that begins like another, the beginning of another, and a whole answer.
+    # One token, many tokens, a shared beginning, the beginning of another, a whole answer.
     continuations = ("t", "the colour", "the parcel", "the", "正面", "negative and a little disappointed " * 6)
     scores = scores_of(run(engine, {"a": score("今天天气真好", *continuations)})["a"])
     asked = prompt("今天天气真好")
@@ -142,7 +142,7 @@ def test_requests_that_join_between_steps_change_nothing(in_either: MakeEngine, 
         assert_same(outputs, alone, name)
 
 
-def test_a_remembered_beginning_changes_nothing_but_the_count(in_either: MakeEngine, alone: dict) -> None:
+def test_a_cached_prefix_changes_nothing_but_the_count(in_either: MakeEngine, alone: dict) -> None:
     engine = in_either()
     run(engine, WORKS)
     again = run(engine, WORKS)
@@ -158,7 +158,7 @@ def test_a_remembered_beginning_changes_nothing_but_the_count(in_either: MakeEng
         assert usages[0].prompt_tokens == usages[1].prompt_tokens
 
 
-def test_a_little_memory_only_makes_it_slower(make_checkpoint: MakeCheckpoint) -> None:
+def test_little_memory_only_makes_it_slower(make_checkpoint: MakeCheckpoint) -> None:
     wide = make_checkpoint(hidden_size=256, num_key_value_heads=4)  # 256 tokens a megabyte: two or three sequences
     works = {name: work for name, work in WORKS.items() if not name.startswith("long")}
     roomy, tight = (load_engine(wide, EngineLimits(max_context=192, kv_mb=mb), threads=1) for mb in (64, 1))
@@ -209,7 +209,7 @@ def test_a_seed_gives_the_same_text_alone_and_in_a_batch(make_engine: MakeEngine
     assert len(set(alone.values())) == 4
 
 
-def test_without_a_seed_every_answer_is_drawn_anew(engine: Engine) -> None:
+def test_without_a_seed_every_answer_differs(engine: Engine) -> None:
     hot = Sampling(max_tokens=16, temperature=1.0, top_p=1, top_k=0, repetition_penalty=1)
     outputs = run(engine, {str(n): generate("你好", hot) for n in range(3)})
     assert len({text_of(each) for each in outputs.values()}) == 3
@@ -235,7 +235,7 @@ def test_abort_frees_the_sequence_in_every_phase(in_either: MakeEngine, alone: d
     assert_same(run(engine, {"long": WORKS["long"]}), alone, "long")
 
 
-def test_aborting_what_is_not_there_is_nothing(engine: Engine) -> None:
+def test_aborting_an_unknown_request_does_nothing(engine: Engine) -> None:
     engine.abort("nobody")
     assert not engine.has_work
     assert engine.step() == []
@@ -327,7 +327,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(make_engine: MakeEngine)
 
 
 def test_only_text_and_end_tokens_are_ever_drawn(engine: Engine, tokenizer: Tokenizer) -> None:
-    # The output matrix has 640 rows, the tokenizer fewer tokens: rows beyond it, and added tokens, have no chance.
+    # The output matrix has 640 rows, the tokenizer fewer tokens; the others are never drawn.
     wild = Sampling(max_tokens=100, temperature=5.0, top_k=0, top_p=1, repetition_penalty=1)
     outputs = run(engine, {str(n): generate("x", wild) for n in range(6)})
     drawn = {token for each in outputs.values() for token in ids_of(each)}

@@ -35,7 +35,7 @@ SHAPES = {
 
 
 class EveryRow(Sequence):
-    """A prompt of which all logits are wanted."""
+    """A prompt whose logits are all needed."""
 
     @property
     def first_logit_row(self) -> int:
@@ -94,7 +94,7 @@ def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoin
 
 
 class Fine:
-    """The weights of a checkpoint, every matrix but the embedding in int8 and multiplied finely (an Int8Weights)."""
+    """A checkpoint with every matrix but the embedding in two-pass int8 (an Int8Weights)."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self._checkpoint = Checkpoint(folder, config)

@@ -1,4 +1,4 @@
-"""The index says what a search through the whole text would say."""
+"""The index finds what a search through the whole text finds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen_aio.engine.scheduling.prompt_lookup import LENGTHS, PromptLookup
 
 
 def searched(ids: Sequence[int], max_tokens: int) -> list[int]:
-    """The same by looking everywhere: the latest place where the end of the text stood before, long ends first."""
+    """The same by full search: the latest earlier occurrence of the last tokens, long n-grams first."""
     for length in LENGTHS:
         for end in range(len(ids) - 1, length - 1, -1):
             if list(ids[end - length : end]) == list(ids[-length:]):
@@ -36,7 +36,7 @@ def test_what_it_proposes_is_what_a_search_finds_however_the_text_grows(
         assert lookup.propose(ids, max_tokens=max_tokens) == searched(ids, max_tokens)
 
 
-def test_a_long_run_is_believed_before_a_short_one_and_the_latest_before_the_first() -> None:
+def test_a_long_n_gram_goes_before_a_short_one_and_the_latest_before_the_first() -> None:
     ids = [1, 2, 3, 40, 1, 2, 3, 41, 9, 2, 3, 42, 1, 2, 3]
     assert PromptLookup().propose(ids, max_tokens=2) == [41, 9]
 

@@ -1,4 +1,4 @@
-"""int8 weights made of a checkpoint: close to it, fine where they have to be, and never much in memory."""
+"""int8 weights of a checkpoint: close to it, two passes where needed, little in memory."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Coarse(Quantised):
         return super().layer(number).converted(lambda matrix: replace(matrix, two_pass=False))
 
 
-def fine(folder: Path) -> list[set[str]]:
-    """The names of each layer's fine matrices."""
+def two_pass_names(folder: Path) -> list[set[str]]:
+    """The names of each layer's two-pass matrices."""
     weights = quantised(folder)
     layers = [weights.layer(number) for number in range(ModelConfig.load(folder).num_layers)]
     return [
@@ -71,20 +71,18 @@ def test_every_weight_is_within_half_a_step_of_its_own(plain: Path) -> None:
         assert ((getattr(exact, name) - dense(matrix)).abs() <= 0.501 * matrix.scales.unsqueeze(1)).all()
 
 
-def test_without_outliers_only_what_is_heavy_tailed_by_nature_is_fine_in_a_small_model(plain: Path) -> None:
-    assert fine(plain) == [{"down"}, {"down"}]
+def test_without_outliers_only_heavy_tailed_inputs_get_two_passes_in_a_small_model(plain: Path) -> None:
+    assert two_pass_names(plain) == [{"down"}, {"down"}]
 
 
-def test_a_large_model_without_outliers_is_multiplied_coarsely(make_checkpoint: MakeCheckpoint) -> None:
-    assert fine(make_checkpoint(**LARGE_VOCABULARY)) == [set(), set()]
+def test_a_large_model_without_outliers_gets_one_pass(make_checkpoint: MakeCheckpoint) -> None:
+    assert two_pass_names(make_checkpoint(**LARGE_VOCABULARY)) == [set(), set()]
 
 
 @pytest.mark.parametrize(("make", "names"), [(of_mlp, {"down"}), (of_norms, {"qkv", "gate_up"})])
-def test_outliers_make_the_matrices_fine_that_meet_them(
-    plain: Path, tmp_path: Path, make: object, names: set[str]
-) -> None:
+def test_matrices_that_meet_outliers_get_two_passes(plain: Path, tmp_path: Path, make: object, names: set[str]) -> None:
     folder = with_outliers(plain, tmp_path / "model", make, factor=30)
-    assert fine(folder) == [names | {"down"}] * 2  # which a small model has in any case
+    assert two_pass_names(folder) == [names | {"down"}] * 2  # which a small model has in any case
     assert mean_kl(folder, quantised(folder)) < MOST_KL
     assert mean_kl(folder, Coarse(*_parts(folder))) > 3 * mean_kl(folder, quantised(folder))
 

@@ -1,4 +1,4 @@
-"""Bookkeeping of slots: whatever happens in whatever order, none is lost, none is shared by mistake."""
+"""Slots: in any order of events none is lost and none is shared by mistake."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from qwen_aio.engine.kv.radix_cache import Lease, RadixCache
 
-# Three tokens only, so that beginnings are often shared.
+# Three tokens only, so that prefixes are often shared.
 PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 
-def remember(cache: RadixCache, *ids: int) -> None:
+def insert(cache: RadixCache, *ids: int) -> None:
     lease = cache.lease(ids, num_rows=len(ids))
     assert lease is not None
     cache.release(lease, ids)
 
 
-def test_a_known_beginning_is_shared_but_never_the_whole_prompt() -> None:
+def test_a_cached_prefix_is_shared_but_never_the_whole_prompt() -> None:
     cache = RadixCache(10)
-    remember(cache, 1, 2, 3)
+    insert(cache, 1, 2, 3)
     lease = cache.lease([1, 2, 3], num_rows=3)
     assert lease is not None
     assert lease.num_shared == 2
@@ -43,18 +43,18 @@ def test_what_two_computed_at_once_is_kept_once() -> None:
 
 def test_the_least_recently_used_goes_first_and_whole() -> None:
     cache = RadixCache(6)
-    remember(cache, 1, 1, 1)
-    remember(cache, 2, 2, 2)
-    remember(cache, 1, 1, 1)  # used again
+    insert(cache, 1, 1, 1)
+    insert(cache, 2, 2, 2)
+    insert(cache, 1, 1, 1)  # used again
     lease = cache.lease([3, 3], num_rows=2)
     assert lease is not None
     assert len(cache.match_prefix([2, 2, 2])) == 0
     assert len(cache.match_prefix([1, 1, 1])) == 3
 
 
-def test_a_short_known_beginning_is_computed_again() -> None:
+def test_a_short_cached_prefix_is_computed_again() -> None:
     cache = RadixCache(12, min_shared=3)
-    remember(cache, 1, 2, 3)
+    insert(cache, 1, 2, 3)
     short, long = cache.lease([1, 2, 9], num_rows=3), cache.lease([1, 2, 3, 9], num_rows=4)
     assert short is not None and long is not None
     assert (short.num_shared, long.num_shared) == (0, 3)
@@ -71,9 +71,9 @@ def test_a_part_of_a_lease_is_cut_into_runs_of_neighbours(runs: list[int], start
     assert all(left.stop < right.start for left, right in pairwise(part))
 
 
-def test_what_is_in_use_is_not_forgotten() -> None:
+def test_what_is_in_use_is_not_evicted() -> None:
     cache = RadixCache(4)
-    remember(cache, 1, 1)
+    insert(cache, 1, 1)
     lease = cache.lease([1, 2], num_rows=2)
     assert lease is not None
     assert cache.num_available == 2
@@ -82,7 +82,7 @@ def test_what_is_in_use_is_not_forgotten() -> None:
     assert cache.lease([3, 3, 3], num_rows=3) is not None
 
 
-def test_what_was_not_computed_is_not_remembered() -> None:
+def test_what_was_not_computed_is_not_inserted() -> None:
     cache = RadixCache(8)
     lease = cache.lease([1, 2, 3, 4], num_rows=6)
     assert lease is not None
@@ -93,19 +93,19 @@ def test_what_was_not_computed_is_not_remembered() -> None:
 
 def test_a_pin_outlives_everything() -> None:
     cache = RadixCache(6)
-    remember(cache, 1, 2)
+    insert(cache, 1, 2)
     cache.pin([1, 2])
     cache.pin([1, 2])
     assert cache.num_pinned == 2
     for token in range(3, 9):
-        remember(cache, *[token] * 4)
+        insert(cache, *[token] * 4)
     assert len(cache.match_prefix([1, 2])) == 2
     assert cache.lease([9] * 5, num_rows=5) is None
 
 
-def test_its_picture_names_the_parts() -> None:
+def test_its_repr_names_the_parts() -> None:
     cache = RadixCache(9)
-    remember(cache, 1, 2)
+    insert(cache, 1, 2)
     cache.lease([5], num_rows=3)
     assert repr(cache) == "<RadixCache 4 free, 2 cached, 3 leased of 9>"
 

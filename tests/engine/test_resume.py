@@ -1,4 +1,4 @@
-"""An answer that was begun elsewhere goes on as if nothing had happened, wherever it was cut."""
+"""An answer begun by another engine continues as the original would, after any token."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_cut_at_any_token_a_real_model_goes_on_as_it_would_have(make_engine: Mak
     check_every_cut("谢谢", sampling, first=make_engine(), second=make_engine())
 
 
-def test_the_rest_is_the_same_where_the_beginning_is_remembered(tokenizer: Tokenizer) -> None:
+def test_the_rest_is_the_same_where_the_prefix_is_cached(tokenizer: Tokenizer) -> None:
     engine = Engine(ExactModel(), tokenizer, LIMITS)
     check_every_cut("你好", FREE, first=engine, second=engine)
     ids = ids_of(run(engine, {"a": Generate(prompt("你好"), FREE)})["a"])
@@ -128,7 +128,7 @@ def answer(tokenizer: Tokenizer, sampling: Sampling, *, resume: Sequence[int] = 
 
 
 def told(answer: AnswerSequence, ids: Sequence[int]) -> tuple[list[TextDelta], Completion | None]:
-    """What comes out when the model chooses `ids`; it is not asked again once the answer is over."""
+    """The outputs when the model chooses `ids`; it is not asked again once the answer ends."""
     items: list[TextDelta | Completion] = []
     for token in ids:
         if not answer.is_finished:
@@ -174,7 +174,7 @@ def test_cut_inside_a_character_or_a_stop_string_the_text_has_no_gap_and_no_repe
     assert resumed.seen_ids.tolist() == resumed.ids == begun.seen_ids.tolist()
 
 
-# ---- what cannot be gone on with ----
+# ---- what cannot be resumed ----
 
 
 def refused(engine: Engine, sampling: Sampling, resume: Sequence[int], words: str) -> None:
@@ -190,7 +190,7 @@ def test_tokens_that_no_answer_holds_are_refused(engine: Engine, tokenizer: Toke
         refused(engine, GREEDY, [40, foreign], f"no token {foreign}")
 
 
-def test_an_answer_that_was_over_is_not_gone_on_with(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_a_finished_answer_is_not_resumed(engine: Engine, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_text("thank you, bye")
     assert len(ids) < GREEDY.max_tokens
     refused(engine, replace(GREEDY, max_tokens=2), ids, "over after 2 of the")
@@ -199,9 +199,7 @@ def test_an_answer_that_was_over_is_not_gone_on_with(engine: Engine, tokenizer: 
         refused(engine, GREEDY, [end, *ids], "over after 1 of the")
 
 
-def test_a_worker_lost_after_the_last_token_leaves_only_the_end_to_be_said(
-    engine: Engine, tokenizer: Tokenizer
-) -> None:
+def test_an_answer_resumed_after_its_last_token_is_a_completion_alone(engine: Engine, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_text("thank you")
     full = Generate(prompt("hi"), replace(GREEDY, max_tokens=len(ids)), tuple(ids))
     ended = Generate(prompt("hi"), GREEDY, (*ids, min(tokenizer.end_ids)))
@@ -214,7 +212,7 @@ def test_a_worker_lost_after_the_last_token_leaves_only_the_end_to_be_said(
     assert not engine.has_work
 
 
-async def test_the_service_takes_it_up_wherever_it_was_left(tokenizer: Tokenizer) -> None:
+async def test_the_service_resumes_it_at_any_token(tokenizer: Tokenizer) -> None:
     service = EngineService(Engine(ExactModel(), tokenizer, LIMITS))
     service.start()
     *whole, end = [item async for item in service.generate("a", prompt("你好"), FREE)]

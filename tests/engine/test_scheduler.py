@@ -1,4 +1,4 @@
-"""Who runs and what a step takes, with sequences that compute nothing."""
+"""Admission and batches, with sequences that compute nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_step_takes_one_row_of_each_answer_and_chunks_of_prompts() -> None:
     scheduler.add(FakeAnswer("a", [1, 2, 3], max_tokens=9))
     assert rows(compute(scheduler)) == [("a", 0, 3)]
     scheduler.add(FakeAnswer("b", list(range(10)), max_tokens=5))
-    assert rows(compute(scheduler)) == [("a", 3, 1), ("b", 0, 7)]  # half of 15: somebody reads along
+    assert rows(compute(scheduler)) == [("a", 3, 1), ("b", 0, 7)]  # half of 15: an answer decodes
     assert rows(compute(scheduler)) == [("a", 4, 1), ("b", 7, 3)]
     assert rows(compute(scheduler)) == [("a", 5, 1), ("b", 10, 1)]
 
@@ -132,7 +132,7 @@ def test_short_decisions_may_use_every_place() -> None:
     assert scheduler.num_running == LIMITS.max_running
 
 
-def test_a_short_decision_waits_for_one_step_only_behind_ten_long_ones() -> None:
+def test_a_short_decision_waits_for_one_step_only_after_ten_long_ones() -> None:
     scheduler = make()
     for n in range(10):
         scheduler.add(FakeDecision(f"long{n}", [n] * 60))
@@ -142,7 +142,7 @@ def test_a_short_decision_waits_for_one_step_only_behind_ten_long_ones() -> None
         assert rows(compute(scheduler)) == [(f"short{n}", 0, 8)]
 
 
-def test_many_short_decisions_at_once_find_places_behind_ten_long_ones() -> None:
+def test_many_short_decisions_at_once_find_places_after_ten_long_ones() -> None:
     scheduler = make()
     for n in range(10):
         scheduler.add(FakeDecision(f"long{n}", [n] * 60))
@@ -153,7 +153,7 @@ def test_many_short_decisions_at_once_find_places_behind_ten_long_ones() -> None
 
 
 @pytest.mark.parametrize("is_decoding", [True, False])
-def test_a_short_decision_waits_for_one_step_only_behind_answers_and_long_ones(is_decoding: bool) -> None:
+def test_a_short_decision_waits_for_one_step_only_after_answers_and_long_ones(is_decoding: bool) -> None:
     scheduler = make()
     for n in range(LIMITS.max_answers + 1):
         scheduler.add(FakeAnswer(f"a{n}", [n] * (4 if is_decoding else 40), max_tokens=20))
@@ -181,7 +181,7 @@ def test_a_short_decision_finds_memory_beside_answers_and_a_long_one() -> None:
     assert names(compute(scheduler)) == ["a0", "short"]
 
 
-def test_the_long_decision_with_the_fewest_rows_left_goes_first() -> None:
+def test_the_shortest_remaining_long_decision_goes_first() -> None:
     scheduler = make()
     scheduler.add(FakeDecision("long", [1] * 40))
     compute(scheduler)
@@ -231,10 +231,10 @@ def test_what_an_overdue_long_decision_leaves_of_its_share_goes_to_the_next() ->
     long_rows=st.integers(21, 40),
 )
 @settings(deadline=None)
-def test_nothing_starves_behind_more_short_decisions_than_can_be_computed(
+def test_nothing_starves_under_more_short_decisions_than_can_be_computed(
     num_slots: int, budget: int, short_rows: int, long_rows: int
 ) -> None:
-    """A step a second; whatever is overdue is done after as many steps as its rows and those before it take."""
+    """One step a second; overdue ones end after as many steps as their rows and earlier ones take."""
     scheduler = make(num_slots, replace(LIMITS, max_batch_tokens=budget))
     waiting = [FakeDecision("long", [8] * long_rows), FakeDecision("longer", [9] * (long_rows + 5))]
     waiting.append(FakeAnswer("answer", [7] * 12, max_tokens=4))
@@ -260,7 +260,7 @@ def test_a_flood_of_decisions_does_not_starve_an_answer() -> None:
     assert "a" in ran
 
 
-def test_the_first_long_one_is_not_passed_by_longer_ones_when_memory_is_short() -> None:
+def test_the_first_long_one_is_not_overtaken_by_longer_ones_when_memory_is_short() -> None:
     scheduler = make(num_slots=80)
     scheduler.add(FakeAnswer("a", [1] * 6, max_tokens=24))
     compute(scheduler)
@@ -272,7 +272,7 @@ def test_the_first_long_one_is_not_passed_by_longer_ones_when_memory_is_short() 
     assert order.index("waits") < order.index("longer")
 
 
-def test_whoever_is_overdue_is_passed_by_nobody_when_memory_is_short() -> None:
+def test_an_overdue_decision_is_overtaken_by_none_when_memory_is_short() -> None:
     scheduler = make(num_slots=80)
     scheduler.add(FakeAnswer("a", [1] * 6, max_tokens=34))
     compute(scheduler)
@@ -284,7 +284,7 @@ def test_whoever_is_overdue_is_passed_by_nobody_when_memory_is_short() -> None:
     assert order.index("a") < order.index("waits") <= order.index("small")
 
 
-def test_a_long_common_beginning_is_computed_once() -> None:
+def test_a_long_shared_prefix_is_computed_once() -> None:
     scheduler = make()
     beginning = [7] * 40
     for n in range(3):
@@ -294,7 +294,7 @@ def test_a_long_common_beginning_is_computed_once() -> None:
     assert steps[4:] == [[("d1", 40, 2), ("d2", 40, 2)]]
 
 
-def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_long_one() -> None:
+def test_a_short_decision_waits_for_the_prefix_of_a_short_one_but_not_of_a_long_one() -> None:
     scheduler = make(limits=replace(LIMITS, max_context=200, max_batch_tokens=80))
     scheduler.add(FakeDecision("long", [*[7] * 36, *range(100, 150)]))
     assert rows(compute(scheduler)) == [("long", 0, 60)]
@@ -305,7 +305,7 @@ def test_a_short_decision_waits_for_the_beginning_of_a_short_one_but_not_of_a_lo
     assert rows(compute(scheduler)) == [("e", 36, 2), ("long", 60, 26)]
 
 
-def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
+def test_for_a_short_shared_prefix_nothing_waits() -> None:
     scheduler = make(limits=replace(LIMITS, max_batch_tokens=80))
     for n in range(3):
         scheduler.add(FakeDecision(f"d{n}", [*[7] * (MIN_SAVED - 1), n, n]))
@@ -313,7 +313,7 @@ def test_a_short_common_beginning_keeps_nobody_waiting() -> None:
     assert scheduler.num_running == 3
 
 
-def test_nobody_waits_for_one_that_has_far_more_to_compute() -> None:
+def test_nothing_waits_for_a_sequence_with_far_more_to_compute() -> None:
     limits = EngineLimits(max_context=200, max_running=4, max_answers=2, max_batch_tokens=32)
     scheduler = make(num_slots=400, limits=limits)
     scheduler.add(FakeAnswer("a", [*[7] * 40, *range(100, 200)], max_tokens=5))
@@ -358,7 +358,7 @@ def test_abort_works_on_the_waiting_and_on_the_running() -> None:
     assert not scheduler.has_work
 
 
-def test_its_picture_tells_who_waits() -> None:
+def test_its_repr_names_what_waits() -> None:
     scheduler = make()
     scheduler.add(FakeDecision("d", [1]))
     scheduler.add(FakeAnswer("a", [1], max_tokens=3))
@@ -420,12 +420,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         short = self.expected()
         spans = compute(self.scheduler, now_s=self.now_s)
         assert short <= {span.sequence.request_id for span in spans if span.sequence.is_finished}
-        assert bool(spans) == bool(self.open)  # whoever waits, something moves
+        assert bool(spans) == bool(self.open)  # while something waits, something runs
         assert sum(span.count for span in spans) <= self.limits.max_batch_tokens
         assert len(set(names(spans))) == len(spans)
         left_out = decoding - set(names(spans))
         assert not left_out or not any(span.sequence.is_answer for span in spans)  # it was a step of decisions alone
-        assert not left_out & self.left_out  # nobody's stream stalls
+        assert not left_out & self.left_out  # no stream stalls
         self.left_out = left_out
         for span in spans:
             assert span.count > 0
@@ -439,7 +439,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now_s += seconds
 
     def expected(self) -> set[str]:
-        """Short decisions that must be done in the step that begins now, since they came before it."""
+        """Short decisions that must end in the step that begins now, as they arrived before it."""
         half = self.limits.max_batch_tokens // 2
         decisions = [sequence for sequence in self.open.values() if not sequence.is_answer]
         if any(self.now_s - sequence.arrived_s >= OVERDUE_AFTER_S for sequence in decisions):

@@ -1,4 +1,4 @@
-"""The door between the event loop and the engine thread, with an engine that follows orders."""
+"""The bridge between event loop and engine thread, with a scripted engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MakeService = Callable[..., EngineService]
 
 
 class ScriptedEngine:
-    """One token for everybody in each step; stands still while `gate` is closed, breaks when told."""
+    """One delta per request and step; blocks while `gate` is closed, raises `failure` if set."""
 
     def __init__(self, *, max_queue: int = 4) -> None:
         self.limits = EngineLimits(max_running=2, max_queue=max_queue)
@@ -116,13 +116,13 @@ async def collect(items: AsyncIterator[TextDelta | Completion]) -> list[TextDelt
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until something that must come has come; the test's timeout is the limit."""
+    """Let the loop run until `condition` holds; the test's timeout is the limit."""
     while not condition():  # noqa: ASYNC110  what changes is another thread's state
         await asyncio.sleep(0)
 
 
 async def hold(scripted: ScriptedEngine) -> None:
-    """Close the gate, and wait until the engine stands at it."""
+    """Close the gate, and wait until the engine blocks at it."""
     scripted.gate.clear()
     scripted.stepped.clear()
     await until(scripted.stepped.is_set)
@@ -237,7 +237,7 @@ async def test_deltas_that_came_before_the_failure_are_still_read(
     assert read == list(range(scripted.num_steps))
 
 
-async def test_close_ends_whoever_waits_and_whoever_comes(service: EngineService, scripted: ScriptedEngine) -> None:
+async def test_close_ends_open_and_new_requests(service: EngineService, scripted: ScriptedEngine) -> None:
     scripted.gate.clear()
     task = asyncio.create_task(collect(answer(service)))
     await until(scripted.stepped.is_set)

@@ -1,4 +1,4 @@
-"""What goes when the context is full, and that it is said."""
+"""What is cut when the context is full, and how it is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_aio.errors import ContextTooSmall
 from tests.engine.running import prompt, turn
 
 
-def test_what_fits_is_left_alone(tokenizer: Tokenizer) -> None:
+def test_what_fits_is_not_truncated(tokenizer: Tokenizer) -> None:
     asked = prompt("你好", turns=(turn("user", "hi"), turn("assistant", "yes")))
     truncated = truncate(asked, tokenizer=tokenizer, room=500)
     assert list(truncated.ids) == tokenizer.encode([*asked.head, *asked.turns[0], *asked.turns[1], *asked.body])

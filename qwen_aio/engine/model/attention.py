@@ -2,9 +2,9 @@
 
 The slots that a row attends to form *extents* of neighbouring slots: the tokens computed earlier,
 often a prefix shared with other sequences, and those that its own sequence adds in this step. One
-operator computes attention over one extent; the results are merged by their logsumexp: softmax(a ++
-b) v is the mean of softmax(a) v_a and softmax(b) v_b, weighted with exp(logsumexp). A step is
-planned once for all layers. Knows no weights.
+operator computes attention over one extent; the results are merged by their logsumexp:
+softmax(a ++ b) v is the mean of softmax(a) v_a and softmax(b) v_b, weighted with exp(logsumexp).
+A step is planned once for all layers. Knows no weights.
 """
 
 from __future__ import annotations

@@ -85,19 +85,17 @@ def compare(
 
     Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall.
     """
-    decisions, twins = ([_decision(question, tokenizer, config) for question in questions] for _ in range(2))
-    layerwise = LayerwisePass([*calibration_texts(tokenizer, config), *decisions], config)
+    twin_of = {_decision(each, tokenizer, config): _decision(each, tokenizer, config) for each in questions}
+    layerwise = LayerwisePass([*calibration_texts(tokenizer, config), *twin_of], config)
     difference = _run_both(layerwise, checkpoint, weights, config)
-    twin_of = dict(zip(decisions, twins, strict=True))
     kl: list[float] = []
     for index, (sequence, row) in enumerate(layerwise.logit_rows):
-        match sequence:
-            case DecisionSequence():
-                in_fp32, in_int8 = difference.logprobs(index, sequence.tokens_after(row))
-                sequence.record(row, in_fp32)
-                twin_of[sequence].record(row, in_int8)
-            case _:
-                kl.append(float(difference.kl[index]))
+        if isinstance(sequence, DecisionSequence):
+            in_fp32, in_int8 = difference.logprobs(index, sequence.tokens_after(row))
+            sequence.record(row, in_fp32)
+            twin_of[sequence].record(row, in_int8)
+        else:
+            kl.append(float(difference.kl[index]))
     scores = tuple((one.scores(now_s=0.0), twin.scores(now_s=0.0)) for one, twin in twin_of.items())
     return Comparison(scores, mean_kl=sum(kl) / len(kl), num_tokens=len(kl))
 
@@ -118,9 +116,8 @@ def _run_both(
     for number in range(config.num_layers):
         layerwise.run_layer(checkpoint.layer(number).layer(config, Fp32Linear), exact)
         layerwise.run_layer(weights.layer(number).layer(config, Int8Linear), rounded)
-    return PrecisionDifference(
-        checkpoint, output, layerwise.final_states(norm, exact), layerwise.final_states(norm, rounded)
-    )
+    exact_states, rounded_states = (layerwise.final_states(norm, states) for states in (exact, rounded))
+    return PrecisionDifference(checkpoint, output, exact_states, rounded_states)
 
 
 def _part(matrix: Tensor | Int8Matrix, rows: slice | Tensor) -> Tensor | Int8Matrix:
