@@ -1,4 +1,4 @@
-"""A model without rounding over the real KvPool: its batches cannot differ, not even in the last bit.
+"""A model without rounding over the real KvPool: its batches cannot differ, not in the last bit.
 
 In a real model other rows of a step may change the choice between nearly equal tokens, about one in
 10,000 of a random checkpoint. In this one they cannot, so that properties of the engine hold for

@@ -1,8 +1,8 @@
 """What does not hold yet: the same answer in any batch, with any part of its prompt cached.
 
-Counted over random weights, whose likeliest tokens are close together; the margins of a trained model
-hide most of it. Each must hold in 6 of 6 cases once the arithmetic of a row no longer depends on the
-other rows of its step.
+Counted over random weights, whose likeliest tokens are close together; the margins of a trained
+model hide most of it. Each must hold in 6 of 6 cases once the arithmetic of a row no longer depends
+on the other rows of its step.
 """
 
 from __future__ import annotations

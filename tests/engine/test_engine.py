@@ -1,4 +1,4 @@
-"""The whole engine: text equals transformers', batches equal single runs, the cache changes nothing."""
+"""The whole engine: text as of transformers, batches as single runs, the cache changes nothing."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from qwen_aio.engine.scheduling.prompt_lookup import LENGTHS, PromptLookup
 
 
 def searched(ids: Sequence[int], max_tokens: int) -> list[int]:
-    """The same by full search: the latest earlier occurrence of the last tokens, long n-grams first."""
+    """The same by full search: the latest occurrence of the last tokens, long n-grams first."""
     for length in LENGTHS:
         for end in range(len(ids) - 1, length - 1, -1):
             if list(ids[end - length : end]) == list(ids[-length:]):

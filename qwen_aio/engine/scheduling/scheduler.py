@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.kv.radix_cache import RadixCache
@@ -287,7 +286,8 @@ def _chunks(sequences: Iterable[Sequence], *, budget: int) -> list[Span]:
 
 def _num_common(ids: list[int], others: list[int]) -> int:
     """The length of the common prefix."""
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ids, others, strict=False))))
+    pairs = enumerate(zip(ids, others, strict=False))
+    return next((row for row, (token, other) in pairs if token != other), min(len(ids), len(others)))
 
 
 def _num_rows(spans: Iterable[Span]) -> int:
