@@ -5,7 +5,7 @@
 The floor of a step is the time of its products with the weights (every layer's four and the output matrix's), with the
 engine's own kernel, over as many rows; `with attention` adds the attention operator by itself, over as many rows and as
 long contexts. Steps and floors take turns. Prefill: a prompt nobody has computed before, of 128 and 512 tokens, in
-chunks as the engine cuts them, and its first token. Decode: 1 and 8 answers with nothing in common, whose guessing
+chunks as the engine cuts them, and its first token. Decode: 1 and 8 answers with nothing in common, whose drafting
 ahead is off. Last line of stdout: one JSON object.
 """
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     loaded = load_model(arguments.model, max_context=2048, threads=arguments.threads, precision=arguments.precision)
-    limits = EngineLimits(max_batch_tokens=CHUNK, max_guess_rows=0)
+    limits = EngineLimits(max_batch_tokens=CHUNK, max_draft_rows=0)
     engine = make_engine(loaded, limits, threads=arguments.threads)
     floor, prompts, summary = Floor(loaded.model), Prompts(loaded), {}
     use_memory(engine, prompts, num_slots=KvPool.num_slots(loaded.model.config, kv_mb=limits.kv_mb))

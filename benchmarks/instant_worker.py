@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from qwen_aio.config import load_settings, prompts_dir
-from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
+from qwen_aio.core import Completion, ContextLimits, LabelScore, Prompt, Sampling, Scores, TextDelta, Timings, Usage
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.serving.server import bind
 from qwen_aio.tasks.loader import load_tasks
@@ -40,11 +40,11 @@ class InstantEngine:
 
     async def generate(
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
-    ) -> AsyncGenerator[Chunk, None]:
+    ) -> AsyncGenerator[TextDelta | Completion, None]:
         for index in range(len(resume), NUM_PIECES):
             await asyncio.sleep(REST_S if index else 0)
-            yield Chunk(index, "piece ", (index,))
-        yield Chunk(NUM_PIECES, "", (), "stop", Usage(60, 50, NUM_PIECES), Timings())
+            yield TextDelta("piece ", (index,))
+        yield Completion("stop", Usage(60, 50, NUM_PIECES), Timings())
 
     def snapshot(self) -> EngineSnapshot:
         return EngineSnapshot(capacity=8)

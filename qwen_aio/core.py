@@ -2,7 +2,7 @@
 
 Nothing here computes with tensors, reads files or knows HTTP. A request travels as
 
-    Request --tasks.render--> Prompt --engine--> Scores | Chunk*  --tasks.parse--> Event*, Result
+    Request --tasks.render--> Prompt --engine--> Scores | TextDelta*, Completion --tasks.parse--> Event*, Result
 
 Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
 """
@@ -204,23 +204,30 @@ class Scores:
     labels: tuple[LabelScore, ...]
     usage: Usage
     timings: Timings
-    cuts: Truncation = Truncation()
+    truncation: Truncation = Truncation()
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A piece of an answer: whole characters only, or no text yet. All of them together are the answer.
+class TextDelta:
+    """The next piece of an answer's text: whole characters only, perhaps none yet.
 
-    The last one carries `finish_reason`, usage and timings.
+    `token_ids` led to it: known between engine, worker and balancer. `index` counts the deltas
+    a client gets, from 0.
     """
 
-    index: int  # 0, 1, 2 ... without a gap
     text: str
     token_ids: tuple[int, ...] = ()
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-    timings: Timings | None = None
-    cuts: Truncation = Truncation()
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The end of an answer, after its last TextDelta."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    truncation: Truncation = Truncation()
 
 
 # ---- what a person asks and gets ------------------------------------------------------------------------------------
@@ -306,23 +313,11 @@ class Decision:
     merged: str  # head of the merged line
     usage: Usage
     timings: Timings
-    cuts: Truncation = Truncation()
+    truncation: Truncation = Truncation()
     calibrated: bool = False
     reason: str | None = None
     worker: str = ""
     model: str = ""
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """The next piece of an answer's text, perhaps empty.
-
-    `token_ids` led to it: known between engine, worker and balancer. `index` counts the deltas a client gets, from 0.
-    """
-
-    text: str
-    token_ids: tuple[int, ...] = ()
-    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -334,7 +329,7 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
-    cuts: Truncation = Truncation()
+    truncation: Truncation = Truncation()
     worker: str = ""
     model: str = ""
 

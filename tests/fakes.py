@@ -6,7 +6,18 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Text, Timings, Usage
+from qwen_aio.core import (
+    Completion,
+    ContextLimits,
+    LabelScore,
+    Prompt,
+    Sampling,
+    Scores,
+    Text,
+    TextDelta,
+    Timings,
+    Usage,
+)
 from qwen_aio.errors import QwenAioError
 
 
@@ -65,7 +76,7 @@ class FakeEngine:
 
     async def generate(
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
-    ) -> AsyncGenerator[Chunk, None]:
+    ) -> AsyncGenerator[TextDelta | Completion, None]:
         self.call_ids.append(request_id)
         self.prompts.append(prompt)
         self.samplings.append(sampling)
@@ -77,9 +88,8 @@ class FakeEngine:
                     raise self.error
                 if index > len(resume) and self.gate:
                     await self._wait(self.gate.wait)
-                yield Chunk(index, piece, (index,))
-            usage = Usage(60, 30, len(self.pieces))
-            yield Chunk(len(self.pieces), "", (), "stop", usage, Timings(1.0, 50.0, 100.0, 151.0))
+                yield TextDelta(piece, (index,))
+            yield Completion("stop", Usage(60, 30, len(self.pieces)), Timings(1.0, 50.0, 100.0, 151.0))
         finally:
             self.open_streams -= 1
 

@@ -46,11 +46,13 @@ DECISION = Decision(
     merged="【😔 LLM 情感判断:负面|高置信】",
     usage=Usage(95, 71, 0),
     timings=Timings(1.234, 88.04, 0.0, 90.06),
-    cuts=Truncation(truncated=True),
+    truncation=Truncation(truncated=True),
     calibrated=True,
     worker="qwen-2",
 )
-ANSWER = Answer("chat", "抱歉", "stop", Usage(60, 30, 2), Timings(1, 2, 3, 6), cuts=Truncation(2), worker="qwen-3")
+ANSWER = Answer(
+    "chat", "抱歉", "stop", Usage(60, 30, 2), Timings(1, 2, 3, 6), truncation=Truncation(2), worker="qwen-3"
+)
 RESULT = Result("r1", "sentiment", "rule sentiment.words: 失望", "abc", "m", "qwen-2", DECISION, ANSWER, 123.44)
 
 
@@ -353,7 +355,7 @@ ratios = st.floats(0, 1)
 costs = {
     "usage": st.builds(Usage, counts, counts, counts),
     "timings": st.builds(Timings, ms, ms, ms, ms),
-    "cuts": st.builds(Truncation, counts, st.booleans()),
+    "truncation": st.builds(Truncation, counts, st.booleans()),
 }
 decisions = st.builds(
     Decision,

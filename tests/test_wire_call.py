@@ -40,7 +40,7 @@ PROBABILITY = st.floats(0, 1)
 COUNT = st.integers(0, 10_000)
 TIMINGS = st.builds(Timings, *[st.integers(0, 100_000).map(lambda tenths: tenths / 10)] * 4)
 USAGE = st.builds(Usage, COUNT, COUNT, COUNT)
-CUTS = st.builds(Truncation, COUNT, st.booleans())
+TRUNCATION = st.builds(Truncation, COUNT, st.booleans())
 
 WISHES = st.builds(
     SamplingWish,
@@ -81,7 +81,7 @@ DECISIONS = st.builds(
     merged=TEXT,
     usage=USAGE,
     timings=TIMINGS,
-    cuts=CUTS,
+    truncation=TRUNCATION,
     calibrated=st.booleans(),
     reason=st.none() | TEXT,
     worker=TEXT,
@@ -89,7 +89,7 @@ DECISIONS = st.builds(
 )
 PIECES = st.builds(TextDelta, st.text(max_size=20), st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple))
 ANSWERS = st.builds(
-    Answer, TEXT, st.text(max_size=30), st.sampled_from(["stop", "length"]), USAGE, TIMINGS, CUTS, TEXT, TEXT
+    Answer, TEXT, st.text(max_size=30), st.sampled_from(["stop", "length"]), USAGE, TIMINGS, TRUNCATION, TEXT, TEXT
 )
 
 

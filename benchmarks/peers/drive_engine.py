@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.peers.driving import serve_commands, together
 from benchmarks.peers.words import Words
 from qwen_aio.config import load_settings
-from qwen_aio.core import Prompt, Sampling, Text
+from qwen_aio.core import Prompt, Sampling, Text, TextDelta
 from qwen_aio.worker.loading import choose_model, load_weights, prepare_process
 
 LONG, FIRST_SEED = 512, 1_000_000  # prompts of so many tokens, which the benchmark itself never asks for
@@ -74,8 +74,8 @@ class Drive:
     async def _stream(self, prompt: Sequence[int], *, new: int) -> list[tuple[float, tuple[int, ...]]]:
         asked = Prompt(head=(), turns=(), body=(Text(self._words.text(prompt)),))
         greedy = Sampling(max_tokens=new, temperature=0, top_p=1, top_k=0, repetition_penalty=1)
-        chunks = self._service.generate("peers", asked, greedy)
-        return [(time.perf_counter(), chunk.token_ids) async for chunk in chunks]
+        outputs = self._service.generate("peers", asked, greedy)
+        return [(time.perf_counter(), delta.token_ids) async for delta in outputs if isinstance(delta, TextDelta)]
 
 
 def main() -> None:

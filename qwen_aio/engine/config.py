@@ -1,7 +1,7 @@
 """What a model folder says about itself, and how much the engine may use.
 
-Reads config.json and generation_config.json; knows nothing of tensors. Whatever our forward pass would compute
-wrongly (another architecture, a sliding window, stretched positions, packed weights) is refused here, by name.
+Reads config.json and generation_config.json; knows no tensors. Refuses, by name, what the forward
+pass would compute wrongly: another architecture, sliding windows, rope scaling, packed weights.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class EngineLimits:
     """How much one engine may hold at once. Tokens unless the name says otherwise."""
 
     max_context: int = 2048  # prompt and answer together
-    kv_mb: int = 512  # keys and values of running and remembered tokens
+    kv_mb: int = 512  # keys and values of running and cached tokens
     max_running: int = 10  # sequences computed at the same time ...
     max_answers: int = 8  # ... of which so many may be answers: the rest is always free for decisions
-    max_batch_tokens: int = 256  # rows of one step (scheduler.py: whose); longer prompts go in chunks
-    max_guess_rows: int = 8  # rows up to which guessed tokens fill a step that only decodes; 0: nothing is guessed
+    max_batch_tokens: int = 256  # rows of one step; longer prompts go in chunks (scheduler.py)
+    max_draft_rows: int = 8  # rows up to which draft tokens fill a step that only decodes; 0: none
     max_queue: int = 256  # requests waiting beyond the running ones
 
 
@@ -108,7 +108,7 @@ def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _by(quantized: object) -> str:
-    """How: ` with GPTQ to 4 bits`, as far as it is stated."""
+    """` with GPTQ to 4 bits`, as far as the config states it."""
     stated = quantized if isinstance(quantized, dict) else {}
     method = stated.get("quant_method")
     bits = stated.get("bits") or (4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else None)
@@ -117,7 +117,7 @@ def _by(quantized: object) -> str:
 
 
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """transformers 5 writes `rope_parameters`, earlier versions `rope_scaling` (or null) beside `rope_theta`."""
+    """transformers 5 writes `rope_parameters`, earlier versions `rope_scaling` or null."""
     return values.get("rope_parameters") or values.get("rope_scaling") or {}
 
 

@@ -1,11 +1,13 @@
-"""A model folder -> an Engine, or what its two precisions have to say.
+"""A model folder -> an Engine, or a Comparison of its two precisions.
 
-The one place where torch is told how many threads it may use.
+The one place that sets the number of torch's threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import sys
+from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +19,11 @@ from qwen_aio.core import Precision
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.model.forward import Qwen2
-from qwen_aio.engine.model.heap import trim_heap
 from qwen_aio.engine.model.weights import Checkpoint, load_fp32
 from qwen_aio.engine.quant.comparison import Comparison, compare
 from qwen_aio.engine.quant.int8_copy import CopyPlace
 from qwen_aio.engine.quant.int8_weights import Int8Weights, load_int8
-from qwen_aio.engine.quant.quantise import Quantised, readings
+from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from qwen_aio.engine.requests import Score
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidModel
@@ -30,7 +31,7 @@ from qwen_aio.errors import InvalidModel
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A checkpoint in memory. Nobody writes to it, so that processes forked after loading share one copy."""
+    """A checkpoint in memory. Read only: processes forked after loading share one copy."""
 
     model: Qwen2
     tokenizer: Tokenizer
@@ -38,7 +39,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """A model folder that was looked into; its weights are not read yet."""
+    """A checked model folder; its weights are not read yet."""
 
     path: Path
     config: ModelConfig
@@ -54,14 +55,14 @@ class Folder:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Read when it is asked for. Raises InvalidModel."""
+        """Read on first use. Raises InvalidModel."""
         tokenizer, most = Tokenizer.load(self.path), self.config.vocab_size
         if tokenizer.vocab_size > most:
             raise InvalidModel(f"{self.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {most}")
         return tokenizer
 
     def int8_weights(self, place: CopyPlace | None) -> Int8Weights:
-        """Those of the copy at `place`, which is made if need be. Raises InvalidModel."""
+        """The weights in the copy at `place`, which is made if missing. Raises InvalidModel."""
         if place is None:
             return self._quantised()
         if (copy := place.find()) is None:
@@ -70,7 +71,7 @@ class Folder:
         return copy or self._quantised()
 
     def _quantised(self) -> Int8Weights:
-        return Quantised(self.checkpoint, self.config, readings(self.tokenizer, self.config))
+        return Quantised(self.checkpoint, self.config, calibration_texts(self.tokenizer, self.config))
 
 
 def load_model(
@@ -78,24 +79,26 @@ def load_model(
 ) -> LoadedModel:
     """The checkpoint in `model_dir`, for texts of up to `max_context` tokens. Raises InvalidModel.
 
-    Int8 weights come from `place` or are left there. With one thread nothing is started that a fork would lose; of a
-    copy that is there nothing is computed either.
+    Int8 weights are read from the copy at `place`, or kept there. With one thread, no thread is
+    left that a fork would lose.
     """
     torch.set_num_threads(threads)
     folder = Folder.open(model_dir)
     num_positions = min(max_context, folder.config.max_positions)
-    with ThreadPoolExecutor(max_workers=1) as beside:  # most of packing leaves a core to the tokenizer
+    with ThreadPoolExecutor(max_workers=1) as beside:  # packing leaves a core to the tokenizer
         tokenizer = beside.submit(lambda: folder.tokenizer)
         if precision == "fp32":
             model = load_fp32(folder.checkpoint, folder.config, num_positions=num_positions)
         else:
             model = load_int8(folder.int8_weights(place), folder.config, num_positions=num_positions)
-    trim_heap()
+    _trim_heap()
     return LoadedModel(model, tokenizer.result())
 
 
-def compare_precisions(model_dir: Path, questions: Sequence[Score], *, threads: int, place: CopyPlace) -> Comparison:
-    """What the checkpoint in `model_dir` says in fp32 and in int8; the int8 weights are left at `place`.
+def compare_precisions(
+    model_dir: Path, questions: abc.Sequence[Score], *, threads: int, place: CopyPlace
+) -> Comparison:
+    """The checkpoint in `model_dir` in fp32 and in int8; the int8 weights are kept at `place`.
 
     Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall.
     """
@@ -106,7 +109,7 @@ def compare_precisions(model_dir: Path, questions: Sequence[Score], *, threads: 
 
 
 def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> Engine:
-    """An engine over a loaded model; `limits.max_context` is what it was loaded for. Raises InvalidSettings."""
+    """An engine over a model loaded for `limits.max_context`. Raises InvalidSettings."""
     torch.set_num_threads(threads)
     return Engine(loaded.model, loaded.tokenizer, limits)
 
@@ -115,3 +118,9 @@ def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int, precisio
     """The engine over the checkpoint in `model_dir`. Raises InvalidModel, InvalidSettings."""
     loaded = load_model(model_dir, max_context=limits.max_context, threads=threads, precision=precision)
     return make_engine(loaded, limits, threads=threads)
+
+
+def _trim_heap() -> None:
+    """Return freed memory to the system (glibc): loading leaves hundreds of megabytes."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -1,16 +1,16 @@
-"""What can be asked of the engine, and what comes out of a step. Frozen, without torch."""
+"""Requests to the engine, and the outputs of a step. Frozen, without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen_aio.core import Chunk, Prompt, Sampling, Scores, Segments
+from qwen_aio.core import Completion, Prompt, Sampling, Scores, Segments, TextDelta
 from qwen_aio.errors import QwenAioError
 
 
 @dataclass(frozen=True)
 class Score:
-    """How likely is each of these continuations of the prompt?"""
+    """Score each of these continuations of the prompt."""
 
     prompt: Prompt
     continuations: tuple[str, ...]
@@ -18,7 +18,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Generate:
-    """Continue the prompt, behind the tokens `resume` of an answer that was begun elsewhere."""
+    """Continue the prompt, after the tokens `resume` of an answer begun by another engine."""
 
     prompt: Prompt
     sampling: Sampling
@@ -27,7 +27,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class Pin:
-    """Compute this beginning of many prompts and keep it for ever."""
+    """Compute this prefix of many prompts and never evict it."""
 
     head: Segments
 
@@ -39,46 +39,49 @@ FAILED = "computing this request failed; others are not affected, and the server
 
 @dataclass(frozen=True)
 class Pinned:
-    """A beginning is computed and stays."""
+    """A prefix is computed and pinned."""
 
     num_tokens: int
 
 
+Item = TextDelta | Completion | Scores | Pinned
+
+
 @dataclass(frozen=True)
 class Output:
-    """Something a request gets. It is the request's last unless it is a Chunk without a finish reason."""
+    """One thing that a request gets. Every kind but TextDelta is the request's last."""
 
     request_id: str
-    item: Chunk | Scores | Pinned | QwenAioError
+    item: Item | QwenAioError
 
     @property
     def is_last(self) -> bool:
-        return not isinstance(self.item, Chunk) or self.item.finish_reason is not None
+        return not isinstance(self.item, TextDelta)
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What the engine has done so far, and how many sequences it computes at the moment."""
+    """Work done so far, and the number of sequences running now."""
 
     running: int = 0
     completed: int = 0
     steps: int = 0
     generated_tokens: int = 0
-    guessed_tokens: int = 0
-    accepted_tokens: int = 0  # guessed ones that spared a step
+    draft_tokens: int = 0
+    accepted_tokens: int = 0  # draft tokens that saved a step
 
 
 @dataclass(frozen=True)
 class EngineSnapshot:
-    """How an engine stands at one moment; the defaults are those of one whose model is still loading.
+    """The state of an engine at one moment; the defaults hold while its model is loading.
 
-    `completed`, `steps` and `generated_tokens` count since it was made.
+    `completed`, `steps` and `generated_tokens` count from its start.
     """
 
     queue_depth: int = 0
     running: int = 0
-    capacity: int = 0  # requests computed at the same time
+    capacity: int = 0  # requests running at the same time
     completed: int = 0
     steps: int = 0
     generated_tokens: int = 0
-    failure: str | None = None  # a sentence, once the engine is gone
+    failure: str | None = None  # a sentence, once the engine has stopped

@@ -1,13 +1,14 @@
-"""Logits -> the next token.
+"""Logits -> the next token, or the log probabilities of given tokens.
 
-Filters stand in the order transformers applies them: repetition penalty, temperature, top_k, top_p. Randomness is a
-pure function of (seed, index of the token), so chance is the same whoever shares the batch, and where an answer is
-taken up again elsewhere. The logits are not, to the last bit: see tests/engine/test_company.py. Knows no sequences.
+Filters apply in the order of transformers: repetition penalty, temperature, top_k, top_p.
+Randomness is a pure function of (seed, index of the token): the same in any batch, and where an
+answer is resumed on another worker. The logits are not, to the last bit: see
+tests/engine/test_company.py. Knows no sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import abc
 
 import numpy as np
 import torch
@@ -16,24 +17,24 @@ from torch import Tensor
 
 from qwen_aio.core import Sampling
 
-GREEDY_BELOW = 1e-4  # a lower temperature would only overflow on its way to the same token
-HOTTEST = 1e30  # a higher one would overflow itself; at this one all tokens are alike
+GREEDY_BELOW = 1e-4  # a lower temperature overflows before it yields the same token
+HOTTEST = 1e30  # a higher one overflows; at this one all tokens are equally likely
 
 
 class Sampler:
-    """Draws among the allowed ids; everything else has no chance.
+    """Samples among the allowed ids.
 
-    Total: whatever the logits and the numbers of `sampling` are, an allowed token comes out, and the best one among
-    them can always be drawn.
+    Total: for any logits and any numbers in `sampling` the result is an allowed token, and the best
+    allowed token can always be drawn.
     """
 
-    def __init__(self, allowed_ids: Collection[int], *, vocab_size: int) -> None:
-        """`vocab_size`: rows of the output matrix, some of which stand for no token at all."""
+    def __init__(self, allowed_ids: abc.Collection[int], *, vocab_size: int) -> None:
+        """`vocab_size`: rows of the output matrix, some of which are no token."""
         self._banned_ids = torch.tensor(sorted(set(range(vocab_size)).difference(allowed_ids)), dtype=torch.long)
         self._any_id = min(allowed_ids)
 
     def pick(self, logits: Tensor, sampling: Sampling, *, seen_ids: NDArray[np.int64], seed: int, index: int) -> int:
-        """The token at `index` of an answer. `logits` (vocab,) are overwritten; `seen_ids`: prompt and answer."""
+        """Token `index` of an answer; `seen_ids` hold the prompt too. Overwrites `logits`."""
         if sampling.repetition_penalty != 1:
             _penalize(logits, torch.from_numpy(seen_ids), sampling.repetition_penalty)
         logits.index_fill_(0, self._banned_ids, -torch.inf)
@@ -48,10 +49,16 @@ class Sampler:
         return int(ids[place]) if place < len(ids) else best  # the product may round up to the whole sum
 
     def _best_of_broken(self, logits: Tensor) -> int:
-        """The best of logits some of which are no numbers: there is no chance to go by, so it is as if greedy."""
+        """The best of logits that are partly NaN or infinite, as there are no probabilities."""
         logits.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         best = int(logits.numpy().argmax())
         return best if logits[best] > -torch.inf else self._any_id
+
+
+def token_logprobs(logits: Tensor, tokens: abc.Sequence[int]) -> dict[int, float]:
+    """Log probability of each of `tokens`, normalised over all `logits` (vocab,) of one row."""
+    chosen: list[float] = (logits[list(tokens)] - logits.logsumexp(0)).tolist()
+    return dict(zip(tokens, chosen, strict=True))
 
 
 def uniform(seed: int, index: int) -> float:
@@ -66,12 +73,12 @@ def _penalize(logits: Tensor, seen_ids: Tensor, penalty: float) -> None:
 
 
 def most_likely(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Probabilities and ids of the tokens that stay, most likely first."""
+    """Probabilities and ids of the tokens that pass top_k and top_p, most likely first."""
     num_kept = min(sampling.top_k, len(logits)) if sampling.top_k > 0 else len(logits)
     kept, ids = logits.topk(num_kept)
     probabilities = kept.softmax(0)
     if sampling.top_p < 1:
         before = probabilities.cumsum(0) - probabilities  # the token that crosses top_p stays
-        num_kept = max(int((before < sampling.top_p).sum()), 1)  # the best one also where top_p is 0 in float32
+        num_kept = max(int((before < sampling.top_p).sum()), 1)  # the best one stays where top_p is 0 in float32
         probabilities = probabilities[:num_kept]
     return probabilities, ids[: len(probabilities)]

@@ -1,9 +1,10 @@
-"""The one door between asyncio and the engine thread.
+"""The bridge between asyncio and the engine thread.
 
-Requests go in through one inbox, outputs come back through `call_soon_threadsafe`. Who waits here always gets an end:
-an outcome, an error of its own, or EngineStopped at once when the thread dies. Knows no HTTP and no torch.
+Requests go in through one inbox, outputs come back through `call_soon_threadsafe`. Every caller
+gets an end: its result, its own error, or EngineStopped at once when the thread dies. Knows no HTTP
+and no torch.
 
-    engine, inbox's far end     engine thread
+    engine, inbox (reading)     engine thread
     streams, failure            event loop
 """
 
@@ -13,29 +14,30 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import abc
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from qwen_aio.core import Chunk, ContextLimits, Prompt, Sampling, Scores, Segments
+from qwen_aio.core import Completion, ContextLimits, Prompt, Sampling, Scores, Segments, TextDelta
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate, Item, Output, Pin, Pinned, Score, Work
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
 
 logger = logging.getLogger(__name__)
 
 
 class StepEngine(Protocol):
-    """What the service needs of engine.Engine."""
+    """The part of engine.Engine that the service uses."""
 
     @property
     def limits(self) -> EngineLimits: ...
     @property
     def context(self) -> ContextLimits: ...
     @property
-    def clock(self) -> Callable[[], float]: ...
+    def clock(self) -> abc.Callable[[], float]: ...
     @property
     def has_work(self) -> bool: ...
     @property
@@ -64,30 +66,30 @@ class Stop:
 
 @dataclass(eq=False)
 class _Stream:
-    """Somebody who waits. Holds at most `max_tokens` chunks however slowly they are read."""
+    """One open request. Its queue holds at most `max_tokens` deltas, however slow the reader."""
 
-    outputs: asyncio.Queue[Chunk | Scores | Pinned | QwenAioError] = field(default_factory=asyncio.Queue)
-    is_finished: bool = False  # nothing more comes in
+    outputs: asyncio.Queue[Item | QwenAioError] = field(default_factory=asyncio.Queue)
+    is_finished: bool = False  # no more outputs come
 
 
 class EngineService:
     """Created anywhere, started and used on one event loop."""
 
     def __init__(self, engine: StepEngine) -> None:
-        self._engine = engine  # engine thread only, but for its constants
+        self._engine = engine  # engine thread only, except its constants
         self._inbox: SimpleQueue[Submit | Abort | Stop] = SimpleQueue()  # loop -> engine thread
         self._counters = Counters()  # replaced whole by the engine thread, read by the loop
         self._streams: dict[str, _Stream] = {}  # event loop only
         self._numbers = itertools.count()  # event loop only
         self._failure: BaseException | None = None  # event loop only; also after a regular close
         self._failed = asyncio.Event()  # the thread died of an error
-        self._ended = asyncio.Event()  # the thread is over, one way or the other
+        self._ended = asyncio.Event()  # the thread has ended, for any reason
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
     def context(self) -> ContextLimits:
-        """What fits."""
+        """The limits of prompts and answers."""
         return self._engine.context
 
     def start(self) -> None:
@@ -96,15 +98,15 @@ class EngineService:
         self._thread.start()
 
     async def pin(self, head: Segments) -> int:
-        """Compute a fixed beginning of prompts and keep it; the number of its tokens.
+        """Compute and pin a fixed prefix of prompts; the number of its tokens.
 
-        Raises InvalidSettings if the memory has no room for it, EngineStopped.
+        Raises InvalidSettings if the memory is too small for it, EngineStopped.
         """
         pinned = await self._outcome("pin", Pin(head))
         assert isinstance(pinned, Pinned)
         return pinned.num_tokens
 
-    async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
+    async def score(self, request_id: str, prompt: Prompt, continuations: abc.Sequence[str]) -> Scores:
         """Log probabilities of the continuations. Cancelling the caller frees the sequence.
 
         Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
@@ -114,20 +116,17 @@ class EngineService:
         return scores
 
     async def generate(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
-    ) -> AsyncGenerator[Chunk]:
-        """The answer, piece by piece; the last piece carries `finish_reason`. Closing the iterator frees the sequence.
+        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: abc.Sequence[int] = ()
+    ) -> abc.AsyncGenerator[TextDelta | Completion]:
+        """TextDelta*, Completion. Closing the iterator frees the sequence.
 
-        With the tokens `resume` of an answer that another engine began: only what follows them.
+        `resume`: the tokens of an answer that another engine began; only what follows is yielded.
         Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
-        outputs = self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))
-        try:
-            async for chunk in outputs:
-                assert isinstance(chunk, Chunk)
-                yield chunk
-        finally:
-            await outputs.aclose()
+        async with aclosing(self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))) as outputs:
+            async for item in outputs:
+                assert isinstance(item, TextDelta | Completion)
+                yield item
 
     def snapshot(self) -> EngineSnapshot:
         """Counts as of the last step; call it on the loop."""
@@ -144,31 +143,28 @@ class EngineService:
         )
 
     async def wait_failed(self) -> BaseException:
-        """Wait until the engine thread dies of an error, and return that error. A regular close does not count."""
+        """Wait until the engine thread dies of an error; that error. A close does not count."""
         await self._failed.wait()
         assert self._failure is not None
         return self._failure
 
     async def close(self) -> None:
-        """Stop the thread after its present step. Everyone who waits gets EngineStopped at once."""
+        """Stop the thread after its current step. Open requests get EngineStopped at once."""
         self._fail_all(EngineStopped("the engine is shutting down"))
         if self._thread.is_alive():
             self._inbox.put(Stop())
             await self._ended.wait()
-            self._thread.join()  # it has said its last word; a thread still alive at exit makes torch abort
+            self._thread.join()  # a thread still alive at exit makes torch abort
 
     # ---- event loop ----
 
-    async def _outcome(self, request_id: str, work: Work) -> Chunk | Scores | Pinned:
+    async def _outcome(self, request_id: str, work: Work) -> Item:
         """The single output of a request."""
-        outputs = self._outputs(request_id, work)
-        try:
+        async with aclosing(self._outputs(request_id, work)) as outputs:
             return await anext(outputs)
-        finally:
-            await outputs.aclose()
 
-    async def _outputs(self, request_id: str, work: Work) -> AsyncGenerator[Chunk | Scores | Pinned]:
-        """Submit, hand on what comes, and whatever happens take the request back."""
+    async def _outputs(self, request_id: str, work: Work) -> abc.AsyncGenerator[Item]:
+        """Submit the request and pass its outputs on; abort it if the caller leaves early."""
         self._check_open()
         name = f"{request_id}#{next(self._numbers)}"  # a client may use one id twice
         stream = self._streams[name] = _Stream()
@@ -196,13 +192,13 @@ class EngineService:
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
-            stream = self._streams.get(output.request_id)  # None: the reader has left
+            stream = self._streams.get(output.request_id)  # None: the caller has left
             if stream is not None and not stream.is_finished:
                 stream.is_finished = output.is_last
                 stream.outputs.put_nowait(output.item)
 
     def _end(self, failure: BaseException | None) -> None:
-        """The thread's last word."""
+        """The thread's last callback."""
         if failure is not None:
             self._fail_all(failure)
             self._failed.set()
@@ -225,12 +221,12 @@ class EngineService:
                 if outputs and not self._post(partial(self._deliver, outputs)):
                     return
             self._post(partial(self._end, None))
-        except BaseException as exc:  # broad, at the top of the thread: nobody may be left waiting
+        except BaseException as exc:  # broad, at the top of the thread: no caller may wait for ever
             logger.exception("the engine thread died")
             self._post(partial(self._end, exc))
 
     def _take_commands(self) -> bool:
-        """Take everything that came; wait for it while there is nothing to compute. False means stop."""
+        """Take all commands; block while there is nothing to compute. False means stop."""
         while not self._engine.has_work or not self._inbox.empty():
             match self._inbox.get():
                 case Stop():
@@ -247,13 +243,13 @@ class EngineService:
             self._engine.add(request_id, work, arrived_s=arrived_s)
         except QwenAioError as exc:
             self._post(partial(self._deliver, [Output(request_id, exc)]))
-        except Exception:  # broad: concerns this request alone, like the refusals above
+        except Exception:  # broad: ends this request alone, like the errors above
             logger.exception("request failed id=%s", request_id)
             self._engine.abort(request_id)
             self._post(partial(self._deliver, [Output(request_id, RequestFailed(FAILED))]))
 
-    def _post(self, callback: Callable[[], None]) -> bool:
-        """Run `callback` on the loop; False if the loop is closed, so that nobody is there any more."""
+    def _post(self, callback: abc.Callable[[], None]) -> bool:
+        """Run `callback` on the loop; False if the loop is closed."""
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(callback)
@@ -263,7 +259,7 @@ class EngineService:
 
 
 def _stopped(failure: BaseException) -> EngineStopped:
-    """A fresh exception for each who waits, chained to what happened."""
+    """A new exception for each caller, chained to the failure."""
     error = EngineStopped("the engine has stopped; nothing can be computed until the process is restarted")
     error.__cause__ = failure
     return error

@@ -37,7 +37,7 @@ def decide(task: Task, scores: Scores) -> Decision:
         merged=task.merged_format.format(**named),
         usage=scores.usage,
         timings=scores.timings,
-        cuts=scores.cuts,
+        truncation=scores.truncation,
     )
 
 

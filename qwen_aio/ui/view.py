@@ -140,12 +140,12 @@ class View:
 
 def _told(result: Result, *, num_unsent: int) -> tuple[Notice, ...]:
     """What the visitor should know about a request that went well; `num_unsent` exchanges did not even travel."""
-    cuts = [part.cuts for part in (result.decision, result.answer) if part is not None]
-    num_dropped = num_unsent + max((cut.dropped_turns for cut in cuts), default=0)
+    truncations = [part.truncation for part in (result.decision, result.answer) if part is not None]
+    num_dropped = num_unsent + max((each.dropped_turns for each in truncations), default=0)
     notices = []
     if num_dropped:
         notices.append(Notice("turns_dropped", {"count": num_dropped}))
-    if any(cut.truncated for cut in cuts):
+    if any(each.truncated for each in truncations):
         notices.append(Notice("truncated"))
     if result.answer is not None and result.answer.finish_reason == "length":
         notices.append(Notice("length"))

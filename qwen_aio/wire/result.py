@@ -21,11 +21,11 @@ class _Call(Answered):
         return {
             "usage": call.usage,
             "timings": Timings(**{name: round(value, 1) for name, value in vars(call.timings).items()}),
-            "truncated": call.cuts.truncated,
-            "dropped_turns": call.cuts.dropped_turns,
+            "truncated": call.truncation.truncated,
+            "dropped_turns": call.truncation.dropped_turns,
         }
 
-    def _cuts(self) -> Truncation:
+    def _truncation(self) -> Truncation:
         return Truncation(self.dropped_turns, self.truncated)
 
 
@@ -56,7 +56,7 @@ class DecisionShape(_Call):
 
     def to_core(self) -> Decision:
         fields = {name: value for name, value in vars(self).items() if name in _DECISION_FIELDS}
-        return Decision(**fields, task=self.decision_task, worker=self.decision_worker, cuts=self._cuts())
+        return Decision(**fields, task=self.decision_task, worker=self.decision_worker, truncation=self._truncation())
 
 
 _DECISION_FIELDS = frozenset(Decision.__dataclass_fields__) - {"worker", "model"}
@@ -82,7 +82,13 @@ class ReplyShape(_Call):
 
     def to_core(self) -> Answer:
         return Answer(
-            self.task, self.text, self.finish_reason, self.usage, self.timings, cuts=self._cuts(), worker=self.worker
+            self.task,
+            self.text,
+            self.finish_reason,
+            self.usage,
+            self.timings,
+            truncation=self._truncation(),
+            worker=self.worker,
         )
 
 

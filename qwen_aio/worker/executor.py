@@ -14,7 +14,7 @@ from typing import Protocol
 from qwen_aio.core import (
     Answer,
     Capabilities,
-    Chunk,
+    Completion,
     ContextLimits,
     Decision,
     EngineEvent,
@@ -44,8 +44,8 @@ class EngineClient(Protocol):
 
     def generate(
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
-    ) -> AsyncGenerator[Chunk, None]:
-        """The answer piece by piece, behind the tokens `resume`; closing the iterator frees its sequence."""
+    ) -> AsyncGenerator[TextDelta | Completion, None]:
+        """TextDelta*, Completion; only what follows the tokens `resume`. Closing it frees the sequence."""
 
 
 class LocalExecutor:
@@ -92,28 +92,18 @@ class LocalExecutor:
     async def _answer(self, call: EngineRequest, task: Task) -> AsyncGenerator[TextDelta | Answer, None]:
         prompt = self._templates[task.name].prompt(call.text, history=call.history, feeling=self._feeling(call))
         parts: list[str] = []
-        chunks = self._engine.generate(call.request_id, prompt, self._sampling(call, task), resume=call.resume)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                parts.append(chunk.text)
-                if chunk.token_ids:
-                    yield TextDelta(chunk.text, chunk.token_ids)
-                if chunk.finish_reason:
-                    yield self._finished(task, "".join(parts), chunk)
+        outputs = self._engine.generate(call.request_id, prompt, self._sampling(call, task), resume=call.resume)
+        async with aclosing(outputs):
+            async for output in outputs:
+                if isinstance(output, Completion):
+                    yield self._finished(task, "".join(parts), output)
+                else:
+                    parts.append(output.text)
+                    yield output
 
-    def _finished(self, task: Task, text: str, last: Chunk) -> Answer:
-        assert last.finish_reason is not None and last.usage is not None and last.timings is not None
-        self._record("generation", last.timings)
-        return Answer(
-            task.name,
-            text,
-            last.finish_reason,
-            last.usage,
-            last.timings,
-            cuts=last.cuts,
-            worker=self._offer.worker,
-            model=self._offer.model,
-        )
+    def _finished(self, task: Task, text: str, completion: Completion) -> Answer:
+        self._record("generation", completion.timings)
+        return Answer(task.name, text, **vars(completion), worker=self._offer.worker, model=self._offer.model)
 
     def _feeling(self, call: EngineRequest) -> str | None:
         """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""

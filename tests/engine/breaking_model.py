@@ -11,10 +11,10 @@ from tests.engine.repeating_model import RepeatingModel
 
 
 class BreakingModel(RepeatingModel):
-    """What breaks hangs on what the row sees, so a request breaks where it would have alone."""
+    """Breaks by what the row attends to, so a request breaks where it would alone."""
 
     def __init__(self, breaks: Callable[[int], bool]) -> None:
-        """`breaks`: whether the logits behind ExactModel's number are of no use."""
+        """`breaks`: True for the numbers of ExactModel whose logits are unusable."""
         super().__init__()
         self._breaks = breaks
 

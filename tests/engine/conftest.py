@@ -1,4 +1,4 @@
-"""Random checkpoints of any Qwen2 shape with a small ChatML tokenizer, written by transformers: our oracle."""
+"""Random checkpoints of any Qwen2 shape, written by transformers, our oracle; a small tokenizer."""
 
 from __future__ import annotations
 

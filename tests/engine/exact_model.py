@@ -1,7 +1,8 @@
-"""A model without rounding, behind the engine's real memory: its batches cannot differ, not even in the last bit.
+"""A model without rounding over the real KvPool: its batches cannot differ, not in the last bit.
 
-A real model may flip a coin that lands on its edge when other rows share the multiplication (about one token in ten
-thousand of a random checkpoint); this one may not, so that a property of the engine holds for every example.
+In a real model other rows of a step may change the choice between nearly equal tokens, about one in
+10,000 of a random checkpoint. In this one they cannot, so that properties of the engine hold for
+every example.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ PRIME = 1_000_003
 
 
 class ExactModel:
-    """What comes next hangs on every token a row sees and on its place, computed in whole numbers."""
+    """The next token depends on all tokens and positions a row attends to, in integers."""
 
     config = ModelConfig(
         vocab_size=640,
@@ -34,18 +35,18 @@ class ExactModel:
         eos_ids=(),
     )
 
-    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
-        """(num_wanted,): a number that is made of all that the row sees."""
-        kept = torch.zeros(len(rows.ids), 2, 64)
-        kept[:, 0, 0], kept[:, 0, 1] = rows.ids, rows.positions
-        memory.write(0, rows.slots, kept)
-        numbers = torch.zeros(len(rows.ids), dtype=torch.long)
-        for part in (*rows.own, *rows.past):
-            ids, places = part.stretch.of(0)[0][0, 0, :, :2].long().unbind(-1)
+    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+        """(num_logit_rows,): a number made of all that the row attends to."""
+        kept = torch.zeros(len(batch.ids), 2, 64)
+        kept[:, 0, 0], kept[:, 0, 1] = batch.ids, batch.positions
+        pool.write(0, batch.slots, kept)
+        numbers = torch.zeros(len(batch.ids), dtype=torch.long)
+        for part in (*batch.own, *batch.past):
+            ids, places = part.extent.of(0)[0][0, 0, :, :2].long().unbind(-1)
             terms = (ids + 1) * (places + 7) ** 2 % PRIME
             numbers[part.rows] += (terms * _is_seen(part, length=len(ids))).sum(-1)
         numbers %= PRIME
-        return numbers[rows.wanted]
+        return numbers[batch.logit_rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n,) -> (n, vocab)"""

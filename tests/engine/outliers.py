@@ -1,4 +1,4 @@
-"""Checkpoints with outliers: a random one's numbers moved from one matrix to its neighbour. The function stays."""
+"""Checkpoints with outliers: a scale moved from one matrix to the next. The function stays."""
 
 from __future__ import annotations
 

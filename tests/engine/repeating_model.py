@@ -1,4 +1,4 @@
-"""An exact model that mostly repeats itself, so that guesses come true and fail in the same answer."""
+"""An exact model that mostly repeats itself: one answer accepts drafts and rejects others."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.engine.exact_model import ExactModel
 
 
 class RepeatingModel(ExactModel):
-    """Seven times in eight the newest token says what comes next, else everything before it does."""
+    """Seven times in eight the next token depends on the newest one alone, else on all."""
 
     def __init__(self, *, take_time: Callable[[int], object] = lambda _: None) -> None:
         """`take_time` is called with the number of rows of every step."""
         self._take_time = take_time
 
-    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
-        """(num_wanted, 2): ExactModel's number, and the row's own token."""
-        self._take_time(len(rows.ids))
-        return torch.stack([super().forward(rows, memory), rows.ids[rows.wanted]], dim=1)
+    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+        """(num_logit_rows, 2): ExactModel's number, and the row's own token."""
+        self._take_time(len(batch.ids))
+        return torch.stack([super().forward(batch, pool), batch.ids[batch.logit_rows]], dim=1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, 2) -> (n, vocab)"""

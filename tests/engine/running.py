@@ -1,11 +1,14 @@
-"""Short ways to say what the tests of the engine do all the time."""
+"""Helpers that most tests of the engine use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen_aio.core import Chunk, Control, Prompt, Sampling, Scores, Segments, Text
+from torch import Tensor
+
+from qwen_aio.core import Completion, Control, Prompt, Sampling, Scores, Segments, Text, TextDelta
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.model.linear import Int8Matrix
 from qwen_aio.engine.requests import Generate, Output, Score, Work
 
 START, END = Control("<|im_start|>"), Control("<|im_end|>")
@@ -37,7 +40,7 @@ def run(engine: Engine, works: Mapping[str, Work]) -> dict[str, list[Output]]:
 
 
 def finish(engine: Engine) -> dict[str, list[Output]]:
-    """Step until nothing is left; outputs by request. The books are balanced after every step."""
+    """Step until nothing is left; outputs by request. Integrity is checked after every step."""
     outputs: dict[str, list[Output]] = {}
     while engine.has_work:
         for output in engine.step():
@@ -46,16 +49,24 @@ def finish(engine: Engine) -> dict[str, list[Output]]:
     return outputs
 
 
-def chunks_of(outputs: list[Output]) -> list[Chunk]:
-    return [output.item for output in outputs if isinstance(output.item, Chunk)]
+def deltas_of(outputs: list[Output]) -> list[TextDelta]:
+    return [output.item for output in outputs if isinstance(output.item, TextDelta)]
+
+
+def completion_of(outputs: list[Output]) -> Completion:
+    """The last output, and the only one of its kind."""
+    *_, completion = items = [output.item for output in outputs]
+    assert isinstance(completion, Completion)
+    assert all(isinstance(item, TextDelta) for item in items[:-1])
+    return completion
 
 
 def text_of(outputs: list[Output]) -> str:
-    return "".join(chunk.text for chunk in chunks_of(outputs))
+    return "".join(delta.text for delta in deltas_of(outputs))
 
 
 def ids_of(outputs: list[Output]) -> list[int]:
-    return [token for chunk in chunks_of(outputs) for token in chunk.token_ids]
+    return [token for delta in deltas_of(outputs) for token in delta.token_ids]
 
 
 def scores_of(outputs: list[Output]) -> Scores:
@@ -66,3 +77,8 @@ def scores_of(outputs: list[Output]) -> Scores:
 
 def logprobs_of(outputs: list[Output]) -> list[float]:
     return [label.logprob for label in scores_of(outputs).labels]
+
+
+def dense(matrix: Int8Matrix) -> Tensor:
+    """(out, in) in fp32"""
+    return matrix.values * matrix.scales.unsqueeze(1)

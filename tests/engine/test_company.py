@@ -1,7 +1,8 @@
-"""What does not hold yet: the same answer whoever is computed beside it, and whatever is remembered of its prompt.
+"""What does not hold yet: the same answer in any batch, with any part of its prompt cached.
 
-Counted over random weights, whose likeliest tokens lie close together: the margins of a trained model hide most of
-it. Each of these is to hold in 6 of 6 cases once a step's arithmetic for a row no longer hangs on the other rows.
+Counted over random weights, whose likeliest tokens are close together; the margins of a trained
+model hide most of it. Each must hold in 6 of 6 cases once the arithmetic of a row no longer depends
+on the other rows of its step.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def test_answers_asked_for_together_are_the_same_as_alone(make_int8: MakeEngine,
 
 
 @hangs_on_company
-def test_an_answer_taken_up_elsewhere_goes_on_the_same(make_int8: MakeEngine, alone: list[list[int]]) -> None:
+def test_a_resumed_answer_is_the_same(make_int8: MakeEngine, alone: list[list[int]]) -> None:
     sent = [tuple(ids[:NUM_SENT]) for ids in alone]
     rest = [said(make_int8(), answer(text, sent=ids)) for text, ids in zip(TEXTS, sent, strict=True)]
     assert sum([*first, *then] == ids for first, then, ids in zip(sent, rest, alone, strict=True)) == 6

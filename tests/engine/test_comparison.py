@@ -1,4 +1,4 @@
-"""What is found layer by layer is what two whole models say."""
+"""The layerwise comparison equals that of two whole models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.comparison import compare
 from qwen_aio.engine.quant.int8_weights import Int8Weights
 from qwen_aio.engine.quant.layerwise import LayerwisePass, LayerwiseSequence
-from qwen_aio.engine.quant.quantise import Quantised, readings
+from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from tests.engine.conftest import MakeCheckpoint
-from tests.engine.running import run, score, scores_of
+from tests.engine.running import dense, run, score, scores_of
 
 TEXTS = ("刚收到货,有点小失望。", "thank you very much", "今天天气真好,我很开心。")
 QUESTIONS = [score(text, "正面", "负面", "中性", "正") for text in TEXTS]
@@ -31,15 +31,15 @@ SHAPES = [
 
 def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
     """Of all rows of the sentences, by the whole model."""
-    passage = LayerwisePass(readings(folder.tokenizer, folder.config), folder.config)
-    states = passage.enter(model.embedding)
+    layerwise = LayerwisePass(calibration_texts(folder.tokenizer, folder.config), folder.config)
+    states = layerwise.embed(model.embedding)
     for layer in model.layers:
-        passage.through(layer, states)
-    return model.logits(passage.outcome(model.norm, states))
+        layerwise.run_layer(layer, states)
+    return model.logits(layerwise.final_states(model.norm, states))
 
 
 def quantised(folder: Folder) -> Quantised:
-    return Quantised(folder.checkpoint, folder.config, readings(folder.tokenizer, folder.config))
+    return Quantised(folder.checkpoint, folder.config, calibration_texts(folder.tokenizer, folder.config))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -81,7 +81,7 @@ class Lost:
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
         layer = self._weights.layer(number)
-        return layer.converted(lambda matrix: Int8Matrix.of(-matrix.dense())) if number == 1 else layer
+        return layer.converted(lambda matrix: Int8Matrix.of(-dense(matrix))) if number == 1 else layer
 
 
 def test_one_layer_that_is_lost_is_seen(checkpoint: Path) -> None:
@@ -90,12 +90,12 @@ def test_one_layer_that_is_lost_is_seen(checkpoint: Path) -> None:
     assert found.mean_kl > 0.1
 
 
-def test_a_common_beginning_is_read_once(checkpoint: Path) -> None:
+def test_a_shared_prefix_is_computed_once(checkpoint: Path) -> None:
     folder = Folder.open(checkpoint)
     beginning = list(range(100))
 
     def num_rows(*endings: int) -> int:
-        passage = LayerwisePass([LayerwiseSequence(str(end), [*beginning, end]) for end in endings], folder.config)
-        return sum(len(state) for state in passage.enter(folder.checkpoint.rows))
+        layerwise = LayerwisePass([LayerwiseSequence(str(end), [*beginning, end]) for end in endings], folder.config)
+        return sum(len(state) for state in layerwise.embed(folder.checkpoint.rows))
 
     assert num_rows(5, 6, 7) == num_rows(5) + 2

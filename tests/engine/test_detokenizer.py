@@ -1,4 +1,4 @@
-"""Text leaves in whole characters and without stop strings, however its bytes were split over tokens."""
+"""Text comes in whole characters and without stop strings, however tokens split its bytes."""
 
 from __future__ import annotations
 

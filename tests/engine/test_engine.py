@@ -1,4 +1,4 @@
-"""The engine as a whole: its text against transformers', its batches against single runs, its memory against nothing."""
+"""The whole engine: text as of transformers, batches as single runs, the cache changes nothing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from qwen_aio.core import Prompt, Sampling, Text, Truncation
+from qwen_aio.core import Prompt, Sampling, Text
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import load_engine, load_model
 from qwen_aio.engine.load import make_engine as make_from
 from qwen_aio.engine.requests import Generate, Pin, Pinned, Score, Work
 from qwen_aio.engine.text.tokenizer import Tokenizer
-from qwen_aio.errors import ContextTooSmall, InvalidRequest, InvalidSettings
+from qwen_aio.errors import InvalidSettings
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import (
     GREEDY,
-    chunks_of,
+    completion_of,
+    deltas_of,
     finish,
     generate,
     ids_of,
@@ -50,9 +51,9 @@ WORKS: dict[str, Work] = {
 
 
 def assert_same(outputs: dict, expected: dict, name: str) -> None:
-    """Equal text for answers; for decisions equal numbers but for the rounding that another batch brings.
+    """Equal text for answers; equal numbers for decisions, except rounding in other batches.
 
-    In int8 a number on the edge between two levels may fall to either side, which is a hundred times as much.
+    In int8 a number between two levels may be rounded either way: a hundred times as much.
     """
     if isinstance(WORKS[name], Generate):
         assert ids_of(outputs[name]) == ids_of(expected[name])
@@ -75,7 +76,7 @@ def in_either(request: pytest.FixtureRequest, checkpoint: Path) -> MakeEngine:
 
 @pytest.fixture(scope="module")
 def alone(in_either: MakeEngine) -> dict:
-    """Every work in an engine of its own, prompts in one piece: nothing shared, nothing remembered."""
+    """Every work in an engine of its own, prompts in one chunk: nothing shared or cached."""
     outputs = {name: run(in_either(), {name: work})[name] for name, work in WORKS.items()}
     return outputs | {"tolerance": in_either.tolerance}
 
@@ -107,7 +108,7 @@ def test_greedy_text_equals_that_of_transformers(
 def test_label_scores_equal_full_log_softmax_sums_of_transformers(
     engine: Engine, oracle: Qwen2ForCausalLM, tokenizer: Tokenizer
 ) -> None:
-    # One token, many tokens, one that begins like another, the beginning of another, and a whole answer.
+    # One token, many tokens, a shared beginning, the beginning of another, a whole answer.
     continuations = ("t", "the colour", "the parcel", "the", "正面", "negative and a little disappointed " * 6)
     scores = scores_of(run(engine, {"a": score("今天天气真好", *continuations)})["a"])
     asked = prompt("今天天气真好")
@@ -141,14 +142,14 @@ def test_requests_that_join_between_steps_change_nothing(in_either: MakeEngine, 
         assert_same(outputs, alone, name)
 
 
-def test_a_remembered_beginning_changes_nothing_but_the_count(in_either: MakeEngine, alone: dict) -> None:
+def test_a_cached_prefix_changes_nothing_but_the_count(in_either: MakeEngine, alone: dict) -> None:
     engine = in_either()
     run(engine, WORKS)
     again = run(engine, WORKS)
     for name, work in WORKS.items():
         assert_same(again, alone, name)
         usages = [
-            scores_of(o[name]).usage if isinstance(work, Score) else chunks_of(o[name])[-1].usage
+            scores_of(o[name]).usage if isinstance(work, Score) else completion_of(o[name]).usage
             for o in (alone, again)
         ]
         assert usages[0].cached_tokens == 0
@@ -157,7 +158,7 @@ def test_a_remembered_beginning_changes_nothing_but_the_count(in_either: MakeEng
         assert usages[0].prompt_tokens == usages[1].prompt_tokens
 
 
-def test_a_little_memory_only_makes_it_slower(make_checkpoint: MakeCheckpoint) -> None:
+def test_little_memory_only_makes_it_slower(make_checkpoint: MakeCheckpoint) -> None:
     wide = make_checkpoint(hidden_size=256, num_key_value_heads=4)  # 256 tokens a megabyte: two or three sequences
     works = {name: work for name, work in WORKS.items() if not name.startswith("long")}
     roomy, tight = (load_engine(wide, EngineLimits(max_context=192, kv_mb=mb), threads=1) for mb in (64, 1))
@@ -172,8 +173,8 @@ def test_an_earlier_conversation_is_not_computed_again(engine: Engine, tokenizer
     said = text_of(first)
     turns = ((*turn("user", "你好"), *turn("assistant", said)),)
     second = run(engine, {"b": Generate(prompt("谢谢", turns=turns), GREEDY)})["b"]
-    usage = chunks_of(first)[-1].usage
-    assert chunks_of(second)[-1].usage.cached_tokens >= usage.prompt_tokens
+    usage = completion_of(first).usage
+    assert completion_of(second).usage.cached_tokens >= usage.prompt_tokens
 
 
 def test_a_pinned_head_is_computed_once_and_survives_pressure(make_engine: MakeEngine, tokenizer: Tokenizer) -> None:
@@ -208,7 +209,7 @@ def test_a_seed_gives_the_same_text_alone_and_in_a_batch(make_engine: MakeEngine
     assert len(set(alone.values())) == 4
 
 
-def test_without_a_seed_every_answer_is_drawn_anew(engine: Engine) -> None:
+def test_without_a_seed_every_answer_differs(engine: Engine) -> None:
     hot = Sampling(max_tokens=16, temperature=1.0, top_p=1, top_k=0, repetition_penalty=1)
     outputs = run(engine, {str(n): generate("你好", hot) for n in range(3)})
     assert len({text_of(each) for each in outputs.values()}) == 3
@@ -234,7 +235,7 @@ def test_abort_frees_the_sequence_in_every_phase(in_either: MakeEngine, alone: d
     assert_same(run(engine, {"long": WORKS["long"]}), alone, "long")
 
 
-def test_aborting_what_is_not_there_is_nothing(engine: Engine) -> None:
+def test_aborting_an_unknown_request_does_nothing(engine: Engine) -> None:
     engine.abort("nobody")
     assert not engine.has_work
     assert engine.step() == []
@@ -255,66 +256,11 @@ def test_a_decision_does_not_wait_for_answers(make_engine: MakeEngine) -> None:
     engine.check_integrity()
 
 
-def test_a_long_text_loses_its_middle_and_says_so(engine: Engine) -> None:
-    scores = scores_of(run(engine, {"a": score("the parcel arrived today, " * 40_000)})["a"])
-    assert scores.cuts == Truncation(truncated=True)
-    assert scores.usage.prompt_tokens == 256
-
-
-def test_a_long_conversation_loses_its_oldest_turns_and_says_so(engine: Engine) -> None:
-    turns = tuple((*turn("user", f"number {n}: 你好"), *turn("assistant", "the colour")) for n in range(50))
-    [*_, last] = chunks_of(run(engine, {"a": Generate(prompt("谢谢", turns=turns), GREEDY)})["a"])
-    assert 30 < last.cuts.dropped_turns < 50
-    assert not last.cuts.truncated
-    assert last.usage.prompt_tokens + GREEDY.max_tokens <= 256
-
-
-@pytest.mark.parametrize(
-    ("work", "error", "words"),
-    [
-        (generate("x", Sampling(max_tokens=129)), InvalidRequest, "max_tokens must be 1 to 128"),
-        (generate("x", Sampling(max_tokens=0)), InvalidRequest, "max_tokens"),
-        (generate("x", Sampling(8, temperature=float("nan"))), InvalidRequest, "temperature"),
-        (generate("x", Sampling(8, top_p=0)), InvalidRequest, "top_p"),
-        (generate("x", Sampling(8, top_k=-1)), InvalidRequest, "top_k"),
-        (generate("x", Sampling(8, repetition_penalty=0)), InvalidRequest, "repetition_penalty"),
-        (generate("x", Sampling(8, stop=("ok", ""))), InvalidRequest, "stop"),
-        (generate("half a pair \ud83d"), InvalidRequest, "lone surrogate"),
-        (Score(prompt("x"), ()), InvalidRequest, "nothing to score"),
-        (Score(prompt("x"), ("正面", "")), InvalidRequest, "empty continuation"),
-        (Score(prompt("x"), ("the colour " * 200,)), InvalidRequest, "continuations take"),
-        (Generate(prompt("x", system="the colour " * 200), GREEDY), ContextTooSmall, "leave 0 tokens"),
-        (Pin(()), InvalidRequest, "empty beginning"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_at_once(engine: Engine, work: Work, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        engine.add("a", work, arrived_s=0.0)
-    assert not engine.has_work
-
-
-def test_too_little_memory_for_any_text_is_refused(make_engine: MakeEngine) -> None:
-    with pytest.raises(InvalidSettings, match="--kv-mb"):
-        make_engine(kv_mb=0)
-
-
-def test_timings_add_up_by_the_engine_s_own_clock(checkpoint) -> None:
-    engine = load_engine(checkpoint, EngineLimits(max_context=256, kv_mb=1), threads=1)
-    ticks = iter(range(10_000))
-    engine.clock = lambda: float(next(ticks))
-    engine.add("a", generate("你好"), arrived_s=-5.0)
-    [*_, last] = chunks_of(finish(engine)["a"])
-    timings = last.timings
-    assert timings.queue_ms == 5000.0
-    assert timings.total_ms == timings.queue_ms + timings.prefill_ms + timings.decode_ms
-    assert timings.decode_ms > timings.prefill_ms > 0
-
-
-def test_chunks_are_numbered_without_a_gap_and_end_once(engine: Engine) -> None:
-    chunks = chunks_of(run(engine, {"a": generate("你好", SAMPLED)})["a"])
-    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
-    assert [chunk.finish_reason is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert chunks[-1].usage.completion_tokens == sum(len(chunk.token_ids) for chunk in chunks)
+def test_an_answer_is_a_delta_for_every_token_and_ends_once(engine: Engine) -> None:
+    outputs = run(engine, {"a": generate("你好", SAMPLED)})["a"]
+    assert [output.is_last for output in outputs] == [False] * (len(outputs) - 1) + [True]
+    assert {len(delta.token_ids) for delta in deltas_of(outputs)} == {1}
+    assert completion_of(outputs).usage.completion_tokens == len(deltas_of(outputs))
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_in_it(make_engine: MakeEngine) -> None:
@@ -323,11 +269,11 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(make_engine: MakeEngine)
     stop = text[4:7]
     stopped = run(make_engine(), {"a": generate("你好", Sampling(**(vars(plain) | {"stop": (stop,)})))})["a"]
     assert text_of(stopped) == text[: text.index(stop)]
-    assert chunks_of(stopped)[-1].finish_reason == "stop"
+    assert completion_of(stopped).finish_reason == "stop"
 
 
 def test_only_text_and_end_tokens_are_ever_drawn(engine: Engine, tokenizer: Tokenizer) -> None:
-    # The output matrix has 640 rows, the tokenizer fewer tokens: rows beyond it, and added tokens, have no chance.
+    # The output matrix has 640 rows, the tokenizer fewer tokens; the others are never drawn.
     wild = Sampling(max_tokens=100, temperature=5.0, top_k=0, top_p=1, repetition_penalty=1)
     outputs = run(engine, {str(n): generate("x", wild) for n in range(6)})
     drawn = {token for each in outputs.values() for token in ids_of(each)}

@@ -1,4 +1,4 @@
-"""What goes wrong while one request is computed ends that request, and no other one notices."""
+"""A failure of one request ends that request and changes no other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Chunk, LabelScore, Sampling, Scores
+from qwen_aio.core import Completion, LabelScore, Sampling, Scores, TextDelta
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate, Output, Work
@@ -90,7 +90,7 @@ def test_a_request_fails_where_it_would_have_alone_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("name", ["sampled", "labels"])
-def test_the_caller_hears_that_it_failed_and_the_log_has_the_traceback(
+def test_the_caller_gets_the_failure_and_the_log_has_the_traceback(
     tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     engine = Engine(BreakingModel(lambda _: True), tokenizer, LIMITS)
@@ -102,7 +102,7 @@ def test_the_caller_hears_that_it_failed_and_the_log_has_the_traceback(
     assert record.exc_info[2] is not None
 
 
-def test_those_who_asked_the_same_are_computed_although_the_first_failed(tokenizer: Tokenizer) -> None:
+def test_followers_are_computed_although_their_leader_failed(tokenizer: Tokenizer) -> None:
     broken = iter([True])
     engine = Engine(BreakingModel(lambda _: next(broken, False)), tokenizer, LIMITS)
     outputs = run(engine, {f"{number}": WORKS["labels"] for number in range(4)})
@@ -111,7 +111,7 @@ def test_those_who_asked_the_same_are_computed_although_the_first_failed(tokeniz
     assert {scores_of(outputs[f"{number}"]).labels for number in (1, 2, 3)} == {scores_of(expected).labels}
 
 
-def test_the_next_in_line_may_leave_after_the_first_failed(tokenizer: Tokenizer) -> None:
+def test_the_next_leader_may_leave_after_the_first_failed(tokenizer: Tokenizer) -> None:
     broken = iter([True])
     engine = Engine(BreakingModel(lambda _: next(broken, False)), tokenizer, LIMITS)
     for name in ("first", "second", "third"):
@@ -145,8 +145,8 @@ def test_a_token_that_cannot_be_read_ends_the_answer_that_drew_it(spoiled: Spoil
     assert {text: ids_of(outputs[text]) for text in texts[1:]} == {text: whole[text] for text in texts[1:]}
 
 
-def test_an_answer_that_failed_leaves_no_wrong_memory(spoiled: SpoiledTokenizer) -> None:
-    """A token was guessed and computed, another one came and could not be read: its slots hold what was never said."""
+def test_a_failed_answer_leaves_no_wrong_cache(spoiled: SpoiledTokenizer) -> None:
+    """A drafted token was computed and another one failed: the slot holds a token of no answer."""
     long = replace(SAMPLED, max_tokens=60)
     whole = ids_of(run(Engine(RepeatingModel(), spoiled, LIMITS), {"a": generate("你好", long)})["a"])
     for token in set(whole):
@@ -155,20 +155,20 @@ def test_an_answer_that_failed_leaves_no_wrong_memory(spoiled: SpoiledTokenizer)
         [*_, last] = run(engine, {"a": generate("你好", long)})["a"]
         assert isinstance(last.item, RequestFailed)
         spoiled.spoiled = None
-        behind = whole.index(token) + 2
-        again = run(engine, {"b": Generate(prompt("你好"), long, tuple(whole[:behind]))})["b"]
-        assert ids_of(again) == whole[behind:]
+        after = whole.index(token) + 2
+        again = run(engine, {"b": Generate(prompt("你好"), long, tuple(whole[:after]))})["b"]
+        assert ids_of(again) == whole[after:]
 
 
 # ---- through the service ----
 
 
-async def collect(service: EngineService, name: str, text: str, sampling: Sampling) -> list[Chunk]:
-    return [chunk async for chunk in service.generate(name, prompt(text), sampling)]
+async def collect(service: EngineService, name: str, text: str, sampling: Sampling) -> list[TextDelta | Completion]:
+    return [item async for item in service.generate(name, prompt(text), sampling)]
 
 
 async def serving(engine: Engine, use: Callable[[EngineService], object]) -> None:
-    """`use` a service over `engine`; afterwards it lives, and nothing of it is left behind."""
+    """`use` a service over `engine`; afterwards it runs, and nothing is left of it."""
     service = EngineService(engine)
     service.start()
     try:
@@ -192,7 +192,7 @@ async def test_a_text_that_cannot_be_encoded_ends_its_own_request(spoiled: Spoil
                 await service.score("bad", prompt("spoiled"), ("正面",))
             with pytest.raises(RequestFailed):
                 await service.score("bad", prompt("x"), ("正面", "spoiled"))
-        assert len(await good) == SAMPLED.max_tokens
+        assert len(await good) == SAMPLED.max_tokens + 1
 
     await serving(Engine(ExactModel(), spoiled, LIMITS), use)
 
@@ -223,10 +223,10 @@ SOUND = st.builds(
 
 async def answered_or_refused(service: EngineService, sampling: Sampling) -> bool:
     try:
-        chunks = await collect(service, "odd", "你好", sampling)
+        *_, completion = await collect(service, "odd", "你好", sampling)
     except InvalidRequest:
         return False
-    assert chunks[-1].finish_reason is not None
+    assert isinstance(completion, Completion)
     return True
 
 
@@ -241,7 +241,8 @@ def test_no_numbers_of_a_request_stop_the_engine_or_change_what_another_one_gets
     async def use(service: EngineService) -> None:
         neighbour = asyncio.create_task(collect(service, "neighbour", "thank you", GREEDY))
         await asyncio.gather(*(answered_or_refused(service, sampling) for sampling in odd))
-        assert [token for chunk in await neighbour for token in chunk.token_ids] == expected
+        *deltas, _ = await neighbour
+        assert [token for delta in deltas for token in delta.token_ids] == expected
 
     asyncio.run(serving(engine, use))
 

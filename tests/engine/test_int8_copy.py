@@ -1,4 +1,4 @@
-"""A copy of int8 weights is the weights, bit by bit; whatever else lies in its place is no copy."""
+"""A copy of int8 weights equals them bit by bit; any other file in its place is no copy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qwen_aio.engine.model.linear import Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
 from qwen_aio.engine.quant.int8_weights import Int8Weights
-from qwen_aio.engine.quant.quantise import Quantised, readings, recipe
+from qwen_aio.engine.quant.quantise import Quantised, calibration_texts, recipe
 from qwen_aio.replacing import replacing
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, with_outliers
@@ -40,7 +40,7 @@ def kept(checkpoint: Path, place: CopyPlace) -> CopyPlace:
 
 def quantised(folder: Path) -> Quantised:
     opened = Folder.open(folder)
-    return Quantised(opened.checkpoint, opened.config, readings(opened.tokenizer, opened.config))
+    return Quantised(opened.checkpoint, opened.config, calibration_texts(opened.tokenizer, opened.config))
 
 
 def found(place: CopyPlace) -> Int8Copy:
@@ -56,7 +56,7 @@ def parts(weights: Int8Weights, num_layers: int) -> list[torch.Tensor | bool]:
     return [
         piece
         for part in whole
-        for piece in ((part.values, part.scales, part.is_fine) if isinstance(part, Int8Matrix) else (part,))
+        for piece in ((part.values, part.scales, part.two_pass) if isinstance(part, Int8Matrix) else (part,))
     ]
 
 
@@ -81,10 +81,10 @@ def test_others_can_read_it(kept: CopyPlace) -> None:
     assert torch.equal(tensors["norm"], found(kept).norm())
 
 
-def test_what_is_fine_stays_fine(checkpoint: Path, place: CopyPlace, tmp_path: Path) -> None:
+def test_two_pass_matrices_stay_two_pass(checkpoint: Path, place: CopyPlace, tmp_path: Path) -> None:
     folder = with_outliers(checkpoint, tmp_path / "model", of_mlp, factor=50)
     place.keep(quantised(folder), Folder.open(folder).config)
-    assert found(place).layer(1).down.is_fine
+    assert found(place).layer(1).down.two_pass
     assert same(found(place), quantised(folder), num_layers=2)
 
 
@@ -108,7 +108,7 @@ def replace_by_nothing(path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there an open file stays where it is")
 @pytest.mark.parametrize("become", [Path.unlink, replace_by_nothing])
-def test_a_copy_that_was_found_can_be_read_whatever_becomes_of_its_place(
+def test_an_open_copy_can_be_read_after_its_path_changes(
     kept: CopyPlace, checkpoint: Path, become: Callable[[Path], object]
 ) -> None:
     copy = found(kept)
@@ -124,7 +124,7 @@ def names_beside(place: CopyPlace) -> list[str]:
 
 
 class Interrupted:
-    """Weights in whose midst something else happens (an Int8Weights)."""
+    """Weights that run something else while they are read (an Int8Weights)."""
 
     def __init__(self, weights: Int8Weights, happen: Callable[[], object]) -> None:
         self.embedding, self.output, self.norm = weights.embedding, weights.output, weights.norm
@@ -209,7 +209,7 @@ def becomes(other: bytes) -> Callable[[bytearray], bytearray]:
         becomes(HEADER_BYTES.to_bytes(8, "little") + b"[" * HEADER_BYTES),
     ],
 )
-def test_a_copy_that_is_not_as_it_was_written_is_none_and_is_told(
+def test_a_copy_that_is_not_as_it_was_written_is_logged_and_unused(
     kept: CopyPlace, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytearray], bytearray]
 ) -> None:
     kept.path.write_bytes(spoil(bytearray(kept.path.read_bytes())))
@@ -222,19 +222,17 @@ def test_a_copy_of_another_model_is_none(kept: CopyPlace) -> None:
     assert CopyPlace(kept.path, "fedcba9876543210").find() is None
 
 
-def test_no_copy_is_nothing_to_talk_about(place: CopyPlace, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_copy_is_not_logged(place: CopyPlace, caplog: pytest.LogCaptureFixture) -> None:
     assert place.find() is None
     assert caplog.text == ""
 
 
-def test_a_place_that_cannot_be_looked_at_is_told_and_holds_none(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_place_is_logged_and_holds_no_copy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert CopyPlace(tmp_path / ("long" * 100), SHA).find() is None
     assert "cannot be used" in caplog.text
 
 
-def test_a_place_that_cannot_be_written_to_is_told_and_the_model_loads(
+def test_an_unwritable_place_is_logged_and_the_model_loads(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")

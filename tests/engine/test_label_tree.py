@@ -1,4 +1,4 @@
-"""Continuations as a tree: what they share has one row."""
+"""Continuations as a tree: a shared beginning has one row."""
 
 from __future__ import annotations
 

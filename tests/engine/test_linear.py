@@ -1,4 +1,4 @@
-"""Products and look-ups in int8, beside the same in fp32; one class of tests for both where both must hold."""
+"""Products and lookups in int8 beside the same in fp32; tests for both where both must hold."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from qwen_aio.engine.model.linear import (
     Linear,
     why_no_int8,
 )
+from tests.engine.running import dense
 
 Make = Callable[[Tensor, Tensor | None], Linear]
 MAKERS: dict[str, tuple[Make, float]] = {  # and the error that is allowed, relative to the size of the product
     "fp32": (Fp32Linear, 1e-5),
     "int8, 63 levels": (lambda w, b: Int8Linear(Int8Matrix.of(w), b, levels=NARROW_LEVELS), 0.022),
     "int8, what this machine adds up": (lambda w, b: Int8Linear(Int8Matrix.of(w), b), 0.022),
-    "int8, fine": (lambda w, b: Int8Linear(Int8Matrix.of(w, is_fine=True), b), 0.010),
+    "int8, two passes": (lambda w, b: Int8Linear(Int8Matrix.of(w, two_pass=True), b), 0.010),
 }
 pytestmark = pytest.mark.skipif(why_no_int8() is not None, reason=str(why_no_int8()))
 
@@ -62,9 +63,9 @@ def test_adding_to_the_residual_is_adding_the_product(maker: tuple[Make, float])
 
 
 @pytest.mark.parametrize("others", [1, 3, 40])
-@pytest.mark.parametrize("is_fine", [False, True])
-def test_a_row_is_the_same_in_any_company(others: int, is_fine: bool) -> None:
-    linear = Int8Linear(Int8Matrix.of(drawn(96, 200), is_fine=is_fine))
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_a_row_is_the_same_in_any_batch(others: int, two_pass: bool) -> None:
+    linear = Int8Linear(Int8Matrix.of(drawn(96, 200), two_pass=two_pass))
     row, company = drawn(1, 200, seed=4), 1000 * drawn(others, 200, seed=5)
     assert torch.equal(linear(torch.cat((company, row)))[-1:], linear(row))
 
@@ -88,33 +89,33 @@ def test_a_number_that_is_none_is_not_hidden(maker: tuple[Make, float]) -> None:
     assert y[0].isnan().all() and not y[1].isnan().any()
 
 
-def test_an_outlier_in_the_input_drowns_the_rest_unless_the_matrix_is_fine() -> None:
+def test_an_outlier_in_the_input_drowns_the_rest_unless_the_matrix_has_two_passes() -> None:
     weight, x = drawn(96, 200), drawn(7, 200, seed=2)
     x[:, 3] *= 100
     rest = x.clone()
     rest[:, 3] = 0  # what the outlier itself adds is exact in any case
-    offset = functional.linear(x - rest, Int8Matrix.of(weight).dense())
+    offset = functional.linear(x - rest, dense(Int8Matrix.of(weight)))
     exact = functional.linear(rest, weight)
-    coarse, fine = (Int8Linear(Int8Matrix.of(weight, is_fine=is_fine)) for is_fine in (False, True))
-    assert relative_error(coarse(x) - offset, exact) > 0.2
-    assert relative_error(fine(x) - offset, exact) < 0.02
+    one_pass, two_passes = (Int8Linear(Int8Matrix.of(weight, two_pass=two_pass)) for two_pass in (False, True))
+    assert relative_error(one_pass(x) - offset, exact) > 0.2
+    assert relative_error(two_passes(x) - offset, exact) < 0.02
 
 
 def test_a_matrix_is_rounded_to_half_a_step() -> None:
     weight = drawn(96, 200)
     matrix = Int8Matrix.of(weight)
-    assert ((matrix.dense() - weight).abs() <= 0.5001 * matrix.scales.unsqueeze(1)).all()
+    assert ((dense(matrix) - weight).abs() <= 0.5001 * matrix.scales.unsqueeze(1)).all()
     assert matrix.values.abs().max() == 127
 
 
 def test_an_embedding_gives_the_rounded_rows() -> None:
     matrix = Int8Matrix.of(drawn(50, 64))
     ids = torch.tensor([3, 49, 3])
-    assert torch.equal(Int8Embedding(matrix)(ids), matrix.dense()[ids])
+    assert torch.equal(Int8Embedding(matrix)(ids), dense(matrix)[ids])
 
 
 def test_without_vnni_activations_have_seven_bits() -> None:
-    """fbgemm's own switch makes this processor compute as an older one does: products are added up in 16 bits."""
+    """fbgemm's own switch makes this processor add products in 16 bits, like an older one."""
     code = "from qwen_aio.engine.model.linear import activation_levels, why_no_int8; print(activation_levels(), why_no_int8())"
     environment = os.environ | {"FBGEMM_ENABLE_INSTRUCTIONS": "avx2"}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from qwen_aio.core import Truncation
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.attention import gather_rows, ordered
+from qwen_aio.engine.model.attention import forward_batch, in_batch_order
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
 from qwen_aio.engine.model.weights import Checkpoint, LayerWeights, load_fp32
@@ -20,6 +20,7 @@ from qwen_aio.engine.quant.int8_weights import load_int8
 from qwen_aio.engine.scheduling.scheduler import Span
 from qwen_aio.engine.scheduling.sequence import Sequence
 from tests.engine.conftest import MakeCheckpoint, load_oracle
+from tests.engine.running import dense
 
 SHAPES = {
     "grouped heads, tied": {},
@@ -34,7 +35,7 @@ SHAPES = {
 
 
 class EveryRow(Sequence):
-    """A prompt of which all logits are wanted."""
+    """A prompt whose logits are all needed."""
 
     @property
     def first_logit_row(self) -> int:
@@ -56,14 +57,14 @@ def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.
         sequence.admit(lease, now_s=0.0)
     found: dict[str, list[torch.Tensor]] = {sequence.request_id: [] for sequence in sequences}
     while any(not sequence.is_finished for sequence in sequences):
-        spans = ordered(
+        spans = in_batch_order(
             [
                 Span(sequence, sequence.num_computed, min(chunk, len(sequence.ids) - sequence.num_computed))
                 for sequence in sequences
                 if not sequence.is_finished
             ]
         )
-        rows = gather_rows(spans, memory)
+        rows = forward_batch(spans, memory)
         parts = model.logits(model.forward(rows, memory)).split([span.count for span in spans])
         for span, part in zip(spans, parts, strict=True):
             found[span.sequence.request_id].append(part)
@@ -93,24 +94,24 @@ def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoin
 
 
 class Fine:
-    """The weights of a checkpoint, every matrix but the embedding in int8 and multiplied finely (an Int8Weights)."""
+    """A checkpoint with every matrix but the embedding in two-pass int8 (an Int8Weights)."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self._checkpoint = Checkpoint(folder, config)
         self.embedding, self.norm = self._checkpoint.embedding, self._checkpoint.norm
 
     def output(self) -> Int8Matrix:
-        return Int8Matrix.of(self._checkpoint.output(), is_fine=True)
+        return Int8Matrix.of(self._checkpoint.output(), two_pass=True)
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
-        return self._checkpoint.layer(number).converted(lambda weight: Int8Matrix.of(weight, is_fine=True))
+        return self._checkpoint.layer(number).converted(lambda weight: Int8Matrix.of(weight, two_pass=True))
 
 
 def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
     """`oracle`, its matrices replaced by what int8 makes of them."""
     for name, parameter in oracle.named_parameters():
         if "proj.weight" in name or name == "lm_head.weight":
-            parameter.data = Int8Matrix.of(parameter.data).dense()
+            parameter.data = dense(Int8Matrix.of(parameter.data))
     return oracle
 
 

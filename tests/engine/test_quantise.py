@@ -1,4 +1,4 @@
-"""int8 weights made of a checkpoint: close to it, fine where they have to be, and never much in memory."""
+"""int8 weights of a checkpoint: close to it, two passes where needed, little in memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from qwen_aio.engine.model.linear import (
 from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.comparison import compare
 from qwen_aio.engine.quant.int8_weights import Int8Weights, load_int8
-from qwen_aio.engine.quant.quantise import Quantised, readings
+from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, of_norms, with_outliers
+from tests.engine.running import dense
 
 LARGE_VOCABULARY = {"vocab_size": 70_000, "hidden_size": 256, "dtype": torch.bfloat16}
 MOST_KL = 0.02  # what `auto` asks for
@@ -40,15 +41,15 @@ class Coarse(Quantised):
     """Without any protection against outliers."""
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
-        return super().layer(number).converted(lambda matrix: replace(matrix, is_fine=False))
+        return super().layer(number).converted(lambda matrix: replace(matrix, two_pass=False))
 
 
-def fine(folder: Path) -> list[set[str]]:
-    """The names of each layer's fine matrices."""
+def two_pass_names(folder: Path) -> list[set[str]]:
+    """The names of each layer's two-pass matrices."""
     weights = quantised(folder)
     layers = [weights.layer(number) for number in range(ModelConfig.load(folder).num_layers)]
     return [
-        {name for name, part in vars(layer).items() if isinstance(part, Int8Matrix) and part.is_fine}
+        {name for name, part in vars(layer).items() if isinstance(part, Int8Matrix) and part.two_pass}
         for layer in layers
     ]
 
@@ -67,23 +68,21 @@ def test_every_weight_is_within_half_a_step_of_its_own(plain: Path) -> None:
     exact, rounded = Folder.open(plain).checkpoint.layer(0), quantised(plain).layer(0)
     for name in ("qkv", "attention_output", "gate_up", "down"):
         matrix: Int8Matrix = getattr(rounded, name)
-        assert ((getattr(exact, name) - matrix.dense()).abs() <= 0.501 * matrix.scales.unsqueeze(1)).all()
+        assert ((getattr(exact, name) - dense(matrix)).abs() <= 0.501 * matrix.scales.unsqueeze(1)).all()
 
 
-def test_without_outliers_only_what_is_heavy_tailed_by_nature_is_fine_in_a_small_model(plain: Path) -> None:
-    assert fine(plain) == [{"down"}, {"down"}]
+def test_without_outliers_only_heavy_tailed_inputs_get_two_passes_in_a_small_model(plain: Path) -> None:
+    assert two_pass_names(plain) == [{"down"}, {"down"}]
 
 
-def test_a_large_model_without_outliers_is_multiplied_coarsely(make_checkpoint: MakeCheckpoint) -> None:
-    assert fine(make_checkpoint(**LARGE_VOCABULARY)) == [set(), set()]
+def test_a_large_model_without_outliers_gets_one_pass(make_checkpoint: MakeCheckpoint) -> None:
+    assert two_pass_names(make_checkpoint(**LARGE_VOCABULARY)) == [set(), set()]
 
 
 @pytest.mark.parametrize(("make", "names"), [(of_mlp, {"down"}), (of_norms, {"qkv", "gate_up"})])
-def test_outliers_make_the_matrices_fine_that_meet_them(
-    plain: Path, tmp_path: Path, make: object, names: set[str]
-) -> None:
+def test_matrices_that_meet_outliers_get_two_passes(plain: Path, tmp_path: Path, make: object, names: set[str]) -> None:
     folder = with_outliers(plain, tmp_path / "model", make, factor=30)
-    assert fine(folder) == [names | {"down"}] * 2  # which a small model has in any case
+    assert two_pass_names(folder) == [names | {"down"}] * 2  # which a small model has in any case
     assert mean_kl(folder, quantised(folder)) < MOST_KL
     assert mean_kl(folder, Coarse(*_parts(folder))) > 3 * mean_kl(folder, quantised(folder))
 
@@ -104,9 +103,9 @@ def test_a_large_embedding_is_in_int8_block_by_block_as_if_in_one_go(
     model = load_int8(quantised(folder), config, num_positions=64)
     assert isinstance(model.embedding, Int8Embedding) and isinstance(model.output, Int8Linear)
     ids = torch.tensor([0, 8191, 8192, 69_999])
-    assert torch.equal(model.embedding(ids), Int8Matrix.of(checkpoint.embedding()).dense()[ids])
-    is_fine = activation_levels() == NARROW_LEVELS
-    output = Int8Matrix.of(checkpoint.embedding() if tied else checkpoint.output(), is_fine=is_fine)
+    assert torch.equal(model.embedding(ids), dense(Int8Matrix.of(checkpoint.embedding()))[ids])
+    two_pass = activation_levels() == NARROW_LEVELS
+    output = Int8Matrix.of(checkpoint.embedding() if tied else checkpoint.output(), two_pass=two_pass)
     x = torch.randn(3, config.hidden_size)
     assert torch.equal(model.output(x), Int8Linear(output)(x))
 
@@ -114,7 +113,7 @@ def test_a_large_embedding_is_in_int8_block_by_block_as_if_in_one_go(
 def test_the_sentences_are_short_enough_for_any_model(plain: Path) -> None:
     opened = Folder.open(plain)
     short = replace(opened.config, max_positions=16)
-    assert {len(sentence.ids) for sentence in readings(opened.tokenizer, short)} == {16}
+    assert {len(sentence.ids) for sentence in calibration_texts(opened.tokenizer, short)} == {16}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss is something else")
@@ -144,4 +143,4 @@ print(peak() - before)
 
 def _parts(folder: Path) -> tuple:
     opened = Folder.open(folder)
-    return opened.checkpoint, opened.config, readings(opened.tokenizer, opened.config)
+    return opened.checkpoint, opened.config, calibration_texts(opened.tokenizer, opened.config)

@@ -1,4 +1,4 @@
-"""An answer that was begun elsewhere goes on as if nothing had happened, wherever it was cut."""
+"""An answer begun by another engine continues as the original would, after any token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Chunk, FinishReason, Sampling, Truncation
+from qwen_aio.core import Completion, FinishReason, Sampling, TextDelta, Truncation
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate
@@ -21,7 +21,7 @@ from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
 from tests.engine.exact_model import ExactModel
-from tests.engine.running import GREEDY, chunks_of, ids_of, prompt, run, text_of
+from tests.engine.running import GREEDY, completion_of, deltas_of, ids_of, prompt, run, text_of
 
 MakeEngine = Callable[..., Engine]
 FREE = Sampling(max_tokens=24, temperature=1.3, top_p=1, top_k=0, repetition_penalty=1, seed=4)
@@ -30,22 +30,21 @@ SMALL_TEXT = st.text(alphabet="ab你😊 \n", min_size=1, max_size=20)
 STOPS = st.lists(st.text(alphabet="ab你😊 \n", min_size=1, max_size=4), max_size=3)
 
 
-def told_before(chunks: Sequence[Chunk], cut: int) -> str:
+def told_before(deltas: Sequence[TextDelta], cut: int) -> str:
     """The text that went out because of the first `cut` tokens."""
     text, num_tokens = "", 0
-    for chunk in chunks:
-        num_tokens += len(chunk.token_ids)
+    for delta in deltas:
+        num_tokens += len(delta.token_ids)
         if num_tokens > cut:
             break
-        text += chunk.text
+        text += delta.text
     return text
 
 
-def ending(chunks: Sequence[Chunk]) -> tuple[FinishReason | None, int, int]:
-    """What the last chunk says, but for what was cached and how long it took."""
-    usage = chunks[-1].usage
-    assert usage is not None
-    return chunks[-1].finish_reason, usage.prompt_tokens, usage.completion_tokens
+def ending(completion: Completion) -> tuple[FinishReason, int, int]:
+    """All of it but for what was cached and how long it took."""
+    usage = completion.usage
+    return completion.finish_reason, usage.prompt_tokens, usage.completion_tokens
 
 
 def check_every_cut(text: str, sampling: Sampling, *, first: Engine, second: Engine) -> None:
@@ -56,9 +55,8 @@ def check_every_cut(text: str, sampling: Sampling, *, first: Engine, second: Eng
     for cut in range(len(ids)):
         rest = outputs[str(cut)]
         assert ids_of(rest) == ids[cut:]
-        assert told_before(chunks_of(whole), cut) + text_of(rest) == text_of(whole)
-        assert ending(chunks_of(rest)) == ending(chunks_of(whole))
-        assert [chunk.index for chunk in chunks_of(rest)] == list(range(len(rest)))
+        assert told_before(deltas_of(whole), cut) + text_of(rest) == text_of(whole)
+        assert ending(completion_of(rest)) == ending(completion_of(whole))
 
 
 # ---- with a model: the right tokens follow ----
@@ -94,12 +92,12 @@ def test_cut_at_any_token_a_real_model_goes_on_as_it_would_have(make_engine: Mak
     check_every_cut("谢谢", sampling, first=make_engine(), second=make_engine())
 
 
-def test_the_rest_is_the_same_where_the_beginning_is_remembered(tokenizer: Tokenizer) -> None:
+def test_the_rest_is_the_same_where_the_prefix_is_cached(tokenizer: Tokenizer) -> None:
     engine = Engine(ExactModel(), tokenizer, LIMITS)
     check_every_cut("你好", FREE, first=engine, second=engine)
     ids = ids_of(run(engine, {"a": Generate(prompt("你好"), FREE)})["a"])
-    [*_, last] = chunks_of(run(engine, {"a": Generate(prompt("你好"), FREE, tuple(ids[:20]))})["a"])
-    assert last.usage.cached_tokens == last.usage.prompt_tokens  # of the prompt, not of the answer
+    usage = completion_of(run(engine, {"a": Generate(prompt("你好"), FREE, tuple(ids[:20]))})["a"]).usage
+    assert usage.cached_tokens == usage.prompt_tokens  # of the prompt, not of the answer
 
 
 def test_a_stop_string_is_found_although_it_began_before_the_cut(tokenizer: Tokenizer) -> None:
@@ -108,8 +106,8 @@ def test_a_stop_string_is_found_although_it_began_before_the_cut(tokenizer: Toke
     stopping = replace(FREE, stop=(text[1:4],))
     check_every_cut("你好", stopping, first=first, second=second)
     whole = run(first, {"a": Generate(prompt("你好"), stopping)})["a"]
-    assert ending(chunks_of(whole))[0] == "stop"
-    held = [cut for cut in range(len(ids_of(whole))) if len(told_before(chunks_of(whole), cut)) == 1]
+    assert completion_of(whole).finish_reason == "stop"
+    held = [cut for cut in range(len(ids_of(whole))) if len(told_before(deltas_of(whole), cut)) == 1]
     assert len(held) > 1  # the cuts did fall into it
 
 
@@ -129,13 +127,15 @@ def answer(tokenizer: Tokenizer, sampling: Sampling, *, resume: Sequence[int] = 
     )
 
 
-def told(answer: AnswerSequence, ids: Sequence[int]) -> list[Chunk]:
-    """What comes out when the model chooses `ids`; it is not asked again once the answer is over."""
-    chunks = []
+def told(answer: AnswerSequence, ids: Sequence[int]) -> tuple[list[TextDelta], Completion | None]:
+    """The outputs when the model chooses `ids`; it is not asked again once the answer ends."""
+    items: list[TextDelta | Completion] = []
     for token in ids:
         if not answer.is_finished:
-            chunks.append(answer.accept(token, now_s=0.0))  # noqa: PERF401  a comprehension would ask too early
-    return chunks
+            items.extend(answer.accept(token, now_s=0.0))
+    deltas = [item for item in items if isinstance(item, TextDelta)]
+    [completion] = items[len(deltas) :] or [None]
+    return deltas, completion
 
 
 @given(data=st.data(), cut=st.integers(0, 30))
@@ -145,13 +145,13 @@ def test_of_any_tokens_the_pieces_are_the_text_without_white_space_around_it(
     blank = [token for token in tokenizer.text_ids if tokenizer.token_bytes(token).isspace()]
     ids = data.draw(st.lists(st.sampled_from(sorted(tokenizer.text_ids)) | st.sampled_from(blank), min_size=1))
     sampling = Sampling(max_tokens=len(ids))
-    pieces = told(answer(tokenizer, sampling), ids)
+    pieces, _ = told(answer(tokenizer, sampling), ids)
     raw = b"".join(tokenizer.token_bytes(token) for token in ids)
     assert (
         "".join(piece.text for piece in pieces) == codecs.getincrementaldecoder("utf-8")("replace").decode(raw).strip()
     )
     assert [piece.token_ids for piece in pieces] == [(token,) for token in ids]
-    rest = told(answer(tokenizer, sampling, resume=ids[:cut]), ids[cut:])
+    rest, _ = told(answer(tokenizer, sampling, resume=ids[:cut]), ids[cut:])
     assert [piece.text for piece in rest] == [piece.text for piece in pieces[cut:]]
 
 
@@ -164,17 +164,17 @@ def test_cut_inside_a_character_or_a_stop_string_the_text_has_no_gap_and_no_repe
     ids = [bytes_of[bytes([byte])] for byte in text.encode()] + sorted(tokenizer.end_ids)[:1] * ends
     sampling = Sampling(max_tokens=len(ids), stop=tuple(stop))
     begun = answer(tokenizer, sampling)
-    whole = told(begun, ids)
+    whole, end = told(begun, ids)
     cut = data.draw(st.integers(0, begun.num_generated - 1))
     resumed = answer(tokenizer, sampling, resume=ids[:cut])
-    rest = told(resumed, ids[cut:])
-    assert told_before(whole, cut) + "".join(chunk.text for chunk in rest) == "".join(chunk.text for chunk in whole)
-    assert ending(rest) == ending(whole)
-    assert [token for chunk in rest for token in chunk.token_ids] == ids[cut : begun.num_generated]
+    rest, its_end = told(resumed, ids[cut:])
+    assert told_before(whole, cut) + "".join(delta.text for delta in rest) == "".join(delta.text for delta in whole)
+    assert ending(its_end) == ending(end)
+    assert [token for delta in rest for token in delta.token_ids] == ids[cut : begun.num_generated]
     assert resumed.seen_ids.tolist() == resumed.ids == begun.seen_ids.tolist()
 
 
-# ---- what cannot be gone on with ----
+# ---- what cannot be resumed ----
 
 
 def refused(engine: Engine, sampling: Sampling, resume: Sequence[int], words: str) -> None:
@@ -190,7 +190,7 @@ def test_tokens_that_no_answer_holds_are_refused(engine: Engine, tokenizer: Toke
         refused(engine, GREEDY, [40, foreign], f"no token {foreign}")
 
 
-def test_an_answer_that_was_over_is_not_gone_on_with(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_a_finished_answer_is_not_resumed(engine: Engine, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_text("thank you, bye")
     assert len(ids) < GREEDY.max_tokens
     refused(engine, replace(GREEDY, max_tokens=2), ids, "over after 2 of the")
@@ -199,30 +199,29 @@ def test_an_answer_that_was_over_is_not_gone_on_with(engine: Engine, tokenizer: 
         refused(engine, GREEDY, [end, *ids], "over after 1 of the")
 
 
-def test_a_worker_lost_after_the_last_token_leaves_only_the_end_to_be_said(
-    engine: Engine, tokenizer: Tokenizer
-) -> None:
+def test_an_answer_resumed_after_its_last_token_is_a_completion_alone(engine: Engine, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_text("thank you")
     full = Generate(prompt("hi"), replace(GREEDY, max_tokens=len(ids)), tuple(ids))
     ended = Generate(prompt("hi"), GREEDY, (*ids, min(tokenizer.end_ids)))
     outputs = run(engine, {"full": full, "ended": ended})
     for name, reason, num_tokens in (("full", "length", len(ids)), ("ended", "stop", len(ids) + 1)):
-        [chunk] = chunks_of(outputs[name])
-        assert (chunk.text, chunk.finish_reason) == ("", reason)
-        assert chunk.usage.completion_tokens == num_tokens
+        assert deltas_of(outputs[name]) == []
+        completion = completion_of(outputs[name])
+        assert completion.finish_reason == reason
+        assert completion.usage.completion_tokens == num_tokens
     assert not engine.has_work
 
 
-async def test_the_service_takes_it_up_wherever_it_was_left(tokenizer: Tokenizer) -> None:
+async def test_the_service_resumes_it_at_any_token(tokenizer: Tokenizer) -> None:
     service = EngineService(Engine(ExactModel(), tokenizer, LIMITS))
     service.start()
-    whole = [chunk async for chunk in service.generate("a", prompt("你好"), FREE)]
-    ids = [token for chunk in whole for token in chunk.token_ids]
+    *whole, end = [item async for item in service.generate("a", prompt("你好"), FREE)]
+    ids = [token for delta in whole for token in delta.token_ids]
     async with asyncio.timeout(60):
         for cut in (7, len(ids)):
-            rest = [chunk async for chunk in service.generate("b", prompt("你好"), FREE, resume=ids[:cut])]
-            assert [token for chunk in rest for token in chunk.token_ids] == ids[cut:]
-            assert rest[-1].finish_reason == whole[-1].finish_reason
+            *rest, its_end = [item async for item in service.generate("b", prompt("你好"), FREE, resume=ids[:cut])]
+            assert [token for delta in rest for token in delta.token_ids] == ids[cut:]
+            assert its_end.finish_reason == end.finish_reason
         with pytest.raises(InvalidRequest, match="is over after"):
             await anext(service.generate("c", prompt("你好"), FREE, resume=[*ids, ids[0]]))
     await service.close()

@@ -1,4 +1,4 @@
-"""The next token: filters as transformers has them, chance as a function of seed and place alone."""
+"""The next token: filters like transformers, randomness from seed and index alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door between the event loop and the engine thread, with an engine that follows orders."""
+"""The bridge between event loop and engine thread, with a scripted engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from qwen_aio.core import Chunk, ContextLimits, LabelScore, Prompt, Sampling, Scores, Timings, Usage
+from qwen_aio.core import (
+    Completion,
+    ContextLimits,
+    LabelScore,
+    Prompt,
+    Sampling,
+    Scores,
+    TextDelta,
+    Timings,
+    Usage,
+)
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Counters, Generate, Output, Pin, Pinned, Score, Work
@@ -22,7 +32,7 @@ MakeService = Callable[..., EngineService]
 
 
 class ScriptedEngine:
-    """One token for everybody in each step; stands still while `gate` is closed, breaks when told."""
+    """One delta per request and step; blocks while `gate` is closed, raises `failure` if set."""
 
     def __init__(self, *, max_queue: int = 4) -> None:
         self.limits = EngineLimits(max_running=2, max_queue=max_queue)
@@ -76,9 +86,9 @@ class ScriptedEngine:
                 index = self.given[request_id]
                 self.given[request_id] += 1
                 if index + 1 < sampling.max_tokens:
-                    return Output(request_id, Chunk(index, f"{index} "))
+                    return Output(request_id, TextDelta(f"{index} ", index=index))
                 del self.sequences[request_id]
-                return Output(request_id, Chunk(index, "end", finish_reason="length", usage=Usage()))
+                return Output(request_id, Completion("length", Usage(), Timings()))
 
 
 @pytest.fixture
@@ -95,22 +105,24 @@ async def service(scripted: ScriptedEngine) -> AsyncIterator[EngineService]:
     await service.close()
 
 
-def answer(service: EngineService, *, max_tokens: int = 4, request_id: str = "r") -> AsyncIterator[Chunk]:
+def answer(
+    service: EngineService, *, max_tokens: int = 4, request_id: str = "r"
+) -> AsyncIterator[TextDelta | Completion]:
     return service.generate(request_id, NOTHING, Sampling(max_tokens=max_tokens))
 
 
-async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
-    return [chunk async for chunk in chunks]
+async def collect(items: AsyncIterator[TextDelta | Completion]) -> list[TextDelta | Completion]:
+    return [item async for item in items]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until something that must come has come; the test's timeout is the limit."""
+    """Let the loop run until `condition` holds; the test's timeout is the limit."""
     while not condition():  # noqa: ASYNC110  what changes is another thread's state
         await asyncio.sleep(0)
 
 
 async def hold(scripted: ScriptedEngine) -> None:
-    """Close the gate, and wait until the engine stands at it."""
+    """Close the gate, and wait until the engine blocks at it."""
     scripted.gate.clear()
     scripted.stepped.clear()
     await until(scripted.stepped.is_set)
@@ -118,9 +130,9 @@ async def hold(scripted: ScriptedEngine) -> None:
 
 async def test_many_streams_run_side_by_side_and_each_is_whole(service: EngineService) -> None:
     streams = await asyncio.gather(*(collect(answer(service, max_tokens=n)) for n in range(1, 6)))
-    for number, chunks in enumerate(streams, 1):
-        assert [chunk.index for chunk in chunks] == list(range(number))
-        assert chunks[-1].finish_reason == "length"
+    for number, (*deltas, completion) in enumerate(streams, 1):
+        assert [delta.index for delta in deltas] == list(range(number - 1))
+        assert completion.finish_reason == "length"
 
 
 async def test_a_decision_and_a_pin_have_one_outcome(service: EngineService) -> None:
@@ -131,13 +143,13 @@ async def test_a_decision_and_a_pin_have_one_outcome(service: EngineService) -> 
 
 async def test_one_request_id_may_be_used_twice_at_once(service: EngineService) -> None:
     streams = await asyncio.gather(*(collect(answer(service, request_id="same")) for _ in range(2)))
-    assert [len(chunks) for chunks in streams] == [4, 4]
+    assert [len(items) for items in streams] == [4, 4]
 
 
 async def test_closing_a_stream_early_frees_the_sequence(service: EngineService, scripted: ScriptedEngine) -> None:
-    chunks = answer(service, max_tokens=10**9)
-    await anext(chunks)
-    await chunks.aclose()
+    items = answer(service, max_tokens=10**9)
+    await anext(items)
+    await items.aclose()
     await until(lambda: scripted.aborted != [])
     assert scripted.sequences == {}
     assert len(await collect(answer(service))) == 4
@@ -184,7 +196,7 @@ async def test_over_the_limit_a_request_is_refused_at_once(service: EngineServic
         await service.score("d", NOTHING, ["x"])
     assert caught.value.retry_after_s == 1
     scripted.gate.set()
-    assert [len(chunks) for chunks in await asyncio.gather(*tasks)] == [4] * 6
+    assert [len(items) for items in await asyncio.gather(*tasks)] == [4] * 6
     assert (await service.score("d", NOTHING, ["x"])).labels
 
 
@@ -209,23 +221,23 @@ async def test_a_failing_step_reaches_everyone_at_once(service: EngineService, s
         await collect(answer(service))
 
 
-async def test_chunks_that_came_before_the_failure_are_still_read(
+async def test_deltas_that_came_before_the_failure_are_still_read(
     service: EngineService, scripted: ScriptedEngine
 ) -> None:
-    chunks = answer(service, max_tokens=10**9)
-    assert (await anext(chunks)).index == 0
+    items = answer(service, max_tokens=10**9)
+    assert (await anext(items)).index == 0
     await hold(scripted)
     scripted.failure = RuntimeError("broken")
     scripted.gate.set()
     await service.wait_failed()
     read = [0]
     with pytest.raises(EngineStopped):
-        async for chunk in chunks:
-            read.append(chunk.index)  # noqa: PERF401  a comprehension would lose what was read before the error
+        async for item in items:
+            read.append(item.index)  # noqa: PERF401  a comprehension would lose what was read before the error
     assert read == list(range(scripted.num_steps))
 
 
-async def test_close_ends_whoever_waits_and_whoever_comes(service: EngineService, scripted: ScriptedEngine) -> None:
+async def test_close_ends_open_and_new_requests(service: EngineService, scripted: ScriptedEngine) -> None:
     scripted.gate.clear()
     task = asyncio.create_task(collect(answer(service)))
     await until(scripted.stepped.is_set)
@@ -277,10 +289,10 @@ async def test_with_the_real_engine_text_is_what_the_engine_alone_says(make_engi
     service = EngineService(engine)
     service.start()
     pinned = await service.pin(prompt("").head)
-    chunks, scores = await asyncio.gather(
+    (*deltas, _), scores = await asyncio.gather(
         collect(service.generate("a", prompt("你好"), GREEDY)), service.score("b", prompt("x"), ("正面", "负面"))
     )
-    assert "".join(chunk.text for chunk in chunks) == expected
+    assert "".join(delta.text for delta in deltas) == expected
     assert scores.usage.cached_tokens == pinned
     assert service.snapshot().completed == 3
     assert service.snapshot().generated_tokens == GREEDY.max_tokens

@@ -1,4 +1,4 @@
-"""Short decisions in the whole engine, while long ones and answers are computed: counted in steps."""
+"""Short decisions in the whole engine beside long ones and answers, counted in steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXTS = ("thank you", "今天天气真好", "the parcel arrived today", "有点�
 
 @pytest.fixture
 def engine(tokenizer: Tokenizer) -> Engine:
-    """With a clock that stands still; the beginning of all prompts is remembered, as a task's is."""
+    """With a clock that stands still; the shared prefix of all prompts is cached."""
     engine = Engine(ExactModel(), tokenizer, LIMITS, clock=FakeClock())
     run(engine, {"pin": Pin(turn("system", SYSTEM))})
     return engine
@@ -45,13 +45,13 @@ def add_answers(engine: Engine) -> None:
 
 
 def arrivals(*, after_steps: int) -> Iterator[tuple[str, Score]]:
-    """Short decisions that nobody has asked before."""
+    """Short decisions with new questions."""
     for number in range(after_steps):
         yield f"short {number}", score(f"{number} {TEXTS[number % len(TEXTS)]}")
 
 
 @pytest.mark.parametrize("with_answers", [False, True])
-def test_a_short_decision_waits_for_the_step_under_way_only(engine: Engine, with_answers: bool) -> None:
+def test_a_short_decision_waits_for_the_running_step_only(engine: Engine, with_answers: bool) -> None:
     add_long_ones(engine)
     if with_answers:
         add_answers(engine)
@@ -75,7 +75,7 @@ def test_what_short_ones_pass_gets_the_same_scores(engine: Engine, tokenizer: To
 
 
 def steps_until_done(engine: Engine, name: str) -> int:
-    """Of a long decision beside short ones that never end, each of which is done in its first step."""
+    """Of a long decision beside endless short ones, each of which ends in its first step."""
     engine.add(name, score(long_text(0)), arrived_s=engine.clock() - OVERDUE_AFTER_S * (name == "overdue"))
     for number, (short, work) in enumerate(arrivals(after_steps=60), 1):
         engine.add(short, work, arrived_s=engine.clock())

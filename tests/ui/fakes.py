@@ -33,7 +33,7 @@ TASKS = {
     "chat": Task("chat", "generation", {"en": "Chat", "zh": "对话"}, "", "h2"),
     "summarize": Task("summarize", "generation", {"en": "Summary", "zh": "摘要"}, "", "h3"),
 }
-NO_CUTS = Truncation()
+NOT_TRUNCATED = Truncation()
 NEGATIVE = Decision(
     task="sentiment",
     label="negative",
@@ -99,14 +99,16 @@ def done(
     *,
     decision: Decision | None = None,
     finish_reason: FinishReason = "stop",
-    cuts: Truncation = NO_CUTS,
+    truncation: Truncation = NOT_TRUNCATED,
     route: str = "rule sentiment.words: 失望",
     worker: str = "qwen-1",
     reply_worker: str = "qwen-1",
 ) -> Done:
     """The last event of a request."""
     usage, timings = Usage(60, 30, 12), Timings(total_ms=1250.0)
-    answer = Answer("chat", reply, finish_reason, usage, timings, cuts, reply_worker) if reply is not None else None
+    answer = (
+        Answer("chat", reply, finish_reason, usage, timings, truncation, reply_worker) if reply is not None else None
+    )
     mode = "sentiment" if decision else "chat"
     return Done(Result("id", mode, route, "h", "tiny", worker, decision, answer, total_ms=1340.0))
 

@@ -94,10 +94,10 @@ async def test_the_oldest_exchanges_stay_behind_and_the_page_says_so() -> None:
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        (done("ok", cuts=Truncation(dropped_turns=2)), ["turns_dropped"]),
-        (done("ok", cuts=Truncation(truncated=True)), ["truncated"]),
+        (done("ok", truncation=Truncation(dropped_turns=2)), ["turns_dropped"]),
+        (done("ok", truncation=Truncation(truncated=True)), ["truncated"]),
         (done("ok", finish_reason="length"), ["length"]),
-        (done("ok", cuts=Truncation(1, True), finish_reason="length"), ["turns_dropped", "truncated", "length"]),
+        (done("ok", truncation=Truncation(1, True), finish_reason="length"), ["turns_dropped", "truncated", "length"]),
         (done("ok", finish_reason="fixed"), []),
     ],
 )

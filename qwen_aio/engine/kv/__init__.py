@@ -1,1 +1,1 @@
-"""Keys and values: which slot holds which token, and the memory of the slots."""
+"""The key-value cache: which slot holds which token, and the memory of the slots."""

@@ -1,6 +1,6 @@
-"""Free slots of the memory, kept as runs of neighbours: rows that lie side by side are read without copying.
+"""Free slots, kept as runs of neighbours: neighbouring rows are read without copying.
 
-Knows numbers only. Owned by KvCache.
+Knows numbers only. Owned by RadixCache.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 
 
 class FreeSlots:
-    """A set of slots that gives out neighbours where it can."""
+    """A set of slots that gives out neighbours where possible."""
 
     def __init__(self, count: int) -> None:
-        """All of 0 .. count."""
-        self._ends = {0: count} if count else {}  # first slot of each run -> the slot behind it
-        self._starts = {count: 0} if count else {}  # the same, the other way round
+        """The slots 0 .. count."""
+        self._ends = {0: count} if count else {}  # first slot of each run -> the slot after it
+        self._starts = {count: 0} if count else {}  # the inverse
         self._count = count
 
     def __len__(self) -> int:
@@ -25,7 +25,7 @@ class FreeSlots:
             yield from range(start, end)
 
     def take(self, count: int) -> list[int]:
-        """`count` slots, which must be there: of one run if one is long enough, else of as few as possible."""
+        """`count` slots, of one run if one is long enough. There must be as many."""
         assert count <= self._count
         taken: list[int] = []
         while len(taken) < count:
@@ -38,7 +38,7 @@ class FreeSlots:
         return taken
 
     def give(self, slots: Iterable[int]) -> None:
-        """Take back slots that were given out."""
+        """Return slots that were taken."""
         for slot in slots:
             end = self._remove(slot + 1) if slot + 1 in self._ends else slot + 1
             start = self._starts.get(slot, slot)
@@ -60,5 +60,5 @@ class FreeSlots:
 
     @staticmethod
     def _misfit(length: int, wanted: int) -> tuple[bool, int]:
-        """Best is the shortest run that is long enough, next the longest one."""
+        """Best fit: the shortest run that is long enough, else the longest one."""
         return (False, length) if length >= wanted else (True, -length)

@@ -1,13 +1,13 @@
 """The memory of keys and values: one slot for each token, in every layer.
 
-Which slot holds which token is the radix cache's business.
+radix_cache.py decides which slot holds which token.
 """
 
 from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Sequence as Series
+from collections import abc
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
@@ -20,7 +20,7 @@ from qwen_aio.engine.kv.radix_cache import SlotRuns
 
 
 class KvPool:
-    """Keys and values of every slot in every layer: (layers, 2 * kv_heads, slots, head_dim), keys first."""
+    """Keys, then values, of all layers: (layers, 2 * kv_heads, slots, head_dim)."""
 
     def __init__(self, config: ModelConfig, num_slots: int) -> None:
         shape = (config.num_layers, 2 * config.num_kv_heads, num_slots, config.head_dim)
@@ -30,46 +30,46 @@ class KvPool:
 
     @staticmethod
     def num_slots(config: ModelConfig, *, kv_mb: int) -> int:
-        """How many slots `kv_mb` mebibytes hold."""
+        """The number of slots in `kv_mb` mebibytes."""
         return kv_mb * 2**20 // (config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4)
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
-        """Keep the (n, 2 * kv_heads, head_dim) of n new rows in `slots` (n,)."""
+        """Store keys and values of n rows, (n, 2 * kv_heads, head_dim), in `slots` (n,)."""
         self._layers[layer].index_copy_(0, slots, keys_values)
 
-    def stretch(self, runs: SlotRuns) -> Extent:
-        """The keys and values of these slots in every layer: views of one run, copies of several."""
+    def extent(self, runs: SlotRuns) -> Extent:
+        """Keys and values of these slots in every layer: views of one run, copies of several."""
         if len(runs) > 1:
-            return Copies(self._layers, torch.tensor([slot for run in runs for slot in run]), self._num_kv_heads)
+            slots = torch.tensor([slot for run in runs for slot in run])
+            return GatheredExtent(self._layers, slots, self._num_kv_heads)
         [run] = runs
         part = self._all[:, None, :, run.start : run.stop]
-        return Views(part[:, :, : self._num_kv_heads].unbind(0), part[:, :, self._num_kv_heads :].unbind(0))
+        return ContiguousExtent(part[:, :, : self._num_kv_heads].unbind(0), part[:, :, self._num_kv_heads :].unbind(0))
 
 
 class Extent(Protocol):
-    """Keys and values of some slots."""
+    """Keys and values of the slots that rows attend to at once."""
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
         """(1, kv_heads, length, head_dim) each"""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
-    """Neighbours, read where they are."""
+class ContiguousExtent:
+    """Neighbouring slots, read in place."""
 
-    keys: Series[Tensor]
-    values: Series[Tensor]
+    keys: abc.Sequence[Tensor]
+    values: abc.Sequence[Tensor]
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
         return self.keys[layer], self.values[layer]
 
 
 @dataclass(frozen=True, eq=False)
-class Copies:
-    """Scattered slots, copied together whenever a layer asks for its own."""
+class GatheredExtent:
+    """Scattered slots, copied together for each layer that reads them."""
 
-    layers: Series[Tensor]
+    layers: abc.Sequence[Tensor]
     slots: Tensor
     num_kv_heads: int
 
@@ -79,7 +79,7 @@ class Copies:
 
 
 def _lazy_zeros(num_bytes: int) -> mmap.mmap:
-    """Memory that is taken page by page as it is used, in small pages: a slot touches one in every head and layer."""
+    """Memory allocated on first use, in small pages: a slot touches one per head and layer."""
     if sys.platform == "win32":
         return mmap.mmap(-1, num_bytes)
     zeros = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -1,32 +1,32 @@
-"""Which slot of the key-value memory holds which token, and what may be forgotten.
+"""The radix cache: which slot of the KvPool holds which token, and which ones may be evicted.
 
-A *slot* holds one token's keys and values in every layer. Tokens that were computed are remembered in a trie over
-token ids, so that a prompt with a known beginning computes only the rest. Knows numbers only: no torch, no text, no
-scheduling. Owned by the engine thread.
+A *slot* holds one token's keys and values in every layer. Computed tokens are cached in a trie over
+token ids, so that a prompt with a cached prefix computes only the rest. Knows numbers only: no
+torch, no text, no scheduling. Owned by the engine thread.
 
-    free + remembered + leased == total            checked by check_integrity()
+    free + cached + leased == total            checked by check_integrity()
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from qwen_aio.engine.kv.free_slots import FreeSlots
 
-SlotRuns = list[range]  # slots, as runs of neighbours
+SlotRuns = list[range]  # slots as runs of neighbours
 
 
 @dataclass(eq=False)
 class Node:
-    """A remembered token. `refs` counts the leases and pins that pass through it; without any it may be forgotten."""
+    """A cached token. `refs` counts leases and pins through it; with none it may be evicted."""
 
     token: int
     slot: int
     parent: Node | None
-    depth: int  # tokens from the beginning up to and with this one
+    depth: int  # tokens up to and including this one
     last_used: int
     children: dict[int, Node] = field(default_factory=dict)
     refs: int = 0
@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(eq=False)
 class Lease:
-    """Slots held by one sequence: the known beginning (shared, read only), then slots of its own."""
+    """Slots of one sequence: the cached prefix (shared, read only), then its own slots."""
 
     shared: list[Node]
     slots: list[int]  # one per row of the sequence, in order
@@ -52,22 +52,21 @@ class Lease:
     def own_slots(self) -> list[int]:
         return self.slots[len(self.shared) :]
 
-    def part(self, start: int, stop: int) -> SlotRuns:
+    def runs_of(self, start: int, stop: int) -> SlotRuns:
         """The slots of the rows `start` .. `stop`."""
         parts = []
         for run in self.runs:
-            piece = run[max(start, 0) : max(stop, 0)]
-            if piece:
-                parts.append(piece)
+            if part := run[max(start, 0) : max(stop, 0)]:
+                parts.append(part)
             start, stop = start - len(run), stop - len(run)
         return parts
 
 
 class RadixCache:
-    """Bookkeeping of all slots: free, remembered in the trie, or leased to a running sequence."""
+    """All slots: free, cached in the trie, or leased to a running sequence."""
 
     def __init__(self, num_slots: int, *, min_shared: int = 1) -> None:
-        """`min_shared`: a known beginning of fewer tokens is computed again, as reading it apart would cost more."""
+        """`min_shared`: a shorter cached prefix is computed again, as reading it costs more."""
         self.num_slots = num_slots
         self.num_pinned = 0
         self._min_shared = min_shared
@@ -76,24 +75,20 @@ class RadixCache:
         self._leaves: set[Node] = set()
         self._leases: set[Lease] = set()
         self._num_nodes = 0
-        self._num_locked = 0  # nodes with refs; all others can be forgotten, leaf by leaf
+        self._num_locked = 0  # nodes with refs; all others can be evicted, leaf by leaf
         self._tick = 0  # order of use
 
     def __repr__(self) -> str:
         leased = sum(len(lease.own_slots) for lease in self._leases)
-        return f"<KvCache {len(self._free)} free, {self._num_nodes} remembered, {leased} leased of {self.num_slots}>"
-
-    @property
-    def num_free(self) -> int:
-        return len(self._free)
+        return f"<RadixCache {len(self._free)} free, {self._num_nodes} cached, {leased} leased of {self.num_slots}>"
 
     @property
     def num_available(self) -> int:
-        """Slots a lease could get now, forgetting everything that may be forgotten."""
+        """Slots that a lease could get now, evictions included."""
         return len(self._free) + self._num_nodes - self._num_locked
 
-    def match(self, ids: Sequence[int]) -> list[Node]:
-        """The longest remembered beginning of `ids`, first token first."""
+    def match_prefix(self, ids: abc.Sequence[int]) -> list[Node]:
+        """The longest cached prefix of `ids`, first token first."""
         path: list[Node] = []
         children = self._root
         for token in ids:
@@ -104,47 +99,47 @@ class RadixCache:
             children = node.children
         return path
 
-    def num_known(self, given_ids: Sequence[int]) -> int:
-        """How many of the given tokens a lease would share."""
-        return len(self._known(given_ids))
+    def num_shared(self, given_ids: abc.Sequence[int]) -> int:
+        """The number of cached tokens that a lease would share."""
+        return len(self._shared_prefix(given_ids))
 
-    def lease(self, given_ids: Sequence[int], *, num_rows: int, spare: int = 0) -> Lease | None:
-        """Slots for `num_rows` rows that begin with given tokens; None while there are not enough, and `spare` more.
+    def lease(self, given_ids: abc.Sequence[int], *, num_rows: int, spare: int = 0) -> Lease | None:
+        """Slots for `num_rows` rows, `given_ids` first; None if these and `spare` are too many.
 
-        The last of the given tokens always gets a slot of its own: it has to be computed for its outcome.
+        The last given token always gets a slot of its own: it is computed for its logits.
         """
-        shared = self._known(given_ids)
+        shared = self._shared_prefix(given_ids)
         self._lock(shared)
-        wanted = num_rows - len(shared)
-        if wanted + spare > self.num_available:
+        num_own = num_rows - len(shared)
+        if num_own + spare > self.num_available:
             self._unlock(shared)
             return None
-        if wanted > len(self._free):
-            self._forget(wanted - len(self._free))
-        lease = Lease(shared, [node.slot for node in shared] + self._free.take(wanted))
+        if num_own > len(self._free):
+            self._evict(num_own - len(self._free))
+        lease = Lease(shared, [node.slot for node in shared] + self._free.take(num_own))
         self._leases.add(lease)
         return lease
 
-    def release(self, lease: Lease, ids: Sequence[int]) -> None:
-        """Give a lease back. `ids` are the tokens whose rows were computed, from the beginning: they are remembered."""
+    def release(self, lease: Lease, ids: abc.Sequence[int]) -> None:
+        """End a lease and cache `ids`, the tokens of its computed rows from the first one on."""
         self._leases.remove(lease)
-        self._remember(lease, ids)
+        self._insert(lease, ids)
         self._unlock(lease.shared)
 
-    def num_to_pin(self, ids: Sequence[int]) -> int:
-        """How many tokens would be pinned in all if the remembered `ids` were, too."""
-        return self.num_pinned + sum(not node.is_pinned for node in self.match(ids))
+    def num_to_pin(self, ids: abc.Sequence[int]) -> int:
+        """The number of pinned tokens if the cached prefix `ids` were pinned too."""
+        return self.num_pinned + sum(not node.is_pinned for node in self.match_prefix(ids))
 
-    def pin(self, ids: Sequence[int]) -> None:
-        """Keep a remembered beginning for ever. Pinning twice is pinning once."""
-        path = [node for node in self.match(ids) if not node.is_pinned]
+    def pin(self, ids: abc.Sequence[int]) -> None:
+        """Never evict this cached prefix. Pinning is idempotent."""
+        path = [node for node in self.match_prefix(ids) if not node.is_pinned]
         for node in path:
             node.is_pinned = True
         self._lock(path)
         self.num_pinned += len(path)
 
     def check_integrity(self) -> None:
-        """Every slot is in exactly one place, and every count is right. AssertionError if not."""
+        """AssertionError unless every slot is in exactly one place and every count is right."""
         nodes = self._all_nodes()
         leased = [slot for lease in self._leases for slot in lease.own_slots]
         assert sorted([*self._free, *(node.slot for node in nodes), *leased]) == list(range(self.num_slots))
@@ -158,9 +153,9 @@ class RadixCache:
         assert self._num_locked == sum(node.refs > 0 for node in nodes)
         assert self.num_pinned == sum(node.is_pinned for node in nodes)
 
-    def _known(self, given_ids: Sequence[int]) -> list[Node]:
-        known = self.match(given_ids[:-1])
-        return known if len(known) >= self._min_shared else []
+    def _shared_prefix(self, given_ids: abc.Sequence[int]) -> list[Node]:
+        cached = self.match_prefix(given_ids[:-1])
+        return cached if len(cached) >= self._min_shared else []
 
     def _lock(self, path: list[Node]) -> None:
         self._tick += 1
@@ -174,10 +169,11 @@ class RadixCache:
             node.refs -= 1
             self._num_locked -= node.refs == 0
 
-    def _forget(self, num_slots: int) -> None:
-        """Free at least so many slots, least recently used leaves first: a parent was used when its children were.
+    def _evict(self, num_slots: int) -> None:
+        """Free at least `num_slots` slots, least recently used leaves first.
 
-        What was last used together goes together: freed in part, it would leave the memory in ever smaller pieces.
+        A parent is at least as recent as its children. Nodes last used together are evicted
+        together, which keeps the free slots in long runs.
         """
         heap = [(leaf.last_used, -leaf.depth, leaf.slot, leaf) for leaf in self._leaves if leaf.refs == 0]
         heapq.heapify(heap)
@@ -198,11 +194,11 @@ class RadixCache:
         self._num_nodes -= 1
         self._free.give([leaf.slot])
 
-    def _remember(self, lease: Lease, ids: Sequence[int]) -> None:
-        """Put the computed own rows of a lease into the trie; slots of what is known already become free.
+    def _insert(self, lease: Lease, ids: abc.Sequence[int]) -> None:
+        """Insert the computed own rows of a lease into the trie; all other own slots become free.
 
-        rows     0 .. num_shared         shared: are in the trie
-                 num_shared .. len(ids)  computed: into the trie, or free if somebody else was first
+        rows     0 .. num_shared         shared: in the trie already
+                 num_shared .. len(ids)  computed: inserted, or free if cached meanwhile
                  len(ids) ..             never computed: free
         """
         self._tick += 1
@@ -211,11 +207,11 @@ class RadixCache:
         unused = lease.slots[num_computed:]
         for row in range(lease.num_shared, num_computed):
             children = self._root if node is None else node.children
-            known = children.get(ids[row])
-            if known is not None:
+            cached = children.get(ids[row])
+            if cached is not None:
                 unused.append(lease.slots[row])
-                known.last_used = self._tick
-            node = known or self._add(node, token=ids[row], slot=lease.slots[row])
+                cached.last_used = self._tick
+            node = cached or self._add(node, token=ids[row], slot=lease.slots[row])
         for shared in lease.shared:
             shared.last_used = self._tick
         self._free.give(unused)
@@ -234,12 +230,12 @@ class RadixCache:
 
     def _all_nodes(self) -> list[Node]:
         nodes = list(self._root.values())
-        for node in nodes:  # grows while it is walked: breadth first
+        for node in nodes:  # the list grows during the walk: breadth first
             nodes.extend(node.children.values())
         return nodes
 
 
 def _runs(slots: list[int]) -> SlotRuns:
-    """`slots` cut where neighbours end."""
+    """`slots` as runs of neighbours."""
     cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
     return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]

@@ -1,16 +1,15 @@
-"""Attention of many sequences over one memory of keys and values, without copying it.
+"""Attention of many sequences over one KvPool, without copying it.
 
-What a row sees is cut into *stretches* of neighbouring slots: what was computed earlier (often shared with others: the
-fixed beginning of a task), and what its own sequence adds now. Attention over each stretch is one operator, whose
-results are joined by how much weight each stretch carries: softmax(a ++ b) v is the mean of softmax(a) v_a and
-softmax(b) v_b, weighted with exp(logsumexp). All that a step needs to know is worked out once, for every layer.
-Knows no weights.
+The slots that a row attends to form *extents* of neighbouring slots: the tokens computed earlier,
+often a prefix shared with other sequences, and those that its own sequence adds in this step. One
+operator computes attention over one extent; the results are merged by their logsumexp:
+softmax(a ++ b) v is the mean of softmax(a) v_a and softmax(b) v_b, weighted with exp(logsumexp).
+A step is planned once for all layers. Knows no weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Series
+from collections import abc
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,92 +20,91 @@ from qwen_aio.engine.kv.pool import Extent, KvPool
 from qwen_aio.engine.kv.radix_cache import Lease, SlotRuns
 from qwen_aio.engine.scheduling.scheduler import Span
 
-# A sequence whose slots are scattered over more runs than this has them copied together: a call costs about what
-# copying a hundred rows does.
+# Slots in more runs than this are copied together: a call costs about as much as copying 100 rows.
 MAX_RUNS = 3
-# A prompt's rows are cut into blocks of so many, since what stands behind a block is not computed for it at all.
+# A prompt is cut into blocks of so many rows; scores to the rows after a block are not computed.
 BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Consecutive rows of a step that look at one stretch: at all of it, or at what `mask` leaves."""
+    """Consecutive rows of a step that attend to one extent: to all of it, or as `mask` says."""
 
     rows: slice
-    stretch: Extent
+    extent: Extent
     mask: Tensor | None = None  # (rows, length): 0 or -inf
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardBatch:
-    """A step as the model takes it."""
+    """The rows of one step, as the model takes them."""
 
     ids: Tensor  # (n,)
     positions: Tensor  # (n,)
-    slots: Tensor  # (n,) where their keys and values go
-    own: tuple[Part, ...]  # every row once, in order: stretches that end with the rows themselves
-    past: tuple[Part, ...]  # what some rows see besides
-    wanted: Tensor  # rows whose outcome is needed
+    slots: Tensor  # (n,) of the new keys and values
+    own: tuple[Part, ...]  # every row once, in order: extents that end with the rows
+    past: tuple[Part, ...]  # further extents of some rows
+    logit_rows: Tensor  # rows whose logits are needed
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 
-def ordered(spans: Series[Span]) -> list[Span]:
-    """The order in which `gather_rows` wants the spans: decoding rows that share a beginning side by side."""
+def in_batch_order(spans: abc.Sequence[Span]) -> list[Span]:
+    """The spans as `forward_batch` takes them: those that share a prefix side by side."""
     return sorted(spans, key=_first_slot)
 
 
-def gather_rows(spans: Series[Span], memory: KvPool) -> ForwardBatch:
-    """Tensors for `spans`, which are in `ordered` order."""
+def forward_batch(spans: abc.Sequence[Span], pool: KvPool) -> ForwardBatch:
+    """The tensors of `spans`, which are `in_batch_order`."""
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    wanted: list[int] = []
+    logit_rows: list[int] = []
     for span in spans:
-        wanted.extend(row - span.start + len(ids) for row in span.logit_rows)
+        logit_rows.extend(row - span.start + len(ids) for row in span.logit_rows)
         ids.extend(span.sequence.ids[span.start : span.end])
         positions.extend(span.sequence.positions(span.start, span.end))
         slots.extend(_lease(span).slots[span.start : span.end])
-    own, past = _parts(spans, memory)
+    own, past = _parts(spans, pool)
     return ForwardBatch(
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         slots=torch.tensor(slots),
         own=tuple(own),
         past=tuple(past),
-        wanted=torch.tensor(wanted, dtype=torch.long),  # of no rows, too
+        logit_rows=torch.tensor(logit_rows, dtype=torch.long),  # perhaps none
     )
 
 
-def attend(qkv: Tensor, rows: ForwardBatch, memory: KvPool, *, layer: int, num_heads: int) -> Tensor:
-    """Keep the new keys and values, then let every row look: (n, heads + 2 kv heads, d) -> (n, heads * d)."""
-    memory.write(layer, rows.slots, qkv[:, num_heads:])
+def attend(qkv: Tensor, batch: ForwardBatch, pool: KvPool, *, layer: int, num_heads: int) -> Tensor:
+    """Store the new keys and values, then attend: (n, heads + 2 kv heads, d) -> (n, heads * d)."""
+    pool.write(layer, batch.slots, qkv[:, num_heads:])
     queries = qkv[:, :num_heads].transpose(0, 1).unsqueeze(0)  # (1, heads, n, d)
-    looks = [_look(queries, part, layer) for part in rows.own]
-    seen = _under_one_another([its for its, _ in looks])
-    if rows.past:
-        weight = _under_one_another([its for _, its in looks])
-        for part in rows.past:
-            _join(seen[part.rows], weight[part.rows], *_look(queries, part, layer))
-    return seen.view(len(qkv), -1)
+    results = [_attend_part(queries, part, layer) for part in batch.own]
+    output = _concatenated([output for output, _ in results])
+    if batch.past:
+        lse = _concatenated([lse for _, lse in results])
+        for part in batch.past:
+            _merge(output[part.rows], lse[part.rows], *_attend_part(queries, part, layer))
+    return output.view(len(qkv), -1)
 
 
-def _look(queries: Tensor, part: Part, layer: int) -> tuple[Tensor, Tensor]:
-    """What the rows of `part` see, (rows, heads, d), and the logsumexp of their scores, (rows, heads)."""
-    # The operator behind scaled_dot_product_attention on a CPU: it alone tells the logsumexp.
-    seen, weight = _flash(queries[:, :, part.rows], *part.stretch.of(layer), attn_mask=part.mask)
-    return seen[0].transpose(0, 1), weight[0].t()
+def _attend_part(queries: Tensor, part: Part, layer: int) -> tuple[Tensor, Tensor]:
+    """Attention of the rows of `part`, (rows, heads, d), and its logsumexp, (rows, heads)."""
+    # The CPU operator of scaled_dot_product_attention: only this one returns the logsumexp.
+    output, lse = _flash(queries[:, :, part.rows], *part.extent.of(layer), attn_mask=part.mask)
+    return output[0].transpose(0, 1), lse[0].t()
 
 
-def _under_one_another(blocks: list[Tensor]) -> Tensor:
+def _concatenated(blocks: list[Tensor]) -> Tensor:
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-def _join(seen: Tensor, weight: Tensor, more: Tensor, its_weight: Tensor) -> None:
-    """Mix what the same rows saw elsewhere into `seen` and `weight`, in place."""
-    seen.lerp_(more, torch.sigmoid(its_weight - weight).unsqueeze(-1))
-    torch.logaddexp(weight, its_weight, out=weight)
+def _merge(output: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
+    """Merge attention over another extent into `output` and `lse`, in place."""
+    output.lerp_(more, torch.sigmoid(more_lse - lse).unsqueeze(-1))
+    torch.logaddexp(lse, more_lse, out=lse)
 
 
 def _lease(span: Span) -> Lease:
@@ -118,57 +116,57 @@ def _first_slot(span: Span) -> int:
     return _lease(span).slots[0]
 
 
-def _parts(spans: Series[Span], memory: KvPool) -> tuple[list[Part], list[Part]]:
-    """What every span adds itself, in order, and what they see besides."""
+def _parts(spans: abc.Sequence[Span], pool: KvPool) -> tuple[list[Part], list[Part]]:
+    """The extents that the spans add themselves, in order, and those they attend to besides."""
     own: list[Part] = []
     past: list[Part] = []
     start = 0
-    for _, family in groupby(spans, key=_first_slot):
-        members = list(family)
-        shared = _num_shared(members)
-        if shared:
+    for _, group in groupby(spans, key=_first_slot):
+        members = list(group)
+        num_shared = _num_shared(members)
+        if num_shared:
             rows = slice(start, start + sum(span.count for span in members))
-            past.append(Part(rows, memory.stretch(_lease(members[0]).part(0, shared))))
-        for span in members:
-            for block in _blocks(span):
-                rows = slice(start, start + block.count)
-                earlier, last, mask = _seen(block, first=shared)
-                own.append(Part(rows, memory.stretch(last), mask))
-                past.extend(Part(rows, memory.stretch(runs)) for runs in earlier)
-                start = rows.stop
+            past.append(Part(rows, pool.extent(_lease(members[0]).runs_of(0, num_shared))))
+        for block in (block for span in members for block in _blocks(span)):
+            rows = slice(start, start + block.count)
+            earlier, last, mask = _extents(block, first=num_shared)
+            own.append(Part(rows, pool.extent(last), mask))
+            past.extend(Part(rows, pool.extent(runs)) for runs in earlier)
+            start = rows.stop
     return own, past
 
 
-def _blocks(span: Span) -> Iterator[Span]:
+def _blocks(span: Span) -> abc.Iterator[Span]:
     for start in range(span.start, span.end, BLOCK_ROWS):
         yield Span(span.sequence, start, min(BLOCK_ROWS, span.end - start))
 
 
 def _num_shared(spans: list[Span]) -> int:
-    """Rows at the beginning of all of several spans that lie in the same neighbouring slots."""
+    """First rows that all of several spans have in the same neighbouring slots."""
     if len(spans) == 1:
         return 0
     return min(min(len(_lease(span).runs[0]), span.start, span.sequence.num_prompt) for span in spans)
 
 
-def _seen(span: Span, *, first: int) -> tuple[list[SlotRuns], SlotRuns, Tensor | None]:
-    """What the rows of `span` see from row `first` on: stretches seen whole, then one that ends with the rows."""
+def _extents(span: Span, *, first: int) -> tuple[list[SlotRuns], SlotRuns, Tensor | None]:
+    """From row `first` on: extents without a mask, the one that ends with the rows, its mask."""
     lease, num_prompt = _lease(span), span.sequence.num_prompt
-    begin = span.start if span.sequence.tree is None else min(span.start, num_prompt)  # all before is seen by all
-    *earlier, last = _stretches(lease.part(first, span.end))
+    begin = span.start if span.sequence.tree is None else min(span.start, num_prompt)  # all attend to earlier rows
+    *earlier, last = _split(lease.runs_of(first, span.end))
     length = sum(map(len, last))
-    if length < span.end - begin:  # the rows themselves lie scattered
-        earlier, last, length = _stretches(lease.part(first, begin)), lease.part(begin, span.end), span.end - begin
+    if length < span.end - begin:  # the rows themselves are scattered
+        earlier, last = _split(lease.runs_of(first, begin)), lease.runs_of(begin, span.end)
+        length = span.end - begin
     return earlier, last, _mask(span, span.end - length) if span.count > 1 or begin < span.start else None
 
 
-def _stretches(runs: SlotRuns) -> list[SlotRuns]:
+def _split(runs: SlotRuns) -> list[SlotRuns]:
     """Each run by itself, unless there are too many."""
     return [[run] for run in runs] if len(runs) <= MAX_RUNS else [runs]
 
 
 def _mask(span: Span, begin: int) -> Tensor:
-    """(count, end - begin), 0 or -inf: a row sees those before it and itself; on a branch, prompt and branch."""
+    """(count, end - begin), 0 or -inf: causal; in a label tree, prompt and ancestors only."""
     tree, num_prompt = span.sequence.tree, span.sequence.num_prompt
     hidden = torch.ones(span.count, span.end - begin, dtype=torch.bool).triu_(1 + span.start - begin)
     if tree is not None:

@@ -1,7 +1,8 @@
-"""A matrix with an optional bias, in fp32 or in int8: the only place where number formats of weights are known.
+"""A matrix with an optional bias, in fp32 or int8. Only this file knows formats of weights.
 
-int8 keeps one scale for each row of the weights and takes one for each row (token) of the input, so that a token's
-product is the same whoever else is in the batch. Products are fbgemm's, reached through torch's quantized operators.
+int8 keeps one scale for each row of the weights and computes one for each row (token) of the input,
+so that a token's product is the same in any batch. Products are fbgemm's, through torch's quantized
+operators.
 """
 
 from __future__ import annotations
@@ -16,50 +17,43 @@ from torch import Tensor
 from torch.nn import functional
 
 WEIGHT_LEVELS = 127
-# Levels of activations on either side of zero. On AVX2, fbgemm adds pairs of products in 16 bits, which 2 * 127 * 127
-# just fits; processors with VNNI add in 32 bits.
+# Levels of activations on either side of zero. On AVX2, fbgemm adds pairs of products in 16 bits,
+# which 2 * 127 * 127 just fits; processors with VNNI add in 32 bits.
 NARROW_LEVELS, WIDE_LEVELS = 63, 127
-SMALLEST = 1e-30  # divides in place of the largest magnitude of a row of zeros
+SMALLEST = 1e-30  # the divisor of a row of zeros
 
 
 @dataclass(frozen=True, eq=False)
 class Int8Matrix:
-    """Weights as they are stored: values (out, in) in int8, and what one step of a row is worth, (out,).
+    """Stored weights: int8 values (out, in), and the scale of each row, (out,).
 
-    `is_fine`: what the matrix is multiplied with is quantised in two steps, the second one for what the first left
-    over, so that it has 13 bits instead of 7 or 8. For matrices whose inputs have outliers; it takes twice the
-    arithmetic, but reads the weights once.
+    `two_pass`: inputs are quantised twice, the second time for the remainder of the first, which
+    gives 13 bits instead of 7 or 8. For matrices whose inputs have outliers: twice the arithmetic,
+    while the weights are read once.
     """
 
     values: Tensor
     scales: Tensor
-    is_fine: bool = False
+    two_pass: bool = False
 
     @classmethod
-    def of(cls, weight: Tensor, *, is_fine: bool = False) -> Int8Matrix:
-        """The nearest int8 matrix to `weight` (out, in), each row scaled to its largest magnitude."""
-        scales = _largest(weight).div_(WEIGHT_LEVELS)
-        return cls((weight / scales).round_().to(torch.int8), scales.squeeze(1), is_fine)
-
-    def dense(self) -> Tensor:
-        """(out, in) in fp32"""
-        return self.values * self.scales.unsqueeze(1)
+    def of(cls, weight: Tensor, *, two_pass: bool = False) -> Int8Matrix:
+        """The int8 matrix nearest to `weight` (out, in), each row scaled by its maximum."""
+        scales = _row_max(weight).div_(WEIGHT_LEVELS)
+        return cls((weight / scales).round_().to(torch.int8), scales.squeeze(1), two_pass)
 
 
 class Linear(Protocol):
     """y = x W^T + b."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out), a tensor of its own"""
-        ...
+        """(n, in) -> (n, out), a new tensor"""
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """`residual` (n, out), after adding the product with `x` (n, in) to it in place. Without the bias."""
-        ...
+        """Add the product with `x` (n, in), without bias, to `residual` (n, out) in place."""
 
     def product(self, x: Tensor) -> Tensor:
-        """The bare product, without the bias; int8 takes x in -1 .. 1. The least there is to compute."""
-        ...
+        """The product without bias. int8 takes x in -1 .. 1."""
 
 
 class Fp32Linear:
@@ -80,35 +74,35 @@ class Fp32Linear:
 
 
 class Int8Linear:
-    """The product in int8, added up in whole numbers."""
+    """The product in int8, summed in integers."""
 
     def __init__(self, matrix: Int8Matrix, bias: Tensor | None = None, *, levels: int | None = None) -> None:
-        """`levels` of the activations; without it, what this processor can add up."""
+        """`levels` of the activations; by default, as many as this processor sums exactly."""
         self._packed = _packed(matrix)
         self._bias = bias
-        self._is_fine = matrix.is_fine
+        self._two_pass = matrix.two_pass
         self._levels = levels or activation_levels()
         self._multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
     def __call__(self, x: Tensor) -> Tensor:
-        largest = _largest(x)
-        y = self.product(x / largest)
-        return y.mul_(largest) if self._bias is None else torch.addcmul(self._bias, y, largest, out=y)
+        row_max = _row_max(x)
+        y = self.product(x / row_max)
+        return y.mul_(row_max) if self._bias is None else torch.addcmul(self._bias, y, row_max, out=y)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        largest = _largest(x)
-        return residual.addcmul_(self.product(x / largest), largest)
+        row_max = _row_max(x)
+        return residual.addcmul_(self.product(x / row_max), row_max)
 
     def product(self, x: Tensor) -> Tensor:
-        if not self._is_fine:
+        if not self._two_pass:
             return self._quantised(x)
-        coarse = (x * self._levels).round_().div_(self._levels)
-        left = (x - coarse).mul_(2 * self._levels)  # in -1 .. 1, too
-        y, its = self._quantised(torch.cat((coarse, left))).chunk(2)
-        return y.add_(its, alpha=1 / (2 * self._levels))
+        first = (x * self._levels).round_().div_(self._levels)
+        rest = (x - first).mul_(2 * self._levels)  # in -1 .. 1, too
+        y, y_rest = self._quantised(torch.cat((first, rest))).chunk(2)
+        return y.add_(y_rest, alpha=1 / (2 * self._levels))
 
     def _quantised(self, x: Tensor) -> Tensor:
-        """`x` in whole levels, times the weights."""
+        """`x`, rounded to levels, times the weights."""
         y: Tensor = self._multiply(x, 1 / self._levels, self._levels + 1, self._packed)
         return y
 
@@ -117,8 +111,7 @@ class Embedding(Protocol):
     """The rows of the embedding."""
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """(n,) -> (n, hidden), a tensor of its own"""
-        ...
+        """(n,) -> (n, hidden), a new tensor"""
 
 
 class Fp32Embedding:
@@ -142,11 +135,11 @@ class Int8Embedding:
 
 
 def why_no_int8() -> str | None:
-    """Why int8 products cannot be had here; None where they can."""
+    """Why int8 products are unavailable here; None where they are available."""
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return "this processor or this torch has no fbgemm (it takes AVX2)"
     try:
-        is_right = _adds_up(NARROW_LEVELS)
+        is_right = _sums_exactly(NARROW_LEVELS)
     except (RuntimeError, AttributeError, NotImplementedError) as exc:
         return f"this torch lacks the int8 operators: {exc}"
     return None if is_right else "the int8 product of this machine gives wrong numbers"
@@ -154,12 +147,12 @@ def why_no_int8() -> str | None:
 
 @cache
 def activation_levels() -> int:
-    """What this processor can add up, tried at the extremes."""
-    return WIDE_LEVELS if _adds_up(WIDE_LEVELS) else NARROW_LEVELS
+    """The levels that this processor sums exactly, tested at the extremes."""
+    return WIDE_LEVELS if _sums_exactly(WIDE_LEVELS) else NARROW_LEVELS
 
 
-def _adds_up(levels: int) -> bool:
-    """Whether the largest products there are come out right, of one sign, of alternating and of opposite ones."""
+def _sums_exactly(levels: int) -> bool:
+    """True if the largest products are right: of equal, alternating and opposite signs."""
     sign = torch.tensor([1.0, -1.0]).repeat(64)
     weight = torch.stack((torch.ones(128), sign, -torch.ones(128)))
     x = torch.stack((torch.ones(128), sign, -sign))
@@ -167,13 +160,13 @@ def _adds_up(levels: int) -> bool:
     return torch.allclose(found, x @ weight.t(), rtol=1e-4, atol=1e-3)
 
 
-def _largest(x: Tensor) -> Tensor:
-    """The largest magnitude of each row, (n, 1)"""
+def _row_max(x: Tensor) -> Tensor:
+    """The largest magnitude of each row, (n, 1)."""
     return x.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
 
 
 def _packed(matrix: Int8Matrix) -> torch.ScriptObject:
-    """`matrix` in fbgemm's order."""
+    """`matrix` in fbgemm's layout."""
     torch.backends.quantized.engine = "fbgemm"
     values, zeros = matrix.values, torch.zeros(len(matrix.scales), dtype=torch.long)
     with warnings.catch_warnings():  # the tensor type is deprecated, the operators are not; torch is pinned

@@ -1,7 +1,7 @@
-"""A checkpoint's tensors, read one by one under the names that Qwen2 gives them, and the model made of them.
+"""The tensors of a Qwen2 checkpoint, read one by one by their names, and the model in fp32.
 
-Reads safetensors only, whole or sharded. A layer is read, converted and dropped before the next one comes, so that
-the stored form never stands in memory whole.
+Reads safetensors only, single or sharded. Each layer is read, converted and released before the
+next one, so that the stored form is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qwen_aio.errors import InvalidModel
 from qwen_aio.text_file import read_text
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PACKED = (".qweight", ".qzeros", ".scales", ".weight_packed", ".absmax")  # how quantizers name what they pack
+PACKED = (".qweight", ".qzeros", ".scales", ".weight_packed", ".absmax")  # tensor names of quantizers
 STORED_TYPES = ("F32", "F16", "BF16")
 NUM_NAMED = 5  # in an error about many tensors
 BLOCK_ROWS = 8192  # of the embedding, converted at once
@@ -35,7 +35,7 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights(Generic[Matrix]):
-    """One layer as model.py wants it: merged, q and k in pairs. Matrices (out, in) are fp32 tensors or Int8Matrix."""
+    """One layer as forward.py takes it: merged, q and k paired. Matrix: Tensor or Int8Matrix."""
 
     attention_norm: Tensor
     qkv: Matrix
@@ -46,7 +46,7 @@ class LayerWeights(Generic[Matrix]):
     down: Matrix
 
     def layer(self, config: ModelConfig, linear: Callable[[Matrix, Tensor | None], Linear]) -> Layer:
-        """The layer that computes with these, its products made by `linear` of matrix and bias."""
+        """The Layer with these weights; `linear` makes its products of matrix and bias."""
         return Layer(
             RmsNorm(self.attention_norm, config.rms_norm_eps),
             Attention(config, linear(self.qkv, self.qkv_bias), linear(self.attention_output, None)),
@@ -55,7 +55,7 @@ class LayerWeights(Generic[Matrix]):
         )
 
     def converted(self, convert: Callable[[Matrix], Other]) -> LayerWeights[Other]:
-        """The same layer with `convert` of every matrix."""
+        """The same layer, every matrix converted."""
         return LayerWeights(
             attention_norm=self.attention_norm,
             qkv=convert(self.qkv),
@@ -68,10 +68,10 @@ class LayerWeights(Generic[Matrix]):
 
 
 class Checkpoint:
-    """The tensors in a folder, converted to fp32 when they are asked for. Between two calls no file is open."""
+    """The tensors in a folder, in fp32, read on demand. No file stays open between calls."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
-        """Raises InvalidModel naming what is missing, extra, misshaped or stored in a strange type."""
+        """Raises InvalidModel naming missing, unexpected, misshaped or mistyped tensors."""
         self._config = config
         self._file_of: dict[str, Path] = {}
         expected = dict(_shapes(config))
@@ -91,7 +91,7 @@ class Checkpoint:
         return self._read("model.embed_tokens.weight")
 
     def rows(self, ids: Tensor, *, is_output: bool = False) -> Tensor:
-        """Rows of the embedding or the output matrix, (n,) -> (n, hidden), without reading the others."""
+        """Rows of the embedding or the output matrix, (n,) -> (n, hidden); reads no other rows."""
         name = self._vocabulary(is_output=is_output)
         with _opened(self._file_of[name]) as file:
             stored = file.get_slice(name)
@@ -99,11 +99,11 @@ class Checkpoint:
         return torch.cat(rows)
 
     def output(self) -> Tensor:
-        """The output matrix of a model that is not tied, (vocab, hidden)."""
+        """The output matrix of an untied model, (vocab, hidden)."""
         return self._read("lm_head.weight")
 
     def blocks(self, *, is_output: bool) -> Iterator[Tensor]:
-        """The embedding or the output matrix, some thousand rows at a time."""
+        """The embedding or the output matrix, BLOCK_ROWS rows at a time."""
         name = self._vocabulary(is_output=is_output)
         for start in range(0, self._config.vocab_size, BLOCK_ROWS):
             with _opened(self._file_of[name]) as file:
@@ -221,7 +221,7 @@ def _opened(path: Path) -> Iterator[Any]:  # safetensors has no types
 
 
 def _is_idle(name: str, *, tied: bool) -> bool:
-    """Tensors some checkpoints carry that have no part in the computation."""
+    """True for tensors of some checkpoints that take no part in the computation."""
     return name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 

@@ -1,1 +1,1 @@
-"""int8 weights: made, compared with fp32, kept on disk."""
+"""int8 weights: quantised, compared with fp32, kept on disk."""

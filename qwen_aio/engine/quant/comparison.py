@@ -1,12 +1,12 @@
-"""How far a model in int8 is from the same model in fp32, found out without having either whole in memory.
+"""The difference between a model in int8 and in fp32, with neither of them in memory as a whole.
 
-Both read the same texts, layer by layer and side by side; then both say what comes next, one stretch of the vocabulary
-after another. Gives numbers: what they mean is the caller's business.
+Both compute the same texts side by side, layer by layer, then their logits, one block of the
+vocabulary after another. The caller judges the numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Series
+from collections import abc
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,7 @@ from qwen_aio.engine.model.linear import Fp32Linear, Int8Linear, Int8Matrix
 from qwen_aio.engine.model.weights import BLOCK_ROWS, Checkpoint
 from qwen_aio.engine.quant.int8_weights import Int8Weights, embedding_of, linear_of
 from qwen_aio.engine.quant.layerwise import LayerwisePass
-from qwen_aio.engine.quant.quantise import readings
+from qwen_aio.engine.quant.quantise import calibration_texts
 from qwen_aio.engine.requests import Score
 from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
 from qwen_aio.engine.scheduling.label_tree import LabelTree
@@ -29,89 +29,95 @@ from qwen_aio.engine.text.truncation import truncate
 
 @dataclass(frozen=True)
 class Comparison:
-    """What both said."""
+    """The results of both models."""
 
-    scores: tuple[tuple[Scores, Scores], ...]  # of every question: in fp32, in int8
-    mean_kl: float  # nats; KL(fp32 || int8) of the distributions after `num_tokens` tokens of sentences
+    scores: tuple[tuple[Scores, Scores], ...]  # of each question: in fp32, in int8
+    mean_kl: float  # nats; KL(fp32 || int8) of the next token, after `num_tokens` tokens
     num_tokens: int
 
 
 class PrecisionDifference:
-    """Both models after their last layers, and the distributions that they lead to."""
+    """The next-token distributions of both models."""
 
     def __init__(self, checkpoint: Checkpoint, output: Tensor | Int8Matrix, exact: Tensor, rounded: Tensor) -> None:
-        """`output` is the int8 model's output matrix; `exact` and `rounded` are final hidden states, (n, hidden)."""
+        """`output`: the int8 output matrix; `exact`, `rounded`: final states, (n, hidden)."""
         self._checkpoint = checkpoint
         self._output = output
         self._exact = exact
         self._rounded = rounded
-        self._sizes = torch.full((2, len(exact)), -torch.inf)  # logsumexp of all logits
-        self._differences = torch.zeros(len(exact))  # mean of exact - rounded logits, as the exact side expects them
+        self._lse = torch.full((2, len(exact)), -torch.inf)  # logsumexp of all logits
+        self._differences = torch.zeros(len(exact))  # of the logits, exact - rounded: expectation under exact
         for number, block in enumerate(checkpoint.blocks(is_output=True)):
             rows = slice(number * BLOCK_ROWS, number * BLOCK_ROWS + len(block))
-            self._meet(Fp32Linear(block)(exact), linear_of(_part(output, rows))(rounded))
+            self._add_block(Fp32Linear(block)(exact), linear_of(_part(output, rows))(rounded))
 
     @property
     def kl(self) -> Tensor:
         """KL(fp32 || int8) of each row, (n,)"""
-        return self._differences - self._sizes[0] + self._sizes[1]
+        return self._differences - self._lse[0] + self._lse[1]
 
     def logprobs(self, row: int, tokens: list[int]) -> tuple[dict[int, float], dict[int, float]]:
-        """What `tokens` get after `row` on both sides."""
+        """Log probabilities of `tokens` after `row`: in fp32, in int8."""
         ids = torch.tensor(tokens)
         exact = Fp32Linear(self._checkpoint.rows(ids, is_output=True))(self._exact[row : row + 1])[0]
         rounded = linear_of(_part(self._output, ids))(self._rounded[row : row + 1])[0]
-        sides = ((logits - size).tolist() for logits, size in zip((exact, rounded), self._sizes[:, row], strict=True))
+        sides = ((logits - lse).tolist() for logits, lse in zip((exact, rounded), self._lse[:, row], strict=True))
         in_fp32, in_int8 = (dict(zip(tokens, side, strict=True)) for side in sides)
         return in_fp32, in_int8
 
-    def _meet(self, exact: Tensor, rounded: Tensor) -> None:
-        """The logits of some more of the vocabulary, (n, some) each."""
+    def _add_block(self, exact: Tensor, rounded: Tensor) -> None:
+        """Take the logits of one more block of the vocabulary, (n, block) each."""
         difference = (exact.softmax(1) * (exact - rounded)).sum(1)
-        sizes = torch.stack((exact.logsumexp(1), rounded.logsumexp(1)))
-        self._differences.lerp_(difference, torch.sigmoid(sizes[0] - self._sizes[0]))
-        self._sizes = self._sizes.logaddexp(sizes)
+        lse = torch.stack((exact.logsumexp(1), rounded.logsumexp(1)))
+        self._differences.lerp_(difference, torch.sigmoid(lse[0] - self._lse[0]))
+        self._lse = self._lse.logaddexp(lse)
 
 
 @torch.inference_mode()
 def compare(
-    checkpoint: Checkpoint, weights: Int8Weights, config: ModelConfig, tokenizer: Tokenizer, questions: Series[Score]
+    checkpoint: Checkpoint,
+    weights: Int8Weights,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    questions: abc.Sequence[Score],
 ) -> Comparison:
-    """`weights` are those of `checkpoint`. Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall."""
-    decisions, twins = ([_decision(question, tokenizer, config) for question in questions] for _ in range(2))
-    passage = LayerwisePass([*readings(tokenizer, config), *decisions], config)
-    outcome = _read(passage, checkpoint, weights, config)
-    twin_of = dict(zip(decisions, twins, strict=True))
+    """`weights` are the int8 weights of `checkpoint`.
+
+    Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall.
+    """
+    twin_of = {_decision(each, tokenizer, config): _decision(each, tokenizer, config) for each in questions}
+    layerwise = LayerwisePass([*calibration_texts(tokenizer, config), *twin_of], config)
+    difference = _run_both(layerwise, checkpoint, weights, config)
     kl: list[float] = []
-    for index, (sequence, row) in enumerate(passage.wanted):
-        match sequence:
-            case DecisionSequence():
-                in_fp32, in_int8 = outcome.logprobs(index, sequence.tokens_after(row))
-                sequence.record(row, in_fp32)
-                twin_of[sequence].record(row, in_int8)
-            case _:
-                kl.append(float(outcome.kl[index]))
-    said = tuple((one.scores(now_s=0.0), twin.scores(now_s=0.0)) for one, twin in twin_of.items())
-    return Comparison(said, mean_kl=sum(kl) / len(kl), num_tokens=len(kl))
+    for index, (sequence, row) in enumerate(layerwise.logit_rows):
+        if isinstance(sequence, DecisionSequence):
+            in_fp32, in_int8 = difference.logprobs(index, sequence.tokens_after(row))
+            sequence.record(row, in_fp32)
+            twin_of[sequence].record(row, in_int8)
+        else:
+            kl.append(float(difference.kl[index]))
+    scores = tuple((one.scores(now_s=0.0), twin.scores(now_s=0.0)) for one, twin in twin_of.items())
+    return Comparison(scores, mean_kl=sum(kl) / len(kl), num_tokens=len(kl))
 
 
 def _decision(question: Score, tokenizer: Tokenizer, config: ModelConfig) -> DecisionSequence:
     tree = LabelTree([tokenizer.encode_text(text) for text in question.continuations])
-    fitted = truncate(question.prompt, tokenizer=tokenizer, room=config.max_positions - tree.num_rows)
-    return DecisionSequence("", fitted, texts=question.continuations, tree=tree, arrived_s=0.0)
+    truncated = truncate(question.prompt, tokenizer=tokenizer, room=config.max_positions - tree.num_rows)
+    return DecisionSequence("", truncated, texts=question.continuations, tree=tree, arrived_s=0.0)
 
 
-def _read(
-    passage: LayerwisePass, checkpoint: Checkpoint, weights: Int8Weights, config: ModelConfig
+def _run_both(
+    layerwise: LayerwisePass, checkpoint: Checkpoint, weights: Int8Weights, config: ModelConfig
 ) -> PrecisionDifference:
-    """Both models read side by side."""
+    """Run both models side by side."""
     embedding, output = weights.embedding(), weights.output()
     norm = RmsNorm(weights.norm(), config.rms_norm_eps)
-    exact, rounded = passage.enter(checkpoint.rows), passage.enter(embedding_of(embedding))
+    exact, rounded = layerwise.embed(checkpoint.rows), layerwise.embed(embedding_of(embedding))
     for number in range(config.num_layers):
-        passage.through(checkpoint.layer(number).layer(config, Fp32Linear), exact)
-        passage.through(weights.layer(number).layer(config, Int8Linear), rounded)
-    return PrecisionDifference(checkpoint, output, passage.outcome(norm, exact), passage.outcome(norm, rounded))
+        layerwise.run_layer(checkpoint.layer(number).layer(config, Fp32Linear), exact)
+        layerwise.run_layer(weights.layer(number).layer(config, Int8Linear), rounded)
+    exact_states, rounded_states = (layerwise.final_states(norm, states) for states in (exact, rounded))
+    return PrecisionDifference(checkpoint, output, exact_states, rounded_states)
 
 
 def _part(matrix: Tensor | Int8Matrix, rows: slice | Tensor) -> Tensor | Int8Matrix:

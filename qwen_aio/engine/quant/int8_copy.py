@@ -1,8 +1,8 @@
-"""A model's int8 weights on disk, so that a later start need not make them again.
+"""A model's int8 weights on disk, so that later starts need not quantise again.
 
-A safetensors file whose metadata say what it was made of: the checkpoint (by the hash of its files), the version of our
-way to quantise, and the matrices that are fine; and a hash of all that and of the tensors. A copy that is not as it
-should be is told in the log, and is as good as none. Knows nothing of how weights are made.
+A safetensors file. Its metadata hold the hash of the checkpoint's files, the version of the
+quantisation, the names of the two-pass matrices ("fine"), and a hash of all that and of the
+tensors. An unusable copy is logged and counts as missing. Knows nothing of how weights are made.
 """
 
 from __future__ import annotations
@@ -30,26 +30,34 @@ from qwen_aio.engine.quant.int8_weights import Int8Weights
 from qwen_aio.engine.quant.quantise import recipe
 from qwen_aio.replacing import replacing
 
-# To be raised whenever the same checkpoint would lead to other int8 weights, or the same ones to another file.
-VERSION = "1"  # followed by what processors differ in, and by what tells other sentences and numbers apart
+# Raise it when the same checkpoint leads to other int8 weights, or the same weights to another
+# file.
+VERSION = "1"  # _version() adds the processor's levels and the recipe
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
 ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
-LENGTH_BYTES = 8  # in front of the file: how long the header is
-HEADER_BYTES = 2**20  # its room, since it is known last; enough for some hundred layers
-CHUNK = 2**24  # bytes read at once: after each piece a thread waits for the others
+LENGTH_BYTES = 8  # at the start of the file: the length of the header
+HEADER_BYTES = 2**20  # its fixed size, as it is written last; enough for hundreds of layers
+CHUNK = 2**24  # bytes read at once; other threads run in between
 METADATA = "__metadata__"
-_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading one may raise
+_DAMAGES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # raised by reading a damaged copy
 log = logging.getLogger(__name__)
 
 
 class Int8Copy:
-    """The weights in a copy that was found sound (an Int8Weights), whatever becomes of its path afterwards."""
+    """The weights in a checked copy (an Int8Weights). Later changes of its path do not matter."""
 
     def __init__(self, file: BinaryIO, header: Mapping[str, Any]) -> None:
-        """`file` is to stay open as long as this lives."""
+        """`file` must stay open as long as this object lives."""
         self._file = file
         self._header = header
-        self._fine = frozenset(header[METADATA]["fine"].split())
+        self._two_pass = frozenset(header[METADATA]["fine"].split())
 
     def embedding(self) -> Tensor | Int8Matrix:
         return self._either("embedding")
@@ -77,28 +85,28 @@ class Int8Copy:
         return self._tensor(name) if name in self._header else self._matrix(name)
 
     def _matrix(self, name: str) -> Int8Matrix:
-        values = self._stored(f"{name}.values")  # a view of the file: of those that are looked up, few are ever read
-        return Int8Matrix(values, self._tensor(f"{name}.scales"), is_fine=name in self._fine)
+        values = self._stored(f"{name}.values")  # a view of the file: few rows of the embedding are ever read
+        return Int8Matrix(values, self._tensor(f"{name}.scales"), two_pass=name in self._two_pass)
 
     def _tensor(self, name: str) -> Tensor:
         return self._stored(name).clone()
 
     def _stored(self, name: str) -> Tensor:
-        """A mapping of its own, gone with the tensor: what is only packed or cloned does not stay in memory twice."""
+        """A mapping of its own, released with the tensor: no weights stay in memory twice."""
         place = self._header[name]
         start, dtype = LENGTH_BYTES + HEADER_BYTES + place["data_offsets"][0], ARRAY_TYPES[place["dtype"]]
         return torch.from_numpy(np.memmap(self._file, dtype, mode="c", offset=start, shape=tuple(place["shape"])))
 
 
 class Writer:
-    """Writes a copy, one part after another."""
+    """Writes a copy part by part."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._places: dict[str, object] = {}  # as the header has them
+        self._places: dict[str, object] = {}  # entries of the header
         self._end = 0  # of the tensors so far
         self._digest = hashlib.sha256()
-        self._fine: list[str] = []
+        self._two_pass: list[str] = []
         file.seek(LENGTH_BYTES + HEADER_BYTES)
 
     def add(self, name: str, part: Tensor | Int8Matrix) -> None:
@@ -108,12 +116,12 @@ class Writer:
             return
         self._write(f"{name}.values", part.values)
         self._write(f"{name}.scales", part.scales)
-        if part.is_fine:
-            self._fine.append(name)
+        if part.two_pass:
+            self._two_pass.append(name)
 
     def finish(self, *, model_sha: str) -> None:
-        """Make it a copy, now that all parts are there. Raises OSError."""
-        metadata = {"version": _version(), "model_sha": model_sha, "fine": " ".join(self._fine)}
+        """Write the header, after all parts. Raises OSError."""
+        metadata = {"version": _version(), "model_sha": model_sha, "fine": " ".join(self._two_pass)}
         header: dict[str, Any] = {METADATA: metadata, **self._places}
         self._digest.update(_canonical(header))
         metadata["sha256"] = self._digest.hexdigest()
@@ -136,13 +144,13 @@ class Writer:
 
 @dataclass(frozen=True)
 class CopyPlace:
-    """Where the copy of one checkpoint is, or will be."""
+    """The path of one checkpoint's copy."""
 
     path: Path
     model_sha: str  # of the checkpoint's files
 
     def find(self) -> Int8Copy | None:
-        """The copy; None if there is none, or none that can be used."""
+        """The copy; None if it is missing or unusable."""
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(self.path.open("rb"))
@@ -156,7 +164,7 @@ class CopyPlace:
             return copy
 
     def is_current(self) -> bool:
-        """Whether a copy of this version and of its whole length is here; what is in it, `find` alone looks at."""
+        """True for a copy of this version and full length; `find` alone checks its content."""
         try:
             with self.path.open("rb") as file:
                 header = _header(file, model_sha=self.model_sha)
@@ -167,7 +175,7 @@ class CopyPlace:
             return False
 
     def keep(self, weights: Int8Weights, config: ModelConfig) -> None:
-        """Leave a copy of `weights` here. A place that cannot be written to is only told. Raises InvalidModel."""
+        """Write a copy of `weights`; an unwritable place is only logged. Raises InvalidModel."""
         try:
             self._sweep()
             with replacing(self.path) as partial, partial.open("wb") as file:
@@ -181,7 +189,7 @@ class CopyPlace:
             log.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
 
     def _sweep(self) -> None:
-        """Remove what killed writers left behind: whoever still writes has a lock, or on Windows the file open."""
+        """Remove files of killed writers; a live one holds a lock, or on Windows the open file."""
         for partial in self.path.parent.glob(f".{self.path.name}.*.tmp"):
             with suppress(OSError):
                 with partial.open("rb") as file:
@@ -190,7 +198,7 @@ class CopyPlace:
 
 
 def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
-    """The largest first, while nothing else takes memory."""
+    """The largest first, while memory is free."""
     yield "embedding", weights.embedding()
     if not config.tied:
         yield "output", weights.output()
@@ -201,7 +209,7 @@ def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str,
 
 
 def _checked(file: BinaryIO, *, model_sha: str) -> Mapping[str, Any]:
-    """The header of a sound copy. Raises _DAMAGES for what is none."""
+    """The header of an intact copy. Raises _DAMAGES."""
     header = _header(file, model_sha=model_sha)
     written = header[METADATA].pop("sha256")
     digest = hashlib.sha256()
@@ -214,7 +222,7 @@ def _checked(file: BinaryIO, *, model_sha: str) -> Mapping[str, Any]:
 
 
 def _header(file: BinaryIO, *, model_sha: str) -> dict[str, Any]:
-    """That of a copy of this version and model. Raises _DAMAGES."""
+    """The header of a copy of this version and model. Raises _DAMAGES."""
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if length != HEADER_BYTES:
         raise ValueError(f"its header has {length} bytes, not {HEADER_BYTES}")
@@ -226,7 +234,7 @@ def _header(file: BinaryIO, *, model_sha: str) -> dict[str, Any]:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Have `file` alone until it is closed. Raises OSError where another has it, or where there are no locks."""
+    """Lock `file` until it is closed. Raises OSError if it is locked or locks are unsupported."""
     if sys.platform != "win32":
         import fcntl
 
@@ -234,7 +242,7 @@ def _lock(file: BinaryIO) -> None:
 
 
 def _version() -> str:
-    """Which matrices are fine hangs on the levels that activations have on this processor."""
+    """The choice of two-pass matrices depends on the activation levels of this processor."""
     return f"{VERSION}, {activation_levels()} levels, {recipe()}"
 
 

@@ -1,6 +1,6 @@
-"""All weights of a model in int8, wherever they come from, and the model made of them.
+"""All weights of a model in int8, from any source, and the model made of them.
 
-A small embedding stays in fp32: it costs little, and in a small model its rows carry most of the meaning.
+A small embedding stays in fp32: it costs little, and a small model depends on its precision.
 """
 
 from __future__ import annotations
@@ -25,32 +25,29 @@ from qwen_aio.engine.model.weights import LayerWeights
 
 
 class Int8Weights(Protocol):
-    """What there is to ask for. Layers are asked for one after another, from the first on."""
+    """A source of int8 weights. Layers are read in order, from the first on."""
 
     def embedding(self) -> Tensor | Int8Matrix:
         """(vocab, hidden); in fp32 if it is small"""
-        ...
 
     def output(self) -> Tensor | Int8Matrix:
-        """The output matrix, (vocab, hidden); in fp32 if it is small. Of a tied model, the embedding."""
-        ...
+        """(vocab, hidden); in fp32 if it is small. Of a tied model, the embedding."""
 
     def norm(self) -> Tensor:
         """The last norm's weight, (hidden,)."""
-        ...
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
         """All of layer `number`."""
-        ...
 
 
 def load_int8(weights: Int8Weights, config: ModelConfig, *, num_positions: int) -> Qwen2:
-    """The model in int8. The largest matrices come first, while nothing else takes memory. Raises InvalidModel."""
+    """The model in int8, its largest matrix first, while memory is free. Raises InvalidModel."""
     output = weights.output()
-    # Packing takes one core, and the output matrix as long as all layers together. The thread ends with the block.
+    # Packing the output matrix takes one core for as long as all layers together.
     with ThreadPoolExecutor(max_workers=1) as beside:
         packing = beside.submit(linear_of, output)
-        # Read once more, unless it is the same in memory: packing a copy's numbers reads them all, looking up does not.
+        # Read again unless shared: packing brings all pages of a copy into memory, lookups only a
+        # few.
         shared = config.tied and isinstance(output, Tensor)
         return Qwen2(
             config=config,
@@ -63,10 +60,10 @@ def load_int8(weights: Int8Weights, config: ModelConfig, *, num_positions: int) 
 
 
 def embedding_of(matrix: Tensor | Int8Matrix) -> Embedding:
-    """Its rows, to be looked up."""
+    """The embedding with these rows."""
     return Fp32Embedding(matrix) if isinstance(matrix, Tensor) else Int8Embedding(matrix)
 
 
 def linear_of(matrix: Tensor | Int8Matrix) -> Linear:
-    """What multiplies with it."""
+    """The product with this matrix."""
     return Fp32Linear(matrix) if isinstance(matrix, Tensor) else Int8Linear(matrix)

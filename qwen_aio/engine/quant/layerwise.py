@@ -1,12 +1,11 @@
-"""Texts on their way through a model one layer at a time, so that no two layers need be in memory together.
+"""Sequences run through a model one layer at a time, so that one layer is in memory at once.
 
-Knows rows and layers; whose layers they are, and in which number format, is the caller's business.
+The caller supplies the layers, in any number format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Series
+from collections import abc
 from dataclasses import replace
 
 import torch
@@ -16,20 +15,20 @@ from qwen_aio.core import Truncation
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.attention import ForwardBatch, gather_rows, ordered
+from qwen_aio.engine.model.attention import ForwardBatch, forward_batch, in_batch_order
 from qwen_aio.engine.model.forward import Layer, RmsNorm, rotations
 from qwen_aio.engine.model.linear import Embedding
 from qwen_aio.engine.scheduling.scheduler import Scheduler
 from qwen_aio.engine.scheduling.sequence import Sequence
 
-BATCH_ROWS = 256  # what lies between two operators stays small
+BATCH_ROWS = 256  # keeps intermediate tensors small
 MAX_RUNNING = 64
 
 HiddenStates = list[Tensor]  # of all rows, batch by batch: (n, hidden) each
 
 
 class LayerwiseSequence(Sequence):
-    """A text of which it is wanted what comes next after every token."""
+    """A text whose logits are needed after every token."""
 
     def __init__(self, name: str, ids: list[int]) -> None:
         super().__init__(name, ids, len(ids), len(ids), 0.0, Truncation())
@@ -40,43 +39,43 @@ class LayerwiseSequence(Sequence):
 
 
 class LayerwisePass:
-    """What the sequences ask for, cut into batches as an engine would; a common beginning is computed once.
+    """The batches in which an engine would compute the sequences, shared prefixes once.
 
-    It holds the keys and values of one layer, which every pass through a layer writes anew.
+    Holds the keys and values of one layer, which every layer overwrites.
     """
 
-    def __init__(self, sequences: Series[Sequence], config: ModelConfig) -> None:
-        """`sequences` are new ones; they are finished afterwards."""
-        num_slots = 2 * sum(sequence.num_rows for sequence in sequences)  # never short; unused ones take no memory
-        self._memory = KvPool(replace(config, num_layers=1), num_slots)
-        self.wanted: list[tuple[Sequence, int]] = []  # whose row, in the order of `outcome`
-        self._batches = list(self._planned(sequences, num_slots))
-        turns = rotations(config, max(len(sequence.ids) for sequence in sequences))
-        self._turns = [turns[rows.positions] for rows in self._batches]
+    def __init__(self, sequences: abc.Sequence[Sequence], config: ModelConfig) -> None:
+        """`sequences` must be new; they are finished afterwards."""
+        num_slots = 2 * sum(sequence.num_rows for sequence in sequences)  # always enough; unused slots take no memory
+        self._kv_pool = KvPool(replace(config, num_layers=1), num_slots)
+        self.logit_rows: list[tuple[Sequence, int]] = []  # sequence and row of each of `final_states`
+        self._batches = list(self._batches_of(sequences, num_slots))
+        table = rotations(config, max(len(sequence.ids) for sequence in sequences))
+        self._rotations = [table[batch.positions] for batch in self._batches]
 
-    def enter(self, embedding: Embedding) -> HiddenStates:
-        """Where all rows begin."""
-        return [embedding(rows.ids) for rows in self._batches]
+    def embed(self, embedding: Embedding) -> HiddenStates:
+        """The hidden states of all rows before the first layer."""
+        return [embedding(batch.ids) for batch in self._batches]
 
-    def through(self, layer: Layer, states: HiddenStates) -> None:
-        """Take all rows through the next layer, in place."""
-        for number, (rows, turn) in enumerate(zip(self._batches, self._turns, strict=True)):
-            states[number] = layer(states[number], rows, self._memory, number=0, turn=turn)
+    def run_layer(self, layer: Layer, states: HiddenStates) -> None:
+        """Run all rows through the next layer, in place."""
+        for number, (batch, rotation) in enumerate(zip(self._batches, self._rotations, strict=True)):
+            states[number] = layer(states[number], batch, self._kv_pool, number=0, rotation=rotation)
 
-    def outcome(self, norm: RmsNorm, states: HiddenStates) -> Tensor:
-        """Final hidden states of the wanted rows, (len(wanted), hidden)."""
-        return torch.cat([norm(x[rows.wanted]) for x, rows in zip(states, self._batches, strict=True)])
+    def final_states(self, norm: RmsNorm, states: HiddenStates) -> Tensor:
+        """Final hidden states, (len(logit_rows), hidden)."""
+        return torch.cat([norm(x[batch.logit_rows]) for x, batch in zip(states, self._batches, strict=True)])
 
-    def _planned(self, sequences: Series[Sequence], num_slots: int) -> Iterator[ForwardBatch]:
+    def _batches_of(self, sequences: abc.Sequence[Sequence], num_slots: int) -> abc.Iterator[ForwardBatch]:
         limits = EngineLimits(max_context=num_slots, max_running=MAX_RUNNING, max_batch_tokens=BATCH_ROWS)
         scheduler = Scheduler(RadixCache(num_slots), limits)
         for sequence in sequences:
             scheduler.add(sequence)
         while scheduler.has_work:
             scheduler.admit(now_s=0.0)
-            spans = ordered(scheduler.next_batch())
-            self.wanted.extend((span.sequence, row) for span in spans for row in span.logit_rows)
-            yield gather_rows(spans, self._memory)
+            spans = in_batch_order(scheduler.next_batch())
+            self.logit_rows.extend((span.sequence, row) for span in spans for row in span.logit_rows)
+            yield forward_batch(spans, self._kv_pool)
             for span in spans:
                 span.sequence.advance(span.end)
                 if span.sequence.is_finished:

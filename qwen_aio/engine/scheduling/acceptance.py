@@ -1,66 +1,68 @@
-"""When to guess: what a guessed row costs by the clock, and how often guesses come true.
+"""When drafting pays: what a draft token costs by the clock, and how many are accepted.
 
-A plain decode step of n answers gives n tokens. A guessed row makes it longer, by its cost, and gives one token more if
-the guess comes true. So guessing pays while the chance of a guess is above n times the cost of its row, counted in
-plain steps: that is the price of a guess. Knows neither tokens nor torch. Owned by the engine thread.
+A plain decode step of n answers gives n tokens. A draft token makes the step longer by the cost of
+its row, and gives one token more if it is accepted. So drafting pays while the acceptance rate is
+above n times that cost, counted in plain steps: this is the threshold. Knows neither tokens nor
+torch. Owned by the engine thread.
 """
 
 from __future__ import annotations
 
 WEIGHT = 0.25  # of the newest value in an exponential mean
-FIRST_PAUSE = 8  # decode steps without a guess after guessing did not pay; doubled each time ...
-LONGEST_PAUSE = 64  # ... up to this many, so that a text which begins to quote late is noticed
+FIRST_PAUSE = 8  # decode steps without drafts after drafting did not pay; doubled each time ...
+LONGEST_PAUSE = 64  # ... up to this many, so that a text that begins to quote late is noticed
 
 
 class DraftCost:
-    """The price of a guess beside so many answers, measured in the engine's own steps."""
+    """The cost of a draft token beside a number of answers, measured in the engine's own steps."""
 
     def __init__(self) -> None:
-        self._plain_s: dict[int, float] = {}  # answers in a step -> how long it takes without guesses
-        self._rows: dict[int, float] = {}  # answers in a step -> cost of one guessed row, in plain steps
+        self._plain_s: dict[int, float] = {}  # answers in a step -> its duration without drafts
+        self._row_steps: dict[int, float] = {}  # answers in a step -> cost of one row, in plain steps
 
-    def price(self, num_answers: int) -> float | None:
-        """None while there is nothing to compare with: the first step of so many answers has to be a plain one."""
+    def threshold(self, num_answers: int) -> float | None:
+        """The acceptance rate above which drafting pays; None before a plain step was measured."""
         if num_answers not in self._plain_s:
             return None
-        return num_answers * self._rows.get(num_answers, 0.0)
+        return num_answers * self._row_steps.get(num_answers, 0.0)
 
-    def learn(self, *, num_answers: int, num_guessed: int, seconds: float) -> None:
-        """A decode step took so long."""
-        if num_guessed == 0:
+    def learn(self, *, num_answers: int, num_drafted: int, seconds: float) -> None:
+        """Take the duration of one decode step."""
+        if num_drafted == 0:
             self._plain_s[num_answers] = _mean(self._plain_s.get(num_answers), seconds)
         elif plain_s := self._plain_s.get(num_answers):
-            cost = (seconds / plain_s - 1) / num_guessed
-            # A row costs no more in company than by itself: beyond that it is the machine that was disturbed.
-            self._rows[num_answers] = _mean(self._rows.get(num_answers), min(max(cost, 0.0), 1 / num_answers))
+            cost = (seconds / plain_s - 1) / num_drafted
+            # A row costs at most its share of a plain step; more means that the machine was busy.
+            cost = min(max(cost, 0.0), 1 / num_answers)
+            self._row_steps[num_answers] = _mean(self._row_steps.get(num_answers), cost)
 
 
 class AcceptanceRate:
-    """Whether one answer guesses: while it pays; when it does not, again after a pause."""
+    """One answer's share of accepted draft tokens. Drafting pauses while it does not pay."""
 
     def __init__(self) -> None:
-        self._chance: float | None = None  # of a guessed token to come true; None: the next guess is a trial
+        self._rate: float | None = None  # None: the next draft is a trial
         self._pause = FIRST_PAUSE
         self._num_to_wait = 0
 
-    def wants_to_guess(self, *, price: float) -> bool:
-        """Asked once in every decode step of the answer."""
+    def should_draft(self, *, threshold: float) -> bool:
+        """Ask once in every decode step of the answer."""
         if self._num_to_wait:
             self._num_to_wait -= 1
             return False
-        if self._chance is None:
+        if self._rate is None:
             return True
-        if self._chance > price:
+        if self._rate > threshold:
             self._pause = FIRST_PAUSE
             return True
-        self._chance = None  # the text goes on meanwhile; what it was like then says little
+        self._rate = None  # after the pause the text is another one
         self._num_to_wait = self._pause - 1
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return False
 
-    def learn(self, *, num_guessed: int, num_accepted: int) -> None:
-        """What came of a guess; `num_guessed` is more than 0."""
-        self._chance = _mean(self._chance, num_accepted / num_guessed)
+    def learn(self, *, num_drafted: int, num_accepted: int) -> None:
+        """Take the outcome of one draft; `num_drafted` is more than 0."""
+        self._rate = _mean(self._rate, num_accepted / num_drafted)
 
 
 def _mean(mean: float | None, value: float) -> float:

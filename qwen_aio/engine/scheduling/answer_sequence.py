@@ -1,21 +1,21 @@
-"""A prompt that is continued token by token. Knows no torch: gets tokens, gives Chunks of text.
+"""A prompt that is continued token by token: TextDelta*, Completion. Knows no torch.
 
-During a step, guesses at what follows the newest token may stand behind it: they are computed with it, and each that
-comes true spares a step. Between steps there is no guess among the tokens.
+During a step, draft tokens may follow the newest token: they are computed with it, and each
+accepted one saves a step. Between steps there are no draft tokens in `ids`.
 
-An answer that another engine began is read again from its tokens, so that everything here, held-back text and half
-characters too, is as it was there; nothing of it is given out a second time.
+An answer that another engine began is replayed from its tokens, so that all state, held-back text
+and partial characters included, is as it was there. None of its text is given out again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Tokens
+from collections import abc
 from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen_aio.core import Chunk, FinishReason, Sampling
+from qwen_aio.core import Completion, FinishReason, Sampling, TextDelta
 from qwen_aio.engine.scheduling.acceptance import AcceptanceRate
 from qwen_aio.engine.scheduling.prompt_lookup import PromptLookup
 from qwen_aio.engine.scheduling.sequence import Sequence
@@ -26,41 +26,41 @@ from qwen_aio.errors import InvalidRequest
 
 
 class AnswerSequence(Sequence):
-    """Rows: the prompt, then what was generated, elsewhere or here. The newest token is always still to be computed."""
+    """Rows: the prompt, then the answer so far. The newest token is not computed yet."""
+
+    _finish_reason: FinishReason | None = None
+    _first_s: float | None = None  # time of the first token
+    _num_drafted = 0  # draft tokens at the end of `ids`, until they are computed
 
     def __init__(
         self,
         request_id: str,
-        fitted: Truncated,
+        truncated: Truncated,
         *,
         sampling: Sampling,
         seed: int,
-        resume: Tokens[int],
+        resume: abc.Sequence[int],
         tokenizer: Tokenizer,
         end_ids: frozenset[int],
         arrived_s: float,
     ) -> None:
-        """The tokens of `resume` may be the whole answer. Raises InvalidRequest if it was over before the last one."""
-        num_prompt = len(fitted.ids)
+        """`resume` may be the whole answer. Raises InvalidRequest if it goes on after its end."""
+        num_prompt = len(truncated.ids)
         num_rows = num_prompt + sampling.max_tokens
-        super().__init__(request_id, [*fitted.ids], num_prompt, num_rows, arrived_s, fitted.cuts)
+        super().__init__(request_id, [*truncated.ids], num_prompt, num_rows, arrived_s, truncated.truncation)
         self.sampling = sampling
         self.seed = seed
         self._tokenizer = tokenizer
         self._end_ids = end_ids
-        # The spelling of a control token in plain letters ends the answer too: nobody shall read one.
+        # A control token spelled out in plain letters ends the answer too.
         self._detokenizer = Detokenizer((*sampling.stop, *tokenizer.special_texts))
-        self._finish_reason: FinishReason | None = None
-        self._num_chunks = 0
-        self._first_s: float | None = None
-        self.habit = AcceptanceRate()  # the guesser's
+        self.acceptance = AcceptanceRate()
         self._lookup = PromptLookup()
-        self._num_guessed = 0  # tokens at the end of `ids`, until they are computed
-        self._hoped: list[int] = []  # guesses that are computed and still have to come true
-        self._seen = np.empty(num_rows, np.int64)  # `ids` without guesses, for arithmetic
-        self._seen[:num_prompt] = fitted.ids
-        self._read_again(resume)
-        self._num_given = len(self.ids)  # rows that were there at the beginning
+        self._unverified: list[int] = []  # computed draft tokens that are not accepted yet
+        self._seen = np.empty(num_rows, np.int64)  # `ids` without draft tokens, as an array
+        self._seen[:num_prompt] = truncated.ids
+        self._replay(resume)
+        self._num_given = len(self.ids)  # rows known at arrival
 
     @property
     def is_answer(self) -> bool:
@@ -84,61 +84,59 @@ class AnswerSequence(Sequence):
 
     @property
     def seen_ids(self) -> NDArray[np.int64]:
-        """A view of the prompt and the answer so far; between steps, the same as `ids`."""
-        return self._seen[: len(self.ids) - self._num_guessed]
+        """Prompt and answer so far, a view; between steps, the same as `ids`."""
+        return self._seen[: len(self.ids) - self._num_drafted]
 
     @property
     def num_generated(self) -> int:
-        """Tokens of the answer so far, wherever they were generated."""
+        """Tokens of the answer so far, resumed ones included."""
         return len(self.ids) - self.num_prompt
 
-    def guess(self, *, max_tokens: int) -> int:
-        """Put guesses at the next tokens behind the newest one, to be computed with it; how many."""
+    def draft(self, *, max_tokens: int) -> int:
+        """Append draft tokens, to be computed with the newest token; how many."""
         room = min(max_tokens, self.num_rows - len(self.ids) - 1)  # the last token of all is never computed
-        found = self._lookup.guess(self.ids, max_tokens=room)
-        guess = list(takewhile(self._tokenizer.text_ids.__contains__, found))  # nothing follows an end
-        self.ids.extend(guess)
-        self._num_guessed = len(guess)
-        return len(guess)
+        proposed = self._lookup.propose(self.ids, max_tokens=room)
+        draft = list(takewhile(self._tokenizer.text_ids.__contains__, proposed))  # nothing follows an end
+        self.ids.extend(draft)
+        self._num_drafted = len(draft)
+        return len(draft)
 
     def advance(self, end: int) -> None:
-        """The rows before `end` are computed; guesses among them now have to come true."""
+        """Note that the rows before `end` are computed; draft tokens among them await `accept`."""
         super().advance(end)
-        num_settled = len(self.ids) - self._num_guessed
-        self._hoped = self.ids[num_settled:]
-        del self.ids[num_settled:]
-        self._num_guessed = 0
+        num_accepted = len(self.ids) - self._num_drafted
+        self._unverified = self.ids[num_accepted:]
+        del self.ids[num_accepted:]
+        self._num_drafted = 0
 
-    def accept(self, token: int, *, now_s: float) -> Chunk:
-        """Append the next token; what may be shown because of it, which may be no text yet.
+    def accept(self, token: int, *, now_s: float) -> list[TextDelta | Completion]:
+        """Append the next token: its TextDelta, and the Completion if the answer ends.
 
-        Where it is the one that was guessed, its row is computed already, and `num_computed` says so.
+        A token that was drafted is computed already, and counts in `num_computed`.
         """
         if self._first_s is None:
             self._first_s = now_s
         text = self._read(token)
-        self._settle(token)
-        if self._finish_reason is not None:
-            text += self._detokenizer.flush()
-            return self._last_chunk(text, (token,), first_s=self._first_s, last_s=now_s)
-        chunk = Chunk(self._num_chunks, text, (token,), cuts=self.cuts)
-        self._num_chunks += 1
-        return chunk
+        self._verify(token)
+        if not self.is_finished:
+            return [TextDelta(text, (token,))]
+        text += self._detokenizer.flush()
+        return [TextDelta(text, (token,)), self._completion(first_s=self._first_s, last_s=now_s)]
 
-    def closing_chunk(self, *, now_s: float) -> Chunk:
-        """The last chunk of an answer that was whole when it came: all its text has been sent."""
-        assert self.is_finished and self._first_s is None
+    def resumed_completion(self, *, now_s: float) -> Completion:
+        """The Completion of an answer that was whole when it was resumed: all its text was sent."""
+        assert self._first_s is None
         self.admitted_s = now_s
-        return self._last_chunk("", (), first_s=now_s, last_s=now_s)
+        return self._completion(first_s=now_s, last_s=now_s)
 
-    def _settle(self, token: int) -> None:
-        if self._hoped[:1] == [token] and not self.is_finished:
-            del self._hoped[0]
+    def _verify(self, token: int) -> None:
+        if self._unverified[:1] == [token] and not self.is_finished:
+            del self._unverified[0]
         else:
-            self._hoped = []
+            self._unverified = []
             self.num_computed = len(self.ids) - 1
 
-    def _read_again(self, resume: Tokens[int]) -> None:
+    def _replay(self, resume: abc.Sequence[int]) -> None:
         for number, token in enumerate(resume):
             if self._finish_reason is not None:
                 raise InvalidRequest(
@@ -149,7 +147,7 @@ class AnswerSequence(Sequence):
             self._read(token)
 
     def _read(self, token: int) -> str:
-        """Append `token`; the text that is certain because of it."""
+        """Append `token`; the text that it makes certain."""
         self._seen[len(self.ids)] = token
         self.ids.append(token)
         text = "" if token in self._end_ids else self._detokenizer.feed(self._tokenizer.token_bytes(token))
@@ -159,13 +157,11 @@ class AnswerSequence(Sequence):
             self._finish_reason = "length"
         return text
 
-    def _last_chunk(self, text: str, token_ids: tuple[int, ...], *, first_s: float, last_s: float) -> Chunk:
-        return Chunk(
-            index=self._num_chunks,
-            text=text,
-            token_ids=token_ids,
-            finish_reason=self._finish_reason,
+    def _completion(self, *, first_s: float, last_s: float) -> Completion:
+        assert self._finish_reason is not None
+        return Completion(
+            self._finish_reason,
             usage=self.usage(completion_tokens=self.num_generated),
             timings=self.timings(first_s=first_s, last_s=last_s),
-            cuts=self.cuts,
+            truncation=self.truncation,
         )

@@ -1,8 +1,8 @@
-"""Decisions under way, by what they ask: equal ones are computed once.
+"""Request coalescing: decisions that ask the same question at the same time are computed once.
 
-The first of them leads, whether it waits or runs; those that come later follow it and share its outcome. When the
-leader is taken back its work goes on in the name of the next; when it fails the next one begins anew. Knows no torch.
-Owned by the engine thread.
+The first one, the leader, waits or runs; later ones follow it and get its scores. When the leader
+is aborted, its work goes on under the id of the next follower; when it fails, the next follower
+starts anew. Knows no torch. Owned by the engine thread.
 """
 
 from __future__ import annotations
@@ -11,45 +11,45 @@ from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence, Quest
 
 
 class Coalescing:
-    """Who asks the same as whom."""
+    """Unfinished decisions, grouped by question."""
 
     def __init__(self) -> None:
-        self._crowds: dict[Question, list[DecisionSequence]] = {}  # the leader first, then in order of arrival
+        self._groups: dict[Question, list[DecisionSequence]] = {}  # leader first, then by arrival
 
     def join(self, decision: DecisionSequence) -> bool:
-        """Note who came; True if another asks the same already, so that there is nothing to compute."""
-        crowd = self._crowds.setdefault(decision.question, [])
-        crowd.append(decision)
-        return len(crowd) > 1
+        """Add a decision to its group; True if it follows another, so that it is not computed."""
+        group = self._groups.setdefault(decision.question, [])
+        group.append(decision)
+        return len(group) > 1
 
     def leave(self, request_id: str) -> bool:
-        """Somebody is taken back; True if nobody has to stop computing because of it."""
-        for crowd in self._crowds.values():
-            for place, decision in enumerate(crowd):
+        """Remove an aborted decision; True if there is no computation to abort."""
+        for group in self._groups.values():
+            for index, decision in enumerate(group):
                 if decision.request_id == request_id:
-                    return self._leave(crowd, place)
+                    return self._leave(group, index)
         return False
 
     def finish(self, leader: DecisionSequence) -> list[DecisionSequence]:
-        """Those who get the outcome of `leader`, too. Nobody follows it any more."""
-        _, *followers = self._crowds.pop(leader.question)
+        """Remove the group of `leader`; the followers, which get its scores."""
+        _, *followers = self._groups.pop(leader.question)
         return followers
 
     def fail(self, leader: DecisionSequence) -> DecisionSequence | None:
-        """`leader` has failed, which says nothing about the others: who is to be computed in its place."""
-        crowd = self._crowds[leader.question]
-        crowd.remove(leader)
-        if crowd:
-            return crowd[0]
-        del self._crowds[leader.question]
+        """Remove a failed `leader`; the follower to compute in its place, if any."""
+        group = self._groups[leader.question]
+        group.remove(leader)
+        if group:
+            return group[0]
+        del self._groups[leader.question]
         return None
 
-    def _leave(self, crowd: list[DecisionSequence], place: int) -> bool:
-        if len(crowd) == 1:
-            del self._crowds[crowd[0].question]
+    def _leave(self, group: list[DecisionSequence], index: int) -> bool:
+        if len(group) == 1:
+            del self._groups[group[0].question]
             return False
-        if place == 0:
-            crowd[0].take_over(crowd.pop(1))
+        if index == 0:
+            group[0].take_over(group.pop(1))
         else:
-            del crowd[place]
+            del group[index]
         return True

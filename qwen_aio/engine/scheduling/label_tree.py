@@ -1,25 +1,26 @@
-"""The continuations of a decision as one tree of tokens, so that what they share is computed once.
+"""The continuations of a decision as one tree of tokens: shared beginnings are computed once.
 
-For the continuations A B C, A B D and E the tree's rows are A and A-B: a row for every token that another one follows.
-The last tokens need no row, only their probability after the row before them. Rows are numbered from 0 (the first one
-after the prompt); the prompt's last row, which comes before them all, is `None`. Knows no torch and no text.
+For the continuations A B C, A B D and E the tree's rows are A and A-B: one row for every token that
+another token follows. A last token needs no row, only its probability after the row before it. Rows
+are numbered from 0, the first one after the prompt; `None` is the prompt's last row, the root.
+Knows no torch and no text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 
 
 class LabelTree:
     """Immutable after construction."""
 
-    def __init__(self, continuations: Sequence[Sequence[int]]) -> None:
+    def __init__(self, continuations: abc.Sequence[abc.Sequence[int]]) -> None:
         """`continuations` are token ids, at least one each."""
         self.tokens: list[int] = []  # of each row
         self.parents: list[int | None] = []  # of each row; a parent stands before its children
         self.depths: list[int] = []  # of each row, 0 for the first token of a continuation
         self._row_of: dict[tuple[int | None, int], int] = {}
-        # For each continuation: the row each of its tokens follows, and the token.
+        # Of each continuation: (the row that the token follows, the token) for each of its tokens.
         self.steps = [self._walk(continuation) for continuation in continuations]
         self._after: dict[int | None, set[int]] = {}
         for before, token in (step for steps in self.steps for step in steps):
@@ -30,19 +31,19 @@ class LabelTree:
         return len(self.tokens)
 
     def ancestors(self, row: int) -> list[int]:
-        """The row itself and the rows above it: all of the tree that it may see."""
-        seen = []
+        """The row itself and the rows above it: all of the tree that it attends to."""
+        path = []
         at: int | None = row
         while at is not None:
-            seen.append(at)
+            path.append(at)
             at = self.parents[at]
-        return seen
+        return path
 
     def tokens_after(self, row: int | None) -> list[int]:
-        """The tokens whose probability is wanted after `row`."""
+        """The tokens whose probability after `row` is needed."""
         return sorted(self._after[row])
 
-    def _walk(self, continuation: Sequence[int]) -> list[tuple[int | None, int]]:
+    def _walk(self, continuation: abc.Sequence[int]) -> list[tuple[int | None, int]]:
         steps: list[tuple[int | None, int]] = []
         row: int | None = None
         for position, token in enumerate(continuation):

@@ -1,38 +1,39 @@
-"""What may come next, read off the text itself: what followed its last tokens where they stood before.
+"""Prompt lookup: draft tokens taken from the text itself.
 
-An index from every run of three and of two tokens to the place behind its latest occurrence. It grows with the text
-and is never built anew, so a token costs the same however long the text is. Knows token ids only; one per answer,
-owned by it.
+The draft is what followed the text's last tokens where they occurred before. An index maps every
+n-gram of three and of two tokens to the row after its latest occurrence. It grows with the text and
+is never rebuilt, so a token costs the same however long the text is. Knows token ids only; each
+answer owns one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 
-LENGTHS = (3, 2)  # of the runs that are looked for; the longer one tells more
+LENGTHS = (3, 2)  # of the n-grams, the best match first
 
 
 class PromptLookup:
     """An index over one growing list of token ids."""
 
     def __init__(self) -> None:
-        self._behind: dict[tuple[int, ...], int] = {}  # run of tokens -> row of the token that followed it last
-        self._num_read = 0
+        self._next_row: dict[tuple[int, ...], int] = {}  # n-gram -> row after its latest occurrence
+        self._num_indexed = 0
 
-    def guess(self, ids: Sequence[int], *, max_tokens: int) -> list[int]:
-        """The `max_tokens` tokens that may follow `ids`, or none. `ids` begin with those of every earlier call."""
-        self._read(ids)
+    def propose(self, ids: abc.Sequence[int], *, max_tokens: int) -> list[int]:
+        """`max_tokens` draft tokens after `ids`, or none. `ids` only grow from call to call."""
+        self._index(ids)
         for length in LENGTHS:
-            at = self._behind.get(tuple(ids[-length:]))
-            if at is not None:
-                period = len(ids) - at  # where the text ends, its end is repeated
-                return [ids[at + number % period] for number in range(max_tokens)]
+            row = self._next_row.get(tuple(ids[-length:]))
+            if row is not None:
+                period = len(ids) - row  # past the end of the text the match repeats
+                return [ids[row + number % period] for number in range(max_tokens)]
         return []
 
-    def _read(self, ids: Sequence[int]) -> None:
-        """Index every run that a token follows; the last one waits for the next token."""
-        for row in range(self._num_read, len(ids)):
+    def _index(self, ids: abc.Sequence[int]) -> None:
+        """Index every n-gram that a token follows; the last one waits for the next token."""
+        for row in range(self._num_indexed, len(ids)):
             for length in LENGTHS:
                 if row >= length:
-                    self._behind[tuple(ids[row - length : row])] = row
-        self._num_read = len(ids)
+                    self._next_row[tuple(ids[row - length : row])] = row
+        self._num_indexed = len(ids)

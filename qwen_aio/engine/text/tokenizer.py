@@ -1,13 +1,13 @@
 """Segments -> token ids and back, with the model's own tokenizer.json.
 
-Text is encoded with special-token parsing off, so a control token typed by a person stays text; the ids of the added
-vocabulary come only from `Control` segments. Knows nothing of tasks or of context limits.
+Text is encoded without parsing special tokens, so a control token in a user's text stays text; ids
+of the added vocabulary come from `Control` segments only. Knows no tasks and no context limits.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ END_CONTROLS = ("<|im_end|>", "<|endoftext|>")
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token beside the vocabulary that text is encoded with."""
+    """A token outside the vocabulary of text."""
 
     content: str
     id: int
@@ -32,12 +32,12 @@ class AddedToken:
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer in ChatML dress. Immutable; any thread may use it."""
+    """A byte-level BPE tokenizer with ChatML tokens. Immutable; safe in any thread."""
 
     def __init__(self, specification: str) -> None:
         """`specification` is the content of a tokenizer.json.
 
-        Raises ValueError if it is none, InvalidModel without the tokens of ChatML.
+        Raises ValueError if it is malformed, InvalidModel without the tokens of ChatML.
         """
         self._plain, vocabulary, added = _parsed(specification)
         self._controls = {token.content: token.id for token in added}
@@ -68,7 +68,7 @@ class Tokenizer:
             raise InvalidModel(f"the tokenizer has no control token {token}")
         return self._controls[token]
 
-    def encode(self, segments: Sequence[Segment]) -> list[int]:
+    def encode(self, segments: abc.Sequence[Segment]) -> list[int]:
         """Ids of the segments, one after another."""
         ids: list[int] = []
         for segment in segments:
@@ -84,7 +84,7 @@ class Tokenizer:
                 return self.encode_text(text)
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of plain text: never one of the added vocabulary. Raises InvalidRequest."""
+        """Ids of plain text, never of an added token. Raises InvalidRequest."""
         try:
             text.encode()
         except UnicodeEncodeError as exc:
@@ -92,15 +92,15 @@ class Tokenizer:
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         if self.added_ids.isdisjoint(ids):
             return ids
-        # A vocabulary may spell an added token with its own merges: such a literal is encoded letter by letter.
+        # Merges may spell an added token; such a literal is encoded letter by letter.
         return [part for token_id in ids for part in self._split_added(token_id)]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without control tokens; bytes that are no whole character come out as U+FFFD."""
+    def decode(self, ids: abc.Sequence[int]) -> str:
+        """Text of `ids` without control tokens; partial characters become U+FFFD."""
         return b"".join(self.token_bytes(token_id) for token_id in ids).decode(errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes a token stands for, perhaps only a part of a character; nothing for added tokens and holes."""
+        """The bytes of a token, perhaps a partial character; none for added and missing tokens."""
         letters = None if token_id in self.added_ids else self._plain.id_to_token(token_id)
         return b"".join(LETTER_BYTES.get(letter) or letter.encode() for letter in letters or "")
 
@@ -112,9 +112,10 @@ class Tokenizer:
 
 
 def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[AddedToken]]:
-    """A tokenizer without added tokens (what encodes text cannot know a control token), its vocabulary, and they.
+    """A tokenizer without added tokens (text must never become one), its vocabulary, those tokens.
 
-    That the library reads a large vocabulary once more, with them, would take half a second of every start, and 60 MB.
+    Added tokens are handled here: a second library object would cost 0.5 s of every start, and 60
+    MB.
     """
     try:
         stated = json.loads(specification)
@@ -131,14 +132,14 @@ def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[Add
 
 
 def _exact(tokenizer: RustTokenizer) -> RustTokenizer:
-    """A tokenizer.json may ask for cutting and filling; lengths are our own business."""
+    """Switch off the truncation and padding that a tokenizer.json may set."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def _letter_bytes() -> dict[str, bytes]:
-    """Byte-level vocabularies write a byte as a visible letter: printable Latin-1 as itself, the rest from U+0100."""
+    """A byte-level vocabulary writes printable Latin-1 bytes as themselves, others from U+0100."""
     alphabet = set(ByteLevel.alphabet())
     letters = {chr(byte): bytes([byte]) for byte in range(256) if chr(byte) in alphabet}
     hidden = [byte for byte in range(256) if chr(byte) not in letters]

@@ -1,7 +1,7 @@
-"""A Prompt put into the room there is: the oldest turns go first, then the middle of the cuttable text.
+"""Truncation of a Prompt: the oldest turns are dropped first, then the middle of the cuttable text.
 
-Text is shortened before it is encoded where it can never fit, so a megabyte of text costs no more than a full context.
-Knows lengths and token ids, nothing of tasks or slots.
+Text that can never fit is shortened before it is encoded, so a megabyte of text costs no more than
+a full context. Knows lengths and token ids, no tasks and no slots.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from qwen_aio.core import Control, Prompt, Segment, Segments, Text, Truncation
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import ContextTooSmall
 
-CHARS_PER_TOKEN = 16  # no language averages more: what is longer than this many characters per token cannot fit
-MIN_TEXT_TOKENS = 16  # a cut text keeps at least so many, or the request is refused
+CHARS_PER_TOKEN = 16  # no language averages more: longer text cannot fit
+MIN_TEXT_TOKENS = 16  # a cut text keeps at least as many, or the request is refused
 
 
 @dataclass(frozen=True)
 class Truncated:
-    """A prompt's token ids, and what did not fit."""
+    """A prompt's token ids, and what was cut."""
 
     ids: tuple[int, ...]
-    cuts: Truncation
+    truncation: Truncation
 
 
 def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
-    """The prompt in at most `room` tokens. Raises ContextTooSmall, or InvalidRequest for text that is not Unicode."""
+    """The prompt in at most `room` tokens. Raises ContextTooSmall, InvalidRequest."""
     head = tokenizer.encode(prompt.head)
-    body = _fit_body(prompt.body, tokenizer, room=room - len(head))
+    body = _truncate_body(prompt.body, tokenizer, room=room - len(head))
     kept: list[list[int]] = []  # newest first
     left = room - len(head) - len(body.ids)
     for turn in reversed(prompt.turns):
@@ -37,37 +37,36 @@ def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
         kept.append(ids)
         left -= len(ids)
     turns = [token for ids in reversed(kept) for token in ids]
-    return Truncated((*head, *turns, *body.ids), replace(body.cuts, dropped_turns=len(prompt.turns) - len(kept)))
+    return Truncated((*head, *turns, *body.ids), replace(body.truncation, dropped_turns=len(prompt.turns) - len(kept)))
 
 
 def _encode_within(turn: Segments, tokenizer: Tokenizer, *, room: int) -> list[int] | None:
-    """The turn's ids, or None if they are more than `room`."""
+    """The turn's ids; None if they are more than `room`."""
     if sum(len(segment.text) for segment in turn if isinstance(segment, Text)) > room * CHARS_PER_TOKEN:
         return None
     ids = tokenizer.encode(turn)
     return ids if len(ids) <= room else None
 
 
-def _fit_body(body: Segments, tokenizer: Tokenizer, *, room: int) -> Truncated:
+def _truncate_body(body: Segments, tokenizer: Tokenizer, *, room: int) -> Truncated:
     shortened = tuple(_shorten(segment, max_chars=max(room, 0) * CHARS_PER_TOKEN) for segment in body)
     parts = [tokenizer.encode_segment(segment) for segment in shortened]
     excess = sum(map(len, parts)) - room
     if excess > 0:
         _cut_longest(parts, shortened, excess=excess, room=room)
-    return Truncated(
-        tuple(token for part in parts for token in part), Truncation(truncated=excess > 0 or shortened != body)
-    )
+    truncation = Truncation(truncated=excess > 0 or shortened != body)
+    return Truncated(tuple(token for part in parts for token in part), truncation)
 
 
 def _shorten(segment: Segment, *, max_chars: int) -> Segment:
-    """The segment without the middle that cannot fit in any case."""
+    """The segment without the middle that can never fit."""
     if isinstance(segment, Control) or not segment.can_cut or len(segment.text) <= max_chars:
         return segment
     return replace(segment, text=_without_middle(segment.text, keep=max_chars))
 
 
 def _cut_longest(parts: list[list[int]], body: Segments, *, excess: int, room: int) -> None:
-    """Take `excess` tokens out of the middle of the longest cuttable part."""
+    """Cut `excess` tokens out of the middle of the longest cuttable part."""
     cuttable = [number for number, segment in enumerate(body) if isinstance(segment, Text) and segment.can_cut]
     longest = max(cuttable, key=lambda number: len(parts[number]), default=None)
     keep = 0 if longest is None else len(parts[longest]) - excess

@@ -1,4 +1,4 @@
-"""What goes when the context is full, and that it is said."""
+"""What is cut when the context is full, and how it is reported."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qwen_aio.errors import ContextTooSmall
 from tests.engine.running import prompt, turn
 
 
-def test_what_fits_is_left_alone(tokenizer: Tokenizer) -> None:
+def test_what_fits_is_not_truncated(tokenizer: Tokenizer) -> None:
     asked = prompt("你好", turns=(turn("user", "hi"), turn("assistant", "yes")))
-    fitted = truncate(asked, tokenizer=tokenizer, room=500)
-    assert list(fitted.ids) == tokenizer.encode([*asked.head, *asked.turns[0], *asked.turns[1], *asked.body])
-    assert fitted.cuts == Truncation()
+    truncated = truncate(asked, tokenizer=tokenizer, room=500)
+    assert list(truncated.ids) == tokenizer.encode([*asked.head, *asked.turns[0], *asked.turns[1], *asked.body])
+    assert truncated.truncation == Truncation()
 
 
 def test_the_oldest_turns_go_first_and_the_text_stays_whole(tokenizer: Tokenizer) -> None:
@@ -25,18 +25,18 @@ def test_the_oldest_turns_go_first_and_the_text_stays_whole(tokenizer: Tokenizer
     asked = prompt("你好", turns=turns)
     sizes = [len(tokenizer.encode(each)) for each in turns]
     fixed = len(tokenizer.encode([*asked.head, *asked.body]))
-    fitted = truncate(asked, tokenizer=tokenizer, room=fixed + sum(sizes[-3:]) + 1)
-    assert fitted.cuts == Truncation(dropped_turns=7)
-    assert list(fitted.ids) == tokenizer.encode([*asked.head, *turns[7], *turns[8], *turns[9], *asked.body])
+    truncated = truncate(asked, tokenizer=tokenizer, room=fixed + sum(sizes[-3:]) + 1)
+    assert truncated.truncation == Truncation(dropped_turns=7)
+    assert list(truncated.ids) == tokenizer.encode([*asked.head, *turns[7], *turns[8], *turns[9], *asked.body])
 
 
 def test_then_the_middle_of_the_text_goes(tokenizer: Tokenizer) -> None:
     text = "A beginning. " + "the colour " * 100 + " The end."
     asked = prompt(text, turns=(turn("user", "x"),))
-    fitted = truncate(asked, tokenizer=tokenizer, room=150)
-    assert fitted.cuts == Truncation(dropped_turns=1, truncated=True)
-    assert len(fitted.ids) == 150
-    shown = tokenizer.decode(fitted.ids)
+    truncated = truncate(asked, tokenizer=tokenizer, room=150)
+    assert truncated.truncation == Truncation(dropped_turns=1, truncated=True)
+    assert len(truncated.ids) == 150
+    shown = tokenizer.decode(truncated.ids)
     assert "user\nA beginning." in shown
     assert shown.endswith("The end.\nassistant\n")
 
@@ -48,13 +48,13 @@ def test_it_always_fits_and_the_fixed_parts_are_whole(
     asked = prompt(text, turns=tuple(turn("user", each) for each in earlier))
     head, tail = tokenizer.encode(asked.head), tokenizer.encode(asked.body[-2:])
     try:
-        fitted = truncate(asked, tokenizer=tokenizer, room=room)
+        truncated = truncate(asked, tokenizer=tokenizer, room=room)
     except ContextTooSmall:
         assert len(head) + len(tail) + 2 + MIN_TEXT_TOKENS >= room - len(tokenizer.encode_text("\n")) - 1
         return
-    assert len(fitted.ids) <= room
-    assert list(fitted.ids[: len(head)]) == head
-    assert list(fitted.ids[-len(tail) :]) == tail
+    assert len(truncated.ids) <= room
+    assert list(truncated.ids[: len(head)]) == head
+    assert list(truncated.ids[-len(tail) :]) == tail
 
 
 def test_a_megabyte_is_shortened_before_it_is_encoded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +62,9 @@ def test_a_megabyte_is_shortened_before_it_is_encoded(tokenizer: Tokenizer, monk
     plain = tokenizer.encode_text
     monkeypatch.setattr(tokenizer, "encode_text", lambda text: encoded.append(len(text)) or plain(text))
     turns = (turn("user", "y" * 1_000_000),)
-    fitted = truncate(prompt("x" * 1_000_000, turns=turns), tokenizer=tokenizer, room=200)
+    truncated = truncate(prompt("x" * 1_000_000, turns=turns), tokenizer=tokenizer, room=200)
     assert max(encoded) <= 200 * CHARS_PER_TOKEN
-    assert fitted.cuts == Truncation(dropped_turns=1, truncated=True)
+    assert truncated.truncation == Truncation(dropped_turns=1, truncated=True)
 
 
 def test_no_room_for_a_text_is_an_error_with_a_way_out(tokenizer: Tokenizer) -> None:

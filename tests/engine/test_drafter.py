@@ -1,4 +1,4 @@
-"""Guessed tokens are computed together with the newest one, and nobody can tell but by the clock."""
+"""Draft tokens are computed together with the newest one; only the clock shows a difference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
 from tests.engine.repeating_model import RepeatingModel
-from tests.engine.running import chunks_of, finish, generate, ids_of, logprobs_of, prompt, run, score, text_of
+from tests.engine.running import completion_of, finish, generate, ids_of, logprobs_of, prompt, run, score, text_of
 from tests.fakes import FakeClock
 
 LIMITS = EngineLimits(max_context=256, kv_mb=1)
@@ -30,23 +30,21 @@ SAMPLED = Sampling(max_tokens=60, temperature=0.5, top_p=0.95, top_k=30, repetit
 
 
 def make(tokenizer: Tokenizer, *, limits: EngineLimits = LIMITS, model: RepeatingModel | None = None) -> Engine:
-    """Its clock stands still: a row more costs nothing, so whether there are guesses hangs on no machine."""
+    """Its clock stands still: one more row costs nothing, so drafting depends on no machine."""
     return Engine(model or RepeatingModel(), tokenizer, limits, clock=FakeClock())
 
 
 def plain(tokenizer: Tokenizer, limits: EngineLimits = LIMITS) -> Engine:
-    return make(tokenizer, limits=replace(limits, max_guess_rows=0))
+    return make(tokenizer, limits=replace(limits, max_draft_rows=0))
 
 
 def told(outputs: list[Output], work: Work) -> object:
-    """All that a request was told, but for how many pieces it came in, what was cached and how long it took."""
+    """All that a request got, except the number of deltas, of cached tokens, and the timings."""
     if isinstance(work, Score):
         return logprobs_of(outputs)
-    chunks = chunks_of(outputs)
-    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
-    assert [chunk.finish_reason is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
-    usage = chunks[-1].usage
-    return ids_of(outputs), text_of(outputs), chunks[-1].finish_reason, usage.prompt_tokens, usage.completion_tokens
+    end = completion_of(outputs)
+    usage = end.usage
+    return ids_of(outputs), text_of(outputs), end.finish_reason, usage.prompt_tokens, usage.completion_tokens
 
 
 def all_told(outputs: Mapping[str, list[Output]], works: Mapping[str, Work]) -> dict[str, object]:
@@ -59,17 +57,17 @@ def all_told(outputs: Mapping[str, list[Output]], works: Mapping[str, Work]) -> 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, replace(SAMPLED, temperature=1.2)])
 def test_an_answer_is_the_same_in_fewer_steps(tokenizer: Tokenizer, sampling: Sampling) -> None:
     works = {"a": generate(QUOTE, sampling)}
-    guessing, without = make(tokenizer), plain(tokenizer)
-    assert all_told(run(guessing, works), works) == all_told(run(without, works), works)
-    counters = guessing.counters
-    assert 0 < counters.accepted_tokens < counters.guessed_tokens  # some came true, some did not
+    drafting, without = make(tokenizer), plain(tokenizer)
+    assert all_told(run(drafting, works), works) == all_told(run(without, works), works)
+    counters = drafting.counters
+    assert 0 < counters.accepted_tokens < counters.draft_tokens  # some came true, some did not
     assert counters.steps == without.counters.steps - counters.accepted_tokens
     assert counters.generated_tokens == without.counters.generated_tokens
-    assert without.counters.guessed_tokens == 0
+    assert without.counters.draft_tokens == 0
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
-def test_a_stop_string_inside_a_guess_ends_the_answer_there(tokenizer: Tokenizer, sampling: Sampling) -> None:
+def test_a_stop_string_inside_a_draft_ends_the_answer_there(tokenizer: Tokenizer, sampling: Sampling) -> None:
     text = text_of(run(plain(tokenizer), {"a": generate(QUOTE, sampling)})["a"])
     works = {
         f"{end}": generate(QUOTE, replace(sampling, stop=(text[end - 8 : end],))) for end in range(8, len(text) + 1, 3)
@@ -99,18 +97,18 @@ WORKS = st.lists(
 
 
 @settings(max_examples=40, deadline=None)
-@given(works=WORKS, max_batch_tokens=st.sampled_from([256, 24, 9]), max_guess_rows=st.integers(1, 12))
+@given(works=WORKS, max_batch_tokens=st.sampled_from([256, 24, 9]), max_draft_rows=st.integers(1, 12))
 def test_many_at_once_get_what_they_would_have_got(
-    tokenizer: Tokenizer, works: dict[str, Work], max_batch_tokens: int, max_guess_rows: int
+    tokenizer: Tokenizer, works: dict[str, Work], max_batch_tokens: int, max_draft_rows: int
 ) -> None:
-    limits = replace(LIMITS, max_batch_tokens=max_batch_tokens, max_guess_rows=max_guess_rows)
+    limits = replace(LIMITS, max_batch_tokens=max_batch_tokens, max_draft_rows=max_draft_rows)
     outputs = run(make(tokenizer, limits=limits), works)
     assert all_told(outputs, works) == all_told(run(plain(tokenizer), works), works)
 
 
 @settings(max_examples=40, deadline=None)
 @given(works=WORKS, data=st.data())
-def test_arrivals_and_aborts_at_any_step_leave_nothing_wrong_behind(
+def test_arrivals_and_aborts_at_any_step_leave_a_correct_state(
     tokenizer: Tokenizer, works: dict[str, Work], data: st.DataObject
 ) -> None:
     engine = make(tokenizer)
@@ -132,7 +130,7 @@ def test_arrivals_and_aborts_at_any_step_leave_nothing_wrong_behind(
     expected = all_told(run(plain(tokenizer), works), works)
     assert set(whole) >= set(works) - aborted
     assert all_told(whole, works) == {name: expected[name] for name in whole}
-    assert all_told(run(engine, works), works) == expected  # what it remembers of all that is right
+    assert all_told(run(engine, works), works) == expected  # what it has cached of all that is right
 
 
 @settings(max_examples=15, deadline=None)
@@ -147,16 +145,16 @@ def test_cut_at_any_token_the_rest_is_what_it_would_have_been(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
-def test_a_real_model_says_the_same(make_engine: Callable[..., Engine], temperature: float) -> None:
+def test_a_real_model_gives_the_same(make_engine: Callable[..., Engine], temperature: float) -> None:
     works = {
         name: generate(text, Sampling(100, temperature, top_p=1, top_k=5, repetition_penalty=1, seed=5))
         for name, text in (("a", QUOTE), ("b", "颜色和图片" * 8), ("c", "thank you"))
     }
-    guessing = make_engine()
-    guessing.clock = FakeClock()
-    outputs = run(guessing, works)
-    assert all_told(outputs, works) == all_told(run(make_engine(max_guess_rows=0), works), works)
-    assert guessing.counters.accepted_tokens > 0
+    drafting = make_engine()
+    drafting.clock = FakeClock()
+    outputs = run(drafting, works)
+    assert all_told(outputs, works) == all_told(run(make_engine(max_draft_rows=0), works), works)
+    assert drafting.counters.accepted_tokens > 0
 
 
 # ---- what a step takes ----
@@ -186,10 +184,10 @@ def spans(*answers: AnswerSequence) -> list[Span]:
 
 
 def lengthened(*answers: AnswerSequence) -> list[Span]:
-    """By a guesser that has seen a plain step, and not yet that a row more costs anything."""
-    guesser = Drafter(max_rows=8)
-    guesser.learn(spans(*answers), seconds=1.0)
-    return guesser.lengthen(spans(*answers))
+    """By a drafter that has measured a plain step, and no step with drafts."""
+    drafter = Drafter(max_rows=8)
+    drafter.learn(spans(*answers), seconds=1.0)
+    return drafter.add_drafts(spans(*answers))
 
 
 @pytest.mark.parametrize(("num_answers", "counts"), [(1, [8]), (3, [2, 3, 3]), (5, [1, 1, 2, 2, 2]), (8, [1] * 8)])
@@ -200,53 +198,53 @@ def test_the_room_is_divided_evenly(tokenizer: Tokenizer, num_answers: int, coun
     assert [len(each.ids) for each in answers] == [15 + count for count in counts]
 
 
-def test_what_one_answer_has_no_guess_for_is_left_to_the_next(tokenizer: Tokenizer) -> None:
+def test_what_one_answer_has_no_draft_for_is_left_to_the_next(tokenizer: Tokenizer) -> None:
     fresh = answer(tokenizer, ids=tuple(range(20)))
     assert [span.count for span in lengthened(fresh, answer(tokenizer))] == [1, 7]
 
 
-def test_the_last_token_of_all_is_never_guessed(tokenizer: Tokenizer) -> None:
+def test_the_last_token_of_all_is_never_drafted(tokenizer: Tokenizer) -> None:
     for max_tokens, count in ((2, 1), (3, 2), (5, 4)):
         [span] = lengthened(answer(tokenizer, max_tokens=max_tokens))
         assert span.count == count
         assert span.end < span.sequence.num_rows
 
 
-def test_a_guess_ends_where_no_answer_goes_on(tokenizer: Tokenizer) -> None:
+def test_a_draft_ends_where_no_answer_goes_on(tokenizer: Tokenizer) -> None:
     begun = answer(tokenizer, ids=(1, 2, 3, 4, min(tokenizer.end_ids), 7, 1), newest=2)
     [span] = lengthened(begun)
     assert begun.ids[span.start : span.end] == [2, 3, 4]
     assert begun.seen_ids.tolist() == begun.ids[: span.start + 1]
 
 
-def test_beside_a_prompt_nothing_is_guessed(tokenizer: Tokenizer) -> None:
+def test_beside_a_prompt_nothing_is_drafted(tokenizer: Tokenizer) -> None:
     beginning = Sequence("p", [1, 2, 3], 3, 3, 0.0, Truncation())
     begun = answer(tokenizer)
-    guesser = Drafter(max_rows=8)
-    guesser.learn(spans(begun, answer(tokenizer)), seconds=1.0)
+    drafter = Drafter(max_rows=8)
+    drafter.learn(spans(begun, answer(tokenizer)), seconds=1.0)
     step = [*spans(begun), Span(beginning, 0, 3)]
-    assert guesser.lengthen(step) == step
+    assert drafter.add_drafts(step) == step
 
 
 def test_the_first_step_is_a_plain_one_to_compare_with(tokenizer: Tokenizer) -> None:
     step = spans(answer(tokenizer))
-    assert Drafter(max_rows=8).lengthen(step) == step
+    assert Drafter(max_rows=8).add_drafts(step) == step
 
 
 # ---- whether it pays ----
 
 
-def guessed_share(tokenizer: Tokenizer, seconds_of: Callable[[int], float]) -> float:
-    """Guessed tokens for each generated one, where a step over so many rows takes so long."""
+def draft_share(tokenizer: Tokenizer, seconds_of: Callable[[int], float]) -> float:
+    """Draft tokens for each generated one, where a step over so many rows takes so long."""
     clock = FakeClock()
     model = RepeatingModel(take_time=lambda num_rows: clock.advance(seconds_of(num_rows)))
     engine = Engine(model, tokenizer, LIMITS, clock=clock)
     run(engine, {"a": generate(QUOTE, replace(GREEDY, max_tokens=128))})
-    return engine.counters.guessed_tokens / engine.counters.generated_tokens
+    return engine.counters.draft_tokens / engine.counters.generated_tokens
 
 
-def test_where_rows_cost_little_it_guesses_and_where_each_costs_a_step_it_stops(tokenizer: Tokenizer) -> None:
-    cheap = guessed_share(tokenizer, lambda num_rows: 1 + 0.05 * num_rows)
-    dear = guessed_share(tokenizer, lambda num_rows: float(num_rows))
+def test_where_rows_cost_little_it_drafts_and_where_each_costs_a_step_it_stops(tokenizer: Tokenizer) -> None:
+    cheap = draft_share(tokenizer, lambda num_rows: 1 + 0.05 * num_rows)
+    dear = draft_share(tokenizer, lambda num_rows: float(num_rows))
     assert cheap > 1
     assert 0 < dear < cheap / 3

@@ -1,4 +1,4 @@
-"""What many ask is computed once, and each of them is told it as if it had been alone."""
+"""Equal requests are computed once, and each gets the result it would get alone."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class CountingModel(ExactModel):
     def __init__(self) -> None:
         self.rows: list[int] = []
 
-    def forward(self, rows: ForwardBatch, memory: KvPool) -> Tensor:
-        self.rows.append(len(rows.ids))
-        return super().forward(rows, memory)
+    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+        self.rows.append(len(batch.ids))
+        return super().forward(batch, pool)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def collect(outputs: dict[str, list[Output]], more: list[Output]) -> None:
 # ---- equal decisions ----
 
 
-def test_equal_decisions_are_computed_once_and_told_to_each(make: MakeCounting) -> None:
+def test_equal_decisions_are_computed_once_and_each_gets_the_scores(make: MakeCounting) -> None:
     engine, rows = make()
     alone, rows_alone = make()
     expected = scores_of(run(alone, {"a": ASKED})["a"])
@@ -91,7 +91,7 @@ def test_one_that_comes_while_its_equal_runs_follows_it_and_waits_only_for_the_r
     assert (second.queue_ms, second.prefill_ms, second.total_ms) == (0, 3000, 3000)
 
 
-def test_what_was_computed_before_is_not_followed_but_read(make: MakeCounting) -> None:
+def test_a_decision_after_its_equal_has_ended_reads_the_cache(make: MakeCounting) -> None:
     engine, _ = make()
     run(engine, {"a": ASKED})
     usage = scores_of(run(engine, {"a": ASKED})["a"]).usage
@@ -109,7 +109,7 @@ def test_other_texts_or_another_order_of_continuations_are_another_question(make
 
 @pytest.mark.parametrize("num_steps", [0, 1])
 @pytest.mark.parametrize("gone", [("a",), ("b",), ("a", "b"), ("c", "a")])
-def test_a_leader_or_a_follower_that_leaves_takes_nobody_along(
+def test_a_leader_or_a_follower_that_leaves_ends_no_other(
     make: MakeCounting, gone: tuple[str, ...], num_steps: int
 ) -> None:
     alone, rows_alone = make()
@@ -129,7 +129,7 @@ def test_a_leader_or_a_follower_that_leaves_takes_nobody_along(
     assert min(scores_of(each).timings.queue_ms for each in outputs.values()) >= 0
 
 
-def test_who_takes_over_counts_from_its_own_arrival(make: MakeCounting) -> None:
+def test_the_follower_that_takes_over_counts_from_its_own_arrival(make: MakeCounting) -> None:
     engine, _ = make()
     clock = engine.clock
     assert isinstance(clock, FakeClock)
@@ -143,7 +143,7 @@ def test_who_takes_over_counts_from_its_own_arrival(make: MakeCounting) -> None:
     assert (timings.queue_ms, timings.prefill_ms, timings.total_ms) == (0, 3000, 3000)
 
 
-def test_when_all_have_left_nothing_is_computed_and_the_next_begins_anew(make: MakeCounting) -> None:
+def test_when_all_have_left_nothing_is_computed_and_the_next_starts_over(make: MakeCounting) -> None:
     engine, _ = make()
     for name in ("a", "b"):
         engine.add(name, ASKED, arrived_s=0.0)
@@ -156,7 +156,7 @@ def test_when_all_have_left_nothing_is_computed_and_the_next_begins_anew(make: M
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_whoever_comes_and_goes_everyone_else_gets_their_own(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_arrivals_and_aborts_change_no_other_result(tokenizer: Tokenizer, data: st.DataObject) -> None:
     questions = [ASKED, score(LONG), score("x", "正面", "负面"), generate(LONG), generate("x")]
     expected = [run(Engine(ExactModel(), tokenizer, LIMITS), {"a": work})["a"] for work in questions]
     engine = Engine(ExactModel(), tokenizer, LIMITS)
@@ -203,7 +203,7 @@ def test_one_prompt_of_many_answers_is_computed_once(make: MakeCounting, max_bat
     def sampled(seed: int) -> Work:
         return Generate(prompt(LONG), Sampling(12, temperature=1.2, top_p=1, top_k=0, seed=seed))
 
-    limits = replace(LIMITS, max_batch_tokens=max_batch_tokens, max_guess_rows=0)
+    limits = replace(LIMITS, max_batch_tokens=max_batch_tokens, max_draft_rows=0)
     alone, rows_alone = {}, {}
     for seed in range(6):
         engine, rows = make(limits)
@@ -216,7 +216,7 @@ def test_one_prompt_of_many_answers_is_computed_once(make: MakeCounting, max_bat
     assert sum(rows) == sum(map(sum, rows_alone.values())) - 5 * (num_prompt - 1)
 
 
-def test_many_questions_about_one_text_read_it_once(make: MakeCounting) -> None:
+def test_many_questions_about_one_text_compute_it_once(make: MakeCounting) -> None:
     works = {name: Score(prompt(LONG + name), ("正面", "负面", "中性")) for name in "abcdef"}
     engine, rows = make(replace(LIMITS, max_batch_tokens=256))
     alone = {name: run(make()[0], {name: work})[name] for name, work in works.items()}
