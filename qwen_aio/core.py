@@ -283,7 +283,7 @@ class EngineRequest:
     text: str
     history: tuple[Message, ...] = ()
     sampling: SamplingWish = SamplingWish()
-    verdict: DecidedLabel | None = None
+    decided: DecidedLabel | None = None
     resume: tuple[int, ...] = ()  # token ids of the answer that were sent already: it goes on behind them
     timeout_s: float | None = None
 
@@ -338,6 +338,11 @@ class Answer:
     worker: str = ""
     model: str = ""
 
+    @property
+    def merged_tail(self) -> str:
+        """The end of the merged line, after the decision's head."""
+        return f'→ "{self.text}"'
+
 
 EngineEvent = Decision | TextDelta | Answer  # a decision is one Decision; an answer is TextDelta*, Answer
 
@@ -369,10 +374,9 @@ class Result:
     @property
     def merged_line(self) -> str:
         """Label and reply in one line; whichever of them there is if only one was asked for."""
-        reply = f'"{self.answer.text}"' if self.answer else ""
         if self.decision is None:
             return self.answer.text if self.answer else ""
-        return f"{self.decision.merged}→ {reply}" if reply else self.decision.merged
+        return self.decision.merged + (self.answer.merged_tail if self.answer else "")
 
 
 @dataclass(frozen=True)
@@ -398,8 +402,8 @@ class Service(Protocol):
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Decided?, TextDelta*, Done. Closing it cancels what runs. Raises QwenAioError."""
 
-    async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name. Raises QwenAioError."""
+    async def capabilities(self) -> Capabilities:
+        """What can be asked for. Raises QwenAioError."""
 
 
 # ---- how a worker is doing ------------------------------------------------------------------------------------------

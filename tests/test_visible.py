@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qwen_aio.cli.main import main
 from qwen_aio.core import EngineRequest, Request
 from qwen_aio.errors import InvalidRequest, InvalidTask
-from qwen_aio.serving.pipeline import Pipeline, result_of
+from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_task
 from qwen_aio.ui.handlers import Ask
 from qwen_aio.visible import INVISIBLE_CATEGORIES, has_visible
@@ -48,8 +48,9 @@ shapeless = st.characters(codec="utf-8", categories=sorted(INVISIBLE_CATEGORIES 
 nothing_visible = st.text(shapeless | st.sampled_from("\u3164\u2800\ufffe\u2065"), max_size=20)
 
 
-def runs() -> Pipeline:
-    return Pipeline(LocalExecutor(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
+async def run(text: str) -> None:
+    pipeline = Pipeline(LocalExecutor(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
+    await anext(pipeline.stream(Request(text, mode="sentiment")))
 
 
 def ways_in(text: str) -> list[str]:
@@ -60,7 +61,7 @@ def ways_in(text: str) -> list[str]:
         ("texts", lambda: RunRequest.read(json.dumps({"texts": ["a", text]}).encode())),
         ("client", lambda: RunRequest.from_core(Request(text), stream=False)),
         ("call", lambda: EngineRequestShape.read(engine_request_to_json(EngineRequest("r", "sentiment", text)))),
-        ("run", lambda: asyncio.run(result_of(runs().stream(Request(text, mode="sentiment"))))),
+        ("run", lambda: asyncio.run(run(text))),
     ):
         try:
             read()

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qwen_aio.core import Capabilities
+from qwen_aio.core import TaskKind
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
@@ -33,7 +33,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT
 
 
 def create_app(
-    door: AdmissionGate,
+    gate: AdmissionGate,
     *,
     routes: Sequence[Route],
     health: Callable[[], Health],
@@ -44,7 +44,7 @@ def create_app(
 ) -> FastAPI:
     """The application: `routes`, and what every server of ours tells about itself."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
-    about = AboutRoutes(door, health=health)
+    about = AboutRoutes(gate, health=health)
     known = [*routes, Route("/livez", about.livez), Route("/readyz", about.readyz), Route("/health", about.health)]
     app.router.routes += [
         *known,
@@ -61,18 +61,15 @@ def create_app(
     return app
 
 
-def v1_routes(
-    door: AdmissionGate, *, offer: Callable[[], Capabilities], times: StreamTimes = STREAM_TIMES
-) -> list[Route]:
-    """What programs ask: the same before a worker and before a balancer."""
+def v1_routes(gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
+    """The public routes of a worker and of a balancer."""
 
     async def tasks(_: Request) -> Response:
-        shape = TasksResponse.from_core(
-            offer(), timeouts_s={"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
-        )
+        timeouts_s: dict[TaskKind, float] = {"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
+        shape = TasksResponse.from_core(await gate.capabilities(), timeouts_s=timeouts_s)
         return Response(shape.to_json(), media_type=JSON_MEDIA)
 
-    return [Route("/v1/run", RunRoute(door, times=times), methods=["POST"]), Route("/v1/tasks", tasks)]
+    return [Route("/v1/run", RunRoute(gate, times=times), methods=["POST"]), Route("/v1/tasks", tasks)]
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ class Health:
 class AboutRoutes:
     """What whoever watches may read."""
 
-    def __init__(self, door: AdmissionGate, *, health: Callable[[], Health]) -> None:
-        self._door = door
+    def __init__(self, gate: AdmissionGate, *, health: Callable[[], Health]) -> None:
+        self._gate = gate
         self._health = health
 
     async def livez(self, _: Request) -> Response:
@@ -104,7 +101,7 @@ class AboutRoutes:
     async def health(self, request: Request) -> Response:
         """The status of /readyz, with details."""
         health = self._health()
-        record = health.record | {"in_flight": self._door.in_flight}
+        record = health.record | {"in_flight": self._gate.in_flight}
         if health.refusal is None:
             return json_response(record)
         return _unready(record, health.refusal, request)

@@ -26,7 +26,7 @@ from qwen_aio.errors import (
     UnsupportedMedia,
 )
 from qwen_aio.serving.disconnect import ClientDisconnected
-from qwen_aio.wire.engine import CALL_PATH, MAX_CALL_BYTES
+from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from qwen_aio.wire.shape import JSON_MEDIA
@@ -214,7 +214,7 @@ async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
 
 def _body_limit(path: str) -> int:
     # A balancer adds to a request that may have been as large as allowed.
-    return MAX_CALL_BYTES if path == CALL_PATH else MAX_BODY_BYTES
+    return MAX_ENGINE_REQUEST_BYTES if path == ENGINE_PATH else MAX_BODY_BYTES
 
 
 def _too_large(length: int, limit: int) -> BodyTooLarge:

@@ -78,7 +78,7 @@ async def run_server(
     app: ASGIApp,
     *,
     sock: socket.socket,
-    door: AdmissionGate,
+    gate: AdmissionGate,
     life: Callable[[], Coroutine[Any, Any, None]],
     grace_s: float = GRACE_S,
     patience: Patience = PATIENCE,
@@ -86,7 +86,7 @@ async def run_server(
 ) -> int:
     """Serve `app` on `sock` for as long as `life` lasts or until a signal; the exit code of the process.
 
-    `life` loads, opens the door, and then waits for what may fail; it is cancelled when the server ends, after the
+    `life` loads, opens the gate, and then waits for what may fail; it is cancelled when the server ends, after the
     last request. `room` is all that the process has, unless it is given. 0 after a signal, 128 + signal after a second
     one; what `life` raised is raised, and InvalidSettings if hardly any file may be opened.
     """
@@ -97,11 +97,11 @@ async def run_server(
     try:
         with caught_signals() as signals:
             if await _signal_before(signals, serving, living):
-                second = await _drain(door, signals, living, grace_s=grace_s)
+                second = await _drain(gate, signals, living, grace_s=grace_s)
             if living.done() and not living.cancelled() and (failure := living.exception()):
                 # Only our own sentences are meant for callers.
-                door.fail(failure.message if isinstance(failure, QwenAioError) else "this server has failed and ends")
-            await _cut_off(door)
+                gate.fail(failure.message if isinstance(failure, QwenAioError) else "this server has failed and ends")
+            await _cut_off(gate)
     finally:  # from here on a signal does what it would do to any process
         server.end(at_once=second is not None)
         await asyncio.wait({serving})
@@ -169,12 +169,12 @@ def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
 
 
 async def _drain(
-    door: AdmissionGate, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float
+    gate: AdmissionGate, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float
 ) -> int | None:
     """Wait for those inside, unless the life ends before; the number of a second signal, if one came and ended that."""
-    door.drain()
-    logger.info("draining in_flight=%d", door.in_flight)
-    empty = asyncio.create_task(door.wait_empty())
+    gate.drain()
+    logger.info("draining in_flight=%d", gate.in_flight)
+    empty = asyncio.create_task(gate.wait_empty())
     try:
         return await _signal_before(signals, empty, living, timeout_s=grace_s)
     finally:
@@ -193,14 +193,14 @@ async def _signal_before(
         await cancel(coming)
 
 
-async def _cut_off(door: AdmissionGate) -> None:
+async def _cut_off(gate: AdmissionGate) -> None:
     """End what is still inside, if anything is."""
-    door.drain()
-    door.cut_off()
+    gate.drain()
+    gate.cut_off()
     try:
-        await asyncio.wait_for(door.wait_empty(), LAST_WORDS_S)
+        await asyncio.wait_for(gate.wait_empty(), LAST_WORDS_S)
     except TimeoutError:
-        logger.warning("still in flight at the end: %d", door.in_flight)
+        logger.warning("still in flight at the end: %d", gate.in_flight)
 
 
 @contextmanager

@@ -67,14 +67,14 @@ async def test_texts_are_answered_in_order():
 
 
 async def test_only_a_few_of_many_texts_run_at_once():
-    gate = asyncio.Event()
-    engine = WatchedEngine(gate=gate)
+    release = asyncio.Event()
+    engine = WatchedEngine(gate=release)
     worker = Worker(engine)
     async with calling(worker) as client:
         sending = asyncio.create_task(client.post("/v1/run", json={"texts": ["失望"] * 30}))
         await engine.begun.wait()
-        assert (len(engine.call_ids), worker.door.in_flight) == (PARALLEL_TEXTS, 1)
-        gate.set()
+        assert (len(engine.call_ids), worker.gate.in_flight) == (PARALLEL_TEXTS, 1)
+        release.set()
         assert len((await sending).json()["results"]) == 30
 
 
@@ -90,7 +90,7 @@ async def test_one_failing_text_fails_the_list_and_frees_the_rest():
     async with calling(worker) as client:
         response = await client.post("/v1/run", json={"texts": ["a", "b", "c"], "mode": "sentiment"})
     check_refusal(response, 503, "queue_full")
-    assert worker.door.in_flight == 0
+    assert worker.gate.in_flight == 0
     assert engine.cancelled == 2
 
 
@@ -101,7 +101,7 @@ async def test_a_deadline_ends_the_work(body):
     async with calling(worker) as client:
         response = await client.post("/v1/run", json=body | {"mode": "sentiment", "timeout_s": 0.01})
     check_refusal(response, 504, "deadline_exceeded")
-    assert worker.door.in_flight == 0
+    assert worker.gate.in_flight == 0
     assert engine.cancelled >= 1
 
 
@@ -193,7 +193,7 @@ async def test_a_bug_of_ours_does_not_end_a_stream_in_silence():
     assert [name for name, _ in events] == ["token", "error"]
     assert events[-1][1]["error"]["code"] == "internal"
     assert b"SECRET" not in response.content
-    assert worker.door.in_flight == engine.open_streams == 0
+    assert worker.gate.in_flight == engine.open_streams == 0
 
 
 async def test_a_bug_of_ours_is_a_sentence():
@@ -206,7 +206,7 @@ async def test_a_bug_of_ours_is_a_sentence():
         response = await client.post("/v1/run", json={"text": STORY})
     check_refusal(response, 500, "internal")
     assert b"SECRET" not in response.content
-    assert worker.door.in_flight == 0
+    assert worker.gate.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,13 @@ async def test_health_is_the_record_of_the_status_file_and_more():
     ("change", "state", "code"),
     [
         (lambda _: None, "starting", "not_ready"),
-        (lambda door: door.drain(), "draining", "draining"),
-        (lambda door: door.fail("the engine is gone: SECRET"), "failed", "engine_stopped"),
+        (lambda gate: gate.drain(), "draining", "draining"),
+        (lambda gate: gate.fail("the engine is gone: SECRET"), "failed", "engine_stopped"),
     ],
 )
 async def test_a_worker_that_takes_nothing_says_so_everywhere_but_in_livez(change, state, code):
     worker = Worker(FakeEngine(), is_open=False)
-    change(worker.door)
+    change(worker.gate)
     async with calling(worker) as client:
         for method, path in (("POST", "/v1/run"), ("GET", "/readyz"), ("GET", "/v1/tasks")):
             check_refusal(await client.request(method, path), 503, code)
@@ -350,14 +350,14 @@ async def test_whoever_hangs_up_frees_the_engine(body, how):
         else:
             writer.close()
         await engine.freed.wait()
-        await there.worker.door.wait_empty()
+        await there.worker.gate.wait_empty()
         assert engine.open_streams == 0
         writer.close()
 
 
 async def test_hanging_up_leaves_the_neighbour_running():
-    gate = asyncio.Event()
-    engine = WatchedEngine(gate=gate)
+    release = asyncio.Event()
+    engine = WatchedEngine(gate=release)
     async with served(Worker(engine)) as there:
         _, leaving = await send(there.port, RUNS["answer stream"])
         await engine.begun.wait()
@@ -366,19 +366,19 @@ async def test_hanging_up_leaves_the_neighbour_running():
         await engine.begun.wait()
         leaving.close()
         await engine.freed.wait()
-        gate.set()
+        release.set()
         await staying.readuntil(b"event: done\n")
 
 
 async def test_a_silent_stream_gets_comments():
-    gate = asyncio.Event()
-    worker = Worker(WatchedEngine(gate=gate), times=StreamTimes(keep_alive_s=0.01))
+    release = asyncio.Event()
+    worker = Worker(WatchedEngine(gate=release), times=StreamTimes(keep_alive_s=0.01))
     async with served(worker) as there:
         reader, _ = await send(there.port, RUNS["answer stream"])
         await reader.readuntil(b"event: token\n")
         await reader.readuntil(b": still here\n\n")
         await reader.readuntil(b": still here\n\n")
-        gate.set()
+        release.set()
         await reader.readuntil(b"event: done\n")
 
 
@@ -388,6 +388,6 @@ async def test_a_reader_who_takes_nothing_is_given_up():
     async with served(worker) as there:
         reader, writer = await send(there.port, RUNS["answer stream"])
         await reader.readuntil(b"event: token\n")
-        await worker.door.wait_empty()
+        await worker.gate.wait_empty()
         assert endless.open_streams == 0
         writer.transport.abort()

@@ -193,7 +193,7 @@ class Exhausted(socket.socket):
 async def test_while_no_file_can_be_opened_the_log_is_quiet_and_afterwards_all_is_well(caplog):
     worker = Worker(FakeEngine())
     sock = Exhausted(fileno=bind("127.0.0.1", 0).detach())
-    serving = asyncio.ensure_future(run_server(worker.app, sock=sock, door=worker.door, life=asyncio.Event().wait))
+    serving = asyncio.ensure_future(run_server(worker.app, sock=sock, gate=worker.gate, life=asyncio.Event().wait))
     try:
         first = await caller(Served(worker, sock.getsockname()[1], serving, asyncio.Future()))
         asked = asyncio.ensure_future(first.ask("/health"))

@@ -54,8 +54,8 @@ async def test_a_signal_ends_an_idle_server(number):
 
 
 async def test_while_draining_those_inside_finish_and_others_are_told():
-    gate = asyncio.Event()
-    async with served(Worker(WatchedEngine(gate=gate))) as there:
+    release = asyncio.Event()
+    async with served(Worker(WatchedEngine(gate=release))) as there:
         stream = await begun_stream(there)
         signal.raise_signal(signal.SIGTERM)
         refused = await (await post(there, close=True)).read()
@@ -63,7 +63,7 @@ async def test_while_draining_those_inside_finish_and_others_are_told():
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         assert b'"state": "draining"' in await get(there, "/health")
         assert (await get(there, "/livez")).startswith(b"HTTP/1.1 200")
-        gate.set()
+        release.set()
         assert b"event: done\n" in await stream.read()
         assert await there.serving == 0
 
@@ -105,7 +105,7 @@ async def test_when_the_engine_fails_those_inside_are_told_and_the_failure_is_ra
         assert b'"code":"engine_stopped"' in ending and b"SECRET" not in ending
         with pytest.raises(ZeroDivisionError):
             await there.serving
-    assert there.worker.door.state == "failed"
+    assert there.worker.gate.state == "failed"
 
 
 async def test_an_engine_that_fails_while_draining_is_a_failure():
@@ -134,24 +134,24 @@ async def test_a_signal_while_loading_ends_the_loading():
 
 
 async def test_the_life_ends_after_the_last_request():
-    gate = asyncio.Event()
-    worker = Worker(WatchedEngine(gate=gate))
+    release = asyncio.Event()
+    worker = Worker(WatchedEngine(gate=release))
     seen_at_the_end = []
 
     async def live() -> None:
         try:
             await asyncio.Future()
         finally:
-            seen_at_the_end.append(worker.door.in_flight)
+            seen_at_the_end.append(worker.gate.in_flight)
 
     with bind("127.0.0.1", 0) as sock:
-        serving = asyncio.create_task(run_server(worker.app, sock=sock, door=worker.door, life=live))
+        serving = asyncio.create_task(run_server(worker.app, sock=sock, gate=worker.gate, life=live))
         there = Served(worker, sock.getsockname()[1], serving, asyncio.Future())
         stream = await begun_stream(there)
         signal.raise_signal(signal.SIGTERM)
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         assert seen_at_the_end == []
-        gate.set()
+        release.set()
         await stream.read()
         assert await serving == 0
     assert seen_at_the_end == [0]

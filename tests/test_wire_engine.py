@@ -25,7 +25,7 @@ from qwen_aio.core import (
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.visible import has_visible
 from qwen_aio.wire.engine import (
-    MAX_CALL_BYTES,
+    MAX_ENGINE_REQUEST_BYTES,
     EngineRequestShape,
     engine_frame,
     engine_request_to_json,
@@ -61,7 +61,7 @@ CALLS = st.builds(
         tuple
     ),
     sampling=WISHES,
-    verdict=st.none() | st.builds(DecidedLabel, TEXT, TEXT),
+    decided=st.none() | st.builds(DecidedLabel, TEXT, TEXT),
     resume=st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     timeout_s=st.none() | st.floats(0.001, 600),
 )
@@ -114,20 +114,20 @@ def test_a_call_survives_the_way_there(call: EngineRequest):
 @given(DECISIONS | PIECES | ANSWERS)
 def test_an_event_survives_the_way_back(event):
     name, data = read_frame(engine_frame(event))
-    assert name == type(event).__name__.lower()
+    assert name == {Decision: "decision", TextDelta: "piece", Answer: "answer"}[type(event)]
     assert read_engine_event(name, data) == event
 
 
 def test_every_field_of_a_call_travels():
     """Whoever adds a field to Call is reminded of its shape."""
-    shaped = {"task", "text", "history", "sampling", "verdict", "resume", "timeout_s"}
+    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s"}
     assert {field.name for field in fields(EngineRequest)} == shaped | {"request_id"}  # the id travels as a header
     wishes = {field.name for field in fields(SamplingWish)}
-    assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "verdict"} | {"decision"}
+    assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "decided"} | {"decision"}
 
 
 def test_what_was_decided_and_what_was_sent_are_written_as_the_contract_says():
-    call = EngineRequest("r1", "chat", "你好", verdict=DecidedLabel("sentiment", "negative"), resume=(7, 8))
+    call = EngineRequest("r1", "chat", "你好", decided=DecidedLabel("sentiment", "negative"), resume=(7, 8))
     told = json.loads(engine_request_to_json(call))
     assert told["decision"] == {"task": "sentiment", "label": "negative"}
     assert told["resume"] == {"token_ids": [7, 8]}
@@ -147,7 +147,7 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         most = SamplingWish(MAX_TOKENS, 1 / 3, 1 / 3, 1_000_000, 1 / 3, (letter * 64,) * 8, 2**63 - 1)
         verdict, resume = DecidedLabel("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
         call = EngineRequest("r1", "t" * 64, text, request.history, most, verdict, resume, 599.999999999)
-        assert len(engine_request_to_json(call)) <= MAX_CALL_BYTES
+        assert len(engine_request_to_json(call)) <= MAX_ENGINE_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(
