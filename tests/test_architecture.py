@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path("qwen_aio")
 FLOOR = {
-    *("bounds", "config", "core", "errors", "language", "machine", "next_event", "replacing"),
-    *("routing", "service_links", "status_file", "text_file", "visible"),
+    *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
+    *("routing", "service_links", "status_file", "visible"),
 }
 MAY_IMPORT = {
     "floor": set(),

@@ -1,7 +1,7 @@
 """Admission to a server: which requests may start now, and how many are in flight.
 
-All requests pass here, those of HTTP handlers and in single mode those of the page, so that draining and counting
-hold for all. Knows no HTTP. Owned by the event loop.
+All requests pass here, those of HTTP handlers and in single mode those of the page, so that
+draining and counting hold for all. Knows no HTTP. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class AdmissionGate:
             return await self._result(request)
 
     async def run_all(self, requests: Sequence[Request], *, timeout_s: float) -> list[Result]:
-        """The results of many texts of one client, in order. All or nothing: the first error ends the rest.
+        """The results of one client's texts, in order. All or nothing: the first error ends the
+        rest.
 
         The list is admitted as a whole: a drain lets all of it finish. Raises what `stream` raises.
         """
@@ -169,7 +170,7 @@ class AdmissionGate:
         raise AssertionError("a stream ends with Done or an error")
 
     async def _next(self, events: AsyncGenerator[T, None], deadline: Deadline | None = None) -> T | None:
-        """The next event, None at the end. Raises the refusal once it is cut off, DeadlineExceeded."""
+        """The next event, None at the end. Raises DeadlineExceeded, the refusal after `cut_off`."""
 
         def interrupted() -> QwenAioError:
             error = deadline.exceeded() if deadline and not self._is_cut_off else self.refusal

@@ -1,7 +1,7 @@
 """Request -> events: plan, have the decision and the answer executed, put the result together.
 
-The executor is a worker's own engine or, in a balancer, the workers. Knows no engine and no HTTP. Lives on the event
-loop; holds no state of its own.
+The executor is a worker's own engine or, in a balancer, the workers. Knows no engine and no HTTP.
+Lives on the event loop; holds no state of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Executor(Protocol):
         """What can be asked for. Raises NotReady, NoWorker."""
 
     def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision for a decision task; TextDelta*, Answer for a generation task. Closing it cancels the work."""
+        """One Decision, or TextDelta*, Answer, by the task's kind. Closing it cancels the work."""
 
 
 @dataclass(frozen=True)

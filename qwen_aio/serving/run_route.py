@@ -1,6 +1,6 @@
-"""`POST /v1/run`: read, run for as long as the caller waits, answer as JSON or as a stream of events.
+"""`POST /v1/run`: read, run while the client is connected, answer as JSON or as a stream of events.
 
-Knows the gate and the shapes, nothing of what is behind the gate.
+Knows the gate and the shapes, no service.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
 
 
 class RunRoute:
-    """An ASGI application of its own: only at this level is it seen when a caller hangs up."""
+    """An ASGI application of its own: only at this level does it see that a client disconnects."""
 
     def __init__(self, gate: AdmissionGate, *, times: StreamTimes) -> None:
         self._gate = gate
@@ -59,13 +59,13 @@ class RunRoute:
         return RunResponse.from_core(await self._gate.run(request))
 
     async def _run_all(self, requests: tuple[Request, ...]) -> Answered:
-        """The deadline is one for all."""
+        """All texts have one deadline."""
         results = await self._gate.run_all(requests, timeout_s=requests[0].timeout_s or ANSWER_TIMEOUT_S)
         return RunListResponse(results=[RunResponse.from_core(result) for result in results])
 
 
 def _with_timeout(fields: dict[str, Any], headers: Headers) -> dict[str, Any]:
-    """`fields`, with timeout_s from X-Request-Timeout (seconds) where the body says nothing."""
+    """`fields`, with timeout_s from X-Request-Timeout (seconds) if the body has none."""
     if "x-request-timeout" not in headers:
         return fields
     try:

@@ -1,7 +1,8 @@
-"""`POST /internal/call`: what a balancer requests of a worker's engine, and the events that come back. Not public.
+"""`POST /internal/call`: a balancer's request to a worker's engine, and its events. Not public.
 
-Beyond what `/v1/run` takes, an engine request may carry the label that was decided before and the tokens of an answer
-that another worker began; the deltas of an answer carry their token ids, so that the next worker can continue it.
+Beyond what `/v1/run` takes, an engine request may carry the label that was decided before and the
+tokens of an answer that another worker began; the deltas of an answer carry their token ids, so
+that the next worker can continue it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from qwen_aio.wire.shape import Answered
 
 
 class _Costs(Answered):
-    """What a decision or an answer cost, and how much of the request did not fit into the context."""
+    """The costs of a decision or an answer, and the truncation of its prompt."""
 
     usage: Usage
     timings: Timings
@@ -87,7 +87,7 @@ class ReplyShape(_Costs):
 
 
 class RunResponse(_Costs):
-    """Everything one text led to. Without a decision its fields are null; usage and timings are then the reply's."""
+    """The result of one text. Without a decision its fields are null, and the costs the reply's."""
 
     request_id: str
     mode: str

@@ -1,4 +1,4 @@
-"""The application of one worker: what every server has, and the engine requests of balancers."""
+"""The application of one worker: the routes of every server, and the one for balancers."""
 
 from __future__ import annotations
 

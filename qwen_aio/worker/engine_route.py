@@ -1,4 +1,4 @@
-"""`POST /internal/call`: one engine request of a balancer, always answered as a stream of events."""
+"""`POST /internal/call`: one engine request of a balancer, answered as a stream of events."""
 
 from __future__ import annotations
 

@@ -302,8 +302,8 @@ async def test_those_who_are_cut_off_hear_why():
 
 
 def open_generators() -> int:
-    """Asynchronous generators of the product that have begun or may begin."""
-    found = (item for item in gc.get_objects() if isinstance(item, AsyncGeneratorType) and item.ag_frame is not None)
+    """Asynchronous generators of the product that have not ended."""
+    found = (item for item in gc.get_objects() if type(item) is AsyncGeneratorType and item.ag_frame is not None)
     return sum("qwen_aio" in generator.ag_code.co_filename for generator in found)
 
 
