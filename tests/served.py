@@ -44,7 +44,7 @@ class WatchedEngine(FakeEngine):
 
 @dataclass
 class Worker:
-    """One worker without a process; `recorded` is what health was told."""
+    """One worker without a process; `recorded` is what health got."""
 
     engine: FakeEngine
     is_open: bool = True

@@ -114,7 +114,7 @@ async def test_an_error_inside_a_stream_is_raised_after_what_came_before():
             await anext(events)
 
 
-async def test_mistakes_are_told_by_name():
+async def test_mistakes_are_reported_by_name():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
         with pytest.raises(UnknownTask) as caught:
             await client.run(Request("hi", "poetry"))
@@ -159,7 +159,7 @@ def every_question(client: Client) -> list[Awaitable[object]]:
     return [client.run(Request("hi")), client.capabilities(), client.health(), *map(anext, streams)]
 
 
-async def test_nobody_there_is_told_with_the_address_and_how_to_check():
+async def test_no_server_is_reported_with_the_address_and_how_to_check():
     async with served(Worker(FakeEngine())) as there:
         port = there.port
     async with Client(f"http://127.0.0.1:{port}") as client:
@@ -173,17 +173,17 @@ async def test_nobody_there_is_told_with_the_address_and_how_to_check():
 
 
 @pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/"])
-async def test_an_address_that_is_none_is_told(url):
+async def test_an_address_that_is_none_is_reported(url):
     async with Client(url) as client:
         with pytest.raises(ServerUnreachable, match="no answer from") as caught:
             await client.capabilities()
         assert caught.value.code == "server_unreachable"
 
 
-# ---- calls of an engine ----
+# ---- engine requests ----
 
 
-async def test_a_decision_is_called():
+async def test_a_decision_is_executed():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
         [decision] = [event async for event in client.execute(EngineRequest("r1", "sentiment", STORY))]
     assert isinstance(decision, Decision)
@@ -191,9 +191,9 @@ async def test_a_decision_is_called():
     assert decision.usage.cached_tokens == 71
 
 
-async def test_an_answer_is_called_and_all_of_the_call_arrives():
+async def test_an_answer_is_executed_and_all_of_the_request_arrives():
     engine = FakeEngine(pieces=("a", "", "b\n\ndata: x", "c"))
-    call = EngineRequest(
+    request = EngineRequest(
         "r1",
         "chat",
         STORY,
@@ -204,7 +204,7 @@ async def test_an_answer_is_called_and_all_of_the_call_arrives():
         timeout_s=9.5,
     )
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        *pieces, answer = [event async for event in client.execute(call)]
+        *pieces, answer = [event async for event in client.execute(request)]
     assert pieces == [TextDelta("", (1,)), TextDelta("b\n\ndata: x", (2,)), TextDelta("c", (3,))]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish_reason, answer.worker, answer.model) == (
@@ -221,7 +221,7 @@ async def test_an_answer_is_called_and_all_of_the_call_arrives():
 
 
 @pytest.mark.parametrize("task", ["sentiment", "chat"])
-async def test_a_call_that_is_refused_is_refused_by_the_error_s_own_class(task):
+async def test_a_refused_request_raises_the_error_s_own_class(task):
     engine = FakeEngine(error=QueueFull("full up", retry_after_s=4))
     async with served(Worker(engine)) as there, Client(there.url) as client:
         with pytest.raises(QueueFull, match="full up") as caught:
@@ -229,7 +229,7 @@ async def test_a_call_that_is_refused_is_refused_by_the_error_s_own_class(task):
     assert caught.value.retry_after_s == 4
 
 
-async def test_an_error_inside_a_call_is_raised_after_the_pieces_that_came_before():
+async def test_an_error_inside_a_stream_is_raised_after_the_pieces_that_came_before():
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
     async with served(Worker(engine)) as there, Client(there.url) as client:
         events = client.execute(EngineRequest("r1", "chat", "hi"))
@@ -238,7 +238,7 @@ async def test_an_error_inside_a_call_is_raised_after_the_pieces_that_came_befor
             await anext(events)
 
 
-async def test_a_closed_call_ends_the_work():
+async def test_a_closed_stream_of_the_engine_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there, Client(there.url) as client:
         events = client.execute(EngineRequest("r1", "chat", "hi"))
@@ -250,12 +250,12 @@ async def test_a_closed_call_ends_the_work():
     assert (engine.open_streams, engine.cancelled) == (0, 1)
 
 
-async def test_one_connection_carries_call_after_call():
+async def test_one_connection_carries_request_after_request():
     worker = Worker(FakeEngine())
-    app, callers = worker.app, set()
+    app, clients = worker.app, set()
 
     async def noting(scope, receive, send):
-        callers.add(scope.get("client"))
+        clients.add(scope.get("client"))
         await app(scope, receive, send)
 
     worker.app = noting
@@ -263,19 +263,19 @@ async def test_one_connection_carries_call_after_call():
         for task in ("sentiment", "chat") * 5:
             assert [event async for event in client.execute(EngineRequest("r1", task, "hi"))]
             assert [event async for event in client.stream(Request("hi", task))]
-    assert len(callers - {None}) == 1
+    assert len(clients - {None}) == 1
 
 
-async def test_any_number_of_calls_can_be_under_way_at_once():
+async def test_any_number_of_requests_can_be_in_flight_at_once():
     release = asyncio.Event()
     engine = FakeEngine(gate=release)
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        calls = [client.execute(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
-        assert await asyncio.gather(*map(anext, calls)) == [TextDelta("你", (0,))] * 150
+        streams = [client.execute(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
+        assert await asyncio.gather(*map(anext, streams)) == [TextDelta("你", (0,))] * 150
         assert engine.open_streams == 150
         release.set()
-        for call in calls:
-            assert [type(event) async for event in call] == [TextDelta, Answer]
+        for stream in streams:
+            assert [type(event) async for event in stream] == [TextDelta, Answer]
 
 
 @asynccontextmanager
@@ -321,7 +321,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("reply", "whole", "stream"), FOREIGN.values(), ids=FOREIGN.keys())
-async def test_an_answer_that_is_not_ours_is_told_from_a_connection_that_broke(reply, whole, stream):
+async def test_a_foreign_answer_and_a_broken_connection_are_different_errors(reply, whole, stream):
     async with answering(reply) as client:
         streams = (client.stream(Request("hi")), client.execute(EngineRequest("r1", "chat", "hi")))
         asked = [
@@ -344,17 +344,19 @@ BEGUN = event_frame(TextDelta("a", index=0)) + engine_frame(TextDelta("a", (5,))
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"), [(http(BEGUN), "in the middle"), (http(BEGUN, length=1000), "no answer")], ids=["ends", "breaks"]
+    ("reply", "message"),
+    [(http(BEGUN), "in the middle"), (http(BEGUN, length=1000), "no answer")],
+    ids=["ends", "breaks"],
 )
-async def test_a_stream_that_stops_without_its_last_event_is_a_lost_connection(reply, told):
+async def test_a_stream_that_stops_without_its_last_event_is_a_lost_connection(reply, message):
     async with answering(reply) as client:
         events = client.stream(Request("hi"))
         assert await anext(events) == TextDelta("a", index=0)
-        with pytest.raises(ConnectionLost, match=told):
+        with pytest.raises(ConnectionLost, match=message):
             await anext(events)
         pieces = client.execute(EngineRequest("r1", "chat", "hi"))
         assert await anext(pieces) == TextDelta("a", (5,))
-        with pytest.raises(ConnectionLost, match=told):
+        with pytest.raises(ConnectionLost, match=message):
             await anext(pieces)
 
 

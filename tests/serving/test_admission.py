@@ -9,7 +9,7 @@ from tests.fakes import FakeEngine
 from tests.served import TASKS, WatchedEngine, Worker
 
 
-async def test_nobody_enters_before_the_door_opens():
+async def test_no_request_is_admitted_before_the_gate_opens():
     gate = Worker(FakeEngine(), is_open=False).gate
     assert gate.state == "starting"
     for ask in (gate.run(Request("hi")), gate.capabilities()):
@@ -17,12 +17,12 @@ async def test_nobody_enters_before_the_door_opens():
             await ask
 
 
-async def test_who_comes_too_early_hears_what_it_is_that_starts():
+async def test_an_early_request_gets_the_message_of_what_starts():
     with pytest.raises(NotReady, match="the tea is still brewing"):
         await AdmissionGate(starting="the tea is still brewing").run(Request("hi"))
 
 
-async def test_those_inside_finish_while_draining():
+async def test_requests_in_flight_finish_while_draining():
     release = asyncio.Event()
     gate = Worker(WatchedEngine(gate=release)).gate
     events = gate.stream(Request("hi", "chat"))
@@ -48,7 +48,7 @@ async def test_all_texts_of_a_list_finish_while_draining():
     await gate.wait_empty()
 
 
-async def test_those_inside_get_the_refusal_when_they_are_cut_off():
+async def test_requests_in_flight_get_the_refusal_when_they_are_cut_off():
     engine = WatchedEngine(gate=asyncio.Event())
     gate = Worker(engine).gate
     events = gate.stream(Request("hi", "chat"))
@@ -63,7 +63,7 @@ async def test_those_inside_get_the_refusal_when_they_are_cut_off():
     assert engine.open_streams == 0
 
 
-async def test_cutting_off_reaches_one_who_is_busy_with_an_event():
+async def test_cutting_off_reaches_a_client_that_holds_an_event():
     engine = FakeEngine(gate=asyncio.Event())
     gate = Worker(engine).gate
     events = gate.stream(Request("hi", "chat"))
@@ -82,14 +82,14 @@ async def test_a_failed_worker_stays_failed():
     assert gate.state == "failed"
 
 
-async def test_a_worker_told_to_stop_while_loading_never_opens():
+async def test_a_worker_stopped_while_loading_never_opens():
     worker = Worker(FakeEngine(), is_open=False)
     worker.gate.drain()
     worker.open()
     assert worker.gate.state == "draining"
 
 
-async def test_whoever_leaves_is_no_longer_counted():
+async def test_a_client_that_leaves_is_no_longer_counted():
     engine = FakeEngine()
     gate = Worker(engine).gate
     events = gate.stream(Request("hi", "chat"))

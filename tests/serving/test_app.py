@@ -26,16 +26,16 @@ async def test_the_published_story_over_http():
     worker = Worker(FakeEngine(pieces=("抱歉", "。")))
     async with calling(worker) as client:
         response = await client.post("/v1/run", json={"text": STORY, "reply": True}, headers={"X-Request-ID": "mine-1"})
-    told = response.json()
+    fields = response.json()
     assert response.status_code == 200
-    assert (told["request_id"], response.headers["x-request-id"]) == ("mine-1", "mine-1")
-    assert (told["mode"], told["label"], told["confidence"]) == ("sentiment", "negative", "高")
-    assert told["reply"]["text"] == "抱歉。"
-    assert told["merged"] == '【😔 LLM 情感判断:负面|高置信】→ "抱歉。"'
-    assert told["route"] == "rule sentiment.words: 失望"
+    assert (fields["request_id"], response.headers["x-request-id"]) == ("mine-1", "mine-1")
+    assert (fields["mode"], fields["label"], fields["confidence"]) == ("sentiment", "negative", "高")
+    assert fields["reply"]["text"] == "抱歉。"
+    assert fields["merged"] == '【😔 LLM 情感判断:负面|高置信】→ "抱歉。"'
+    assert fields["route"] == "rule sentiment.words: 失望"
 
 
-async def test_every_call_of_the_engine_is_recorded_for_health():
+async def test_every_engine_request_is_recorded_for_health():
     worker = Worker(FakeEngine())
     async with calling(worker) as client:
         await client.post("/v1/run", json={"text": STORY, "reply": True})
@@ -239,7 +239,7 @@ async def test_no_path_leads_to_a_file(path):
     ]
     + [("POST", path, "GET, HEAD") for path in ("/v1/tasks", "/health", "/readyz", "/livez")],
 )
-async def test_a_wrong_method_is_told_the_right_one(method, path, allow):
+async def test_a_wrong_method_gets_the_right_one(method, path, allow):
     async with calling(Worker(FakeEngine())) as client:
         response = await client.request(method, path, headers={"Origin": "http://localhost"})
     check_refusal(response, 405, "method_not_allowed")
@@ -271,12 +271,12 @@ async def test_a_page_mounted_at_the_root_does_not_answer_for_the_api():
 
 async def test_tasks_are_listed_with_their_limits():
     async with calling(Worker(FakeEngine())) as client:
-        told = (await client.get("/v1/tasks")).json()
-    assert [task["name"] for task in told["tasks"]] == sorted(TASKS)
-    sentiment = next(task for task in told["tasks"] if task["name"] == "sentiment")
+        fields = (await client.get("/v1/tasks")).json()
+    assert [task["name"] for task in fields["tasks"]] == sorted(TASKS)
+    sentiment = next(task for task in fields["tasks"] if task["name"] == "sentiment")
     assert [label["text"] for label in sentiment["labels"]] == ["正面", "中性", "负面"]
     assert sentiment["limits"] == {"timeout_s": 60.0, "max_tokens": None}
-    assert told["limits"]["context_tokens"] == 2048
+    assert fields["limits"]["context_tokens"] == 2048
 
 
 async def test_health_is_the_record_of_the_status_file_and_more():
@@ -285,9 +285,14 @@ async def test_health_is_the_record_of_the_status_file_and_more():
         response = await client.get("/health")
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         assert (await client.head("/health")).content == b""
-    told = response.json()
+    fields = response.json()
     assert response.status_code == 200
-    assert (told["id"], told["state"], told["golden"], told["in_flight"]) == ("qwen-1", "ready", {"sentiment": "ok"}, 0)
+    assert (fields["id"], fields["state"], fields["golden"], fields["in_flight"]) == (
+        "qwen-1",
+        "ready",
+        {"sentiment": "ok"},
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +343,7 @@ RUNS = {
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("body", RUNS.values(), ids=RUNS.keys())
-async def test_whoever_hangs_up_frees_the_engine(body, how):
+async def test_a_client_that_disconnects_frees_the_engine(body, how):
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there:
         _, writer = await send(there.port, body)
@@ -382,7 +387,7 @@ async def test_a_silent_stream_gets_comments():
         await reader.readuntil(b"event: done\n")
 
 
-async def test_a_reader_who_takes_nothing_is_given_up():
+async def test_a_client_that_reads_nothing_is_dropped():
     endless = FakeEngine(pieces=("x" * 10_000,) * 10_000)
     worker = Worker(endless, times=StreamTimes(patience_s=0.05))
     async with served(worker) as there:

@@ -1,4 +1,4 @@
-"""A stream of /v1 through a real nginx: token by token, however little nginx was told."""
+"""A stream of /v1 through a real nginx: token by token, with a default nginx."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def test_a_decision_alone_generates_nothing():
     assert engine.samplings == []
 
 
-async def test_a_greeting_is_answered_and_with_reply_also_felt():
+async def test_a_greeting_is_answered_and_with_reply_also_decided():
     assert (await run(FakeEngine(), Request("你好"))).decision is None
     both = await run(FakeEngine(), Request("你好", reply=True))
     assert (both.mode, both.route) == ("chat", "default chat")
@@ -126,7 +126,7 @@ async def test_an_unknown_task_is_refused():
         await run(FakeEngine(), Request("x", mode="poem"))
 
 
-async def test_a_failure_of_the_engine_reaches_the_caller_after_the_decision():
+async def test_a_failure_of_the_engine_reaches_the_client_after_the_first_delta():
     engine = FakeEngine(error=EngineStopped("gone"), error_after=1)
     stream = pipeline(engine).stream(Request("你好"))
     assert isinstance(await anext(stream), TextDelta)

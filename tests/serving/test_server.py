@@ -53,7 +53,7 @@ async def test_a_signal_ends_an_idle_server(number):
     assert signal.getsignal(number) == before
 
 
-async def test_while_draining_those_inside_finish_and_others_are_told():
+async def test_while_draining_requests_in_flight_finish_and_others_are_refused():
     release = asyncio.Event()
     async with served(Worker(WatchedEngine(gate=release))) as there:
         stream = await begun_stream(there)
@@ -96,7 +96,7 @@ async def test_a_second_signal_ends_everything_at_once():
     assert engine.open_streams == 0
 
 
-async def test_when_the_engine_fails_those_inside_are_told_and_the_failure_is_raised():
+async def test_when_the_engine_fails_requests_in_flight_get_the_error_and_the_failure_is_raised():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there:
         stream = await begun_stream(there)
@@ -182,7 +182,7 @@ async def test_an_open_page_does_not_hold_the_process():
 # ---- ports ----
 
 
-def test_a_port_in_use_is_told():
+def test_a_port_in_use_is_reported():
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidSettings, match=f"127.0.0.1:{port}: it is in use.*--port"):
@@ -191,7 +191,7 @@ def test_a_port_in_use_is_told():
             assert next_one.getsockname()[1] > port
 
 
-def test_an_address_that_is_not_ours_is_told_at_once():
+def test_an_address_that_is_not_ours_is_reported_at_once():
     for take in (bind, bind_first_free):
         for host, shown in (("192.0.2.1", r"192\.0\.2\.1:7861"), ("2001:db8::1", r"\[2001:db8::1\]:7861")):
             with pytest.raises(InvalidSettings, match=rf"{shown}.*another with --host"):
