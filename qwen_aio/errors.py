@@ -1,43 +1,4 @@
-"""One tree of errors. Only wire/ knows the HTTP status of a code.
-
-QwenAioError
-├── InvalidRequest          invalid_request      a field is malformed or out of range
-│   └── ContextTooSmall     context_too_small    max_tokens and fixed prompt leave no room for text
-├── UnknownTask             unknown_task         no such task
-├── UnknownPath             unknown_path         no such route
-├── MethodNotAllowed        method_not_allowed   the route is there, but not for this method
-├── HeadersTooSlow          headers_too_slow     the headers did not arrive in time
-├── BodyTooSlow             body_too_slow        the body did not arrive in time
-├── BodyTooLarge            body_too_large       more bytes than the limit
-├── UnsupportedMedia        unsupported_media    not JSON
-├── HostRefused             host_refused         the Host header names another server
-├── OriginRefused           origin_refused       a page of another site sent the request
-├── NotReady                not_ready            still loading
-├── Draining                draining             shutting down
-│   └── CalledOff           called_off           balancer: an operator took the worker offline
-├── QueueFull               queue_full           too many requests wait
-│   └── TooManyConnections  too_many_connections the limit of open connections is reached
-├── NoWorker                no_worker            balancer: no worker can take the request
-├── PoisonRequest           poison_request       balancer: two workers died while they computed it
-├── AnswerBroken            answer_broken        balancer: no worker can continue an answer
-├── UnknownWorker           unknown_worker       balancer: no worker of this id
-├── LastWorker              last_worker          balancer: no worker would be left
-├── DeadlineExceeded        deadline_exceeded    took longer than allowed
-├── RequestFailed           request_failed       computing it failed; the engine goes on
-├── EngineStopped           engine_stopped       the engine thread is gone
-├── ServerUnreachable       server_unreachable   client side: no connection to the address
-│   ├── ConnectionLost      connection_lost      client side: the connection broke
-│   │   └── WorkerStalled   worker_stalled       balancer: a worker sent nothing for too long
-│   └── BadReply            bad_reply            client side: the reply is not one of qwen_aio
-└── SetupError              setup                an operator must fix something before the start
-    ├── InvalidTask         invalid_task
-    ├── InvalidModel        invalid_model
-    ├── InvalidSettings     invalid_settings
-    ├── GoldenMismatch      golden_mismatch      the model no longer reproduces its recorded answers
-    ├── DuplicateWorker     duplicate_worker     a live worker has this id
-    ├── StatusUnreadable    status_unreadable    status.json cannot be read
-    └── StatusUnwritable    status_unwritable    status.json cannot be written
-"""
+"""One tree of errors. Only wire/ knows the HTTP status of a code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request and its events survive the way to a worker and back."""
+"""An engine request and its events survive the way to a worker and back."""
 
 import json
 from contextlib import suppress

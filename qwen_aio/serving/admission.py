@@ -12,7 +12,7 @@ from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 from qwen_aio.core import Capabilities, Done, Event, Request, Result, Service, WorkerState
-from qwen_aio.errors import DeadlineExceeded, Draining, EngineStopped, NotReady, QwenAioError
+from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
 from qwen_aio.next_event import interrupt, next_event
 from qwen_aio.serving.deadline import Deadline
 
@@ -117,18 +117,16 @@ class AdmissionGate:
         The list is admitted as a whole: a drain lets all of it finish. Raises what `stream` raises.
         """
         free = asyncio.Semaphore(PARALLEL_TEXTS)
+        deadline = Deadline(timeout_s, advice="send fewer texts")
 
         async def run(request: Request) -> Result:
             async with free:
-                return await self._result(request)
+                return await self._result(request, deadline)
 
         with self._admitted():
             tasks = [asyncio.ensure_future(run(request)) for request in requests]
             try:
-                async with asyncio.timeout(timeout_s):
-                    return await asyncio.gather(*tasks)
-            except TimeoutError as exc:
-                raise DeadlineExceeded(f"not finished within {timeout_s:g} s; send fewer texts") from exc
+                return await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -161,15 +159,15 @@ class AdmissionGate:
             if self._in_flight == 0:
                 self._empty.set()
 
-    async def _result(self, request: Request) -> Result:
+    async def _result(self, request: Request, deadline: Deadline | None = None) -> Result:
         """The end of an admitted request's stream."""
         async with aclosing(self.service.stream(request)) as events:
-            while (event := await self._next(events)) is not None:
+            while (event := await self._next(events, deadline)) is not None:
                 if isinstance(event, Done):
                     return event.result
         raise AssertionError("a stream ends with Done or an error")
 
-    async def _next(self, events: AsyncGenerator[T, None], deadline: Deadline | None = None) -> T | None:
+    async def _next(self, events: AsyncGenerator[T, None], deadline: Deadline | None) -> T | None:
         """The next event, None at the end. Raises DeadlineExceeded, the refusal after `cut_off`."""
 
         def interrupted() -> QwenAioError:

@@ -15,8 +15,10 @@ T = TypeVar("T")
 class Deadline:
     """`limit_s` seconds from now; `at` is that moment on the event loop's clock."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, *, advice: str = "send less or raise timeout_s") -> None:
+        """`advice` ends the error's message."""
         self._limit_s = limit_s
+        self._advice = advice
         self.at = asyncio.get_running_loop().time() + limit_s
 
     @property
@@ -30,4 +32,4 @@ class Deadline:
 
     def exceeded(self) -> DeadlineExceeded:
         """The error of a request that did not end in time."""
-        return DeadlineExceeded(f"not finished within {self._limit_s:g} s; send less or raise timeout_s")
+        return DeadlineExceeded(f"not finished within {self._limit_s:g} s; {self._advice}")

@@ -85,15 +85,7 @@ class Guard:
         is_extra = state.get("is_extra", False)  # see Connection
         send = self._with_headers(send, request_id, closes=is_extra)
         try:
-            if not scope["path"].startswith("/"):
-                raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
-            if scope["path"] not in PROBE_PATHS or scope["method"] not in SAFE_METHODS:
-                self._check_host(headers)
-            _check_origin(scope["method"], headers)
-            _check_framing(headers)
-            body = await self._read_body(headers, receive, limit=_body_limit(scope["path"]))
-            if body and scope["method"] not in SAFE_METHODS:
-                _check_media(headers)
+            body = await self._checked_body(scope, headers, receive)
             if is_extra and scope["path"] not in PROBE_PATHS:
                 raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
         except QwenAioError as exc:
@@ -102,6 +94,21 @@ class Guard:
             return
         else:
             await self._app(scope, _replay(body, receive), send)
+
+    async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+        """The body of a sound request. Raises QwenAioError, ClientDisconnected."""
+        path, is_safe = scope["path"], scope["method"] in SAFE_METHODS
+        if not path.startswith("/"):
+            raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
+        if path not in PROBE_PATHS or not is_safe:
+            self._check_host(headers)
+        if not is_safe:
+            _check_origin(headers)
+        _check_framing(headers)
+        body = await self._read_body(headers, receive, limit=_body_limit(path))
+        if body and not is_safe:
+            _check_media(headers)
+        return body
 
     def _with_headers(self, send: Send, request_id: str, *, closes: bool) -> Send:
         async def send_with_headers(message: Message) -> None:
@@ -170,10 +177,8 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _check_origin(method: str, headers: Headers) -> None:
-    """Refuse unsafe methods from pages of other origins; a browser names the page's origin."""
-    if method in SAFE_METHODS:
-        return
+def _check_origin(headers: Headers) -> None:
+    """Refuse pages of other origins: a browser names the page's origin."""
     host = headers["host"].lower()
     usual = {f"http://{host.removesuffix(':80')}", f"https://{host.removesuffix(':443')}"}  # as a browser writes it
     ours = {f"http://{host}", f"https://{host}", *usual}

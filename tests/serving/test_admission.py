@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from qwen_aio.core import Done, Request, TextDelta
-from qwen_aio.errors import Draining, EngineStopped, NotReady
+from qwen_aio.errors import DeadlineExceeded, Draining, EngineStopped, NotReady
 from qwen_aio.serving.admission import AdmissionGate
 from tests.fakes import FakeEngine
 from tests.served import TASKS, WatchedEngine, Worker
@@ -97,3 +97,29 @@ async def test_a_client_that_leaves_is_no_longer_counted():
     assert gate.in_flight == 1
     await events.aclose()
     assert (gate.in_flight, engine.open_streams) == (0, 0)
+
+
+async def test_a_list_that_takes_too_long_ends_and_frees_the_engine():
+    engine = WatchedEngine(gate=asyncio.Event())
+    gate = Worker(engine).gate
+    with pytest.raises(DeadlineExceeded, match="send fewer texts"):
+        await gate.run_all([Request("hi", "chat")] * 3, timeout_s=0.01)
+    assert (gate.in_flight, engine.open_streams) == (0, 0)
+
+
+class TimingOut:
+    """A service whose own timeout strikes."""
+
+    async def stream(self, request: Request):
+        raise TimeoutError("theirs")
+        yield
+
+
+async def test_a_timeout_of_the_service_itself_is_not_taken_for_the_gate_s():
+    gate = AdmissionGate()
+    gate.open(TimingOut())
+    asks = (gate.run(Request("hi")), gate.run_all([Request("hi")], timeout_s=60), anext(gate.stream(Request("hi"))))
+    for ask in asks:
+        with pytest.raises(TimeoutError, match="theirs"):
+            await ask
+    assert gate.in_flight == 0
