@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.4.0"
 
-# CPU only, always: set before anything can import torch, so that a machine with a GPU behaves like one without.
+# CPU only: set before anything can import torch, so that a GPU changes nothing.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 # aiohttp opens this file as soon as it is imported, and fails where it cannot; no key of ours is for anybody's log.

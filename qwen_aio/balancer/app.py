@@ -19,7 +19,7 @@ def create_balancer_app(
     """The same `/v1` as a worker's, with the dashboard at /."""
     return create_app(
         door,
-        routes=[*v1_routes(door, offer=balancer.calls.offer), *dashboard_routes(balancer)],
+        routes=[*v1_routes(door), *dashboard_routes(balancer)],
         health=balancer.health,
         allowed_hosts=allowed_hosts,
         proxy=proxy,

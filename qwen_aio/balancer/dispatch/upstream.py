@@ -76,14 +76,14 @@ class RemoteExecutor:
         self._first_waits: dict[asyncio.Timeout, Slot] = {}  # of the calls that no token has come of yet
         self._called_off: set[asyncio.Timeout] = set()
 
-    def offer(self) -> Capabilities:
+    def capabilities(self) -> Capabilities:
         """What the workers can do. Raises NoWorker until one has said it."""
         offer = self._around.pool.offer()
         if offer is None:
             raise NoWorker(self._around.pool.absence(), retry_after_s=5)
         return offer
 
-    async def make(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    async def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """One Decision, or TextDelta*, Answer; whatever workers do meanwhile. Closing it cancels what runs.
 
         Raises what a worker says to the caller, QueueFull, NoWorker, AnswerBroken, PoisonRequest.
@@ -115,7 +115,7 @@ class RemoteExecutor:
 
     def _journey(self, call: EngineRequest) -> RetryState:
         around = self._around
-        task = self.offer().tasks.get(call.task)
+        task = self.capabilities().tasks.get(call.task)
         if task is None:
             raise NoWorker(f"whoever could do {call.task} has just gone", retry_after_s=2)
         now = around.clock()
@@ -151,7 +151,7 @@ class RemoteExecutor:
         started = around.clock()
         try:
             link = around.links.to(seat.url)
-            async with aclosing(self._watched(link.make(journey.next_call(now=started)), seat)) as events:
+            async with aclosing(self._watched(link.execute(journey.next_call(now=started)), seat)) as events:
                 async for event in events:
                     check_sense(event, journey.job.kind)
                     seat.progressed()

@@ -178,6 +178,6 @@ class HealthMonitor:
             self._on_change()
 
     async def _ask_offer(self, worker_id: str, url: str) -> None:
-        offer = await self._links.to(url).offer()
+        offer = await self._links.to(url).capabilities()
         if self._pool.url(worker_id) == url:  # another process may have, or have got, the id
             self._pool.describe(worker_id, offer)
