@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from qwen_aio.core import Sampling, SamplingWish
@@ -55,13 +55,18 @@ BOUNDS = {
 
 _Float = Annotated[float, Field(allow_inf_nan=True)]  # the bounds refuse infinity, in better words
 
-MaxTokens = Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)]
-Temperature = Annotated[_Float, AfterValidator(BOUNDS["temperature"].check)]
-TopP = Annotated[_Float, AfterValidator(BOUNDS["top_p"].check)]
-TopK = Annotated[int, AfterValidator(BOUNDS["top_k"].check)]
-RepetitionPenalty = Annotated[_Float, AfterValidator(BOUNDS["repetition_penalty"].check)]
 Seed = Annotated[int, AfterValidator(BOUNDS["seed"].check)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+class SamplingNumbers(BaseModel):
+    """What a request and a task file may both set; None where it is not set."""
+
+    max_tokens: Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)] | None = None
+    temperature: Annotated[_Float, AfterValidator(BOUNDS["temperature"].check)] | None = None
+    top_p: Annotated[_Float, AfterValidator(BOUNDS["top_p"].check)] | None = None
+    top_k: Annotated[int, AfterValidator(BOUNDS["top_k"].check)] | None = None
+    repetition_penalty: Annotated[_Float, AfterValidator(BOUNDS["repetition_penalty"].check)] | None = None
 
 
 def check_sampling(sampling: Sampling | SamplingWish, *, max_tokens: int) -> None:

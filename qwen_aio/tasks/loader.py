@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, StopString, Temperature, TopK, TopP
-from qwen_aio.core import GoldenCase, Label, Rule, Sampling, Task, TaskKind
+from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, StopString
+from qwen_aio.core import GoldenCase, Label, Rule, Sampling, SamplingWish, Task, TaskKind
 from qwen_aio.errors import InvalidTask
 from qwen_aio.files import read_text
 from qwen_aio.tasks.template import PromptTemplate
@@ -51,13 +51,8 @@ class _Neutral(_Table):
     below: Probability
 
 
-class _Sampling(_Table):
-    max_tokens: MaxTokens = Sampling.max_tokens
-    temperature: Temperature = Sampling.temperature
-    top_p: TopP = Sampling.top_p
-    top_k: TopK = Sampling.top_k
-    repetition_penalty: RepetitionPenalty = Sampling.repetition_penalty
-    stop: Annotated[tuple[StopString, ...], Field(max_length=MAX_STOPS)] = Sampling.stop
+class _Sampling(_Table, SamplingNumbers):
+    stop: Annotated[tuple[StopString, ...], Field(max_length=MAX_STOPS)] | None = None
 
 
 class _Rule(_Table):
@@ -130,7 +125,7 @@ def load_task(folder: Path) -> Task:
         merged_format=file.merged_format,
         focus_words=file.focus_words,
         companion=file.companion,
-        sampling=Sampling(**file.sampling.model_dump()),
+        sampling=Sampling().override(SamplingWish(**file.sampling.model_dump())),
         rules=tuple(_rule(folder.name, rule) for rule in file.rules),
         golden=_golden_cases(golden_path, golden, file.kind),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, Seed, StopString, Temperature, TopK, TopP
+from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, Seed, StopString
 from qwen_aio.core import Message, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.visible import check_visible
@@ -30,14 +30,9 @@ class HistoryMessage(Sent):
 History = Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_factory=list)]
 
 
-class SamplingFields(Sent):
+class SamplingFields(Sent, SamplingNumbers):
     """How an answer is sampled, and how long a client waits: None means as the task says."""
 
-    max_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    repetition_penalty: RepetitionPenalty | None = None
     stop: Annotated[list[StopString], Field(min_length=1, max_length=MAX_STOPS)] | None = None
     seed: Seed | None = None
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
