@@ -25,12 +25,12 @@ from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.executor import LocalExecutor
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
-from qwen_aio.worker.loading import LoadedEngine, loaded_engine, told_model
+from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
 
 if TYPE_CHECKING:
     from qwen_aio.engine.service import EngineService
 
-STATUS_LOCK_S = 2.0  # a beat that cannot have the file for so long skips a turn
+STATUS_LOCK_S = 2.0  # a heartbeat that cannot lock the file for so long is skipped
 
 LoadEngine = Callable[..., AbstractAsyncContextManager[LoadedEngine]]  # as loading.loaded_engine
 MakeApp = Callable[..., FastAPI]  # create_worker_app, but for what a page adds
@@ -64,37 +64,37 @@ class WorkerServer:
         self._id = settings.id or f"qwen-{port}"
         self._url = url_of(settings.host, port)
         self._engine: EngineService | None = None
-        self._calls: LocalExecutor | None = None
+        self._executor: LocalExecutor | None = None
 
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
         status_file = StatusFile(status_dir(self._settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
         with status_file.claimed(self._id, url=self._url) as first:
             health = self._health(first)
-            door = AdmissionGate()
-            app = self._app(door, health)
-            print(f"{told_model(self._model)}; open {self._url}", flush=True)
-            heartbeat = Heartbeat(health, write=status_file.write, state=lambda: door.state)
+            gate = AdmissionGate()
+            app = self._app(gate, health)
+            print(f"{describe_model(self._model)}; open {self._url}", flush=True)
+            heartbeat = Heartbeat(health, write=status_file.write, state=lambda: gate.state)
             async with heartbeat.beating():
-                return await run_server(app, sock=self._sock, door=door, life=lambda: self._live(door, health))
+                return await run_server(app, sock=self._sock, door=gate, life=lambda: self._live(gate, health))
 
-    async def _live(self, door: AdmissionGate, health: WorkerHealth) -> None:
-        """Load, open the door, and wait for the engine to fail, which it should not."""
+    async def _live(self, gate: AdmissionGate, health: WorkerHealth) -> None:
+        """Load, open the gate, and wait for the engine to fail, which it should not."""
         tasks_sha = tasks_hash(self._tasks)
         health.describe(model=self._model.name, model_sha="", precision="", tasks_sha=tasks_sha, golden={})
         async with self._load(self._settings, self._tasks, self._model, threads=self._threads) as ready:
             self._engine = ready.engine
-            self._calls = LocalExecutor(
+            self._executor = LocalExecutor(
                 ready.engine, self._tasks, model=self._model.name, worker=self._id, record=health.record
             )
             health.describe(
                 model=self._model.name,
                 model_sha=ready.sha,
-                precision=ready.verdict.precision,
+                precision=ready.precision_record.precision,
                 tasks_sha=tasks_sha,
                 golden=ready.golden,
             )
-            door.open(Pipeline(self._calls))
+            gate.open(Pipeline(self._executor))
             log.info("ready worker=%s model=%s url=%s", self._id, self._model.name, self._url)
             raise await ready.engine.wait_failed()
 
@@ -105,19 +105,19 @@ class WorkerServer:
             meter=ProcessMeter(threads=self._threads),
         )
 
-    def _app(self, door: AdmissionGate, health: WorkerHealth) -> FastAPI:
+    def _app(self, gate: AdmissionGate, health: WorkerHealth) -> FastAPI:
         create = partial(
             create_worker_app,
-            door,
-            calls=lambda: self._ready_calls(door),
+            gate,
+            calls=lambda: self._ready_executor(gate),
             status=lambda: health.latest,
             allowed_hosts=allowed_hosts(self._settings),
             proxy=proxy_settings(self._settings),
         )
-        return self._add_page(create, door, self._id) if self._add_page else create()
+        return self._add_page(create, gate, self._id) if self._add_page else create()
 
-    def _ready_calls(self, door: AdmissionGate) -> LocalExecutor:
-        if self._calls is None:
-            assert door.refusal is not None
-            raise door.refusal
-        return self._calls
+    def _ready_executor(self, gate: AdmissionGate) -> LocalExecutor:
+        if self._executor is None:
+            assert gate.refusal is not None
+            raise gate.refusal
+        return self._executor

@@ -5,8 +5,7 @@ import pytest
 
 from qwen_aio import __version__
 from qwen_aio.cli.main import main
-from qwen_aio.config import Settings
-from qwen_aio.startup.flags import BALANCING, CLUSTER
+from qwen_aio.config import Settings, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +18,7 @@ def test_help_names_every_setting_with_its_default(capsys):
     for name in Settings.model_fields:
         flag = f"--{name.replace('_', '-')}"
         assert flag in told["serve"] + told["balance"] + told["cluster"]
-        assert (flag in told["serve"]) == (name not in (*BALANCING, *CLUSTER)), flag
+        assert (flag in told["serve"]) == (name in settings_of("worker", "page")), flag
         assert (flag in told["cluster"]) == (name != "id"), flag
     assert "[2048]" in told["serve"]
     assert "weighted|linear|least_loaded|round_robin|random" in told["balance"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 
 from qwen_aio.cli.main import main
-from qwen_aio.cli.tune import precisions, told_change
+from qwen_aio.cli.tune import describe_change, precisions
 from qwen_aio.config import load_settings
 from qwen_aio.engine.model.linear import why_no_int8
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import BUNDLED
+from qwen_aio.startup.flags import settings_from
 from qwen_aio.worker.loading import choose_model, records_of
 from qwen_aio.worker.precision_record import PrecisionRecord
 from tests.engine.outliers import of_mlp, with_outliers
@@ -24,8 +27,8 @@ def _own_home(tmp_path, monkeypatch):
 
 
 def tried(asked: str | None, **flags: str) -> tuple[str, ...]:
-    settings = load_settings(flags)
-    return precisions(asked, settings, choose_model(settings))
+    arguments = Namespace(**flags)
+    return precisions(asked, arguments, choose_model(settings_from(arguments)))
 
 
 @has_int8
@@ -36,7 +39,7 @@ def test_both_precisions_are_tried_unless_one_is_asked_for():
 
 
 @has_int8
-def test_int8_is_not_tried_after_a_verdict_against_it_unless_it_is_asked_for(capsys):
+def test_int8_is_not_tried_after_a_record_against_it_unless_it_is_asked_for(capsys):
     settings = load_settings({})
     records_of(settings, choose_model(settings)).write(PrecisionRecord("fp32", "3 of 12 golden labels change in int8"))
     assert tried(None) == ("fp32",)
@@ -69,8 +72,8 @@ def test_the_help_says_how_many_are_asked(capsys):
 
 
 def test_what_was_in_the_file_is_told_if_it_is_another_value():
-    assert told_change("workers", None, "2") == told_change("workers", "2", "2") == "workers = 2"
-    assert told_change("workers", "3", "2") == "workers = 3 -> 2"
+    assert describe_change("workers", None, "2") == describe_change("workers", "2", "2") == "workers = 2"
+    assert describe_change("workers", "3", "2") == "workers = 3 -> 2"
 
 
 @pytest.mark.parametrize(

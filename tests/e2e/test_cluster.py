@@ -51,9 +51,9 @@ def test_one_command_gives_workers_a_balancer_and_a_page(service):
 @can_fork
 def test_workers_are_forks_of_one_process_and_no_children_of_the_cluster(service):
     parents = {psutil.Process(pid).ppid() for pid in service.worker_pids().values()}
-    nursery = service.child("qwen_aio.cli.forkserver")
-    assert nursery is not None
-    assert parents == {nursery.pid}
+    server = service.child("qwen_aio.cli.forkserver")
+    assert server is not None
+    assert parents == {server.pid}
 
 
 def test_a_killed_worker_comes_back_as_a_new_generation_and_the_other_does_not_notice(service):
@@ -79,7 +79,7 @@ def test_a_killed_balancer_or_page_comes_back_and_the_workers_stay(service, word
 
 
 @can_fork
-def test_workers_outlive_their_nursery_and_later_ones_come_from_the_next(service):
+def test_workers_outlive_their_fork_server_and_later_ones_come_from_the_next(service):
     pids, old = service.worker_pids(), service.child("qwen_aio.cli.forkserver")
     assert old is not None
     old.kill()
