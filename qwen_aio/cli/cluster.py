@@ -18,15 +18,7 @@ from qwen_aio.client import Client
 from qwen_aio.cluster.child import Child, OnLine, Process, spawn
 from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.plan import (
-    WORKER_HOST,
-    ClusterPlan,
-    balancer_command,
-    forkserver_command,
-    page_command,
-    plan_cluster,
-    worker_command,
-)
+from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, forkserver_command, plan_cluster, worker_command
 from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.config import Settings, check_exposure, prompts_dir, settings_of, status_dir
 from qwen_aio.errors import ServerUnreachable
@@ -78,7 +70,7 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int
         _stages(plan, arguments, Lifeline()),
         report=_report,
         on_output=_print_output,
-        describe_memory=lambda: f"the cluster needs {need}, {available_memory()}",
+        memory=lambda: f"the cluster needs {need}, {available_memory()}",
         announce=f"the page: {plan.page_url}   dashboard and /v1: {plan.balancer_url}   Ctrl-C ends everything",
     )
     with caught_signals() as signals:
@@ -91,21 +83,16 @@ def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline) -> list
     def spawned(command: list[str]) -> Start:
         return partial(spawn, command, lifeline=lifeline)
 
+    client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
     knows_all = partial(_knows, [worker.id for worker in plan.workers])
-    page = _child("page", spawned(page_command(arguments, plan)), plan.page_url)
-    balancer = _child("balancer", spawned(balancer_command(arguments, plan)), plan.balancer_url, knows_all)
-    if plan.shares_weights:
-        client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
-        starts: list[Start] = [partial(client.fork, worker) for worker in plan.workers]
-        below = [[Child("forkserver", client.start, client.is_ready)]]
-    else:
-        starts = [spawned(worker_command(arguments, worker)) for worker in plan.workers]
-        below = []
-    workers = [
-        _child(worker.id, start, url_of(WORKER_HOST, worker.port))
-        for worker, start in zip(plan.workers, starts, strict=True)
-    ]
-    return [[page], [balancer], workers, *below]
+    page = _child("page", spawned(plan.page_command(arguments)), plan.page_url)
+    balancer = _child("balancer", spawned(plan.balancer_command(arguments)), plan.balancer_url, knows_all)
+    workers = []
+    for worker in plan.workers:
+        start = partial(client.fork, worker) if plan.shares_weights else spawned(worker_command(arguments, worker))
+        workers.append(_child(worker.id, start, url_of(WORKER_HOST, worker.port)))
+    forkserver = [[Child("forkserver", client.start, client.is_ready)]] if plan.shares_weights else []
+    return [[page], [balancer], workers, *forkserver]
 
 
 def _is_ready(health: Record) -> bool:

@@ -39,10 +39,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="forkserver", description=__doc__)
     add_arguments(parser)
     arguments = parser.parse_args()
-    return exit_status("forkserver", lambda: _serve_cluster(arguments))
-
-
-def _serve_cluster(arguments: Namespace) -> int:
     settings = settings_from(arguments)
     lifeline.hold()
     log_to_stderr(settings)

@@ -17,11 +17,11 @@ from contextlib import closing
 
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.config import Settings, settings_of
+from qwen_aio.config import settings_of
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
 from qwen_aio.startup.listening import log_to_stderr
-from qwen_aio.startup.process import exit_status, run_process
+from qwen_aio.startup.process import run_process
 from qwen_aio.worker.loading import choose_model, load_weights, prepare_process, records_of
 from qwen_aio.worker.precision import is_prepared, is_small
 
@@ -48,11 +48,7 @@ def main() -> int:
     lifeline.hold_if_given()
     parser = argparse.ArgumentParser(prog="prepare_int8", description=__doc__)
     add_settings_flags(parser, *settings_of("worker"))
-    arguments = parser.parse_args()
-    return exit_status("prepare_int8", lambda: _prepare(settings_from(arguments)))
-
-
-def _prepare(settings: Settings) -> int:
+    settings = settings_from(parser.parse_args())
     log_to_stderr(settings)
     threads = prepare_process(settings.threads)
     load_weights(settings, choose_model(settings), threads=threads)

@@ -92,8 +92,6 @@ def _page_of(model: ModelFolder) -> AddPage:
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:
     """The port is taken before anything is loaded: a mistake shows at once."""
-    if settings.port is not None:
-        return bind(settings.host, settings.port)
-    if mode == "single":
-        return bind(settings.host, PAGE_PORT)
+    if settings.port is not None or mode == "single":
+        return bind(settings.host, settings.port or PAGE_PORT)
     return bind_first_free(settings.host, FIRST_WORKER_PORT)

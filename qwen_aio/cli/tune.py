@@ -17,6 +17,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from qwen_aio.cli.prepare_int8 import prepare_int8
@@ -142,7 +143,7 @@ def _why_auto_refuses(arguments: Namespace, model: ModelFolder, why_no_int8: Cal
 async def _measure_all(arguments: Namespace, tasks: Mapping[str, Task], candidates: Sequence[Candidate]) -> Results:
     """Raises Interrupted."""
     with tempfile.TemporaryDirectory() as folder, caught_signals() as signals:
-        async with CandidateWorkers(arguments, folder=Path(folder), forks=can_fork()) as started:
+        async with aclosing(CandidateWorkers(arguments, folder=Path(folder), forks=can_fork())) as started:
 
             async def start_and_measure(trial: Trial) -> Throughput:
                 async with started.workers(trial.candidate) as urls:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -126,15 +127,16 @@ class _ForkedProcess:
 
     def terminate(self) -> None:
         """See Process."""
-        if self._process is not None:
-            with suppress(psutil.NoSuchProcess):
-                self._process.terminate()
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
         """See Process."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
         if self._process is not None:
             with suppress(psutil.NoSuchProcess):
-                self._process.kill()
+                self._process.send_signal(number)
 
     async def ended(self) -> int | None:
         """See Process."""

@@ -36,13 +36,13 @@ class Keeper:
         report: OnLine,
         on_output: OnLine,
         on_change: Callable[[], None],
-        describe_memory: Callable[[], str],
+        memory: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`report` takes the keeper's own lines, `on_output` the child's; `on_change` is called at a new state.
 
-        `describe_memory` says how much memory is needed and available.
+        `memory` says how much memory is needed and available.
         """
         self.name = child.name
         self.state: State = "starting"
@@ -50,7 +50,7 @@ class Keeper:
         self._report = report
         self._on_output = on_output
         self._on_change = on_change
-        self._describe_memory = describe_memory
+        self._memory = memory
         self._clock = clock
         self._pause = pause
         self._process: Process | None = None
@@ -104,7 +104,7 @@ class Keeper:
             looking.cancel()
         self._count_setup_failures(status)
         if status == -SIGKILL:
-            return f"was killed by signal {SIGKILL}, most often for lack of memory ({self._describe_memory()})"
+            return f"was killed by signal {SIGKILL}, most often for lack of memory ({self._memory()})"
         return _describe_exit(status)
 
     async def _look(self) -> None:

@@ -52,6 +52,15 @@ class ClusterPlan:
     def balancer_url(self) -> str:
         return url_of(self.host, self.balancer_port)
 
+    def balancer_command(self, arguments: Namespace) -> list[str]:
+        """The balancer, with the settings among `arguments`."""
+        ids = ",".join(worker.id for worker in self.workers)
+        return _command("balance", arguments, "balancer", workers=ids, port=self.balancer_port)
+
+    def page_command(self, arguments: Namespace) -> list[str]:
+        """The page, with the settings among `arguments`."""
+        return _command("serve", arguments, "page", mode="ui", url=self.balancer_url, port=self.page_port)
+
 
 def plan_cluster(settings: Settings) -> ClusterPlan:
     """The cluster that `settings` ask for. Raises InvalidSettings."""
@@ -70,10 +79,6 @@ def plan_cluster(settings: Settings) -> ClusterPlan:
     )
 
 
-# The command of each child, whose settings are those typed for the cluster, but for its own: those come first, so that
-# a list of processes shows which child is which.
-
-
 def forkserver_command(arguments: Namespace) -> list[str]:
     """Forks workers, each of which has an id, a port and threads of its own."""
     own = {"host": WORKER_HOST, "id": None, "port": None, "threads": None}
@@ -85,16 +90,8 @@ def worker_command(arguments: Namespace, worker: WorkerSpec) -> list[str]:
     return _command("serve", arguments, "worker", mode="worker", **worker.settings, host=WORKER_HOST)
 
 
-def balancer_command(arguments: Namespace, plan: ClusterPlan) -> list[str]:
-    ids = ",".join(worker.id for worker in plan.workers)
-    return _command("balance", arguments, "balancer", workers=ids, port=plan.balancer_port)
-
-
-def page_command(arguments: Namespace, plan: ClusterPlan) -> list[str]:
-    return _command("serve", arguments, "page", mode="ui", url=plan.balancer_url, port=plan.page_port)
-
-
 def _command(command: str, arguments: Namespace, reader: Reader, **own: object) -> list[str]:
+    """Its own settings come first, so that a list of processes shows which child is which."""
     return [*_python("main"), command, *as_flags(child_arguments(arguments, reader, **own))]
 
 

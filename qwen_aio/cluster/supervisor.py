@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from qwen_aio.cluster.child import Child, OnLine
 from qwen_aio.cluster.keeper import Keeper
@@ -31,27 +32,18 @@ class Supervisor:
         report: OnLine,
         on_output: OnLine,
         announce: str,
-        describe_memory: Callable[[], str],
+        memory: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`stages` is the order in which children are ended. `announce` is reported once, when all are ready.
 
-        `report` takes lines about the children, `on_output` their own. `describe_memory` says how much memory is
+        `report` takes lines about the children, `on_output` their own. `memory` says how much memory is
         needed and available, for a child that may have been killed for lack of it.
         """
-
-        def keeper(child: Child) -> Keeper:
-            return Keeper(
-                child,
-                report=report,
-                on_output=on_output,
-                on_change=self._show,
-                describe_memory=describe_memory,
-                clock=clock,
-                pause=pause,
-            )
-
+        keeper = partial(
+            Keeper, report=report, on_output=on_output, on_change=self._show, memory=memory, clock=clock, pause=pause
+        )
         self._stages = [[keeper(child) for child in stage] for stage in stages]
         self._keepers = [keeper for stage in self._stages for keeper in stage]
         self._report = report

@@ -10,10 +10,10 @@ from qwen_aio.startup.streams import secure_streams, status_after
 
 
 def run_process(run: Callable[[], int], *, program: str) -> int:
-    """Let `run` be the whole of this process; the exit status."""
+    """Let `run` be the whole of this process; the exit status, see `exit_status`."""
     output = secure_streams()
     try:
-        status = run()
+        status = exit_status(program, run)
     except SystemExit as exc:  # argparse's, after --help too
         status = exc.code if isinstance(exc.code, int) else 0
     return status_after(output, status, program=program)

@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from qwen_aio.client import Client
 from qwen_aio.cluster.child import Process, spawn
@@ -37,7 +36,7 @@ T = TypeVar("T")
 
 
 class CandidateWorkers:
-    """Starts and ends workers. All are gone when this context manager is left."""
+    """Starts and ends workers, as a context manager: aclosing(CandidateWorkers(...))."""
 
     def __init__(self, arguments: Namespace, *, folder: Path, forks: bool) -> None:
         """Workers get the settings among `arguments`, as in a cluster; `folder` is for their status.
@@ -53,12 +52,8 @@ class CandidateWorkers:
         self._sound: set[str] = set()  # precisions whose golden cases hold
         self._failures: defaultdict[str, list[str]] = defaultdict(list)  # of the other precisions, and why
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
+        """End what is left."""
         for precision in list(self._forkservers):
             await self._end_forkserver(precision)
 

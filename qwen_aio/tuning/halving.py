@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from qwen_aio.cluster.plan import MAX_WORKERS
+from qwen_aio.config import MAX_THREADS
+
 SHORTEST_S, LONGEST_S = 0.8, 15.0  # of one measurement: a shorter one shows nothing, a longer one no more
 USUAL_BATCH = 256
 OTHER_BATCHES = (128, 512, 64)  # the likelier ones first
 FAR_BEHIND = 0.4  # of another's score: no batch, and no other number of workers, makes up for it
-MAX_WORKERS, MAX_THREADS = 64, 256
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,7 @@ import sys
 import pytest
 
 from qwen_aio.cli import cluster
-from qwen_aio.cluster.plan import (
-    balancer_command,
-    forkserver_command,
-    page_command,
-    plan_cluster,
-    worker_command,
-)
+from qwen_aio.cluster.plan import forkserver_command, plan_cluster, worker_command
 from qwen_aio.config import Settings
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
@@ -89,8 +83,8 @@ def test_every_command_shows_which_child_it_is_and_what_was_typed_for_it(tmp_pat
     plan = plan_cluster(settings_from(arguments))
     worker, page, balancer = (
         worker_command(arguments, plan.workers[1]),
-        page_command(arguments, plan),
-        balancer_command(arguments, plan),
+        plan.page_command(arguments),
+        plan.balancer_command(arguments),
     )
     logged = ["--log-level", "warning"]
     status_dir = ["--status-dir", str(tmp_path)]

@@ -93,7 +93,7 @@ class Kept:
             child.as_child(),
             report=self.reported.append,
             on_output=self.output.append,
-            describe_memory=lambda: "2 GB needed, 1 GB available",
+            memory=lambda: "2 GB needed, 1 GB available",
             on_change=lambda: self.became_ready.set() if self.keeper.state == "ready" else None,
             clock=self.clock,
             pause=self.pauses,
@@ -214,7 +214,7 @@ class Cluster:
             report=self.report,
             on_output=self.output.append,
             announce="all there",
-            describe_memory=lambda: "2 GB needed, 1 GB available",
+            memory=lambda: "2 GB needed, 1 GB available",
             pause=Pauses(FakeClock()),
         )
 

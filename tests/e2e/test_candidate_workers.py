@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from argparse import Namespace
+from contextlib import aclosing
 
 import psutil
 import pytest
@@ -39,7 +40,7 @@ async def records(urls: list[str]) -> list[dict[str, object]]:
 async def test_all_workers_are_ready_and_golden_cases_are_run_once(typed, tmp_path, forks):
     processes: list[psutil.Process] = []
     goldens: list[list[set[str]]] = []
-    async with CandidateWorkers(typed, folder=tmp_path, forks=forks) as candidates:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=forks)) as candidates:
         for _ in range(2):
             async with candidates.workers(TWO) as urls:
                 health = await records(urls)
@@ -55,7 +56,7 @@ async def test_all_workers_are_ready_and_golden_cases_are_run_once(typed, tmp_pa
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
 async def test_a_precision_that_fails_is_tried_twice(typed, tmp_path, forks):
     before = psutil.Process().children()
-    async with CandidateWorkers(typed, folder=tmp_path, forks=forks) as candidates:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=forks)) as candidates:
         for number in (1, 2):
             with pytest.raises(SetupError, match="precision"):
                 async with candidates.workers(Candidate(number, 1, "int3", 64)):
@@ -71,7 +72,7 @@ async def test_a_precision_that_fails_is_tried_twice(typed, tmp_path, forks):
 
 async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
     typed.model = str(tmp_path / "model")
-    async with CandidateWorkers(typed, folder=tmp_path, forks=False) as candidates:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=False)) as candidates:
         with pytest.raises(SetupError, match="no model folder"):
             async with candidates.workers(TWO):
                 pass
@@ -83,7 +84,7 @@ async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
 @can_fork
 async def test_a_fork_server_that_was_killed_fails_one_candidate(typed, tmp_path):
     before = psutil.Process().children()
-    async with CandidateWorkers(typed, folder=tmp_path, forks=True) as candidates:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=True)) as candidates:
         async with candidates.workers(TWO):
             (server,) = set(psutil.Process().children()) - set(before)
         server.kill()

@@ -8,14 +8,7 @@ from argparse import Namespace
 import pytest
 
 from qwen_aio.cli import balance, cluster, forkserver, serve
-from qwen_aio.cluster.plan import (
-    WORKER_HOST,
-    balancer_command,
-    forkserver_command,
-    page_command,
-    plan_cluster,
-    worker_command,
-)
+from qwen_aio.cluster.plan import WORKER_HOST, forkserver_command, plan_cluster, worker_command
 from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.config import Settings, settings_of
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
@@ -59,8 +52,8 @@ def children(typed: Namespace) -> dict[str, Settings]:
         "worker": settings_from(parsed(serve, worker_command(typed, WORKER)[4:])),
         "fork server": settings_from(server),
         "forked worker": settings_from(child_arguments(server, "worker", **WORKER.settings)),
-        "balancer": settings_from(parsed(balance, balancer_command(typed, plan)[4:])),
-        "page": settings_from(parsed(serve, page_command(typed, plan)[4:])),
+        "balancer": settings_from(parsed(balance, plan.balancer_command(typed)[4:])),
+        "page": settings_from(parsed(serve, plan.page_command(typed)[4:])),
     }
 
 
