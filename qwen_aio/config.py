@@ -42,7 +42,7 @@ EVERY: tuple[Reader, ...] = ("worker", "balancer", "page")
 
 
 def _setting(default: Any, description: str, *readers: Reader) -> Any:
-    """A field; `readers` are the processes that have its flag, and get it from the cluster that starts them."""
+    """A field; `readers` are the processes that have its flag, and get it from a cluster."""
     return Field(default, description=description, json_schema_extra={"readers": list(readers)})
 
 

@@ -1,6 +1,6 @@
-"""Balance: one address before many workers, with a live dashboard.
+"""Balance: one address for many workers, with a live dashboard.
 
-python balancer.py                                     every worker in status.json, on http://127.0.0.1:8000
+python balancer.py                                     all in status.json, on http://127.0.0.1:8000
 python balancer.py --workers qwen-1,qwen-2,qwen-3      these, which may start later
 python balancer.py --workers a=http://10.0.0.7:7861    a worker on another machine
 python balancer.py --workers dns:workers.local:7861    every address of a name
@@ -39,7 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def balancer_settings(arguments: argparse.Namespace) -> Settings:
-    """Those of this run; a number of workers, which a file gives a cluster, is no id. Raises InvalidSettings."""
+    """Those of this run; a number of workers, which a file gives a cluster, is no id.
+
+    Raises InvalidSettings.
+    """
     settings = settings_from(arguments)
     is_number = len(settings.workers) == 1 and settings.workers[0].isdecimal()
     return settings.model_copy(update={"workers": ()}) if is_number and "workers" not in arguments else settings

@@ -1,6 +1,8 @@
-"""Start everything with one command: workers, balancer and page. Restarts what fails, ends everything on Ctrl-C.
+"""Start everything with one command: workers, balancer and page.
 
-qwen-aio cluster --workers 3        the page on http://127.0.0.1:7860, dashboard and /v1 on http://127.0.0.1:8000
+Restarts what fails, ends everything on Ctrl-C.
+
+qwen-aio cluster --workers 3    page on http://127.0.0.1:7860, dashboard and /v1 on port 8000
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Namespace) -> int:
-    """Run everything until a signal; the exit status. Raises SetupError for what an operator must mend."""
+    """Run everything until a signal; the exit status.
+
+    Raises SetupError for what an operator must mend.
+    """
     settings = settings_from(arguments)
     check_exposure(settings)
     plan = plan_cluster(settings.model_copy(update={"threads": stated_threads(settings)}))

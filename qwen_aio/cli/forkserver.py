@@ -1,10 +1,13 @@
-"""The process that loads the weights once and forks the workers that share them. Started by `cluster`, not by people.
+"""The process that loads the weights once and forks the workers that share them.
+
+Started by `cluster`, not by people.
 
     python -m qwen_aio.cli.forkserver --control FILE [settings]
 
-It must not start a thread that computes (cluster/forkserver.py): torch gets one thread here, and only the comparison
-of a small model runs in it (prepare_int8.py). The workers run the golden cases, with all the threads they get. They
-outlive this process (cluster/forkserver_client.py), and one that fails harms no other.
+It must not start a thread that computes (cluster/forkserver.py): torch gets one thread here, and
+only the comparison of a small model runs in it (prepare_int8.py). The workers run the golden cases,
+with all the threads they get. They outlive this process (cluster/forkserver_client.py), and one
+that fails harms no other.
 """
 
 from __future__ import annotations

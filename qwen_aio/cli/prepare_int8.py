@@ -1,9 +1,12 @@
-"""The process that compares and quantises before the fork server loads. Started by it, not by people.
+"""The process that compares and quantises before the fork server loads.
+
+Started by it, not by people.
 
     python -m qwen_aio.cli.prepare_int8 [settings]
 
-Both take long and need all threads, and a process that has started threads cannot be forked. What is found and made
-stays in state/int8. A small model is not worth a process; one that is prepared needs none.
+Both take long and need all threads, and a process that has started threads cannot be forked. What
+is found and made stays in state/int8. A small model is not worth a process; one that is prepared
+needs none.
 """
 
 from __future__ import annotations
@@ -29,8 +32,11 @@ log = logging.getLogger(__name__)
 
 
 def prepare_int8(arguments: Namespace, model: ModelFolder) -> None:
-    """Leave nothing to compute for the process that loads `model` next. Where that fails, the loader computes."""
-    # Here and not above: importing torch takes seconds, and nothing may compute before its threads are set.
+    """Leave nothing to compute for the process that loads `model` next.
+
+    Where that fails, the loader computes.
+    """
+    # Here and not above: importing torch takes seconds, and it must follow the threads.
     from qwen_aio.engine.model.linear import why_no_int8
 
     settings = settings_from(arguments)

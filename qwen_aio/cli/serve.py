@@ -1,4 +1,4 @@
-"""Serve: page and /v1 in one process (single), one worker for a service of many (worker), or the page alone (ui).
+"""Serve: page and /v1 in one process (single), one worker of many (worker), or the page alone (ui).
 
 python app.py                                    the page on http://127.0.0.1:7860
 python app.py --mode worker --port 7861 --id qwen-1

@@ -1,10 +1,11 @@
-"""Find the fastest way to run the service on this very machine, in about two minutes, and write it to qwen_aio.toml.
+"""Find the fastest settings for this machine, in about two minutes; write them to qwen_aio.toml.
 
-qwen-aio tune                       workers x threads x precision x tokens of a step; nothing else should run meanwhile
+qwen-aio tune                       workers x threads x precision x tokens of a step
 qwen-aio tune --precision fp32 --seconds 300 --out other.toml
 
-Every candidate is started as a cluster would start it, and asked. What is made as large as possible is the geometric
-mean of decisions per second (eight callers) and tokens per second (eight answers at once).
+Every candidate is started as a cluster would start it, and asked. What is made as large as possible
+is the geometric mean of decisions per second (eight callers) and tokens per second (eight answers
+at once).
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ def main(arguments: Namespace) -> int:
 
 
 def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> tuple[str, ...]:
-    """Those worth a try, the faster ones first; logs why int8 is not. Raises InvalidSettings if it is asked for.
+    """Those worth a try, the faster ones first; logs why int8 is not.
 
-    A precision that `auto` would refuse is left out: workers and batch would fit int8, and fp32 would run with them.
+    Raises InvalidSettings if it is asked for. A precision that `auto` would refuse is left out:
+    workers and batch would fit int8, and fp32 would run with them.
     """
     # Here and not above: importing torch takes seconds, and --help should not.
     from qwen_aio.engine.model.linear import why_no_int8
@@ -118,7 +120,10 @@ def describe_change(name: str, old: object, new: Value) -> str:
 
 
 def _checked_file(out: Path) -> Mapping[str, object]:
-    """What `out` holds now. Any mistake in it is raised before two minutes have passed. Raises InvalidSettings."""
+    """What `out` holds now.
+
+    Any mistake in it is raised before two minutes have passed. Raises InvalidSettings.
+    """
     old = read_settings_file(out)
     workers = old.get("workers")
     if workers and not str(workers).isdecimal():

@@ -27,7 +27,7 @@ class Process(Protocol):
         """End it now."""
 
     async def ended(self) -> int | None:
-        """Wait until it is gone and its last line is read; its exit status, or a signal's number made negative.
+        """Wait for its end and its last line; its exit status, or a signal's number made negative.
 
         None if the status is unknown. Several tasks may wait, and stop waiting.
         """
@@ -43,7 +43,10 @@ class Child:
 
 
 class Subprocess:
-    """A Process started from a command. It starts no others, so that its output ends when it does."""
+    """A Process started from a command.
+
+    It starts no others, so that its output ends when it does.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         self._process = process
@@ -68,7 +71,10 @@ class Subprocess:
 async def spawn(
     command: Sequence[str], on_line: OnLine, *, lifeline: Lifeline, inherited_files: tuple[int, ...] = ()
 ) -> Subprocess:
-    """Start `command`, in a group of its own: a terminal's Ctrl-C is for the parent to act on. Raises OSError."""
+    """Start `command`, in a group of its own: a terminal's Ctrl-C is for the parent to act on.
+
+    Raises OSError.
+    """
     own_group: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -86,7 +92,10 @@ async def spawn(
 
 
 async def read_lines(output: asyncio.StreamReader, on_line: OnLine) -> None:
-    """Call `on_line` with every line of `output` until it ends. A line longer than CHUNK comes in parts."""
+    """Call `on_line` with every line of `output` until it ends.
+
+    A line longer than CHUNK comes in parts.
+    """
     rest = b""
     while chunk := await output.read(CHUNK):
         *lines, rest = (rest + chunk).split(b"\n")

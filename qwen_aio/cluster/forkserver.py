@@ -1,7 +1,8 @@
 """Forks workers off a process that has loaded the weights, which all of them then share.
 
-Copy on write: no process writes to weights, so one copy serves all. A fork takes only the thread that calls it, so the
-process must not have started any that computes. The caller decides what a fork becomes: this room knows no worker.
+Copy on write: no process writes to weights, so one copy serves all. A fork takes only the thread
+that calls it, so the process must not have started any that computes. The caller decides what a
+fork becomes: this room knows no worker.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ CHUNK, MAX_FILES = 4096, 64
 
 
 class ForkServer:
-    """Forks a worker for every WorkerSpec, and reports how each one ended. Has one thread, and no event loop."""
+    """Forks a worker for every WorkerSpec, and reports how each one ended.
+
+    Has one thread, and no event loop.
+    """
 
     def __init__(self, control: socket.socket, *, become: Callable[[WorkerSpec], int]) -> None:
         """`become` runs in the fork until the worker ends; it returns the exit status."""

@@ -1,8 +1,8 @@
 """The cluster's end of a fork server: starts it, asks it for workers, learns how they ended.
 
-A forked worker is no child of the cluster, so its end shows in its log, which it alone has open; the fork server adds
-the exit status. Workers outlive their server: the next server forks only those that end after it.
-Lives on the event loop of the cluster.
+A forked worker is no child of the cluster, so its end shows in its log, which it alone has open;
+the fork server adds the exit status. Workers outlive their server: the next server forks only those
+that end after it. Lives on the event loop of the cluster.
 """
 
 from __future__ import annotations

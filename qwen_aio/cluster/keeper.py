@@ -40,7 +40,7 @@ class Keeper:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`report` takes the keeper's own lines, `on_output` the child's; `on_change` is called at a new state.
+        """`report` takes its own lines, `on_output` the child's; a new state calls `on_change`.
 
         `memory` says how much memory is needed and available.
         """
@@ -74,7 +74,10 @@ class Keeper:
             self._next_pause_s = min(2 * self._next_pause_s, LONGEST_PAUSE_S)
 
     async def stop(self, *, patience_s: float) -> None:
-        """End the process once its work is done, or at once when patience is over. `keep` has ended by now."""
+        """End the process once its work is done, or at once when patience is over.
+
+        `keep` has ended by now.
+        """
         if self._process is None:
             return
         self._process.terminate()

@@ -1,8 +1,9 @@
 """Ends a child when the process that started it ends, however that one dies.
 
-The parent alone holds the write end of a pipe; the system closes it in every process that the parent starts. Every
-child has the read end as its standard input. Nothing is ever written, so a read returns only once the system has closed
-a dead parent's files. The parent need not do anything for it, and it works wherever there are pipes.
+The parent alone holds the write end of a pipe; the system closes it in every process that the
+parent starts. Every child has the read end as its standard input. Nothing is ever written, so a
+read returns only once the system has closed a dead parent's files. The parent need not do anything
+for it, and it works wherever there are pipes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ STANDARD_INPUT = 0
 
 
 class Lifeline:
-    """The parent's end. Closing it ends the children, so most parents hold it as long as they live."""
+    """The parent's end.
+
+    Closing it ends the children, so most parents hold it as long as they live.
+    """
 
     def __init__(self) -> None:
         self.standard_input, self._held = os.pipe()  # a child inherits neither unless it is passed on

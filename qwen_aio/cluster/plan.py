@@ -1,4 +1,7 @@
-"""What runs in a cluster, on which ports, and by which commands. Decided once, from the settings; starts nothing."""
+"""What runs in a cluster, on which ports, and by which commands.
+
+Decided once, from the settings; starts nothing.
+"""
 
 from __future__ import annotations
 
@@ -128,5 +131,5 @@ def _shares_weights(asked: str | None, *, num_workers: int) -> bool:
 
 def can_fork() -> bool:
     """Whether workers may be forks of one process here."""
-    # On macOS the system's own libraries may not be used between a fork and the start of another program.
+    # On macOS the system's libraries may not be used between a fork and a new program.
     return hasattr(os, "fork") and sys.platform != "darwin"

@@ -1,8 +1,9 @@
-"""The number of cores to compute on: physical ones, of those this process may use, within its containers' quotas.
+"""The cores to compute on: physical ones that this process may use, within containers' quotas.
 
-The second thread of a core (SMT) shares its multipliers, so that matrix products gain nothing from it. A quota is time
-on any core; the system stops the threads beyond it in the middle of a product, where all others wait for them.
-Linux has all this in files; other systems give the number of physical cores.
+The second thread of a core (SMT) shares its multipliers, so that matrix products gain nothing from
+it. A quota is time on any core; the system stops the threads beyond it in the middle of a product,
+where all others wait for them. Linux has all this in files; other systems give the number of
+physical cores.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def count_cores(root: Path, *, allowed_cpus: Set[int]) -> int:
     """As usable_cores, where /sys and /proc are below `root`. A damaged file counts as missing."""
     cores = physical_cores(root, allowed_cpus)
     quota = quota_cpus(root)
-    # Half a core more would be one more thread that waits half of the time, and makes the others wait.
+    # Half a core more would be a thread that waits half of the time, and makes the others wait.
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 

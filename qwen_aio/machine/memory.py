@@ -55,7 +55,10 @@ def _rooms(root: Path) -> Iterator[int]:
 
 
 def _room(folder: Path, limit: str, usage: str, cached: str) -> int:
-    """The system frees its cache of files before it kills. Raises OSError; ValueError without a limit."""
+    """The system frees its cache of files before it kills.
+
+    Raises OSError; ValueError without a limit.
+    """
     most = int((folder / limit).read_text())  # "max" in version 2; in version 1 a number beyond any memory
     used = int((folder / usage).read_text())
     found = re.search(rf"^{cached} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)

@@ -1,7 +1,7 @@
 """The variables that a server removes from its environment, and the threads that it reads there.
 
-Libraries read the environment by themselves: httpx parses proxies and certificates as soon as gradio is imported, and
-fails on many common values; gradio has some forty variables of its own.
+Libraries read the environment by themselves: httpx parses proxies and certificates as soon as
+gradio is imported, and fails on many common values; gradio has some forty variables of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from qwen_aio.errors import SetupError
 def ignore_proxies(environ: MutableMapping[str, str]) -> None:
     """Make this process, and those it starts, connect directly everywhere.
 
-    A server connects to workers and to itself, and a text for the user's own machine must not pass through another.
-    Where no variable is set, macOS and Windows take proxies from their settings: `*` rules these out as well.
+    A server connects to workers and to itself, and a text for the user's own machine must not pass
+    through another. Where no variable is set, macOS and Windows take proxies from their settings:
+    `*` rules these out as well.
     """
     for name in [name for name in environ if name.lower().endswith("_proxy")]:
         del environ[name]
@@ -30,7 +31,7 @@ def ignore_proxies(environ: MutableMapping[str, str]) -> None:
 
 
 def prepare_gradio(environ: MutableMapping[str, str], *, state: Path) -> None:
-    """Remove gradio's variables and give it a folder below `state`; call this before gradio is imported.
+    """Remove gradio's variables, and give it a folder below `state`, before it is imported.
 
     Raises SetupError if no folder can be written to.
     """
@@ -41,7 +42,7 @@ def prepare_gradio(environ: MutableMapping[str, str], *, state: Path) -> None:
 
 
 def _folder_for_gradio(own: Path) -> Path:
-    """`own`, or else a temporary one; gradio makes an empty folder there, whatever the page does."""
+    """`own`, or else a temporary one; gradio always makes an empty folder there."""
     try:
         own.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=own).close()
@@ -59,7 +60,7 @@ def _folder_for_gradio(own: Path) -> Path:
 
 
 def stated_threads(settings: Settings) -> int | None:
-    """Those of --threads, else those of OMP_NUM_THREADS, which is printed; None where neither is set."""
+    """Those of --threads, else of OMP_NUM_THREADS, which it prints; None where neither is set."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     number = stated.partition(",")[0].strip()  # the others are for threads inside threads
     if settings.threads is not None:

@@ -1,7 +1,7 @@
-"""Flags made from the fields of Settings: those of a program, and those that it starts a child with.
+"""Flags made from the fields of Settings: a program's own, and those that it starts a child with.
 
-Settings reach a child in one way: as the flags that this process was started with, but for what the child has of its
-own. A child reads the environment and the settings file by itself.
+Settings reach a child in one way: as the flags that this process was started with, but for what the
+child has of its own. A child reads the environment and the settings file by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def settings_from(arguments: Namespace) -> Settings:
 
 
 def child_arguments(arguments: Namespace, reader: Reader, **own: object) -> Namespace:
-    """What a child gets: `own`, and what was typed here of the settings it reads; nothing where `own` says None."""
+    """`own`, and what was typed here of the settings that `reader` reads; None omits one."""
     typed = {name: getattr(arguments, name, None) for name in ("config", *settings_of(reader))}
     merged = {**own, **typed, **own}  # its own come first, and win
     return Namespace(**{name: value for name, value in merged.items() if value is not None})

@@ -1,4 +1,4 @@
-"""For every server: its URL, the host names it answers to, the reverse proxies it trusts, and its log."""
+"""For every server: its URL, its host names, the reverse proxies it trusts, and its log."""
 
 from __future__ import annotations
 

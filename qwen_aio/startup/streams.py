@@ -1,7 +1,7 @@
-"""Standard output and standard error that never fail: text that cannot be written is dropped, and noted.
+"""Standard output and error that never fail: text that cannot be written is dropped, and noted.
 
-A reader that has closed the pipe (`| head -1`) or a full disk must not end a server, and is no bug that deserves a
-traceback. The exit status says that something was lost.
+A reader that has closed the pipe (`| head -1`) or a full disk must not end a server, and is no bug
+that deserves a traceback. The exit status says that something was lost.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ForgivingFile(io.RawIOBase):
 
 
 def secure_streams() -> ForgivingFile | None:
-    """Make the streams of this process forgiving, and UTF-8 whatever the console is; the file of standard output.
+    """Make the streams of this process forgiving, and UTF-8; the file of standard output.
 
     None for a process that has no standard output.
     """

@@ -1,8 +1,8 @@
-"""The workers of one candidate: started as a cluster starts them, and gone before those of the next one start.
+"""The workers of one candidate, started as in a cluster, and gone before the next ones start.
 
-Where workers can be forked, the weights of each precision are loaded once and stay in memory until the end.
-Workers listen on free ports, report into a folder of their own, and end with this process, however it ends.
-Lives on the event loop of `tune`.
+Where workers can be forked, the weights of each precision are loaded once and stay in memory until
+the end. Workers listen on free ports, report into a folder of their own, and end with this process,
+however it ends. Lives on the event loop of `tune`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CandidateWorkers:
     """Starts and ends workers, as a context manager: aclosing(CandidateWorkers(...))."""
 
     def __init__(self, arguments: Namespace, *, folder: Path, forks: bool) -> None:
-        """Workers get the settings among `arguments`, as in a cluster; `folder` is for their status.
+        """Workers get the settings in `arguments`, as in a cluster; `folder` is for their status.
 
         With `forks` they share weights; otherwise each loads its own.
         """
@@ -59,9 +59,10 @@ class CandidateWorkers:
 
     @asynccontextmanager
     async def workers(self, candidate: Candidate) -> AsyncIterator[list[str]]:
-        """The URLs of the candidate's workers, all ready. Raises SetupError with the last line of one that failed.
+        """The URLs of the candidate's workers, all ready.
 
-        The first worker of each precision alone runs the golden cases: the others answer the same.
+        Raises SetupError with the last line of one that failed. The first worker of each precision
+        alone runs the golden cases: the others answer the same.
         """
         failures = self._failures[candidate.precision]
         if len(failures) >= MAX_FAILURES:

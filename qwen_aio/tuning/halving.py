@@ -5,9 +5,10 @@
     round 3     4
     round 4     2, long enough to tell one from the other
 
-Each round gets the same share of the time that is left. Candidates that are sure to be far behind are left out: other
-batches of workers that are far behind with the usual one, and the rest of a precision that is far behind another one.
-Starts nothing and has no clock: its caller passes the time that is left, and each score.
+Each round gets the same share of the time that is left. Candidates that are sure to be far behind
+are left out: other batches of workers that are far behind with the usual one, and the rest of a
+precision that is far behind another one. Starts nothing and has no clock: its caller passes the
+time that is left, and each score.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Trial:
 
 
 def grid(*, cores: int, precisions: Sequence[str]) -> list[Candidate]:
-    """All candidates, the most telling ones first, in case time is short; `precisions` has the likelier ones first."""
+    """All candidates, likelier `precisions` and the usual batch first, in case time is short."""
     counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
     counts = [count for count in counts if count <= MAX_WORKERS]
 
@@ -62,7 +63,7 @@ def grid(*, cores: int, precisions: Sequence[str]) -> list[Candidate]:
 
 
 class Halving:
-    """The course of one search: `next_trial`, then `measured` or `failed`, until there is no trial left."""
+    """One search: `next_trial`, then `measured` or `failed`, until there is no trial left."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._round = list(candidates)
@@ -93,7 +94,7 @@ class Halving:
 
     @property
     def ranking(self) -> list[Candidate]:
-        """Best first, those of later rounds before others: of finished rounds, or else of the first one so far."""
+        """Best first, later rounds before others; the first round's so far while none is over."""
         return self._ranking or self._ranked()
 
     def _is_far_behind(self, candidate: Candidate) -> bool:

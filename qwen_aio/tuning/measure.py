@@ -61,7 +61,10 @@ class Throughput:
 
 
 async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: float) -> Throughput:
-    """Use the workers at `urls` for `seconds`, and a little more. Raises their errors and ServerUnreachable."""
+    """Use the workers at `urls` for `seconds`, and a little more.
+
+    Raises their errors and ServerUnreachable.
+    """
     deciding, answering = first_of_kind(tasks, "decision"), first_of_kind(tasks, "generation")
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(url)) for url in urls]
@@ -113,9 +116,9 @@ class Tally:
 async def rate(
     num_callers: int, call: Callable[[Tally], Awaitable[None]], *, seconds: float, first_units: int = 0
 ) -> float:
-    """Units per second while `num_callers` repeat `call`, at least one unit for each. Raises what a call raises.
+    """Units per second while `num_callers` repeat `call`, at least one unit for each.
 
-    The `first_units` do not count.
+    Raises what a call raises. The `first_units` do not count.
     """
     tally = Tally()
 

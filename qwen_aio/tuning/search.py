@@ -1,4 +1,4 @@
-"""The search for the fastest candidate: its results, their table, and the settings that follow from them.
+"""The search for the fastest candidate: its results, their table, and the best settings.
 
 Knows neither processes nor files.
 """
@@ -94,9 +94,10 @@ class Results:
 async def search(
     candidates: Sequence[Candidate], measure: Measure, *, budget_s: float, report: Report, clock: Clock = time.monotonic
 ) -> Results:
-    """Measure by halving. The end of the time interrupts a measurement; a candidate that fails is left out.
+    """Measure by halving.
 
-    Until something is measured a candidate may take FIRST_S, however little time there is.
+    The end of the time interrupts a measurement; a candidate that fails is left out. Until
+    something is measured a candidate may take FIRST_S, however little time there is.
     """
     results, halving = Results(untried=list(candidates)), Halving(candidates)
     ends_at = clock() + budget_s
@@ -124,7 +125,7 @@ async def search(
 
 
 def fastest_settings(best: Candidate, *, asked_precision: str | None, has_threads: bool) -> dict[str, Value]:
-    """The keys of qwen_aio.toml for a cluster like `best`; `has_threads`: the file sets threads now."""
+    """The keys of qwen_aio.toml for `best`; `has_threads`: the file sets threads now."""
     # The fastest precision need not be accurate enough: auto decides, unless the user has.
     precision = best.precision if best.precision == "fp32" else asked_precision or "auto"
     # A cluster divides the cores by itself, and one process alone is faster with all of them.

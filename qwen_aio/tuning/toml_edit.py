@@ -25,7 +25,10 @@ FILE_BYTES = 4096  # of a settings file on the disk
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """The keys of the file; none without a file. Fractions stay text. Raises InvalidSettings if it is damaged."""
+    """The keys of the file; none without a file.
+
+    Fractions stay text. Raises InvalidSettings if it is damaged.
+    """
     return _parsed(path, _read(path)[1])
 
 
@@ -60,7 +63,10 @@ def check_writable(path: Path) -> None:
 
 
 def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
-    """`text`, which is TOML, with these keys at its top level. Everything else is as it was, byte for byte."""
+    """`text`, which is TOML, with these keys at its top level.
+
+    Everything else is as it was, byte for byte.
+    """
     statements = list(_statements(text))
     num_top = next((at for at, one in enumerate(statements) if one.lstrip().startswith("[")), len(statements))
     keys = [next(iter(tomllib.loads(statement)), "") for statement in statements[:num_top]]
@@ -99,7 +105,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """The fewest lines that are TOML by themselves, one after another: a comment, an assignment, a table's head."""
+    """Splits into the fewest lines that are TOML: a comment, an assignment, a table's head."""
     statement = ""
     for line in _LINE.findall(text):
         statement += line

@@ -1,6 +1,7 @@
-"""The page in a process of its own, in front of a balancer or a worker elsewhere: `serve --mode ui`.
+"""The page in a process of its own, for a balancer or a worker elsewhere: `serve --mode ui`.
 
-It serves while that server does not answer, too, and says so: on the page, on stderr and at /health.
+It serves while that server does not answer, too, and says so: on the page, on stderr and at
+/health.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def serve_page(settings: Settings, *, url: str) -> int:
 
 
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
-    """Serve until a signal; checks every `look_s` seconds whether the server at `address` answers."""
+    """Serve until a signal; checks the server at `address` every `look_s` seconds."""
     gate = AdmissionGate(starting="the page is just starting; try again in a second")
     async with Client(address) as client:
         service = RemoteService(client, url=address, version=__version__)

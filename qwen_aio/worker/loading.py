@@ -1,7 +1,7 @@
 """Settings -> a loaded, warmed and checked engine.
 
-The order matters: threads are set before torch is imported, the fixed prompts are computed before the golden
-cases use them, and the golden cases hold before any request is served.
+The order matters: threads are set before torch is imported, the fixed prompts are computed before
+the golden cases use them, and the golden cases hold before any request is served.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def describe_model(model: ModelFolder) -> str:
 
 
 def prepare_process(threads: int | None) -> int:
-    """Set the variables that torch reads when it is imported; the number of threads the model gets."""
+    """Set the variables that torch reads when it is imported; the model's number of threads."""
     count = threads or usable_cores()
     os.environ |= {"OMP_NUM_THREADS": str(count), "TOKENIZERS_PARALLELISM": "false"}
     return count
@@ -107,12 +107,13 @@ async def loaded_engine(
     threads: int,
     weights: Weights | None = None,
 ) -> AsyncIterator[LoadedEngine]:
-    """The engine of `model`, ready to serve `tasks`; it ends with the context. `weights`: those already in memory.
+    """The engine of `model`, ready to serve `tasks`; it ends with the context.
 
-    Raises InvalidModel, InvalidSettings, GoldenMismatch.
+    `weights`: those already in memory. Raises InvalidModel, InvalidSettings, GoldenMismatch.
     """
-    # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin only while there
-    # are no more of them than cores. So the loading thread must be gone before the engine's thread computes.
+    # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin
+    # only while there are no more of them than cores. So the loading thread must be gone before
+    # the engine's thread computes.
     loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loading")
     try:
         run = asyncio.get_running_loop().run_in_executor

@@ -1,4 +1,4 @@
-"""The memory that serving a model needs, logged before any is taken: Linux kills a process that runs out of it."""
+"""The memory that a server needs, logged before it takes any: Linux kills a process without it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class MemoryNeed:
 def need_of(
     settings: Settings, model: ModelFolder, *, num_workers: int = 0, shares_weights: bool = False
 ) -> MemoryNeed:
-    """The need of a cluster of `num_workers`; with 0, of one server by itself. Raises InvalidModel."""
+    """The need of a cluster of `num_workers`; with 0, of one server by itself.
+
+    Raises InvalidModel.
+    """
     servers = num_workers or 1
     copies = 1 if shares_weights else servers
     numbers = copies * ModelConfig.load(model.path).num_weights
@@ -56,7 +59,10 @@ def need_of(
 
 
 def log_memory(settings: Settings, model: ModelFolder) -> None:
-    """Log what this process will need, as a warning where that is not available. Raises InvalidModel."""
+    """Log what this process will need, as a warning where that is not available.
+
+    Raises InvalidModel.
+    """
     need, available = need_of(settings, model), available_memory()
     log.log(logging.INFO if need.fits(available) else logging.WARNING, memory_message(need, available))
 

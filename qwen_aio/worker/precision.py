@@ -1,8 +1,8 @@
 """Which precision the weights get, and why.
 
-`auto` compares fp32 and int8 on the golden cases and some sentences, once for a model file and a set of golden cases.
-It takes int8 where no label changes and the next tokens are all but equally likely. A machine without int8 products
-computes in fp32, whatever was asked for.
+`auto` compares fp32 and int8 on the golden cases and some sentences, once for a model file and a
+set of golden cases. It takes int8 where no label changes and the next tokens are all but equally
+likely. A machine without int8 products computes in fp32, whatever was asked for.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def choose_precision(
     threads: int,
     why_no_int8: Callable[[], str | None],
 ) -> PrecisionRecord:
-    """By the setting, for this model on this machine; logs which and why. Raises InvalidModel, InvalidTask."""
+    """By the setting, for this model on this machine; logs which and why.
+
+    Raises InvalidModel, InvalidTask.
+    """
     if settings.precision == "fp32":
         record = PrecisionRecord("fp32", "asked for")
     elif (why := why_no_int8()) is not None:
@@ -65,7 +68,10 @@ def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: C
 
 
 def digest_of_questions(settings: Settings) -> str:
-    """Twelve hex digits over the questions of `auto` and how it judges the answers. Raises InvalidTask."""
+    """Twelve hex digits over the questions of `auto` and how it judges the answers.
+
+    Raises InvalidTask.
+    """
     asked = [(_asked(task, case), task.neutral, task.neutral_below) for task, case in _cases(settings)]
     return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""The records of one model file in state/int8: the precision that its weights may have, and its int8 weights.
+"""The records of one model file in state/int8: its precision and its int8 weights.
 
 They may be deleted at any time. Reads and writes; decides nothing.
 """

@@ -1,4 +1,4 @@
-"""One worker, put together: its address, its record in status.json, its engine and its application."""
+"""One worker, put together: address, record in status.json, engine and application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real processes: what they say, how they end, and that none outlives who started it, however that one dies."""
+"""Real processes: their output, their end, and that none outlives its parent, however that one dies."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ import os, signal, socket, sys
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.forkserver import ForkServer
 
-def live(spec):
+def be_worker(spec):
     print(os.getpid(), flush=True)
     print(os.getppid(), flush=True)
     signal.pause()
 
 lifeline.hold()
 with socket.socket(fileno=int(sys.argv[-1])) as control:
-    raise SystemExit(ForkServer(control, become=live).run())
+    raise SystemExit(ForkServer(control, become=be_worker).run())
 '''
 
 async def main():
@@ -91,7 +91,7 @@ async def test_waiting_can_be_given_up_and_taken_up_again():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nobody_outlives_the_one_who_started_it(number):
+def test_no_process_outlives_its_parent(number):
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     try:

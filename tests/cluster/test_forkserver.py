@@ -26,14 +26,14 @@ STAND_IN = """
 import os, signal, socket, sys
 from qwen_aio.cluster.forkserver import ForkServer
 
-def live(spec):
+def be_worker(spec):
     print("I am", spec.id, os.getpid(), os.getppid(), flush=True)
     if spec.port == 1:
         raise RuntimeError("a bug")
     return 3 if spec.port == 3 else signal.pause()
 
 with socket.socket(fileno=int(sys.argv[-1])) as control:
-    raise SystemExit(ForkServer(control, become=live).run())
+    raise SystemExit(ForkServer(control, become=be_worker).run())
 """
 LIVES, BREAKS, RETURNS = 9, 1, 3
 
@@ -104,8 +104,8 @@ async def test_how_a_worker_ended_is_known():
         ended.terminate()
         statuses = [await process.ended() for process in (killed, ended, returned, broken)]
         assert statuses == [-signal.SIGKILL, -signal.SIGTERM, 3, 1]
-        told = [log.lines.get_nowait() for _ in range(log.lines.qsize())]
-        assert told[-1] == "RuntimeError: a bug"
+        lines = [log.lines.get_nowait() for _ in range(log.lines.qsize())]
+        assert lines[-1] == "RuntimeError: a bug"
 
 
 async def test_the_death_of_a_worker_leaves_the_others_and_its_place_can_be_filled():
@@ -136,10 +136,10 @@ async def test_workers_outlive_their_fork_server_and_later_ones_come_from_the_ne
         assert before != after
         assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         worker.kill()
-        assert await worker.ended() is None  # nobody is left who could know
+        assert await worker.ended() is None  # its server, which would know, is gone
 
 
-def test_a_worker_whose_log_nobody_reads_ends_like_any_other():
+def test_a_worker_whose_log_has_no_reader_ends_like_any_other():
     unread, log = os.pipe()
     os.close(unread)
     unflushed = STAND_IN.replace(", flush=True", "")
@@ -151,10 +151,10 @@ def test_a_worker_whose_log_nobody_reads_ends_like_any_other():
         theirs.close()
         socket.send_fds(ours, [encode(WorkerSpec("qwen-1", RETURNS, 1))], [log])
         os.close(log)
-        messages, told = Messages(), list[ForkMessage]()
-        while not any(isinstance(message, Ended) for message in told):
-            told.extend(messages.feed(ours.recv(4096)))
-    assert isinstance(told[-1], Ended)
-    assert told[-1].status == RETURNS
+        messages, received = Messages(), list[ForkMessage]()
+        while not any(isinstance(message, Ended) for message in received):
+            received.extend(messages.feed(ours.recv(4096)))
+    assert isinstance(received[-1], Ended)
+    assert received[-1].status == RETURNS
     assert server.wait() == 0
     server.communicate()

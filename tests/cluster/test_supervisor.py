@@ -110,7 +110,7 @@ async def kept(child: FakeChild) -> AsyncIterator[Kept]:
         keeping.cancel()
 
 
-async def test_whoever_dies_is_started_again_after_pauses_that_grow_to_half_a_minute():
+async def test_a_child_that_ends_is_started_again_after_pauses_that_grow_to_half_a_minute():
     child = FakeChild("qwen-1")
     async with kept(child) as work:
         for _ in range(9):
@@ -120,7 +120,7 @@ async def test_whoever_dies_is_started_again_after_pauses_that_grow_to_half_a_mi
         assert work.reported[0] == "qwen-1 was ended by SIGSEGV; starting it again in 0.5 s"
 
 
-async def test_of_a_child_that_was_killed_the_memory_is_told():
+async def test_the_report_of_a_killed_child_includes_the_memory():
     child = FakeChild("qwen-1")
     async with kept(child) as work:
         (await child.started.get()).end(KILLED)
@@ -152,7 +152,7 @@ async def test_what_the_system_refuses_to_start_is_tried_again():
         assert work.pauses.taken == [0.5, 1]
 
 
-async def test_a_mistake_at_every_start_is_told_with_the_last_words_instead_of_trying_for_ever():
+async def test_an_error_at_every_start_is_raised_with_the_last_lines_instead_of_trying_for_ever():
     child = FakeChild("qwen-1")
     work = Kept(child)
     keeping = asyncio.create_task(work.keeper.keep())
@@ -229,7 +229,7 @@ class Cluster:
         return running
 
 
-async def test_progress_is_told_as_it_changes_and_the_end_of_the_start_once():
+async def test_progress_is_reported_as_it_changes_and_the_end_of_the_start_once():
     cluster = Cluster()
     running = await cluster.start()
     assert cluster.reported == ["page starting, balancer starting, qwen-1 starting, qwen-2 starting"]
@@ -262,7 +262,7 @@ async def test_a_signal_ends_the_page_then_the_balancer_then_the_workers():
     assert await running == 0
     assert cluster.asked_to_end[:2] == ["page", "balancer"]
     assert sorted(cluster.asked_to_end[2:]) == ["qwen-1", "qwen-2"]
-    assert all(child.started.empty() for child in cluster.children.values())  # and nobody is started again
+    assert all(child.started.empty() for child in cluster.children.values())  # and none is started again
 
 
 async def test_a_second_signal_ends_everything_at_once():

@@ -1,4 +1,4 @@
-"""Whom to measure next: the best is found, and the time is kept."""
+"""Which candidate is measured next: the best is found, and the time is kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from qwen_aio.tuning.halving import LONGEST_S, OTHER_BATCHES, SHORTEST_S, USUAL_BATCH, Candidate, Halving, grid
 
 GRID = grid(cores=2, precisions=("fp32",))
-Course = list[tuple[Candidate, float]]  # who was measured, and for how long
+Course = list[tuple[Candidate, float]]  # each candidate measured, and for how long
 
 
 def follow(halving: Halving, scores: dict[Candidate, float], *, budget_s: float, overhead_s: float) -> Course:
-    """The turns until there is none; whoever has no score fails."""
+    """The trials until there is none; a candidate without a score fails."""
     course: Course = []
     left_s = budget_s
     while trial := halving.next_trial(left_s=left_s):
@@ -68,7 +68,7 @@ def test_one_candidate_is_measured_once():
     assert halving.ranking == candidates
 
 
-def test_without_time_for_all_the_best_of_the_tried_is_told():
+def test_without_time_for_all_the_best_of_the_tried_comes_first():
     candidates = grid(cores=2, precisions=("int8", "fp32"))
     halving = Halving(candidates)
     course = follow(halving, {one: 99.0 - rank for rank, one in enumerate(candidates)}, budget_s=4.0, overhead_s=1.0)
@@ -102,7 +102,7 @@ def play(halving: Halving, trials: int, *, failing: Collection[Candidate] = ()) 
             halving.measured(trial, score=10.0 + GRID.index(trial.candidate), took_s=1.0)
 
 
-def test_whoever_fails_in_a_later_round_gives_way_to_those_who_came_less_far():
+def test_a_failure_in_a_later_round_gives_way_to_candidates_of_earlier_rounds():
     halving = Halving(GRID)
     play(halving, 8)
     play(halving, 4, failing=GRID[4:])
@@ -118,7 +118,7 @@ def test_both_finalists_may_fail():
     assert halving.ranking == GRID[5::-1]
 
 
-def test_whoever_has_just_failed_is_not_the_best_if_the_time_is_over_then():
+def test_a_candidate_that_has_just_failed_is_not_the_best_when_the_time_is_over():
     halving = Halving(GRID)
     play(halving, 8)
     play(halving, 4 - 1)
@@ -126,7 +126,7 @@ def test_whoever_has_just_failed_is_not_the_best_if_the_time_is_over_then():
     assert halving.ranking == GRID[6::-1]
 
 
-def test_nobody_is_left_if_all_fail_one_after_another():
+def test_none_is_left_if_all_fail_one_after_another():
     halving = Halving(GRID[:2])
     play(halving, 2, failing=GRID[:1])
     assert halving.next_trial(left_s=100.0) is None
@@ -156,7 +156,7 @@ def test_the_rest_of_a_precision_that_is_far_behind_is_not_tried():
 
 
 def made_up(cores: int, data: st.DataObject) -> dict[Candidate, float]:
-    """A score for most candidates: what workers and precision give, and a little of which nobody knows the reason."""
+    """A score for most candidates: the product of workers and precision, and a little noise."""
     candidates = grid(cores=cores, precisions=("int8", "fp32"))
     by_workers = {one.workers: data.draw(st.floats(1, 1000)) for one in candidates}
     by_precision = {one.precision: data.draw(st.floats(0.01, 1)) for one in candidates}

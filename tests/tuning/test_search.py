@@ -1,4 +1,4 @@
-"""The search with measurements whose outcome is known: what is found, told and written."""
+"""The search with known measurements: its result, its table, and the settings."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Machine:
         return await search(CANDIDATES, self.measure, budget_s=budget_s, report=self.reported.append, clock=self.clock)
 
 
-def told(results: Results) -> str:
+def table(results: Results) -> str:
     return "\n".join(results.lines())
 
 
-async def test_the_best_stands_first_and_everybody_is_in_the_table():
+async def test_the_best_comes_first_and_all_are_in_the_table():
     speeds = {candidate: 20.0 + rank for rank, candidate in enumerate(CANDIDATES)}
     machine = Machine(speeds)
     results = await machine.search(budget_s=120.0)
@@ -57,31 +57,31 @@ async def test_the_best_stands_first_and_everybody_is_in_the_table():
     assert 100 < machine.clock.now - 1000 < 121
 
 
-async def test_a_precision_that_cannot_be_had_is_left_out_and_told_once():
+async def test_a_precision_that_fails_is_left_out_and_reported_once():
     machine = Machine({candidate: 10.0 for candidate in CANDIDATES if candidate.precision == "fp32"})
     results = await machine.search(budget_s=120.0)
     assert results.best.precision == "fp32"
-    failed = [line for line in told(results).splitlines() if line.startswith("failed")]
+    failed = [line for line in table(results).splitlines() if line.startswith("failed")]
     assert len(failed) == 1
     assert sum("no int8 here" in line for line in machine.reported) == 1
     assert failed[0].startswith("failed: 1 x 2 int8 256, 2 x 1 int8 256, ")
     assert failed[0].endswith(": no int8 here")
 
 
-async def test_what_is_not_worth_a_try_is_told():
+async def test_candidates_that_are_far_behind_are_listed():
     speeds = {candidate: 10.0 if candidate.precision == "int8" else 3.0 for candidate in CANDIDATES}
     results = await Machine(speeds).search(budget_s=120.0)
     assert results.untried == []
-    told_last = told(results).splitlines()[-1]
-    assert told_last.startswith("not tried, others like them are far behind: 2 x 1 fp32 256, 1 x 2 fp32 128, ")
+    last_line = table(results).splitlines()[-1]
+    assert last_line.startswith("not tried, others like them are far behind: 2 x 1 fp32 256, 1 x 2 fp32 128, ")
     assert not (results.measured.keys() & set(results.left_out))
 
 
-async def test_what_there_was_no_time_for_is_told():
+async def test_candidates_without_time_are_listed():
     results = await Machine(dict.fromkeys(CANDIDATES, 10.0)).search(budget_s=7.0)
     assert results.best in CANDIDATES[:4]
-    assert "not tried, the time was over: " in told(results)
-    assert f"{CANDIDATES[-1]}" in told(results).splitlines()[-1]
+    assert "not tried, the time was over: " in table(results)
+    assert f"{CANDIDATES[-1]}" in table(results).splitlines()[-1]
 
 
 async def test_a_candidate_is_cut_off_when_the_time_is_over_but_not_the_first():
@@ -99,17 +99,17 @@ async def test_a_candidate_is_cut_off_when_the_time_is_over_but_not_the_first():
     assert results.untried == CANDIDATES[1:]
 
 
-def test_that_there_was_no_time_for_any_is_told():
+def test_no_time_for_any_candidate_is_an_error():
     with pytest.raises(SetupError, match=r"nothing could be measured: .*--seconds"):
         _ = Results(untried=CANDIDATES).best
 
 
-async def test_if_nothing_can_be_had_the_first_reason_is_told():
+async def test_if_all_fail_the_error_has_the_first_reason():
     with pytest.raises(SetupError, match="nothing could be measured: no int8 here"):
         _ = (await Machine({}).search(budget_s=60.0)).best
 
 
-async def test_whoever_fails_at_the_end_is_neither_the_best_nor_in_the_table():
+async def test_a_candidate_that_fails_at_the_end_is_neither_the_best_nor_in_the_table():
     machine = Machine({candidate: 20.0 + rank for rank, candidate in enumerate(CANDIDATES)})
     names = [str(candidate) for candidate in CANDIDATES]
 
@@ -125,7 +125,7 @@ async def test_whoever_fails_at_the_end_is_neither_the_best_nor_in_the_table():
     assert len([line for line in results.lines() if not line.startswith("failed")]) == 1 + len(CANDIDATES) - 4
 
 
-async def test_somebody_elses_impatience_is_not_taken_for_the_end_of_the_time():
+async def test_a_timeout_of_the_measurement_itself_is_raised():
     async def measure(_: Trial) -> Throughput:
         raise TimeoutError
 

@@ -12,7 +12,7 @@ from qwen_aio.config import Settings, load_settings
 from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.model.linear import why_no_int8
 from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, records_of
-from tests.telling import WAITING, told
+from tests.logged import WAITING, logged
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ async def test_the_loading_thread_is_gone_before_any_request_is_served() -> None
 async def test_cancelling_a_load_does_not_wait_for_its_end() -> None:
     own = settings(precision="int8")
     records = records_of(own, choose_model(own))
-    with told(WAITING) as waiting:
+    with logged(WAITING) as waiting:
         with records.alone():  # so that the load cannot come to an end
             entering = asyncio.create_task(loaded_engine(own, {}, choose_model(own), threads=1).__aenter__())
             assert await asyncio.to_thread(waiting.wait, 60)

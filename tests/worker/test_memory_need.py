@@ -1,4 +1,4 @@
-"""What is told of memory before any is taken."""
+"""The message on memory before any is taken."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_workers_that_share_weights_need_them_once(half_billion: ModelFolder) ->
 @pytest.mark.parametrize(
     ("precision", "mb", "is_enough"), [("auto", 1400, True), ("auto", 1300, False), ("fp32", 2000, False)]
 )
-def test_what_is_needed_and_there_is_told_and_whether_it_is_enough(
+def test_the_message_says_what_is_needed_and_available_and_whether_it_is_enough(
     half_billion: ModelFolder, precision: str, mb: int, is_enough: bool
 ) -> None:
     line = memory_message(need(half_billion, precision=precision), AvailableMemory(mb, is_limited=True))

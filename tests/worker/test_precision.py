@@ -1,4 +1,4 @@
-"""Which precision is chosen, what is remembered of it, and what is said."""
+"""Which precision is chosen, what is recorded, and what is logged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen_aio.worker.loading import load_weights, records_of
 from qwen_aio.worker.precision import choose_precision, copy_place, digest_of_questions, is_prepared
 from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 from tests.engine.outliers import of_mlp, with_outliers
-from tests.telling import WAITING, told
+from tests.logged import WAITING, logged
 
 GOOD = ModelFolder(BUNDLED, "bundled", True, "asked for")
 SHA = "0123456789abcdef"
@@ -58,7 +58,7 @@ def is_known(precision: str, records: PrecisionRecords) -> bool:
 
 @pytest.fixture
 def own_model(tmp_path: Path) -> ModelFolder:
-    """With a hash that nobody else has loaded by."""
+    """With a folder of its own."""
     folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
     return ModelFolder(folder, "own", False, "asked for")
 
@@ -81,28 +81,28 @@ def test_auto_takes_fp32_where_it_does_not_and_says_why(records: PrecisionRecord
     assert is_known("auto", records)
 
 
-def test_int8_weights_stay_for_whoever_reads_or_wants_them_against_the_record(
+def test_int8_weights_stay_for_processes_that_read_them_or_are_set_to_int8(
     records: PrecisionRecords, hopeless: ModelFolder
 ) -> None:
     assert chosen("auto", records, hopeless).precision == "fp32"
     assert is_known("int8", records)
 
 
-def test_who_asks_for_int8_gets_it(records: PrecisionRecords, hopeless: ModelFolder) -> None:
+def test_the_setting_int8_is_followed(records: PrecisionRecords, hopeless: ModelFolder) -> None:
     assert chosen("int8", records, hopeless).precision == "int8"
     assert records.read() is None
 
 
-def test_a_record_is_remembered(records: PrecisionRecords) -> None:
-    known = PrecisionRecord("fp32", "somebody found out")
+def test_a_record_is_kept(records: PrecisionRecords) -> None:
+    known = PrecisionRecord("fp32", "found by a test")
     records.write(known)
     assert chosen("auto", records) == known
 
 
-def test_what_was_asked_for_outweighs_a_record(records: PrecisionRecords) -> None:
-    records.write(PrecisionRecord("fp32", "somebody found out"))
+def test_the_setting_outweighs_a_record(records: PrecisionRecords) -> None:
+    records.write(PrecisionRecord("fp32", "found by a test"))
     assert chosen("int8", records).precision == "int8"
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     assert chosen("fp32", records).precision == "fp32"
 
 
@@ -156,10 +156,10 @@ def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -
         '{"verdict": 3}',
     ],
 )
-def test_a_damaged_record_does_not_count_and_is_told(
+def test_a_damaged_record_does_not_count_and_is_logged(
     records: PrecisionRecords, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records.write(PrecisionRecord("fp32", "somebody found out"))
+    records.write(PrecisionRecord("fp32", "found by a test"))
     [path] = records.folder.glob("*.json")
     path.write_text(content)
     assert records.read() is None
@@ -167,11 +167,11 @@ def test_a_damaged_record_does_not_count_and_is_told(
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing_behind(records: PrecisionRecords) -> None:
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     [path] = records.folder.glob("*.json")
     path.unlink()
     path.mkdir()
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     assert list(records.folder.iterdir()) == [path]
 
 
@@ -187,7 +187,7 @@ def test_a_machine_without_int8_computes_in_fp32_and_says_so(
     with caplog.at_level(logging.INFO):
         record = chosen(precision, records, lack="its processor is too old")
     assert record == PrecisionRecord("fp32", "int8 cannot be had, its processor is too old")
-    assert (level, str(record)) in [(logged.levelno, logged.getMessage()) for logged in caplog.records]
+    assert (level, str(record)) in [(line.levelno, line.getMessage()) for line in caplog.records]
     assert is_prepared(settings(precision), records, why_no_int8=lambda: "its processor is too old")
     assert not records.folder.exists()
 
@@ -206,7 +206,7 @@ def test_int8_is_prepared_when_weights_that_can_be_used_are_kept(
     records: PrecisionRecords, own_model: ModelFolder
 ) -> None:
     assert not is_known("int8", records)
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     assert not is_known("auto", records)
     load_weights(settings("int8"), own_model, threads=1)
     made = records_of(settings("int8"), own_model)
@@ -233,7 +233,7 @@ def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy
 
 def test_one_of_many_quantises_and_the_others_wait_for_its_copy(own_model: ModelFolder) -> None:
     records = records_of(settings("int8"), own_model)
-    with told(WAITING) as waiting, ThreadPoolExecutor(1) as other:
+    with logged(WAITING) as waiting, ThreadPoolExecutor(1) as other:
         with records.alone():
             loading = other.submit(load_weights, settings("int8"), own_model, threads=1)
             assert waiting.wait(60)
@@ -242,8 +242,8 @@ def test_one_of_many_quantises_and_the_others_wait_for_its_copy(own_model: Model
         assert records.copy_path.exists()
 
 
-def test_whoever_finds_a_copy_waits_for_nobody(own_model: ModelFolder) -> None:
+def test_a_process_that_finds_a_copy_does_not_wait(own_model: ModelFolder) -> None:
     first = load_weights(settings("int8"), own_model, threads=1)
-    with told(WAITING) as waiting, records_of(settings("int8"), own_model).alone():
+    with logged(WAITING) as waiting, records_of(settings("int8"), own_model).alone():
         assert load_weights(settings("int8"), own_model, threads=1).sha == first.sha
     assert not waiting.is_set()
