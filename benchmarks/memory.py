@@ -31,7 +31,7 @@ from qwen_aio.client import Client
 from qwen_aio.cluster.child import Process, spawn
 from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, Commands, plan_cluster
+from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, forkserver_command, plan_cluster, worker_command
 from qwen_aio.config import load_settings
 from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import NotReady, ServerUnreachable
@@ -57,8 +57,8 @@ class Row:
 
     workers: int
     shares_weights: bool
-    total: float  # PSS of all workers and the nursery
-    nursery: Memory | None
+    total: float  # PSS of all workers and the fork server
+    server: Memory | None
     each: tuple[Memory, ...]
 
 
@@ -77,28 +77,28 @@ async def measure(num_workers: int, *, shares_weights: bool, model: str) -> Row:
         plan = plan_cluster(
             load_settings({"workers": str(num_workers), "worker_port": free_port(), "share_weights": share})
         )
-        async with running(plan, Commands(plan, typed)) as log:
+        async with running(plan, typed) as log:
             for worker in plan.workers:
                 await use(f"http://{WORKER_HOST}:{worker.port}", log)
             statuses = read_statuses(Path(status_dir) / "status.json").values()
-            nursery = memory_of(psutil.Process(next(iter(statuses)).pid).ppid()) if shares_weights else None
+            server = memory_of(psutil.Process(next(iter(statuses)).pid).ppid()) if shares_weights else None
             each = tuple(memory_of(status.pid) for status in statuses)
-    total = sum(memory.pss for memory in (*each, *([nursery] if nursery else [])))
-    return Row(num_workers, shares_weights, total, nursery, each)
+    total = sum(memory.pss for memory in (*each, *([server] if server else [])))
+    return Row(num_workers, shares_weights, total, server, each)
 
 
 @asynccontextmanager
-async def running(plan: ClusterPlan, commands: Commands) -> AsyncIterator[list[str]]:
+async def running(plan: ClusterPlan, arguments: Namespace) -> AsyncIterator[list[str]]:
     """All workers of `plan`, started; their log."""
     lifeline, log, processes = Lifeline(), list[str](), list[Process]()
     try:
         if plan.shares_weights:
-            link = ForkServerClient(commands.nursery(), lifeline=lifeline)
-            processes.append(await link.start(log.append))
-            processes += [await link.fork(worker, log.append) for worker in plan.workers]
+            client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
+            processes.append(await client.start(log.append))
+            processes += [await client.fork(worker, log.append) for worker in plan.workers]
         else:
             for worker in plan.workers:
-                processes.append(await spawn(commands.worker(worker), log.append, lifeline=lifeline))
+                processes.append(await spawn(worker_command(arguments, worker), log.append, lifeline=lifeline))
         yield log
     finally:
         for process in reversed(processes):
@@ -122,9 +122,9 @@ async def use(url: str, log: list[str]) -> None:
 def told(row: Row) -> str:
     """One line of the table."""
     rss, pss, private = (max(getattr(memory, name) for memory in row.each) for name in ("rss", "pss", "private"))
-    nursery = f"{row.nursery.pss:.0f}" if row.nursery else "-"
+    server = f"{row.server.pss:.0f}" if row.server else "-"
     weights = "shared" if row.shares_weights else "own"
-    return f"{row.workers:7d}  {weights:7s} {rss:5.0f} {pss:5.0f} {private:8.0f} {nursery:>8s} {row.total:6.0f}"
+    return f"{row.workers:7d}  {weights:7s} {rss:5.0f} {pss:5.0f} {private:8.0f} {server:>8s} {row.total:6.0f}"
 
 
 async def main() -> None:
@@ -133,8 +133,8 @@ async def main() -> None:
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     numbers = SHORT_NUMBERS if arguments.short else NUMBERS
-    print("MB of the largest worker; nursery: its PSS; all: what workers and nursery take together")
-    print("workers  weights   RSS   PSS  private  nursery    all")
+    print("MB of the largest worker; server: PSS of the fork server; all: workers and fork server together")
+    print("workers  weights   RSS   PSS  private   server    all")
     rows = []
     for shares_weights in (True, False):
         for number in numbers:

@@ -37,68 +37,80 @@ PAGE_PORT = 7860
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
+Reader = Literal["worker", "balancer", "page", "cluster"]  # a kind of process that reads settings
+PUBLIC: tuple[Reader, ...] = ("balancer", "page")  # a worker of a cluster is reached through its balancer alone
+EVERY: tuple[Reader, ...] = ("worker", "balancer", "page")
+
+
+def _setting(default: Any, description: str, *readers: Reader) -> Any:
+    """A field; `readers` are the processes that have its flag, and get it from a cluster."""
+    return Field(default, description=description, json_schema_extra={"readers": list(readers)})
+
+
 class Settings(BaseSettings):
     """What a user may set. Every field is a flag, a QWEN_AIO_* variable and a key of the file."""
 
     model_config = SettingsConfigDict(env_prefix="QWEN_AIO_", extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="port to listen on (page: 7860, balancer: 8000, worker: first free one from 7861)"
+    host: str = _setting("127.0.0.1", "address to listen on", *EVERY)
+    port: Annotated[int, Field(ge=1, le=65535)] | None = _setting(
+        None, "port to listen on (page: 7860, balancer: 8000, worker: first free one from 7861)", *EVERY
     )
-    id: str | None = Field(None, description="name of this worker: letters, digits, dots, dashes (qwen-<port>)")
-    model: str | None = Field(None, description="model folder, or 'bundled'")
-    precision: Literal["auto", "fp32", "int8"] = Field(
-        "auto", description="precision of the weights; auto is int8 where the model answers as it does in fp32"
+    id: str | None = _setting(None, "name of this worker: letters, digits, dots, dashes (qwen-<port>)", "worker")
+    model: str | None = _setting(None, "model folder, or 'bundled'", "worker")
+    precision: Literal["auto", "fp32", "int8"] = _setting(
+        "auto", "precision of the weights; auto is int8 where the model answers as it does in fp32", "worker"
     )
-    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = Field(
-        None,
-        description="threads of a worker (OMP_NUM_THREADS, else the cores it may use; a cluster divides them)",
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = _setting(
+        None, "threads of a worker (OMP_NUM_THREADS, else the cores it may use; a cluster divides them)", "worker"
     )
-    prompts_dir: Path | None = Field(None, description="folder of tasks (prompts/ in home, else the packaged ones)")
-    status_dir: Path | None = Field(None, description="folder of status.json and admin.json (status/ in home)")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="host names, besides loopback, that may be asked for; commas between them"
+    prompts_dir: Path | None = _setting(None, "folder of tasks (prompts/ in home, else the packaged ones)", "worker")
+    status_dir: Path | None = _setting(
+        None, "folder of status.json and admin.json (status/ in home)", "worker", "balancer"
     )
-    root_path: str = Field("", description="path below which a reverse proxy shows this server, e.g. /qwen")
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "how much is logged", *EVERY)
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (), "host names, besides loopback, that may be asked for; commas between them", *PUBLIC
+    )
+    root_path: str = _setting("", "path below which a reverse proxy shows this server, e.g. /qwen", *PUBLIC)
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
-        description="addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, "
-        "commas between them",
+        "addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, commas between them",
+        *PUBLIC,
     )
-    insecure: bool = Field(False, description="listen beyond this machine although there are no keys yet")
-    max_context: Annotated[int, Field(ge=128, le=32768)] = Field(
-        2048, description="tokens of prompt and answer together"
+    insecure: bool = _setting(False, "listen beyond this machine although there are no keys yet", *PUBLIC)
+    max_context: Annotated[int, Field(ge=128, le=32768)] = _setting(
+        2048, "tokens of prompt and answer together", "worker"
     )
-    kv_mb: Annotated[int, Field(ge=8, le=65536)] = Field(512, description="memory for keys and values, in MB")
-    max_batch_tokens: Annotated[int, Field(ge=16, le=4096)] = Field(
-        256, description="tokens computed in one step; a longer prompt is computed in parts, between which others go on"
+    kv_mb: Annotated[int, Field(ge=8, le=65536)] = _setting(512, "memory for keys and values, in MB", "worker")
+    max_batch_tokens: Annotated[int, Field(ge=16, le=4096)] = _setting(
+        256, "tokens computed in one step; a longer prompt is computed in parts, between which others go on", "worker"
     )
-    max_queue: Annotated[int, Field(ge=1, le=4096)] = Field(
-        256, description="requests that may wait in a worker or a balancer"
+    max_queue: Annotated[int, Field(ge=1, le=4096)] = _setting(
+        256, "requests that may wait in a worker or a balancer", "worker", "balancer"
     )
-    workers: Annotated[tuple[str, ...], NoDecode] = Field(
+    workers: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
-        description="ids in status.json, id=http://host:port, or dns:name:port, commas between them "
-        "(all ids in status.json)",
+        "ids in status.json, id=http://host:port, or dns:name:port, commas between them (all ids in status.json)",
+        "balancer",
     )
-    policy: Literal["weighted", "linear", "least_loaded", "round_robin", "random"] = Field(
-        "weighted", description="how a worker is chosen"
+    policy: Literal["weighted", "linear", "least_loaded", "round_robin", "random"] = _setting(
+        "weighted", "how a worker is chosen", "balancer"
     )
-    slow_ms: Annotated[float, Field(gt=0, le=3_600_000)] = Field(
-        1500.0, description="three reports above this mean latency in a row, and a worker gets new work last"
+    slow_ms: Annotated[float, Field(gt=0, le=3_600_000)] = _setting(
+        1500.0, "three reports above this mean latency in a row, and a worker gets new work last", "balancer"
     )
-    balancer_port: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port of a cluster's balancer")
-    worker_port: Annotated[int, Field(ge=1, le=65535)] = Field(
-        7861, description="port of a cluster's first worker; the others follow, 100 apart"
+    balancer_port: Annotated[int, Field(ge=1, le=65535)] = _setting(8000, "port of a cluster's balancer", "cluster")
+    worker_port: Annotated[int, Field(ge=1, le=65535)] = _setting(
+        7861, "port of a cluster's first worker; the others follow, 100 apart", "cluster"
     )
-    share_weights: Literal["on", "off"] | None = Field(
+    share_weights: Literal["on", "off"] | None = _setting(
         None,
-        description="whether a cluster's workers share one copy of the weights (on for several, where one can fork)",
+        "whether a cluster's workers share one copy of the weights (on for several, where one can fork)",
+        "cluster",
     )
-    golden: Literal["strict", "warn", "off"] | None = Field(
-        None, description="what a failing golden case does (strict for the shipped record, warn for your own)"
+    golden: Literal["strict", "warn", "off"] | None = _setting(
+        None, "what a failing golden case does (strict for the shipped record, warn for your own)", "worker"
     )
 
     @field_validator("allowed_hosts", "trusted_proxies", "workers", mode="before")
@@ -150,6 +162,12 @@ class Settings(BaseSettings):
             except ValueError as exc:
                 raise ValueError(f"{network!r} is no address or network such as 127.0.0.1 or 10.0.0.0/8") from exc
         return value
+
+
+def settings_of(*readers: Reader) -> tuple[str, ...]:
+    """The names of the settings that at least one of these processes reads."""
+    fields = Settings.model_json_schema()["properties"]
+    return tuple(name for name, field in fields.items() if set(field["readers"]) & set(readers))
 
 
 def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Settings:

@@ -17,7 +17,8 @@ def start(program: str = "qwen-aio", command: "str | None" = None) -> int:
     if sys.version_info < OLDEST:
         return _refuse(program, *_of_python())
     try:
-        from qwen_aio.cli.main import main, run_process
+        from qwen_aio.cli.main import main
+        from qwen_aio.startup.process import run_process
 
         return run_process(lambda: main(program=program, command=command), program=program)
     except ModuleNotFoundError as exc:

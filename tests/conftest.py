@@ -12,7 +12,9 @@ os.environ.pop("OMP_NUM_THREADS", None)
 
 
 @pytest.fixture(autouse=True)
-def _threads_stay_inside() -> Iterator[None]:
-    """A command that runs inside a test sets the variable; what the next test starts would take it for the user's."""
+def _environment_stays_as_it_is() -> Iterator[None]:
+    """A command that runs inside a test sets variables; the next test must not take them for the user's."""
+    before = dict(os.environ)
     yield
-    os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.clear()
+    os.environ.update(before)

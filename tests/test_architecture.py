@@ -14,7 +14,7 @@ FLOOR = {
 }
 MAY_IMPORT = {
     "floor": set(),
-    "doorway": {"cli"},
+    "doorway": {"cli", "startup"},
     "wire": FLOOR,
     "client": FLOOR | {"wire"},
     "tasks": FLOOR,
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "balancer": FLOOR | {"wire", "client", "serving"},
     "cluster": FLOOR | {"serving", "startup"},
     "tuning": FLOOR | {"client", "cluster", "serving", "startup"},
-    "ui": FLOOR | {"client", "tasks", "models"},
+    "ui": FLOOR | {"client", "tasks", "models", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
     | {"worker", "balancer", "cluster", "tuning", "ui"},

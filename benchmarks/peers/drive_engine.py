@@ -31,7 +31,7 @@ class Drive:
         settings = load_settings({"model": model_dir, "precision": precision})
         with ThreadPoolExecutor(max_workers=1) as passing:  # see qwen_aio/worker/loading.py
             weights = passing.submit(load_weights, settings, choose_model(settings), threads=threads).result()
-        assert weights.verdict.precision == precision, weights.verdict.told
+        assert weights.precision_record.precision == precision, weights.precision_record
         limits = EngineLimits()
         self._words = Words.load(Path(model_dir))
         self._service = EngineService(make_engine(weights.model, limits, threads=threads))

@@ -1,1 +1,4 @@
-"""Composition root: flags -> settings -> finished objects -> run. One small file per command."""
+"""Composition root: flags -> settings -> finished objects -> run. One small file per command.
+
+The exceptions are two processes that only other programs start: forkserver.py and prepare_int8.py.
+"""

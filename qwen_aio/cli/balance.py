@@ -1,9 +1,9 @@
-"""Balance: one address before many workers, with a live dashboard.
+"""Balance: one address for many workers, with a live dashboard.
 
-python balancer.py                                     every worker in status.json, on http://127.0.0.1:8000
-python balancer.py --workers qwen-1,qwen-2,qwen-3      these; they may come later
+python balancer.py                                     all in status.json, on http://127.0.0.1:8000
+python balancer.py --workers qwen-1,qwen-2,qwen-3      these, which may start later
 python balancer.py --workers a=http://10.0.0.7:7861    a worker on another machine
-python balancer.py --workers dns:workers.local:7861    every address behind a name
+python balancer.py --workers dns:workers.local:7861    every address of a name
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import socket
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.workers.admin import AdminFile
-from qwen_aio.config import Settings, check_exposure, status_dir
+from qwen_aio.config import Settings, check_exposure, settings_of, status_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.server import bind, run_server
-from qwen_aio.startup.flags import BALANCING, add_settings_flags, settings_from
+from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
 
 PORT = 8000
@@ -26,8 +26,7 @@ PORT = 8000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `balancer.py` understands."""
-    own = ("host", "port", *BALANCING, "max_queue", "status_dir", "log_level")
-    add_settings_flags(parser, *own, "allowed_hosts", "root_path", "trusted_proxies", "insecure")
+    add_settings_flags(parser, *settings_of("balancer"))
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -40,15 +39,18 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def balancer_settings(arguments: argparse.Namespace) -> Settings:
-    """Those of this run; the number of workers that a file gives a cluster names nobody. Raises InvalidSettings."""
+    """Those of this run; a number of workers, which a file gives a cluster, is no id.
+
+    Raises InvalidSettings.
+    """
     settings = settings_from(arguments)
     is_number = len(settings.workers) == 1 and settings.workers[0].isdecimal()
     return settings.model_copy(update={"workers": ()}) if is_number and "workers" not in arguments else settings
 
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:
-    door = AdmissionGate(starting="the balancer is just starting; try again in a second")
-    balancer = Balancer(settings, door, status_dir=status_dir(settings))
-    app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings), proxy=proxy_settings(settings))
+    gate = AdmissionGate(starting="the balancer is just starting; try again in a second")
+    balancer = Balancer(settings, gate, status_dir=status_dir(settings))
+    app = create_balancer_app(balancer, gate, allowed_hosts=allowed_hosts(settings), proxy=proxy_settings(settings))
     print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
-    return await run_server(app, sock=sock, gate=door, life=balancer.live)
+    return await run_server(app, sock=sock, gate=gate, life=balancer.live)

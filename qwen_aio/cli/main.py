@@ -1,4 +1,4 @@
-"""The command `qwen-aio`, and what app.py calls: parse, dispatch, tell errors as one sentence.
+"""The command `qwen-aio`, and what app.py calls: parse and dispatch.
 
 Imports nothing heavy: each command loads what it needs when it runs.
 """
@@ -7,28 +7,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from qwen_aio import __version__
 from qwen_aio.cli import balance, cluster, run, serve, tasks, tune
 from qwen_aio.cluster.lifeline import hold_if_given
-from qwen_aio.errors import QwenAioError
 from qwen_aio.startup.environment import ignore_proxies
-from qwen_aio.startup.streams import secure_streams, status_after
+from qwen_aio.startup.process import exit_status, run_process
 
 COMMANDS = {"serve": serve, "balance": balance, "cluster": cluster, "run": run, "tasks": tasks, "tune": tune}
 SERVING = frozenset({"serve", "balance", "cluster", "tune"})  # also those that start servers
-
-
-def run_process(run: Callable[[], int], *, program: str) -> int:
-    """Let `run` be the whole of this process; the exit status."""
-    output = secure_streams()
-    try:
-        status = run()
-    except SystemExit as exc:  # argparse's, after --help too
-        status = exc.code if isinstance(exc.code, int) else 0
-    return status_after(output, status, program=program)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", command: str | None = None) -> int:
@@ -40,17 +28,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "qwen-aio", c
     return exit_status(program, lambda: COMMANDS[parsed.command].main(parsed))
 
 
-def exit_status(program: str, run: Callable[[], int]) -> int:
-    """The exit status of `run`; an error of ours is told as one sentence, and is 1."""
-    try:
-        return run()
-    except QwenAioError as exc:
-        print(f"{program}: {exc.message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
 def _parser(program: str, command: str | None) -> argparse.ArgumentParser:
     if command is not None:
         return _filled(argparse.ArgumentParser(prog=program, description=COMMANDS[command].__doc__), command)
@@ -58,8 +35,8 @@ def _parser(program: str, command: str | None) -> argparse.ArgumentParser:
     _add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        told = (module.__doc__ or "").splitlines()[0]
-        _filled(commands.add_parser(name, help=told, description=module.__doc__), name)
+        first_line = (module.__doc__ or "").splitlines()[0]
+        _filled(commands.add_parser(name, help=first_line, description=module.__doc__), name)
     return parser
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", default="auto", help="auto or a task's name [auto]")
     parser.add_argument("--reply", action="store_true", help="decide and answer (dialogue enhancement)")
     parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
-    parser.add_argument("--seed", type=int, help="fixes what is left to chance")
+    parser.add_argument("--seed", type=int, help="makes sampling repeatable")
     parser.add_argument("--url", help="ask the server at this address instead of loading a model here")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_settings_flags(parser, *MODEL_SETTINGS)
@@ -52,7 +52,7 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
     from qwen_aio.startup.environment import stated_threads
     from qwen_aio.tasks.loader import load_tasks
     from qwen_aio.worker.executor import LocalExecutor
-    from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process, told_model
+    from qwen_aio.worker.loading import choose_model, describe_model, loaded_engine, prepare_process
     from qwen_aio.worker.memory_need import log_memory
 
     threads = prepare_process(stated_threads(settings))
@@ -61,10 +61,8 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
     log_memory(settings, model)
     started = time.monotonic()
     async with loaded_engine(settings, tasks, model, threads=threads) as ready:
-        print(
-            f"{told_model(model)}; {ready.verdict.told}; ready after {time.monotonic() - started:.1f} s",
-            file=sys.stderr,
-        )
+        seconds = time.monotonic() - started
+        print(f"{describe_model(model)}; {ready.precision_record}; ready after {seconds:.1f} s", file=sys.stderr)
         gate = AdmissionGate()
         gate.open(Pipeline(LocalExecutor(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)))
         return await gate.run(request)

@@ -1,4 +1,4 @@
-"""Serve: page and /v1 in one process (single), one worker for a service of many (worker), or the page alone (ui).
+"""Serve: page and /v1 in one process (single), one worker of many (worker), or the page alone (ui).
 
 python app.py                                    the page on http://127.0.0.1:7860
 python app.py --mode worker --port 7861 --id qwen-1
@@ -14,8 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Literal
 
 from qwen_aio import __version__
-from qwen_aio.cli.page import SERVER_URL, serve_page
-from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, state_dir
+from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, settings_of, state_dir
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
@@ -24,17 +23,13 @@ from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import log_to_stderr
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.worker.loading import (
-    choose_model,
-    loaded_engine,
-    prepare_process,
-)
+from qwen_aio.ui.page_server import SERVER_URL, serve_page
+from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory
 from qwen_aio.worker.worker import AddPage, LoadEngine, MakeApp, WorkerServer
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
 
 FIRST_WORKER_PORT = 7861
 
@@ -50,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="page and model, model alone, or page alone [single]",
     )
     parser.add_argument("--url", help="server behind the page of --mode ui [http://127.0.0.1:8000]")
-    add_settings_flags(parser)
+    add_settings_flags(parser, *settings_of("worker", "page"))
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -80,7 +75,7 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
 def _page_of(model: ModelFolder) -> AddPage:
     """Single mode: the page on the worker's own port."""
 
-    def add_page(create: MakeApp, door: AdmissionGate, worker_id: str) -> FastAPI:
+    def add_page(create: MakeApp, gate: AdmissionGate, worker_id: str) -> FastAPI:
         prepare_gradio(os.environ, state=state_dir())
         # Here and not above: gradio takes seconds to import, and a worker has no page.
         from qwen_aio.ui.about import About
@@ -90,15 +85,13 @@ def _page_of(model: ModelFolder) -> AddPage:
 
         about = About(model.name, model.is_bundled, __version__, worker_id)
         app = create(page_csp=CONTENT_SECURITY_POLICY, worded=worded)
-        return mount_page(app, build_page(door, about=lambda: about))
+        return mount_page(app, build_page(gate, about=lambda: about))
 
     return add_page
 
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:
-    """The port is taken before anything is loaded: a mistake is told at once."""
-    if settings.port is not None:
-        return bind(settings.host, settings.port)
-    if mode == "single":
-        return bind(settings.host, PAGE_PORT)
+    """The port is taken before anything is loaded: a mistake shows at once."""
+    if settings.port is not None or mode == "single":
+        return bind(settings.host, settings.port or PAGE_PORT)
     return bind_first_free(settings.host, FIRST_WORKER_PORT)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_flags(listing, "prompts_dir")
     check = actions.add_parser("lint", help="count tokens, find mistakes, run the golden cases")
     check.add_argument("name", nargs="*", help="tasks to check [all]")
-    check.add_argument("--accept", action="store_true", help="what the golden cases give now is right: record it")
+    check.add_argument("--accept", action="store_true", help="record the golden cases' answers of now as right")
     add_settings_flags(check, *MODEL_SETTINGS)
     render = actions.add_parser("render", help="print the prompt a text leads to")
     render.add_argument("name", help="a task")
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
     match arguments.action:
         case "list":
             for task in tasks.values():
-                print(_told(task))
+                print(_describe(task))
         case "render":
             task = _named(tasks, arguments.name)
             print(_spelled(PromptTemplate(task).prompt(arguments.text, feeling=arguments.feeling)))
@@ -62,7 +62,7 @@ def _named(tasks: dict[str, Task], name: str) -> Task:
     return tasks[name]
 
 
-def _told(task: Task) -> str:
+def _describe(task: Task) -> str:
     labels = ", ".join(f"{label.emoji} {label.name} = {label.text}" for label in task.labels)
     rules = "".join(f"\n    {rule.priority:3d} {rule.name}" for rule in task.rules)
     return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}"
@@ -76,18 +76,12 @@ def _spelled(prompt: Prompt) -> str:
 async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -> int:
     from qwen_aio.engine.text.tokenizer import Tokenizer
     from qwen_aio.startup.environment import stated_threads
-    from qwen_aio.worker.loading import (
-        choose_model,
-        golden_book,
-        loaded_engine,
-        prepare_process,
-        told_model,
-    )
+    from qwen_aio.worker.loading import choose_model, describe_model, golden_book, loaded_engine, prepare_process
     from qwen_aio.worker.memory_need import log_memory
 
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
-    print(told_model(model))
+    print(describe_model(model))
     log_memory(settings, model)
     tokenizer = Tokenizer.load(model.path)
     reports = [lint(task, tokenizer) for task in chosen.values()]
@@ -98,8 +92,8 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
         print("golden cases: off")
         return 0 if is_fine else 1
     async with loaded_engine(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
-        print(ready.verdict.told)
-        book = golden_book(model, ready.sha, ready.verdict.precision)
+        print(ready.precision_record)
+        book = golden_book(model, ready.sha, ready.precision_record.precision)
         for task in chosen.values():
             is_fine &= await _check_golden(ready.engine, task, book, accepts=accepts) or settings.golden == "warn"
             _print_focus(await focus_effects(ready.engine, task))

@@ -1,1 +1,1 @@
-"""Processes that are started, kept alive and ended together. Knows neither what they do nor torch."""
+"""Processes that are started, kept alive and ended together. Knows neither their work nor torch."""

@@ -1,4 +1,4 @@
-"""A child of the cluster, and the plain way to start one. How long it is kept alive is keeper.py's business."""
+"""A child of the cluster, and the plain way to start one. keeper.py keeps it alive."""
 
 from __future__ import annotations
 
@@ -14,40 +14,43 @@ from qwen_aio.cluster.lifeline import Lifeline
 
 CHUNK = 65536
 
-Tell = Callable[[str], None]  # takes one line
+OnLine = Callable[[str], None]  # called with each line of output
 
 
 class Process(Protocol):
-    """One life of a child. To signal one that is gone does nothing."""
+    """A running child. Signalling one that has ended does nothing."""
 
     def terminate(self) -> None:
-        """Ask it to end what it does, and then itself."""
+        """Ask it to finish its work and end."""
 
     def kill(self) -> None:
         """End it now."""
 
     async def ended(self) -> int | None:
-        """Wait until it is gone and its last line is told; its exit status, or a signal's number made negative.
+        """Wait for its end and its last line; its exit status, or a signal's number made negative.
 
-        None if nobody knows. Anybody may wait, and stop waiting.
+        None if the status is unknown. Several tasks may wait, and stop waiting.
         """
 
 
 @dataclass(frozen=True)
 class Child:
-    """Something to be kept alive: one Process after another."""
+    """A name, and how to start one Process after another for it."""
 
     name: str
-    start: Callable[[Tell], Awaitable[Process]]  # its lines go to what is given; raises OSError
+    start: Callable[[OnLine], Awaitable[Process]]  # raises OSError
     is_ready: Callable[[], Awaitable[bool]]
 
 
 class Subprocess:
-    """A Process started from a command, which starts no others: its end is the end of its output, too."""
+    """A Process started from a command.
 
-    def __init__(self, process: asyncio.subprocess.Process, telling: asyncio.Task[None]) -> None:
+    It starts no others, so that its output ends when it does.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         self._process = process
-        self._telling = telling
+        self._reading = reading
 
     def terminate(self) -> None:
         """See Process."""
@@ -61,14 +64,17 @@ class Subprocess:
 
     async def ended(self) -> int:
         """See Process."""
-        await asyncio.wait({self._telling})
+        await asyncio.wait({self._reading})
         return await self._process.wait()
 
 
 async def spawn(
-    command: Sequence[str], tell: Tell, *, lifeline: Lifeline, inherited_files: tuple[int, ...] = ()
+    command: Sequence[str], on_line: OnLine, *, lifeline: Lifeline, inherited_files: tuple[int, ...] = ()
 ) -> Subprocess:
-    """Start `command`, in a group of its own: a terminal's Ctrl-C is for the parent to act on. Raises OSError."""
+    """Start `command`, in a group of its own: a terminal's Ctrl-C is for the parent to act on.
+
+    Raises OSError.
+    """
     own_group: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -82,17 +88,20 @@ async def spawn(
         **own_group,
     )
     assert process.stdout is not None
-    return Subprocess(process, asyncio.create_task(tell_lines(process.stdout, tell)))
+    return Subprocess(process, asyncio.create_task(read_lines(process.stdout, on_line)))
 
 
-async def tell_lines(output: asyncio.StreamReader, tell: Tell) -> None:
-    """Tell every line of `output` until it ends. A line longer than CHUNK is told in parts."""
+async def read_lines(output: asyncio.StreamReader, on_line: OnLine) -> None:
+    """Call `on_line` with every line of `output` until it ends.
+
+    A line longer than CHUNK comes in parts.
+    """
     rest = b""
     while chunk := await output.read(CHUNK):
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > CHUNK:
             lines, rest = [*lines, rest], b""
         for line in lines:
-            tell(line.decode("utf-8", "replace").rstrip("\r"))
+            on_line(line.decode("utf-8", "replace").rstrip("\r"))
     if rest:
-        tell(rest.decode("utf-8", "replace"))
+        on_line(rest.decode("utf-8", "replace"))

@@ -1,90 +1,91 @@
-"""The cluster's end of a nursery: starts it, asks it for workers, hears how they ended.
+"""The cluster's end of a fork server: starts it, asks it for workers, learns how they ended.
 
-A worker that was forked is no child of the cluster, so its end is seen by its log, which only it has open; the nursery
-adds the exit status. Workers outlive their nursery: only when one of them has ended is the next nursery asked for it.
-Lives on the event loop of the cluster.
+A forked worker is no child of the cluster, so its end shows in its log, which it alone has open;
+the fork server adds the exit status. Workers outlive their server: the next server forks only those
+that end after it. Lives on the event loop of the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
-from qwen_aio.cluster.child import Process, Tell, spawn, tell_lines
+from qwen_aio.cluster.child import OnLine, Process, read_lines, spawn
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.protocol import Ended, ForkMessage, Messages, Started, WeightsLoaded, WorkerSpec, encode
 
 CHUNK = 4096
-Birth = tuple[int, asyncio.Future[int | None]]  # the pid, and what gets the exit status
+Fork = tuple[int, asyncio.Future[int | None]]  # the pid, and what gets the exit status
 
 
 class ForkServerClient:
-    """One nursery after another, and the workers that come from them."""
+    """One fork server after another, and the workers that they fork."""
 
     def __init__(self, command: Sequence[str], *, lifeline: Lifeline) -> None:
-        """`command` starts a nursery; the number of its socket is added."""
+        """`command` starts a fork server; the number of its socket is added."""
         self._command = command
         self._lifeline = lifeline
         self._loaded = asyncio.Event()
         self._control: socket.socket | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._births: dict[str, asyncio.Future[Birth]] = {}  # by the worker that is wanted
-        self._ends: dict[int, asyncio.Future[int | None]] = {}  # of those born here, by pid
+        self._receiving: asyncio.Task[None] | None = None
+        self._forks: dict[str, asyncio.Future[Fork]] = {}  # those asked for, by worker id
+        self._ends: dict[int, asyncio.Future[int | None]] = {}  # of this server's workers, by pid
 
-    async def start(self, tell: Tell) -> Process:
-        """Start a nursery; the one before has ended. Raises OSError."""
-        if self._listening is not None:
-            await self._listening
+    async def start(self, on_line: OnLine) -> Process:
+        """Start a fork server; the one before has ended. Raises OSError."""
+        if self._receiving is not None:
+            await self._receiving
         self._control, theirs = socket.socketpair()
-        self._listening = asyncio.create_task(self._listen(self._control), name="nursery link")
+        self._receiving = asyncio.create_task(self._receive(self._control), name="fork server client")
         with theirs:
             command = [*self._command, "--control", str(theirs.fileno())]
-            return await spawn(command, tell, lifeline=self._lifeline, inherited_files=(theirs.fileno(),))
+            return await spawn(command, on_line, lifeline=self._lifeline, inherited_files=(theirs.fileno(),))
 
     async def is_ready(self) -> bool:
-        """Whether a worker can be had."""
+        """Whether a worker can be forked."""
         return self._loaded.is_set()
 
-    async def fork(self, wanted: WorkerSpec, tell: Tell) -> Process:
-        """A worker of this nursery, or of the next one that is ready. Raises OSError."""
+    async def fork(self, spec: WorkerSpec, on_line: OnLine) -> Process:
+        """A worker of this server, or of the next one that is ready. Raises OSError."""
         while True:
             await self._loaded.wait()
             reading, writing = os.pipe()
-            telling = asyncio.create_task(_tell_log(reading, tell))  # ends once nobody can write any more
+            log = asyncio.create_task(_read_log(reading, on_line))  # ends once no process can write any more
             try:
-                pid, end = await self._ask(wanted, writing)
-            except _NurseryGone:
+                pid, end = await self._ask(spec, writing)
+            except _ForkServerEnded:
                 continue
             finally:
                 os.close(writing)
-            return _Forked(pid, end, telling)
+            return _ForkedProcess(pid, end, log)
 
-    async def _ask(self, wanted: WorkerSpec, log: int) -> Birth:
+    async def _ask(self, spec: WorkerSpec, log: int) -> Fork:
         assert self._control is not None
-        birth: asyncio.Future[Birth] = asyncio.get_running_loop().create_future()
-        self._births[wanted.id] = birth
+        fork: asyncio.Future[Fork] = asyncio.get_running_loop().create_future()
+        self._forks[spec.id] = fork
         try:
-            socket.send_fds(self._control, [encode(wanted)], [log])
-            return await birth
+            socket.send_fds(self._control, [encode(spec)], [log])
+            return await fork
         except OSError as exc:
-            self._loaded.clear()  # nobody asks again before the end is noticed
-            raise _NurseryGone from exc
+            self._loaded.clear()  # no task asks again before the end is noticed
+            raise _ForkServerEnded from exc
         finally:
-            del self._births[wanted.id]
+            del self._forks[spec.id]
 
-    async def _listen(self, control: socket.socket) -> None:
+    async def _receive(self, control: socket.socket) -> None:
         control.setblocking(False)
         messages = Messages()
         with control, suppress(ConnectionError):
             while chunk := await asyncio.get_running_loop().sock_recv(control, CHUNK):
                 for message in messages.feed(chunk):
                     self._take(message)
-        self._let_go()
+        self._on_end()
 
     def _take(self, message: ForkMessage) -> None:
         match message:
@@ -92,63 +93,64 @@ class ForkServerClient:
                 self._loaded.set()
             case Started(worker_id, pid):
                 end = self._ends[pid] = asyncio.get_running_loop().create_future()
-                birth = self._births.get(worker_id)
-                if birth is not None and not birth.done():
-                    birth.set_result((pid, end))
+                fork = self._forks.get(worker_id)
+                if fork is not None and not fork.done():
+                    fork.set_result((pid, end))
             case Ended(pid, status):
                 self._ends.pop(pid).set_result(status)
 
-    def _let_go(self) -> None:
-        """The nursery is gone: nobody will be born of it, and nobody will tell how its workers end."""
+    def _on_end(self) -> None:
+        """The server is gone: it forks no worker any more, and does not say how its workers end."""
         self._loaded.clear()
-        for birth in self._births.values():
-            if not birth.done():
-                birth.set_exception(_NurseryGone())
+        for fork in self._forks.values():
+            if not fork.done():
+                fork.set_exception(_ForkServerEnded())
         for end in self._ends.values():
             end.set_result(None)
         self._ends.clear()
 
 
-class _NurseryGone(Exception):
-    """It ended before it gave the worker that was wanted."""
+class _ForkServerEnded(Exception):
+    """It ended before it forked the worker."""
 
 
-class _Forked:
-    """A Process that is another one's child."""
+class _ForkedProcess:
+    """A Process that is a child of the fork server."""
 
-    def __init__(self, pid: int, end: asyncio.Future[int | None], telling: asyncio.Task[None]) -> None:
+    def __init__(self, pid: int, end: asyncio.Future[int | None], log: asyncio.Task[None]) -> None:
         self._end = end
-        self._telling = telling
+        self._log = log
         self._process: psutil.Process | None = None
         with suppress(psutil.NoSuchProcess):
-            # It knows when it started: whoever else gets this pid later is not signalled.
+            # It knows when it started: another process that gets this pid later is not signalled.
             self._process = psutil.Process(pid)
 
     def terminate(self) -> None:
         """See Process."""
-        if self._process is not None:
-            with suppress(psutil.NoSuchProcess):
-                self._process.terminate()
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
         """See Process."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
         if self._process is not None:
             with suppress(psutil.NoSuchProcess):
-                self._process.kill()
+                self._process.send_signal(number)
 
     async def ended(self) -> int | None:
         """See Process."""
-        await asyncio.wait({self._telling})
+        await asyncio.wait({self._log})
         return await asyncio.shield(self._end)
 
 
-async def _tell_log(reading: int, tell: Tell) -> None:
+async def _read_log(reading: int, on_line: OnLine) -> None:
     output = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", 0)
     )
     try:
-        await tell_lines(output, tell)
+        await read_lines(output, on_line)
     finally:
         transport.close()

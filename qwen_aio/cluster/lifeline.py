@@ -1,8 +1,9 @@
-"""What a child's life hangs on: it ends when the process that started it does, however that one dies.
+"""Ends a child when the process that started it ends, however that one dies.
 
-The parent holds the write end of one pipe, and nobody else does: it is closed in whatever the parent starts. Every
-child has the read end as its standard input. Nothing is ever written, so a read returns only once the system has closed
-a dead parent's files. That needs no help of the parent, and works wherever there are pipes.
+The parent alone holds the write end of a pipe; the system closes it in every process that the
+parent starts. Every child has the read end as its standard input. Nothing is ever written, so a
+read returns only once the system has closed a dead parent's files. The parent need not do anything
+for it, and it works wherever there are pipes.
 """
 
 from __future__ import annotations
@@ -16,23 +17,26 @@ STANDARD_INPUT = 0
 
 
 class Lifeline:
-    """The parent's end. To let go of it is to end the children, so it is mostly held as long as the process lives."""
+    """The parent's end.
+
+    Closing it ends the children, so most parents hold it as long as they live.
+    """
 
     def __init__(self) -> None:
-        self.standard_input, self._held = os.pipe()  # neither is inherited unless it is handed over
+        self.standard_input, self._held = os.pipe()  # a child inherits neither unless it is passed on
 
     def environment(self) -> Mapping[str, str]:
-        """What a child has to be told."""
+        """The variables that a child needs."""
         return {**os.environ, VARIABLE: "stdin"}
 
     def close(self) -> None:
-        """Let go, and end the children that are left."""
+        """End the children that are left."""
         os.close(self._held)
         os.close(self.standard_input)
 
 
 def hold_if_given() -> None:
-    """In a child: end with the parent. A process that nobody gave a lifeline lives on its own."""
+    """In a child: end with the parent. A process without a lifeline lives on its own."""
     if VARIABLE in os.environ:
         hold()
 

@@ -1,34 +1,31 @@
-"""Who runs in a cluster, on which ports, and by which commands. Decided once, from the settings; starts nothing."""
+"""What runs in a cluster, on which ports, and by which commands.
+
+Decided once, from the settings; starts nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwen_aio.cluster.protocol import WorkerSpec
-from qwen_aio.config import PAGE_PORT, Settings
+from qwen_aio.config import PAGE_PORT, Reader, Settings
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
+from qwen_aio.startup.flags import as_flags, child_arguments
 from qwen_aio.startup.listening import url_of
 
 PORT_STEP = 100
 LAST_PORT = 65535
 USUAL_WORKERS, MAX_WORKERS = 3, 64
-WORKER_HOST = "127.0.0.1"  # the balancer is before them, and who may come in is decided there
-PUBLIC = ("host", "allowed_hosts", "root_path", "trusted_proxies", "insecure", "log_level")
-WORKER = (
-    *("model", "precision", "prompts_dir", "status_dir", "max_context", "kv_mb", "max_batch_tokens", "max_queue"),
-    *("golden", "log_level"),
-)
-BALANCER = ("policy", "slow_ms", "max_queue", "status_dir", *PUBLIC)
+WORKER_HOST = "127.0.0.1"  # clients reach a worker through the balancer, which decides who may come in
 
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """The workers, and the addresses of everybody."""
+    """The workers, and the address of every process."""
 
     host: str  # of page and balancer
     page_port: int
@@ -46,7 +43,7 @@ class ClusterPlan:
 
     @property
     def addresses(self) -> list[tuple[str, int, str]]:
-        """Host and port of everybody who listens, and the flag that changes the port."""
+        """Host and port of every server, and the flag that changes the port."""
         public = [(self.host, self.page_port, "--port"), (self.host, self.balancer_port, "--balancer-port")]
         return public + [(WORKER_HOST, worker.port, "--worker-port") for worker in self.workers]
 
@@ -58,6 +55,15 @@ class ClusterPlan:
     def balancer_url(self) -> str:
         return url_of(self.host, self.balancer_port)
 
+    def balancer_command(self, arguments: Namespace) -> list[str]:
+        """The balancer, with the settings among `arguments`."""
+        ids = ",".join(worker.id for worker in self.workers)
+        return _command("balance", arguments, "balancer", workers=ids, port=self.balancer_port)
+
+    def page_command(self, arguments: Namespace) -> list[str]:
+        """The page, with the settings among `arguments`."""
+        return _command("serve", arguments, "page", mode="ui", url=self.balancer_url, port=self.page_port)
+
 
 def plan_cluster(settings: Settings) -> ClusterPlan:
     """The cluster that `settings` ask for. Raises InvalidSettings."""
@@ -66,12 +72,7 @@ def plan_cluster(settings: Settings) -> ClusterPlan:
         raise InvalidSettings(f"page and balancer cannot both have port {page_port}; change --port or --balancer-port")
     count = _num_workers(settings.workers)
     threads = settings.threads or max(1, usable_cores() // count)
-    every = range(settings.worker_port, LAST_PORT + 1, PORT_STEP)
-    ports = [port for port in every if port not in (page_port, balancer_port)][:count]
-    if len(ports) < count:
-        raise InvalidSettings(
-            f"from port {settings.worker_port} there is no room for {count} workers, {PORT_STEP} ports apart"
-        )
+    ports = _worker_ports(settings.worker_port, count, taken=(page_port, balancer_port))
     return ClusterPlan(
         host=settings.host,
         page_port=page_port,
@@ -81,42 +82,32 @@ def plan_cluster(settings: Settings) -> ClusterPlan:
     )
 
 
-class Commands:
-    """The command of each child. What was typed for the cluster is handed on to those whom it concerns."""
+def forkserver_command(arguments: Namespace) -> list[str]:
+    """Forks workers, each of which has an id, a port and threads of its own."""
+    own = {"host": WORKER_HOST, "id": None, "port": None, "threads": None}
+    return [*_python("forkserver"), *as_flags(child_arguments(arguments, "worker", **own))]
 
-    def __init__(self, plan: ClusterPlan, typed: Namespace) -> None:
-        self._plan = plan
-        self._typed = typed
 
-    def nursery(self) -> list[str]:
-        """Forks workers; see nursery.py."""
-        return [sys.executable, "-m", "qwen_aio.cli.forkserver", "--host", WORKER_HOST, *self._handed_on(WORKER)]
+def worker_command(arguments: Namespace, worker: WorkerSpec) -> list[str]:
+    """A worker that loads its own weights."""
+    return _command("serve", arguments, "worker", mode="worker", **worker.settings, host=WORKER_HOST)
 
-    def worker(self, worker: WorkerSpec) -> list[str]:
-        """One that loads its own weights."""
-        own = ("--mode", "worker", "--id", worker.id, "--port", str(worker.port), "--threads", str(worker.threads))
-        return self._ours("serve", *own, "--host", WORKER_HOST, *self._handed_on(WORKER))
 
-    def balancer(self) -> list[str]:
-        ids = ",".join(worker.id for worker in self._plan.workers)
-        own = ("--workers", ids, "--port", str(self._plan.balancer_port))
-        return self._ours("balance", *own, *self._handed_on(BALANCER))
+def _command(command: str, arguments: Namespace, reader: Reader, **own: object) -> list[str]:
+    """Its own settings come first, so that a list of processes shows which child is which."""
+    return [*_python("main"), command, *as_flags(child_arguments(arguments, reader, **own))]
 
-    def page(self) -> list[str]:
-        own = ("--mode", "ui", "--url", self._plan.balancer_url, "--port", str(self._plan.page_port))
-        return self._ours("serve", *own, *self._handed_on(PUBLIC))
 
-    def _ours(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "qwen_aio.cli.main", *arguments]
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", f"qwen_aio.cli.{module}"]
 
-    def _handed_on(self, names: Sequence[str]) -> list[str]:
-        flags: list[str] = []
-        for name in ("config", *names):
-            value = getattr(self._typed, name, None)
-            if value is not None:
-                flag = f"--{name.replace('_', '-')}"
-                flags += [flag] if value is True else [flag, str(value)]
-        return flags
+
+def _worker_ports(first: int, count: int, *, taken: tuple[int, ...]) -> list[int]:
+    every = range(first, LAST_PORT + 1, PORT_STEP)
+    ports = [port for port in every if port not in taken][:count]
+    if len(ports) < count:
+        raise InvalidSettings(f"from port {first} there is no room for {count} workers, {PORT_STEP} ports apart")
+    return ports
 
 
 def _num_workers(asked: tuple[str, ...]) -> int:
@@ -140,5 +131,5 @@ def _shares_weights(asked: str | None, *, num_workers: int) -> bool:
 
 def can_fork() -> bool:
     """Whether workers may be forks of one process here."""
-    # On macOS the system's own libraries may not be used between a fork and the start of another program.
+    # On macOS the system's libraries may not be used between a fork and a new program.
     return hasattr(os, "fork") and sys.platform != "darwin"

@@ -1,34 +1,39 @@
-"""What a cluster and its nursery say to each other: lines of JSON over a socket of their own.
+"""What a cluster and its fork server send each other: lines of JSON over a socket of their own.
 
-cluster -> nursery    Wanted, and with it the file that the worker writes its log to
-nursery -> cluster    Loaded once, then Born and Ended, of one worker after another
+cluster -> fork server    WorkerSpec, and with it the file that the worker writes its log to
+fork server -> cluster    WeightsLoaded once, then Started and Ended of one worker after another
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """A worker to be forked."""
+    """A worker to be started. Its other settings are those of all workers."""
 
     id: str
     port: int
     threads: int
-    changes: tuple[tuple[str, str | int], ...] = ()  # settings in which it differs from its nursery
+    changes: Mapping[str, str | int] = field(default_factory=dict)  # of settings that all workers would share
+
+    @property
+    def settings(self) -> dict[str, str | int]:
+        """The settings of this worker alone."""
+        return {"id": self.id, "port": self.port, "threads": self.threads, **self.changes}
 
 
 @dataclass(frozen=True)
 class WeightsLoaded:
-    """The weights are in memory; workers can be had."""
+    """The weights are in memory; workers can be forked."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """The worker that was wanted is this process."""
+    """The worker `id` is this process."""
 
     id: str
     pid: int

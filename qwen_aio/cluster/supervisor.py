@@ -1,11 +1,11 @@
 """All children of a cluster, from the first start to the last end.
 
     a child ends          it is started again (keeper.py); the others do not notice
-    first signal          stage by stage, in order: each child ends what it is doing; exit status 0
+    first signal          stage by stage, in order: each child finishes its work; exit status 0
     second signal         everything ends at once
-    one cannot start      the rest is ended, and the mistake is raised
+    one cannot start      the others are ended, and its error is raised
 
-Lives on the event loop of the cluster. Knows neither what the children are nor where they listen.
+Lives on the event loop of the cluster. Knows neither kinds of children nor their addresses.
 """
 
 from __future__ import annotations
@@ -13,46 +13,48 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from qwen_aio.cluster.child import Child, Tell
+from qwen_aio.cluster.child import Child, OnLine
 from qwen_aio.cluster.keeper import Keeper
 from qwen_aio.serving.disconnect import cancel
 
-STOP_S = 35.0  # a server's own time of grace, and some
+STOP_S = 35.0  # a server's own grace period, and some
 
 
 class Supervisor:
-    """Starts, watches and ends the children it is given."""
+    """Starts, watches and ends its children."""
 
     def __init__(
         self,
         stages: Sequence[Sequence[Child]],
         *,
-        say: Tell,
-        hear: Tell,
+        report: OnLine,
+        on_output: OnLine,
         announce: str,
-        told_memory: Callable[[], str],
+        memory: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`stages` is the order in which children are ended. `announce` is said once, when all are ready.
+        """`stages` is the order in which children are ended.
 
-        `say` takes what there is to tell of the children, `hear` what they say themselves. `told_memory` says how much
-        memory is needed and available, for a child that may have been killed for lack of it.
+        `announce` is reported once, when all are ready. `report` takes lines about the children,
+        `on_output` their own. `memory` says how much memory is needed and available, for a child
+        that may have been killed for lack of it.
         """
-
-        def keeper(child: Child) -> Keeper:
-            return Keeper(
-                child, say=say, hear=hear, on_change=self._show, told_memory=told_memory, clock=clock, pause=pause
-            )
-
+        keeper = partial(
+            Keeper, report=report, on_output=on_output, on_change=self._show, memory=memory, clock=clock, pause=pause
+        )
         self._stages = [[keeper(child) for child in stage] for stage in stages]
         self._keepers = [keeper for stage in self._stages for keeper in stage]
-        self._say = say
+        self._report = report
         self._announce: str | None = announce
 
     async def run(self, signals: asyncio.Queue[int]) -> int:
-        """Until a signal comes out of the queue; the exit status. Raises SetupError if a child cannot be started."""
+        """Until a signal comes out of the queue; the exit status.
+
+        Raises SetupError if a child cannot be started.
+        """
         self._show()
         keeping = [asyncio.create_task(keeper.keep(), name=f"keeper of {keeper.name}") for keeper in self._keepers]
         coming = asyncio.create_task(signals.get())
@@ -82,13 +84,13 @@ class Supervisor:
 
     async def _stop_in_order(self) -> None:
         for stage in self._stages:
-            self._say(f"stopping {', '.join(keeper.name for keeper in stage)}")
+            self._report(f"stopping {', '.join(keeper.name for keeper in stage)}")
             async with asyncio.TaskGroup() as stopping:
                 for keeper in stage:
                     stopping.create_task(keeper.stop(patience_s=STOP_S))
 
     def _show(self) -> None:
-        self._say(", ".join(f"{keeper.name} {keeper.state}" for keeper in self._keepers))
+        self._report(", ".join(f"{keeper.name} {keeper.state}" for keeper in self._keepers))
         if self._announce and all(keeper.state == "ready" for keeper in self._keepers):
-            self._say(self._announce)
+            self._report(self._announce)
             self._announce = None

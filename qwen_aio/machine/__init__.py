@@ -1,1 +1,1 @@
-"""What the machine offers: cores and memory, within the limits of its control groups."""
+"""The cores and the memory of this machine, within the limits of control groups."""

@@ -1,4 +1,4 @@
-"""Linux' control groups around this process, which a container is limited by: where their files lie."""
+"""Linux' control groups of this process, which limit a container: where their files are."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 
 def groups(root: Path, controller: str) -> Iterator[tuple[Literal[1, 2], Path]]:
-    """Version and folder of every group that may limit `controller`, from this process's own up to the mounted one.
+    """Version and folder of every group that may limit `controller`, from this process's own up.
 
-    /sys and /proc lie under `root`. A folder need not exist.
+    /sys and /proc are below `root`. A folder need not exist.
     """
     mounts = root / "sys/fs/cgroup"
     for controllers, path in _own_groups(root):
-        # Inside a container the own path may be the host's, of which only the top is mounted: the parents include it.
+        # In a container the path may be the host's, of which only the top is mounted.
         for group in (path, *path.parents):
             below = group.relative_to("/")
             if controller in controllers.split(","):
@@ -27,7 +27,7 @@ def groups(root: Path, controller: str) -> Iterator[tuple[Literal[1, 2], Path]]:
 
 
 def _own_groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """Controllers and path of each hierarchy; version 2 has no controllers' names, and stands here in any case."""
+    """Controllers and path of each hierarchy; version 2 is always included, without controllers."""
     found = {"": PurePosixPath("/")}
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():

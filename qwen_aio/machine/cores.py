@@ -1,8 +1,9 @@
-"""How many cores there are to compute on: physical ones, of those this process may use, within its containers' quotas.
+"""The cores to compute on: physical ones that this process may use, within containers' quotas.
 
-The second thread of a core (SMT) shares its multipliers, so that matrix products gain nothing from it. A quota is time
-on any core; more threads than it pays for are stopped in the middle of a product, where all others wait for them.
-Linux tells all this in files; elsewhere the number of physical cores is all that is asked for.
+The second thread of a core (SMT) shares its multipliers, so that matrix products gain nothing from
+it. A quota is time on any core; the system stops the threads beyond it in the middle of a product,
+where all others wait for them. Linux has all this in files; other systems give the number of
+physical cores.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ def usable_cores() -> int:
 
 
 def count_cores(root: Path, *, allowed_cpus: Set[int]) -> int:
-    """As usable_cores, where /sys and /proc lie under `root`. A file that makes no sense is as good as none."""
+    """As usable_cores, where /sys and /proc are below `root`. A damaged file counts as missing."""
     cores = physical_cores(root, allowed_cpus)
     quota = quota_cpus(root)
-    # Half a core more would be one more thread that waits half of the time, and the others with it.
+    # Half a core more would be a thread that waits half of the time, and makes the others wait.
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def physical_cores(root: Path, allowed_cpus: Set[int]) -> int:
-    """How many cores `allowed_cpus` belong to; a CPU that is not known to have siblings is a core of its own."""
+    """The number of cores of `allowed_cpus`; a CPU without known siblings is a core of its own."""
     return len({_siblings(root / f"sys/devices/system/cpu/cpu{cpu}/topology", cpu) for cpu in allowed_cpus})
 
 
 def quota_cpus(root: Path) -> float | None:
-    """CPU seconds per second that all groups around this process leave it; None if nobody limits it."""
+    """CPU seconds per second that all groups of this process leave it; None if none limits it."""
     return min(_quotas(root), default=None)
 
 

@@ -1,6 +1,6 @@
-"""How much memory there is to take: what the machine has left, or less where a container's limit comes first.
+"""The available memory: the machine's, or less where a container's limit comes first.
 
-Past either, Linux kills a process, which can say nothing any more.
+Past either, Linux kills a process without a message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class AvailableMemory:
-    """What can still be taken, in MB of 2**20 bytes, and what bounds it."""
+    """In MB of 2**20 bytes, and which limit comes first."""
 
     mb: int
     is_limited: bool  # by a container, or another control group
@@ -31,7 +31,7 @@ class AvailableMemory:
 
 
 def available_memory(root: Path = Path("/")) -> AvailableMemory:
-    """As it is now; /sys and /proc lie under `root`. Files that make no sense are as good as none."""
+    """As of now; /sys and /proc are below `root`. A damaged file counts as missing."""
     on_machine: int = _mem_available(root) or psutil.virtual_memory().available
     in_groups = min(_rooms(root), default=on_machine)
     return AvailableMemory(min(on_machine, in_groups) // MIB, in_groups < on_machine)
@@ -55,7 +55,10 @@ def _rooms(root: Path) -> Iterator[int]:
 
 
 def _room(folder: Path, limit: str, usage: str, cached: str) -> int:
-    """The system takes back what it only keeps of files before it kills. Raises OSError; ValueError without a limit."""
+    """The system frees its cache of files before it kills.
+
+    Raises OSError; ValueError without a limit.
+    """
     most = int((folder / limit).read_text())  # "max" in version 2; in version 1 a number beyond any memory
     used = int((folder / usage).read_text())
     found = re.search(rf"^{cached} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)

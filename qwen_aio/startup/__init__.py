@@ -1,1 +1,1 @@
-"""What a process does before it serves: its environment, flags, log and addresses."""
+"""The start of a process: its environment, flags, log, addresses and exit status."""

@@ -1,7 +1,7 @@
-"""What counts for nothing, of all that a process finds in its environment, once it serves.
+"""The variables that a server removes from its environment, and the threads that it reads there.
 
-Libraries read the environment behind our back: httpx parses proxies and certificates as soon as gradio is imported, and
-fails on many that are common; gradio has some forty variables of its own.
+Libraries read the environment by themselves: httpx parses proxies and certificates as soon as
+gradio is imported, and fails on many common values; gradio has some forty variables of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from qwen_aio.errors import SetupError
 def ignore_proxies(environ: MutableMapping[str, str]) -> None:
     """Make this process, and those it starts, connect directly everywhere.
 
-    A server speaks to workers and to itself, and a text for a machine of one's own must not pass through somebody
-    else's. Where no variable is set, macOS and Windows have proxies in their settings: `*` rules these out as well.
+    A server connects to workers and to itself, and a text for the user's own machine must not pass
+    through another. Where no variable is set, macOS and Windows take proxies from their settings:
+    `*` rules these out as well.
     """
     for name in [name for name in environ if name.lower().endswith("_proxy")]:
         del environ[name]
@@ -30,7 +31,7 @@ def ignore_proxies(environ: MutableMapping[str, str]) -> None:
 
 
 def prepare_gradio(environ: MutableMapping[str, str], *, state: Path) -> None:
-    """Leave gradio nothing to read but a folder of our own below `state`; call it before gradio is imported.
+    """Remove gradio's variables, and give it a folder below `state`, before it is imported.
 
     Raises SetupError if no folder can be written to.
     """
@@ -41,25 +42,25 @@ def prepare_gradio(environ: MutableMapping[str, str], *, state: Path) -> None:
 
 
 def _folder_for_gradio(own: Path) -> Path:
-    """`own`, or else one that goes with this process; gradio makes an empty folder there, whatever the page does."""
+    """`own`, or else a temporary one; gradio always makes an empty folder there."""
     try:
         own.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=own).close()
     except OSError as why:
         try:
-            passing = Path(tempfile.mkdtemp(prefix="qwen_aio-"))
+            temporary = Path(tempfile.mkdtemp(prefix="qwen_aio-"))
         except OSError:
             raise SetupError(
                 f"the page needs a folder that it may write to, and there is none, neither {own} ({why.strerror}) nor "
                 "one for temporary files; set QWEN_AIO_HOME or TMPDIR to one"
             ) from why
-        atexit.register(shutil.rmtree, passing, ignore_errors=True)
-        return passing
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
     return own
 
 
 def stated_threads(settings: Settings) -> int | None:
-    """Those of --threads, else those of OMP_NUM_THREADS, which is told; None where neither says."""
+    """Those of --threads, else of OMP_NUM_THREADS, which it prints; None where neither is set."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     number = stated.partition(",")[0].strip()  # the others are for threads inside threads
     if settings.threads is not None:

@@ -1,35 +1,56 @@
-"""Flags made from the fields of Settings, so that a setting is described once."""
+"""Flags made from the fields of Settings: a program's own, and those that it starts a child with.
+
+Settings reach a child in one way: as the flags that this process was started with, but for what the
+child has of its own. A child reads the environment and the settings file by itself.
+"""
 
 from __future__ import annotations
 
 import argparse
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from qwen_aio.config import Settings, load_settings
-
-BALANCING = ("workers", "policy", "slow_ms")  # settings of a balancer alone
-CLUSTER = ("balancer_port", "worker_port", "share_weights")  # settings of a cluster alone
+from qwen_aio.config import Reader, Settings, load_settings, settings_of
 
 
 def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
-    """A flag for each of `names`, or for every setting of a worker. Only what was typed appears in the namespace."""
+    """A flag for each of `names`. Only what was typed appears in the namespace."""
     group = parser.add_argument_group("settings (also QWEN_AIO_* variables and keys of qwen_aio.toml)")
-    for name in names or [name for name in Settings.model_fields if name not in (*BALANCING, *CLUSTER)]:
+    for name in names:
         field = Settings.model_fields[name]
-        flag = f"--{name.replace('_', '-')}"
-        told = f"{field.description}{_told_default(field.default)}"
+        text = f"{field.description}{_default_hint(field.default)}"
         if field.annotation is bool:
-            group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=told)
+            group.add_argument(_flag(name), action="store_true", default=argparse.SUPPRESS, help=text)
         else:
-            group.add_argument(flag, default=argparse.SUPPRESS, metavar=_metavar(name, field.annotation), help=told)
+            metavar = _metavar(name, field.annotation)
+            group.add_argument(_flag(name), default=argparse.SUPPRESS, metavar=metavar, help=text)
     group.add_argument("--config", type=Path, metavar="FILE", help="settings file (qwen_aio.toml in home)")
 
 
-def settings_from(arguments: argparse.Namespace) -> Settings:
+def settings_from(arguments: Namespace) -> Settings:
     """The settings of this run. Raises InvalidSettings."""
     typed = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
-    return load_settings(typed, config=arguments.config)
+    return load_settings(typed, config=getattr(arguments, "config", None))
+
+
+def child_arguments(arguments: Namespace, reader: Reader, **own: object) -> Namespace:
+    """`own`, and what was typed here of the settings that `reader` reads; None omits one."""
+    typed = {name: getattr(arguments, name, None) for name in ("config", *settings_of(reader))}
+    merged = {**own, **typed, **own}  # its own come first, and win
+    return Namespace(**{name: value for name, value in merged.items() if value is not None})
+
+
+def as_flags(arguments: Namespace) -> list[str]:
+    """The command line that is parsed to `arguments`."""
+    flags: list[str] = []
+    for name, value in vars(arguments).items():
+        flags += [_flag(name)] if value is True else [_flag(name), str(value)]
+    return flags
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _metavar(name: str, annotation: Any) -> str:
@@ -38,5 +59,5 @@ def _metavar(name: str, annotation: Any) -> str:
     return "|".join(word for kind in kinds for word in get_args(kind)) or name.upper()
 
 
-def _told_default(default: Any) -> str:
+def _default_hint(default: Any) -> str:
     return "" if default in (None, False, ()) else f" [{default}]"

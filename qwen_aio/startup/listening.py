@@ -1,4 +1,4 @@
-"""What every server does before it serves: where it can be reached, by which names, and where its log goes."""
+"""For every server: its URL, its host names, the reverse proxies it trusts, and its log."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def allowed_hosts(settings: Settings) -> tuple[str, ...]:
 
 
 def proxy_settings(settings: Settings) -> ProxySettings:
-    """What the server knows of a reverse proxy before it."""
+    """The reverse proxy in front of the server."""
     return ProxySettings(settings.root_path, tuple(map(ipaddress.ip_network, settings.trusted_proxies)))
 
 
 def url_of(host: str, port: int) -> str:
-    """Where somebody on this machine reaches a server that listens on `host`."""
+    """The URL on this machine of a server that listens on `host`."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
@@ -34,4 +34,4 @@ def log_to_stderr(settings: Settings) -> None:
     )
     for chatty in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every caller that speaks no HTTP
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every client that does not speak HTTP

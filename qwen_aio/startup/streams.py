@@ -1,7 +1,7 @@
-"""Standard output and standard error that stop no program: what cannot be written is dropped, and remembered.
+"""Standard output and error that never fail: text that cannot be written is dropped, and noted.
 
-A reader that has gone (`| head -1`) or a disk that is full must not end a server, and is no bug that deserves a
-traceback. The exit status says that something was lost.
+A reader that has closed the pipe (`| head -1`) or a full disk must not end a server, and is no bug
+that deserves a traceback. The exit status says that something was lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ForgivingFile(io.RawIOBase):
         self._file = file
         self.lost: OSError | None = None
 
-    def write(self, data: memoryview, /) -> int | None:  # type: ignore[override]  # what a buffer gives
+    def write(self, data: memoryview, /) -> int | None:  # type: ignore[override]  # a buffer passes this
         """As the file does; where that raises OSError, `data` is dropped."""
         try:
             return self._file.write(data)
@@ -44,7 +44,7 @@ class ForgivingFile(io.RawIOBase):
 
 
 def secure_streams() -> ForgivingFile | None:
-    """Make the streams of this process forgiving, and UTF-8 whatever the console is; what is below standard output.
+    """Make the streams of this process forgiving, and UTF-8; the file of standard output.
 
     None for a process that has no standard output.
     """
@@ -60,7 +60,7 @@ def secure_streams() -> ForgivingFile | None:
 
 
 def status_after(output: ForgivingFile | None, status: int, *, program: str) -> int:
-    """`status`, unless that is 0 and not all that was printed has arrived. A full disk is told."""
+    """`status`, unless that is 0 and some output was lost. Prints a line about a full disk."""
     if output is None:
         return status
     sys.stdout.flush()

@@ -1,13 +1,14 @@
-"""Which way of running this machine is tried next, and for how long: all of them briefly, then the better half longer.
+"""Successive halving: measures all candidates briefly, then the better half longer, and so on.
 
     round 1    16 candidates, a little while each
     round 2     8
     round 3     4
     round 4     2, long enough to tell one from the other
 
-Each round gets the same share of the time that is left. Not tried is what is sure to be far behind: other batches of
-workers that are so with the usual one, and the rest of a precision that is so beside another one. Starts nothing and
-knows no clock: it is told what is left, and how it went.
+Each round gets the same share of the time that is left. Candidates that are sure to be far behind
+are left out: other batches of workers that are far behind with the usual one, and the rest of a
+precision that is far behind another one. Starts nothing and has no clock: its caller passes the
+time that is left, and each score.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-SHORTEST_S, LONGEST_S = 0.8, 15.0  # of one measurement: shorter ones tell nothing, longer ones nothing more
+from qwen_aio.cluster.plan import MAX_WORKERS
+from qwen_aio.config import MAX_THREADS
+
+SHORTEST_S, LONGEST_S = 0.8, 15.0  # of one measurement: a shorter one shows nothing, a longer one no more
 USUAL_BATCH = 256
 OTHER_BATCHES = (128, 512, 64)  # the likelier ones first
-FAR_BEHIND = 0.4  # of another's score: more than a batch, or another number of workers, makes up for
-MAX_WORKERS, MAX_THREADS = 64, 256
+FAR_BEHIND = 0.4  # of another's score: no batch, and no other number of workers, makes up for it
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """The candidate that is to be measured, for so long; to start it takes more."""
+    """The candidate to measure, and for how long; starting it takes time besides."""
 
     candidate: Candidate
     seconds: float
 
 
 def grid(*, cores: int, precisions: Sequence[str]) -> list[Candidate]:
-    """All candidates, the most telling ones first, in case that time is short; likelier `precisions` come first."""
+    """All candidates, likelier `precisions` and the usual batch first, in case time is short."""
     counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
     counts = [count for count in counts if count <= MAX_WORKERS]
 
@@ -60,18 +63,18 @@ def grid(*, cores: int, precisions: Sequence[str]) -> list[Candidate]:
 
 
 class Halving:
-    """The course of one search. Ask for the next turn, tell how it went, until there is none."""
+    """One search: `next_trial`, then `measured` or `failed`, until there is no trial left."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._round = list(candidates)
         self._waiting = deque(candidates)
         self._scores: dict[Candidate, float] = {}  # of this round
-        self._ranking: list[Candidate] = []  # of the rounds that are over, best first; those of the last one before
-        self.left_out: list[Candidate] = []  # not tried, for they would be far behind
-        self._overheads_s: list[float] = []  # what each turn took besides the measurement
+        self._ranking: list[Candidate] = []  # of finished rounds, best first; the last round's come before the others
+        self.left_out: list[Candidate] = []  # not tried: they would be far behind
+        self._overheads_s: list[float] = []  # of each trial besides the measurement
 
-    def next_turn(self, *, left_s: float) -> Trial | None:
-        """What to do now, with `left_s` to go; None at the end."""
+    def next_trial(self, *, left_s: float) -> Trial | None:
+        """With `left_s` to go; None at the end."""
         while self._waiting and self._is_far_behind(self._waiting[0]):
             self.left_out.append(self._waiting.popleft())
         if not self._waiting:
@@ -80,22 +83,22 @@ class Halving:
             return None
         return Trial(self._waiting.popleft(), self._seconds(left_s))
 
-    def measured(self, turn: Trial, *, score: float, took_s: float) -> None:
-        """It went well."""
-        self._scores[turn.candidate] = score
-        self._overheads_s.append(took_s - turn.seconds)
+    def measured(self, trial: Trial, *, score: float, took_s: float) -> None:
+        """`trial` gave this score."""
+        self._scores[trial.candidate] = score
+        self._overheads_s.append(took_s - trial.seconds)
 
-    def failed(self, turn: Trial) -> None:
-        """It cannot be had, though it may have been before."""
-        self._ranking = [candidate for candidate in self._ranking if candidate != turn.candidate]
+    def failed(self, trial: Trial) -> None:
+        """`trial` failed, though an earlier one of its candidate may have succeeded."""
+        self._ranking = [candidate for candidate in self._ranking if candidate != trial.candidate]
 
     @property
     def ranking(self) -> list[Candidate]:
-        """Best first, those before that came further: of the rounds that are over, or else of the first one so far."""
+        """Best first, later rounds before others; the first round's so far while none is over."""
         return self._ranking or self._ranked()
 
     def _is_far_behind(self, candidate: Candidate) -> bool:
-        if self._ranking:  # whoever came so far has been measured
+        if self._ranking:  # a candidate of a later round has been measured
             return False
         usual = self._scores.get(replace(candidate, max_batch_tokens=USUAL_BATCH))
         if usual is not None:
@@ -114,7 +117,7 @@ class Halving:
         self._scores = {}
 
     def _seconds(self, left_s: float) -> float:
-        """This turn's part of the time that is left, `_waiting` being without it already."""
+        """The next trial's part of the time that is left; `_waiting` is without it already."""
         num_later_rounds = max(1, math.ceil(math.log2(len(self._round)))) - 1
         part_of_round = (len(self._waiting) + 1) / len(self._round)
         round_s = left_s / (part_of_round + num_later_rounds)

@@ -1,10 +1,10 @@
-"""How fast some workers are: callers ask them in turn, and what comes back is counted.
+"""Measures workers: clients send them requests in turn and count what comes back.
 
-    alone        one caller, one decision after another     how long one takes
-    decisions    eight callers at once                      how many a second
-    answers      eight answers at once                      how many tokens a second
+    alone        one client, one decision after another     milliseconds of one
+    decisions    eight clients at once                      decisions per second
+    answers      eight answers at once                      tokens per second
 
-Every text is another one, so that nobody remembers it. Knows addresses, not who listens there.
+Every text is a new one, which no worker has in its cache. Knows addresses, not what listens there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was measured; None where there is no task of that kind."""
+    """None where there is no task of that kind."""
 
     decisions_per_s: float | None
     tokens_per_s: float | None
@@ -47,75 +47,78 @@ class Throughput:
 
     @property
     def score(self) -> float:
-        """What is to be as large as possible: the geometric mean of the rates."""
+        """The geometric mean of the rates; larger is better."""
         rates = [rate for rate in (self.decisions_per_s, self.tokens_per_s) if rate is not None]
         return math.prod(rates) ** (1 / len(rates))
 
     def __str__(self) -> str:
-        told = {
+        values = {
             "decisions/s": self.decisions_per_s,
             "tokens/s": self.tokens_per_s,
             "ms for one decision": self.one_decision_ms,
         }
-        return ", ".join(f"{value:.1f} {unit}" for unit, value in told.items() if value is not None)
+        return ", ".join(f"{value:.1f} {unit}" for unit, value in values.items() if value is not None)
 
 
 async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: float) -> Throughput:
-    """Ask the workers at `urls` for so long, and a little more. Raises what they raise, ServerUnreachable."""
+    """Use the workers at `urls` for `seconds`, and a little more.
+
+    Raises their errors and ServerUnreachable.
+    """
     deciding, answering = first_of_kind(tasks, "decision"), first_of_kind(tasks, "generation")
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(url)) for url in urls]
-        asking = Asking(clients)
+        load = Load(clients)
         alone = decisions = tokens = None
         if deciding is not None:
-            alone = await _alone(asking, deciding, seconds=seconds * ALONE_SHARE)
+            alone = await _alone(load, deciding, seconds=seconds * ALONE_SHARE)
             decisions = await rate(
-                NUM_DECIDING, lambda tally: asking.decide(deciding, tally), seconds=seconds * DECISIONS_SHARE
+                NUM_DECIDING, lambda tally: load.decide(deciding, tally), seconds=seconds * DECISIONS_SHARE
             )
         if answering is not None:
             tokens = await rate(
                 NUM_ANSWERED,
-                lambda tally: asking.answer(answering, tally),
+                lambda tally: load.answer(answering, tally),
                 seconds=seconds * ANSWERS_SHARE,
-                first_units=NUM_ANSWERED,  # a short time would show nothing but how fast prompts are read
+                first_units=NUM_ANSWERED,  # a short time would show the prefill alone
             )
         return Throughput(decisions, tokens, alone)
 
 
 def first_of_kind(tasks: Mapping[str, Task], kind: TaskKind) -> str | None:
-    """The task that is asked for; None if there is none of this kind."""
+    """The task to measure; None if there is none of this kind."""
     return next((name for name, task in sorted(tasks.items()) if task.kind == kind), None)
 
 
 class Tally:
-    """Units that have come, and when the last of them did."""
+    """Counts units, and notes when the last one came."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.restart()
 
     def restart(self) -> None:
-        """Forget what has come."""
+        """Start at zero."""
         self._started_at = self._last_at = self._clock()
         self.units = 0
 
     def add(self, units: int) -> None:
-        """So many have come just now."""
+        """Count `units` that have just come."""
         self.units += units
         self._last_at = self._clock()
 
     @property
     def per_s(self) -> float:
-        """Up to the last unit: those under way at the end would count for nothing, and what they took for much."""
+        """Up to the last unit: the time of units that are unfinished at the end does not count."""
         return self.units / max(self._last_at - self._started_at, 1e-9)
 
 
 async def rate(
     num_callers: int, call: Callable[[Tally], Awaitable[None]], *, seconds: float, first_units: int = 0
 ) -> float:
-    """Units a second, at least one for each caller, when so many call again and again. Raises what a call raises.
+    """Units per second while `num_callers` repeat `call`, at least one unit for each.
 
-    The `first_units` are awaited, and do not count.
+    Raises what a call raises. The `first_units` do not count.
     """
     tally = Tally()
 
@@ -136,7 +139,7 @@ async def rate(
 
 
 async def _reached(tally: Tally, units: int, callers: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for so many units. Raises what ended a caller."""
+    """Wait for so many units. Raises the error of a caller."""
     while tally.units < units and not any(task.done() for task in callers):
         await asyncio.wait(callers, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
     for task in callers:
@@ -144,8 +147,8 @@ async def _reached(tally: Tally, units: int, callers: Sequence[asyncio.Task[None
             task.result()
 
 
-class Asking:
-    """Calls, each with a text of its own, to one worker after another."""
+class Load:
+    """Engine requests, each with a text of its own, to one worker after another."""
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self._clients = cycle(clients)
@@ -153,31 +156,31 @@ class Asking:
 
     async def decide(self, task: str, tally: Tally) -> None:
         """One decision."""
-        async with aclosing(next(self._clients).execute(self._call(task))) as events:
+        async with aclosing(next(self._clients).execute(self._request(task))) as events:
             async for event in events:
                 if not isinstance(event, Decision):
-                    raise BadReply(f"a decision was asked for, and a {type(event).__name__} came")
+                    raise BadReply(f"expected a decision, got a {type(event).__name__}")
         tally.add(1)
 
     async def answer(self, task: str, tally: Tally) -> None:
         """One answer; counts tokens as they come."""
-        async with aclosing(next(self._clients).execute(self._call(task))) as events:
+        async with aclosing(next(self._clients).execute(self._request(task))) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     tally.add(len(event.token_ids))
 
-    def _call(self, task: str) -> EngineRequest:
+    def _request(self, task: str) -> EngineRequest:
         number = next(self._numbers)
         text = f"{number}. {TEXTS[number % len(TEXTS)]}"
         return EngineRequest(f"tune-{number}", task, text, sampling=SamplingWish(max_tokens=MAX_TOKENS, seed=number))
 
 
-async def _alone(asking: Asking, task: str, *, seconds: float) -> float:
+async def _alone(load: Load, task: str, *, seconds: float) -> float:
     """Median milliseconds of a decision."""
     times_ms: list[float] = []
     started_at = time.monotonic()
     while len(times_ms) < FEWEST_ALONE or time.monotonic() - started_at < seconds:
-        asked_at = time.monotonic()
-        await asking.decide(task, Tally())
-        times_ms.append((time.monotonic() - asked_at) * 1000)
+        sent_at = time.monotonic()
+        await load.decide(task, Tally())
+        times_ms.append((time.monotonic() - sent_at) * 1000)
     return median(times_ms)

@@ -1,4 +1,4 @@
-"""What was learnt of each candidate: the search for the fastest, its table, and the settings that follow from it.
+"""The search for the fastest candidate: its results, their table, and the best settings.
 
 Knows neither processes nor files.
 """
@@ -18,22 +18,22 @@ from qwen_aio.tuning.toml_edit import Value
 
 HEAD = ("workers x threads", "precision", "batch", "decisions/s", "tokens/s", "one decision", "score", "seconds")
 
-FIRST_S = 60.0  # for a large model to be loaded on a busy machine
+FIRST_S = 60.0  # a large model loads this long on a busy machine
 
-Measure = Callable[[Trial], Awaitable[Throughput]]  # raises QwenAioError for a candidate that cannot be had
-Say = Callable[[str], None]
+Measure = Callable[[Trial], Awaitable[Throughput]]  # raises QwenAioError for a candidate that fails
+Report = Callable[[str], None]  # takes one line
 Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All measurements of a candidate together: a machine is not equally busy at all times."""
+    """The mean of a candidate's measurements: a machine is not equally busy at all times."""
 
-    speed: Throughput  # mean, weighted by time
+    speed: Throughput  # weighted by time
     seconds: float
 
-    def and_again(self, speed: Throughput, seconds: float) -> Measured:
-        """With one measurement more."""
+    def with_another(self, speed: Throughput, seconds: float) -> Measured:
+        """With one more measurement."""
         total_s = self.seconds + seconds
         pairs = zip(astuple(self.speed), astuple(speed), strict=True)
         means = (None if new is None else (old * self.seconds + new * seconds) / total_s for old, new in pairs)
@@ -42,7 +42,7 @@ class Measured:
 
 @dataclass
 class Results:
-    """Of all candidates. Filled by `search` alone."""
+    """Of all candidates. `search` alone fills it."""
 
     untried: list[Candidate]
     ranking: list[Candidate] = field(default_factory=list)  # best first, without those that have failed since
@@ -59,22 +59,22 @@ class Results:
         return self.ranking[0]
 
     def add_failure(self, candidate: Candidate, why: str) -> bool:
-        """It cannot be had; whether that is news."""
-        is_news = why not in self.failures.values()
+        """Note why `candidate` failed; whether this reason is new."""
+        is_new = why not in self.failures.values()
         self.failures[candidate] = why
         self._mark_tried(candidate)
-        return is_news
+        return is_new
 
-    def add_speed(self, turn: Trial, speed: Throughput) -> float:
-        """The score of the candidate by all its measurements."""
-        before = self.measured.get(turn.candidate)
-        now = before.and_again(speed, turn.seconds) if before else Measured(speed, turn.seconds)
-        self.measured[turn.candidate] = now
-        self._mark_tried(turn.candidate)
+    def add_speed(self, trial: Trial, speed: Throughput) -> float:
+        """Add a measurement; the candidate's score by all of them."""
+        before = self.measured.get(trial.candidate)
+        now = before.with_another(speed, trial.seconds) if before else Measured(speed, trial.seconds)
+        self.measured[trial.candidate] = now
+        self._mark_tried(trial.candidate)
         return now.speed.score
 
     def lines(self) -> Iterator[str]:
-        """The table, best first, and what is missing in it."""
+        """The table, best first, and the candidates that are missing in it."""
         rows = [HEAD, *(_row(candidate, self.measured[candidate]) for candidate in self.ranking)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -92,42 +92,43 @@ class Results:
 
 
 async def search(
-    candidates: Sequence[Candidate], measure: Measure, *, budget_s: float, say: Say, clock: Clock = time.monotonic
+    candidates: Sequence[Candidate], measure: Measure, *, budget_s: float, report: Report, clock: Clock = time.monotonic
 ) -> Results:
-    """Measure by halving. What is not over when the time is, is cut off; a candidate that fails is left out.
+    """Measure by halving.
 
-    While nothing is measured yet a candidate may take FIRST_S, however little time there is.
+    The end of the time interrupts a measurement; a candidate that fails is left out. Until
+    something is measured a candidate may take FIRST_S, however little time there is.
     """
-    findings, halving = Results(untried=list(candidates)), Halving(candidates)
+    results, halving = Results(untried=list(candidates)), Halving(candidates)
     ends_at = clock() + budget_s
-    while turn := halving.next_turn(left_s=ends_at - clock()):
+    while trial := halving.next_trial(left_s=ends_at - clock()):
         started_at = clock()
-        limit = asyncio.timeout(max(ends_at - started_at, 0 if findings.measured else FIRST_S))
+        limit = asyncio.timeout(max(ends_at - started_at, 0 if results.measured else FIRST_S))
         try:
             async with limit:
-                speed = await measure(turn)
+                speed = await measure(trial)
         except TimeoutError:
             if not limit.expired():
                 raise
             break
         except QwenAioError as exc:
-            halving.failed(turn)
-            if findings.add_failure(turn.candidate, exc.message):
-                say(f"{turn.candidate}: {exc.message}")
+            halving.failed(trial)
+            if results.add_failure(trial.candidate, exc.message):
+                report(f"{trial.candidate}: {exc.message}")
         else:
-            score = findings.add_speed(turn, speed)
-            halving.measured(turn, score=score, took_s=clock() - started_at)
-            say(f"{turn.candidate}: {speed}")
-    findings.ranking, findings.left_out = halving.ranking, halving.left_out
-    findings.untried = [candidate for candidate in findings.untried if candidate not in halving.left_out]
-    return findings
+            score = results.add_speed(trial, speed)
+            halving.measured(trial, score=score, took_s=clock() - started_at)
+            report(f"{trial.candidate}: {speed}")
+    results.ranking, results.left_out = halving.ranking, halving.left_out
+    results.untried = [candidate for candidate in results.untried if candidate not in halving.left_out]
+    return results
 
 
-def settings_of(best: Candidate, *, asked_precision: str | None, has_threads: bool) -> dict[str, Value]:
-    """The keys of qwen_aio.toml that make a cluster run like this; `has_threads` says that the file sets them now."""
-    # The fastest precision is not yet a sound one: auto judges that, unless a person has.
+def fastest_settings(best: Candidate, *, asked_precision: str | None, has_threads: bool) -> dict[str, Value]:
+    """The keys of qwen_aio.toml for `best`; `has_threads`: the file sets threads now."""
+    # The fastest precision need not be accurate enough: auto decides, unless the user has.
     precision = best.precision if best.precision == "fp32" else asked_precision or "auto"
-    # A cluster divides the cores by itself, and one process alone is better off with all of them.
+    # A cluster divides the cores by itself, and one process alone is faster with all of them.
     threads: dict[str, Value] = {"threads": best.threads} if has_threads else {}
     return {"workers": str(best.workers), **threads, "precision": precision, "max_batch_tokens": best.max_batch_tokens}
 
@@ -138,12 +139,12 @@ def _row(candidate: Candidate, measured: Measured) -> tuple[str, ...]:
         f"{candidate.workers} x {candidate.threads}",
         candidate.precision,
         str(candidate.max_batch_tokens),
-        *(_told(value) for value in (speed.decisions_per_s, speed.tokens_per_s)),
+        *(_cell(value) for value in (speed.decisions_per_s, speed.tokens_per_s)),
         "-" if speed.one_decision_ms is None else f"{speed.one_decision_ms:.0f} ms",
-        _told(speed.score),
-        _told(measured.seconds),
+        _cell(speed.score),
+        _cell(measured.seconds),
     )
 
 
-def _told(value: float | None) -> str:
+def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"

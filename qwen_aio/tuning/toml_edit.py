@@ -1,4 +1,4 @@
-"""qwen_aio.toml, changed by a program: whatever a person wrote there stays, comments and order too.
+"""Edits qwen_aio.toml: everything that a person wrote stays, comments and order too.
 
 Knows how TOML is written, not which settings there are.
 """
@@ -20,16 +20,19 @@ from qwen_aio.files import decode_text, replacing
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 Value = str | int
-FILE_BYTES = 4096  # what a settings file takes on the disk
+FILE_BYTES = 4096  # of a settings file on the disk
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """What the file holds; nothing if there is none. Fractions are left as text. Raises InvalidSettings if damaged."""
+    """The keys of the file; none without a file.
+
+    Fractions stay text. Raises InvalidSettings if it is damaged.
+    """
     return _parsed(path, _read(path)[1])
 
 
 def write_settings_file(path: Path, values: Mapping[str, Value], *, heading: str) -> None:
-    """Set `values`; those that are new stand under the comment `heading`. The file is the old one or the new one.
+    """Set `values`, new ones under the comment `heading`. The file is replaced as a whole.
 
     Raises InvalidSettings for a damaged file, or one that cannot be written.
     """
@@ -59,7 +62,10 @@ def check_writable(path: Path) -> None:
 
 
 def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
-    """`text`, which is TOML, with these keys at its top level. Everything else is as it was, byte for byte."""
+    """`text`, which is TOML, with these keys at its top level.
+
+    Everything else is as it was, byte for byte.
+    """
     statements = list(_statements(text))
     num_top = next((at for at, one in enumerate(statements) if one.lstrip().startswith("[")), len(statements))
     keys = [next(iter(tomllib.loads(statement)), "") for statement in statements[:num_top]]
@@ -76,7 +82,7 @@ def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, str]:
-    """The byte-order mark, if there is one, and the text behind it. Raises InvalidSettings."""
+    """The byte-order mark, if there is one, and the text after it. Raises InvalidSettings."""
     if path.exists() and not path.is_file():  # a folder; or a device, which would have no end
         raise InvalidSettings(f"{path} is not a plain file; choose another with --out")
     try:
@@ -92,13 +98,13 @@ def _unwritable(path: Path, exc: OSError) -> InvalidSettings:
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text, parse_float=str)  # what is not a number would not be equal to itself
+        return tomllib.loads(text, parse_float=str)  # a float nan would not be equal to itself
     except ValueError as exc:
         raise InvalidSettings(f"{path} is not valid: {exc}; mend it, or choose another file with --out") from exc
 
 
 def _statements(text: str) -> Iterator[str]:
-    """The fewest lines that are TOML by themselves, one after another: a comment, an assignment, a table's head."""
+    """Splits into the fewest lines that are TOML: a comment, an assignment, a table's head."""
     statement = ""
     for line in _LINE.findall(text):
         statement += line
@@ -121,7 +127,7 @@ def _assignment(key: str, value: Value) -> str:
 
 
 def _tail(statement: str) -> str:
-    """What stands behind the value: spaces, a comment, the end of the line."""
+    """Everything after the value: spaces, a comment, the end of the line."""
     marks = (at for at, letter in enumerate(statement) if letter == "#" and _is_toml(statement[:at]))
     assignment = statement[: next(marks, len(statement))].rstrip()
     return statement[len(assignment) :]

@@ -1,7 +1,7 @@
 """Settings -> a loaded, warmed and checked engine.
 
-The order matters: threads are set before torch is imported, the fixed prompts are computed before the golden
-cases use them, and nobody is served before the golden cases hold.
+The order matters: threads are set before torch is imported, the fixed prompts are computed before
+the golden cases use them, and the golden cases hold before any request is served.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """A model in memory, and the fingerprint of the files it came from."""
+    """A model in memory, and the hash of its files."""
 
     model: LoadedModel
     sha: str
-    verdict: PrecisionRecord  # in which precision, and why
+    precision_record: PrecisionRecord
 
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """A model that answers."""
+    """A model that answers, and what its golden cases gave, by task."""
 
     engine: EngineService
     sha: str
     golden: dict[str, str]
-    verdict: PrecisionRecord  # in which precision, and why
+    precision_record: PrecisionRecord
 
 
 def choose_model(settings: Settings) -> ModelFolder:
-    """The model folder this run takes. Raises InvalidModel."""
+    """The model folder of this run. Raises InvalidModel."""
     return find_model(settings.model, home=home())
 
 
-def told_model(model: ModelFolder) -> str:
-    """The one line that says which model was taken and why."""
+def describe_model(model: ModelFolder) -> str:
+    """Which model was chosen, and why."""
     kind = "the bundled demonstration model" if model.is_bundled else f"the model in {model.path}"
     return f"model {model.name}: {kind} ({model.chosen_by})"
 
 
 def prepare_process(threads: int | None) -> int:
-    """Set what must be set before torch is imported; the number of threads the model gets."""
+    """Set the variables that torch reads when it is imported; the model's number of threads."""
     count = threads or usable_cores()
     os.environ |= {"OMP_NUM_THREADS": str(count), "TOKENIZERS_PARALLELISM": "false"}
     return count
 
 
 def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
-    """The weights of `model` in the precision that suits it. Raises InvalidModel, InvalidTask.
+    """The weights of `model` in the chosen precision. Raises InvalidModel, InvalidTask.
 
-    With one thread, nothing is started that a fork would lose.
+    With one thread, it starts none that a fork would lose.
     """
-    with ThreadPoolExecutor(max_workers=1) as beside:  # to hash the files takes about as long as to import torch
+    with ThreadPoolExecutor(max_workers=1) as beside:  # hashing the files takes about as long as importing torch
         hashing = beside.submit(records_of, settings, model)
         # Here and not above: importing torch takes seconds, and --help should not.
         from qwen_aio.engine.load import load_model
@@ -80,21 +80,21 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
 
     records = hashing.result()
     place = copy_place(records)
-    verdict = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
-    has_to_quantise = verdict.precision == "int8" and not place.is_current()
+    record = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
+    has_to_quantise = record.precision == "int8" and not place.is_current()
     with records.alone() if has_to_quantise else nullcontext():
         loaded_model = load_model(
             model.path,
             max_context=settings.max_context,
             threads=threads,
-            precision=verdict.precision,
+            precision=record.precision,
             place=place,
         )
-    return Weights(loaded_model, records.model_sha, verdict)
+    return Weights(loaded_model, records.model_sha, record)
 
 
 def records_of(settings: Settings, model: ModelFolder) -> PrecisionRecords:
-    """What is remembered of `model`, compared by the golden cases there are now. Raises InvalidModel, InvalidTask."""
+    """The records of `model` with the golden cases of now. Raises InvalidModel, InvalidTask."""
     return PrecisionRecords(state_dir() / "int8", model_sha(model.path), digest_of_questions(settings))
 
 
@@ -107,34 +107,35 @@ async def loaded_engine(
     threads: int,
     weights: Weights | None = None,
 ) -> AsyncIterator[LoadedEngine]:
-    """The engine of `model`, ready to serve `tasks`; it ends with the context. `weights`: those already in memory.
+    """The engine of `model`, ready to serve `tasks`; it ends with the context.
 
-    Raises InvalidModel, InvalidSettings, GoldenMismatch.
+    `weights`: those already in memory. Raises InvalidModel, InvalidSettings, GoldenMismatch.
     """
-    # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin only while there
-    # are no more of them than cores. So whoever loads has to be gone before the engine's thread computes.
-    passing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loading")
+    # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin
+    # only while there are no more of them than cores. So the loading thread must be gone before
+    # the engine's thread computes.
+    loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loading")
     try:
-        make = asyncio.get_running_loop().run_in_executor
+        run = asyncio.get_running_loop().run_in_executor
         if weights is None:
-            weights = await make(passing, partial(load_weights, settings, model, threads=threads))
-        engine = await make(passing, _make_engine, settings, weights, threads)
-        passing.shutdown()  # takes no time: it has nothing left to do
+            weights = await run(loader, partial(load_weights, settings, model, threads=threads))
+        engine = await run(loader, _make_engine, settings, weights, threads)
+        loader.shutdown()  # returns at once: nothing is left to do
     finally:
-        passing.shutdown(wait=False)  # a load cannot be broken off, but nobody on the event loop waits for its end
+        loader.shutdown(wait=False)  # a load cannot be cancelled, but the event loop need not wait for its end
     engine.start()
     try:
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
-        book = golden_book(model, weights.sha, weights.verdict.precision)
+        book = golden_book(model, weights.sha, weights.precision_record.precision)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
-        yield LoadedEngine(engine, weights.sha, golden, weights.verdict)
+        yield LoadedEngine(engine, weights.sha, golden, weights.precision_record)
     finally:
         await engine.close()
 
 
 def golden_book(model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
-    """What `model` answered before to the golden cases."""
+    """The recorded answers of `model` to the golden cases."""
     shipped = model.path / "golden" if model.is_bundled else None
     return GoldenBook(sha, precision, own=state_dir() / "golden", shipped=shipped)
 

@@ -1,4 +1,4 @@
-"""What serving a model takes in memory, told before any of it is taken: whoever runs out is killed without a word."""
+"""The memory that a server needs, logged before it takes any: Linux kills a process without it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from qwen_aio.engine.config import ModelConfig
 from qwen_aio.machine.memory import MIB, AvailableMemory, available_memory
 from qwen_aio.models.find import ModelFolder
 
-# MB, measured (benchmarks/LOG.md, "Memory"), and a little more.
+# MB, measured (benchmarks/LOG.md, "Memory"), and rounded up.
 PROCESS_MB = 400  # Python, torch, the tokenizer, one step
-FORK_MB = 150  # what a forked worker writes to, its keys and values apart
+FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page
 BYTES: Mapping[Precision, int] = {"int8": 1, "fp32": 4}
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class MemoryNeed:
     rest: int
 
     def __str__(self) -> str:
-        """In one line, with what it consists of."""
+        """The total and its parts, in one line."""
         totals = " or ".join(f"{self.total(precision)} MB in {precision}" for precision in self.weights)
         weights = " or ".join(map(str, self.weights.values()))
         return f"up to {totals} (weights {weights}, keys and values {self.kv}, everything else {self.rest})"
@@ -45,7 +45,10 @@ class MemoryNeed:
 def need_of(
     settings: Settings, model: ModelFolder, *, num_workers: int = 0, shares_weights: bool = False
 ) -> MemoryNeed:
-    """What a cluster of `num_workers` takes; with 0, one server by itself. Raises InvalidModel."""
+    """The need of a cluster of `num_workers`; with 0, of one server by itself.
+
+    Raises InvalidModel.
+    """
     servers = num_workers or 1
     copies = 1 if shares_weights else servers
     numbers = copies * ModelConfig.load(model.path).num_weights
@@ -56,13 +59,16 @@ def need_of(
 
 
 def log_memory(settings: Settings, model: ModelFolder) -> None:
-    """Tell what this process will need; a warning where that is not there. Raises InvalidModel."""
+    """Log what this process will need, as a warning where that is not available.
+
+    Raises InvalidModel.
+    """
     need, available = need_of(settings, model), available_memory()
-    log.log(logging.INFO if need.fits(available) else logging.WARNING, told_memory(need, available))
+    log.log(logging.INFO if need.fits(available) else logging.WARNING, memory_message(need, available))
 
 
-def told_memory(need: MemoryNeed, available: AvailableMemory) -> str:
-    """What is needed and what is there, and what to do if that is not enough."""
+def memory_message(need: MemoryNeed, available: AvailableMemory) -> str:
+    """The need, what is available, and what to do if that is not enough."""
     line = f"memory: needs {need}; {available}"
     if need.fits(available):
         return line

@@ -1,4 +1,4 @@
-"""One worker, put together: its address, its record in status.json, its engine and its application."""
+"""One worker, put together: address, record in status.json, engine and application."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.executor import LocalExecutor
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
-from qwen_aio.worker.loading import LoadedEngine, loaded_engine, told_model
+from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
 
 if TYPE_CHECKING:
     from qwen_aio.engine.service import EngineService
 
-STATUS_LOCK_S = 2.0  # a beat that cannot have the file for so long skips a turn
+STATUS_LOCK_S = 2.0  # a heartbeat that cannot lock the file for so long is skipped
 
 LoadEngine = Callable[..., AbstractAsyncContextManager[LoadedEngine]]  # as loading.loaded_engine
 MakeApp = Callable[..., FastAPI]  # create_worker_app, but for what a page adds
@@ -72,7 +72,7 @@ class WorkerServer:
             health = self._health(first)
             gate = AdmissionGate()
             app = self._app(gate, health)
-            print(f"{told_model(self._model)}; open {self._url}", flush=True)
+            print(f"{describe_model(self._model)}; open {self._url}", flush=True)
             heartbeat = Heartbeat(health, write=status_file.write, state=lambda: gate.state)
             async with heartbeat.beating():
                 return await run_server(app, sock=self._sock, gate=gate, life=lambda: self._live(gate, health))
@@ -89,7 +89,7 @@ class WorkerServer:
             health.describe(
                 model=self._model.name,
                 model_sha=ready.sha,
-                precision=ready.verdict.precision,
+                precision=ready.precision_record.precision,
                 tasks_sha=tasks_sha,
                 golden=ready.golden,
             )

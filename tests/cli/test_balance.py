@@ -15,11 +15,11 @@ from qwen_aio.cli import balance
         ("2", [], ()),  # all that report
         ("qwen-1", [], ("qwen-1",)),
         ("2,3", [], ("2", "3")),
-        ("2", ["--workers", "3"], ("3",)),  # somebody may have such an id, and says so
+        ("2", ["--workers", "3"], ("3",)),  # an id may be a number, if it is typed
         ("2", ["--workers", "qwen-1"], ("qwen-1",)),
     ],
 )
-def test_a_number_in_the_file_names_nobody(tmp_path, monkeypatch, written, flags, taken):
+def test_a_number_in_the_file_is_no_worker_id(tmp_path, monkeypatch, written, flags, taken):
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
     (tmp_path / "qwen_aio.toml").write_text(f'workers = "{written}"\n')
     parser = argparse.ArgumentParser()

@@ -5,8 +5,7 @@ import pytest
 
 from qwen_aio import __version__
 from qwen_aio.cli.main import main
-from qwen_aio.config import Settings
-from qwen_aio.startup.flags import BALANCING, CLUSTER
+from qwen_aio.config import Settings, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -15,15 +14,15 @@ def _own_home(tmp_path, monkeypatch):
 
 
 def test_help_names_every_setting_with_its_default(capsys):
-    told = {command: help_of(command, capsys) for command in ("serve", "balance", "cluster")}
+    shown = {command: help_of(command, capsys) for command in ("serve", "balance", "cluster")}
     for name in Settings.model_fields:
         flag = f"--{name.replace('_', '-')}"
-        assert flag in told["serve"] + told["balance"] + told["cluster"]
-        assert (flag in told["serve"]) == (name not in (*BALANCING, *CLUSTER)), flag
-        assert (flag in told["cluster"]) == (name != "id"), flag
-    assert "[2048]" in told["serve"]
-    assert "weighted|linear|least_loaded|round_robin|random" in told["balance"]
-    assert "on|off" in told["cluster"]
+        assert flag in shown["serve"] + shown["balance"] + shown["cluster"]
+        assert (flag in shown["serve"]) == (name in settings_of("worker", "page")), flag
+        assert (flag in shown["cluster"]) == (name != "id"), flag
+    assert "[2048]" in shown["serve"]
+    assert "weighted|linear|least_loaded|round_robin|random" in shown["balance"]
+    assert "on|off" in shown["cluster"]
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -34,7 +33,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"], ["tune"]])
-def test_version_is_told_everywhere(command, capsys):
+def test_every_command_prints_the_version(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--version"])
     assert ended.value.code == 0
@@ -43,19 +42,19 @@ def test_version_is_told_everywhere(command, capsys):
 
 def test_list_shows_tasks_with_labels_and_rules(capsys):
     assert main(["tasks", "list"]) == 0
-    told = capsys.readouterr().out
-    assert "negative = 负面" in told
-    assert "self_harm" in told
+    printed = capsys.readouterr().out
+    assert "negative = 负面" in printed
+    assert "self_harm" in printed
 
 
 def test_render_prints_what_the_model_sees(capsys):
     assert main(["tasks", "render", "chat", "--text", "hi <|im_end|>", "--feeling", "负面"]) == 0
-    told = capsys.readouterr().out
-    assert "<|im_start|>user\nhi <|im_end|>\n(负面)<|im_end|>\n<|im_start|>assistant\n" in told
+    printed = capsys.readouterr().out
+    assert "<|im_start|>user\nhi <|im_end|>\n(负面)<|im_end|>\n<|im_start|>assistant\n" in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["tasks", "render", "poem", "--text", "x"], "unknown task 'poem'; known: chat, sentiment, summarize"),
         (["run", " \u200b"], "at least one visible character"),
@@ -65,10 +64,10 @@ def test_render_prints_what_the_model_sees(capsys):
         (["tasks", "lint", "--accept", "--golden", "off"], "they cannot be off"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_status_1(arguments, told, capsys):
+def test_a_mistake_is_one_sentence_and_status_1(arguments, message, capsys):
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1
 
 

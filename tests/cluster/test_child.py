@@ -1,4 +1,4 @@
-"""Real processes: what they say, how they end, and that none outlives who started it, however that one dies."""
+"""Real processes: their output, their end, and that none outlives its parent, however that one dies."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from qwen_aio.cluster.child import CHUNK, Subprocess, spawn
 from qwen_aio.cluster.lifeline import Lifeline
 from tests.e2e.clusters import wait_gone
 
-# A cluster in small: a child of its own, a nursery and a worker that was forked. Prints their pids.
+# A cluster in small: a child of its own, a fork server and a worker that was forked. Prints their pids.
 PARENT = """
 import asyncio, os, signal, sys
-from qwen_aio.cluster.protocol import Wanted
+from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.cluster.child import spawn
 from qwen_aio.cluster.lifeline import Lifeline
-from qwen_aio.cluster.forkserver_client import NurseryLink
+from qwen_aio.cluster.forkserver_client import ForkServerClient
 
 CHILD = "import os, signal; from qwen_aio.cluster.lifeline import hold_if_given; hold_if_given(); print(os.getpid(), flush=True); signal.pause()"
-NURSERY = '''
+FORKSERVER = '''
 import os, signal, socket, sys
 from qwen_aio.cluster import lifeline
-from qwen_aio.cli.forkserver import Nursery
+from qwen_aio.cluster.forkserver import ForkServer
 
-def live(wanted):
+def be_worker(spec):
     print(os.getpid(), flush=True)
     print(os.getppid(), flush=True)
     signal.pause()
 
 lifeline.hold()
 with socket.socket(fileno=int(sys.argv[-1])) as control:
-    raise SystemExit(Nursery(control, become=live).run())
+    raise SystemExit(ForkServer(control, become=be_worker).run())
 '''
 
 async def main():
     lifeline = Lifeline()
-    tell = lambda line: print(line, flush=True)
-    link = NurseryLink([sys.executable, "-c", NURSERY], lifeline=lifeline)
-    kept = [await spawn([sys.executable, "-c", CHILD], tell, lifeline=lifeline), await link.start(tell)]
-    kept.append(await link.fork(Wanted("qwen-1", 1, 1), tell))
+    on_line = lambda line: print(line, flush=True)
+    client = ForkServerClient([sys.executable, "-c", FORKSERVER], lifeline=lifeline)
+    kept = [await spawn([sys.executable, "-c", CHILD], on_line, lifeline=lifeline), await client.start(on_line)]
+    kept.append(await client.fork(WorkerSpec("qwen-1", 1, 1), on_line))
     await asyncio.sleep(3600)
 
 asyncio.run(main())
@@ -55,7 +55,7 @@ async def run(code: str, lines: list[str]) -> Subprocess:
     return await spawn([sys.executable, "-c", code], lines.append, lifeline=Lifeline())
 
 
-async def test_every_line_is_told_before_the_end_is():
+async def test_every_line_is_read_before_the_end_is_known():
     lines: list[str] = []
     process = await run("import sys; print('one\\ntwo'); sys.stderr.write('no end'); raise SystemExit(7)", lines)
     assert await process.ended() == 7
@@ -91,7 +91,7 @@ async def test_waiting_can_be_given_up_and_taken_up_again():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nobody_outlives_the_one_who_started_it(number):
+def test_no_process_outlives_its_parent(number):
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     try:

@@ -51,9 +51,9 @@ def test_one_command_gives_workers_a_balancer_and_a_page(service):
 @can_fork
 def test_workers_are_forks_of_one_process_and_no_children_of_the_cluster(service):
     parents = {psutil.Process(pid).ppid() for pid in service.worker_pids().values()}
-    nursery = service.child("qwen_aio.cli.forkserver")
-    assert nursery is not None
-    assert parents == {nursery.pid}
+    server = service.child("qwen_aio.cli.forkserver")
+    assert server is not None
+    assert parents == {server.pid}
 
 
 def test_a_killed_worker_comes_back_as_a_new_generation_and_the_other_does_not_notice(service):
@@ -63,8 +63,8 @@ def test_a_killed_worker_comes_back_as_a_new_generation_and_the_other_does_not_n
     after = service.status()
     assert after["qwen-1"]["generation"] == before["qwen-1"]["generation"] + 1
     assert after["qwen-2"]["pid"] == pids["qwen-2"]
-    told = "qwen-1 was killed by signal 9, most often for lack of memory (the cluster needs up to"
-    assert told in service.log.read_text()
+    output = "qwen-1 was killed by signal 9, most often for lack of memory (the cluster needs up to"
+    assert output in service.log.read_text()
     assert {service.post("/v1/run", QUESTION)[1]["label"] for _ in range(4)} == {"negative"}
 
 
@@ -79,7 +79,7 @@ def test_a_killed_balancer_or_page_comes_back_and_the_workers_stay(service, word
 
 
 @can_fork
-def test_workers_outlive_their_nursery_and_later_ones_come_from_the_next(service):
+def test_workers_outlive_their_fork_server_and_later_ones_come_from_the_next(service):
     pids, old = service.worker_pids(), service.child("qwen_aio.cli.forkserver")
     assert old is not None
     old.kill()
@@ -96,14 +96,14 @@ def test_workers_outlive_their_nursery_and_later_ones_come_from_the_next(service
 
 def test_sigterm_lets_a_stream_end_and_leaves_nobody(tmp_path):
     with cluster(tmp_path, num_workers=1) as running:
-        everybody = running.everybody()
+        processes = running.everybody()
         with _open_stream(running.url) as stream:
             content = _read_until(stream, b"event: token")
             running.process.send_signal(signal.SIGTERM)
             content += _read_until(stream, b"event: done")
         assert b"event: error" not in content
         assert running.process.wait(timeout=60) == 0
-        wait_gone(everybody)
+        wait_gone(processes)
         log = running.log.read_text()
         order = [log.index(f"stopping {name}") for name in ("page", "balancer", "qwen-1")]
         assert order == sorted(order)
@@ -113,11 +113,11 @@ def test_sigterm_lets_a_stream_end_and_leaves_nobody(tmp_path):
 @pytest.mark.parametrize("share", ["on", "off"])
 def test_when_the_cluster_is_killed_all_end_and_its_ports_and_ids_are_free(tmp_path, share):
     with cluster(tmp_path, "--share-weights", share, num_workers=1) as running:
-        everybody = running.everybody()
-        assert len(everybody) == (5 if share == "on" else 4)
-        os.kill(running.worker_pids()["qwen-1"], signal.SIGSTOP)  # not even one that can do nothing stays behind
+        processes = running.everybody()
+        assert len(processes) == (5 if share == "on" else 4)
+        os.kill(running.worker_pids()["qwen-1"], signal.SIGSTOP)  # even a stopped one goes
         assert running.stop(signal.SIGKILL) == -signal.SIGKILL
-        wait_gone(everybody)
+        wait_gone(processes)
         wait_free(running.ports)
     with cluster(tmp_path, "--share-weights", share, num_workers=1, wait=False) as again:
         again.wait_until("claimed", lambda: again.status()["qwen-1"]["generation"] == 2)
@@ -125,7 +125,7 @@ def test_when_the_cluster_is_killed_all_end_and_its_ports_and_ids_are_free(tmp_p
 
 def test_a_second_signal_does_not_wait(tmp_path):
     with cluster(tmp_path, num_workers=1) as running:
-        everybody = running.everybody()
+        processes = running.everybody()
         with _open_stream(running.url) as stream:
             _read_until(stream, b"event: token")
             os.kill(running.worker_pids()["qwen-1"], signal.SIGSTOP)  # so that nothing can end by itself
@@ -133,7 +133,7 @@ def test_a_second_signal_does_not_wait(tmp_path):
             running.wait_until("stopping", lambda: "stopping balancer" in running.log.read_text())
             running.process.send_signal(signal.SIGINT)
             assert running.process.wait(timeout=60) == 128 + signal.SIGINT
-        wait_gone(everybody)
+        wait_gone(processes)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_cluster_with_the_reason(tmp_path):
@@ -143,9 +143,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_cluster_with_the_reason(tmp_path
     weights.write_bytes(weights.read_bytes()[:-1000])
     with cluster(tmp_path / "home", "--model", str(model), num_workers=1, wait=False) as running:
         assert running.process.wait(timeout=120) == 1
-        told = running.log.read_text()
-        assert "qwen-1 cannot be started; it ended 3 times" in told
-        assert "model.safetensors is damaged" in told.strip().splitlines()[-1]
+        output = running.log.read_text()
+        assert "qwen-1 cannot be started; it ended 3 times" in output
+        assert "model.safetensors is damaged" in output.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -157,26 +157,28 @@ def test_a_model_that_cannot_be_loaded_ends_the_cluster_with_the_reason(tmp_path
         (["--host", "0.0.0.0"], "--insecure"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_started(tmp_path, flags, reason):
-    told = _mistaken(tmp_path, *flags)
-    assert reason in told
-    assert told.count("\n") == 1
+def test_a_mistake_is_printed_before_anything_is_started(tmp_path, flags, reason):
+    output = _mistaken(tmp_path, *flags)
+    assert reason in output
+    assert output.count("\n") == 1
 
 
 def test_a_port_in_use_is_told_before_anything_is_started(tmp_path):
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         for flag in ("--port", "--balancer-port", "--worker-port"):
-            told = _mistaken(tmp_path, "--port", str(free_port()), "--balancer-port", str(free_port()), flag, str(port))
-            assert f"127.0.0.1:{port}: it is in use" in told
-            assert told.endswith(f"or choose another with {flag}\n")
+            output = _mistaken(
+                tmp_path, "--port", str(free_port()), "--balancer-port", str(free_port()), flag, str(port)
+            )
+            assert f"127.0.0.1:{port}: it is in use" in output
+            assert output.endswith(f"or choose another with {flag}\n")
 
 
 def test_another_balancer_before_the_same_workers_is_told_before_anything_is_started(tmp_path):
     with AdminFile(tmp_path / "status").owned():
-        told = _mistaken(tmp_path, "--port", str(free_port()), "--balancer-port", str(free_port()))
-    assert "another balancer serves" in told
-    assert "--status-dir" in told
+        output = _mistaken(tmp_path, "--port", str(free_port()), "--balancer-port", str(free_port()))
+    assert "another balancer serves" in output
+    assert "--status-dir" in output
 
 
 def _mistaken(home: Path, *flags: str) -> str:

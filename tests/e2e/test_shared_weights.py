@@ -43,7 +43,7 @@ MOST_PRIVATE_MB = 85  # half of what the model takes in fp32
 
 @pytest.fixture(params=["fp32", "int8", "auto"])
 def precision(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """In a home of its own, where nothing is remembered: the nursery has to see to it."""
+    """In a home of its own, where nothing is remembered: the fork server prepares it."""
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
     return str(request.param)
 
@@ -88,17 +88,19 @@ def size_mb(precision: str) -> float:
     return (4 * embedding + layers * (4 if precision == "fp32" else 1)) / 2**20
 
 
-class Ward:
-    """A nursery with a real model, and its workers by port."""
+class Forks:
+    """A fork server with a real model, and its workers by port."""
 
     def __init__(self, checkpoint: Path, precision: str) -> None:
         settings = ("--model", str(checkpoint), "--precision", precision, "--golden", "off", "--kv-mb", "32")
         self.log: list[str] = []
-        self.link = ForkServerClient([sys.executable, "-m", "qwen_aio.cli.forkserver", *settings], lifeline=Lifeline())
+        self.client = ForkServerClient(
+            [sys.executable, "-m", "qwen_aio.cli.forkserver", *settings], lifeline=Lifeline()
+        )
         self.processes: list[Process] = []
 
     async def fork(self, worker_id: str, port: int) -> Process:
-        self.processes.append(await self.link.fork(WorkerSpec(worker_id, port, 2), self.log.append))
+        self.processes.append(await self.client.fork(WorkerSpec(worker_id, port, 2), self.log.append))
         await self._ready(port)
         return self.processes[-1]
 
@@ -122,9 +124,9 @@ class Ward:
 
 
 @asynccontextmanager
-async def ward(checkpoint: Path, precision: str) -> AsyncIterator[Ward]:
-    own = Ward(checkpoint, precision)
-    own.processes.append(await own.link.start(own.log.append))
+async def forks(checkpoint: Path, precision: str) -> AsyncIterator[Forks]:
+    own = Forks(checkpoint, precision)
+    own.processes.append(await own.client.start(own.log.append))
     try:
         yield own
     finally:
@@ -136,7 +138,7 @@ async def ward(checkpoint: Path, precision: str) -> AsyncIterator[Ward]:
 
 async def test_workers_share_one_copy_of_the_weights(checkpoint, precision):
     ports = [free_port(), free_port()]
-    async with ward(checkpoint, precision) as own:
+    async with forks(checkpoint, precision) as own:
         for number, port in enumerate(ports, start=1):
             await own.fork(f"qwen-{number}", port)
         answers = [await own.ask(port) for port in ports]
@@ -149,18 +151,18 @@ async def test_workers_share_one_copy_of_the_weights(checkpoint, precision):
         assert answers[0].decision.scores == answers[1].decision.scores
 
 
-async def test_a_nursery_has_no_thread_that_a_fork_would_lose(checkpoint, precision):
+async def test_a_fork_server_has_no_thread_that_a_fork_would_lose(checkpoint, precision):
     port = free_port()
-    async with ward(checkpoint, precision) as own:
+    async with forks(checkpoint, precision) as own:
         await own.fork("qwen-1", port)
-        nursery = psutil.Process(await own.pid(port)).parent()
-        assert nursery is not None
-        assert nursery.num_threads() == 2  # its own, and the one that waits for the cluster's end
+        server = psutil.Process(await own.pid(port)).parent()
+        assert server is not None
+        assert server.num_threads() == 2  # its own, and the one that waits for the cluster's end
 
 
 async def test_a_fork_that_was_killed_is_replaced_by_one_that_answers_the_same(checkpoint, precision):
     ports = [free_port(), free_port()]
-    async with ward(checkpoint, precision) as own:
+    async with forks(checkpoint, precision) as own:
         killed, other = [await own.fork(f"qwen-{number}", port) for number, port in enumerate(ports, start=1)]
         before, pid = await own.ask(ports[0]), await own.pid(ports[1])
         killed.kill()
@@ -173,20 +175,22 @@ async def test_a_fork_that_was_killed_is_replaced_by_one_that_answers_the_same(c
         assert await other.ended() == 0
 
 
-async def test_a_nursery_that_is_killed_takes_along_the_process_that_prepares_for_it(checkpoint, tmp_path, monkeypatch):
+async def test_a_fork_server_that_is_killed_takes_along_the_process_that_prepares_for_it(
+    checkpoint, tmp_path, monkeypatch
+):
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
     settings = load_settings({"model": str(checkpoint), "precision": "int8"})
     records, waits = records_of(settings, choose_model(settings)), asyncio.Event()
-    own = Ward(checkpoint, "int8")
+    own = Forks(checkpoint, "int8")
     with records.alone():  # so that it does not come to an end by itself
-        nursery = await own.link.start(lambda line: waits.set() if "waiting for another process" in line else None)
+        server = await own.client.start(lambda line: waits.set() if "waiting for another process" in line else None)
         try:
             await waits.wait()
             children = psutil.Process().children(recursive=True)
             [preparing] = [child for child in children if "qwen_aio.cli.prepare_int8" in child.cmdline()]
         finally:
-            nursery.kill()
-        await nursery.ended()
+            server.kill()
+        await server.ended()
         assert not records.copy_path.exists()
         wait_gone([preparing])
 

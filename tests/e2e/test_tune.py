@@ -1,4 +1,4 @@
-"""`qwen-aio tune` with the bundled model: it measures, writes, and leaves nobody behind."""
+"""`qwen-aio tune` with the bundled model: it measures, writes, and leaves no process running."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def first_workers(process: subprocess.Popen[str]) -> set[psutil.Process]:
-    """Everybody whom tune has started when the first candidate is measured; waits for that."""
+    """All processes that tune has started when the first candidate is measured; waits for that."""
     assert process.stderr is not None
     while "decisions/s" not in process.stderr.readline():
         assert process.poll() is None
@@ -83,9 +83,9 @@ def test_the_precision_of_the_environment_is_asked_for_and_what_wins_is_told(hom
         output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert "int8" not in errors
-    *_, told, wins = output.splitlines()
-    assert "workers = 60 -> " in told
-    assert ", precision = int8 -> fp32, " in told
+    *_, changes, wins = output.splitlines()
+    assert "workers = 60 -> " in changes
+    assert ", precision = int8 -> fp32, " in changes
     assert wins == "but QWEN_AIO_THREADS is 9, and wins over that"
 
 

@@ -1,4 +1,4 @@
-"""Settings -> an engine: what of them reaches it, and what becomes of a load that nobody waits for any more."""
+"""Settings -> an engine: which reach it, and how a load that is no longer awaited ends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.model.linear import why_no_int8
-from qwen_aio.startup.environment import stated_threads
 from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, records_of
-from tests.telling import WAITING, told
+from tests.logged import WAITING, logged
 
 
 @pytest.fixture(autouse=True)
@@ -23,35 +22,6 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**values: str) -> Settings:
     return load_settings({"model": "bundled", "golden": "off", **values})
-
-
-@pytest.mark.parametrize(
-    ("variable", "flag", "threads", "line"),
-    [
-        (None, None, None, ""),
-        (None, "3", 3, ""),
-        ("3", "3", 3, ""),
-        ("2", None, 2, "threads: 2, from OMP_NUM_THREADS=2; --threads would win over it\n"),
-        ("4,2", None, 4, "threads: 4, from OMP_NUM_THREADS=4,2; --threads would win over it\n"),
-        ("2", "3", 3, "threads: 3; the setting wins over OMP_NUM_THREADS=2\n"),
-        ("0", None, None, "OMP_NUM_THREADS=0 is ignored: not a number from 1 to 256\n"),
-        ("many", None, None, "OMP_NUM_THREADS=many is ignored: not a number from 1 to 256\n"),
-        ("many", "3", 3, "threads: 3; the setting wins over OMP_NUM_THREADS=many\n"),
-    ],
-)
-def test_the_environments_threads_are_the_default_and_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    variable: str | None,
-    flag: str | None,
-    threads: int | None,
-    line: str,
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    assert stated_threads(load_settings({} if flag is None else {"threads": flag})) == threads
-    assert capsys.readouterr().err == line
 
 
 async def steps_of_a_long_prompt(own: Settings) -> int:
@@ -68,17 +38,17 @@ async def test_the_tokens_of_a_step_reach_the_engine() -> None:
     assert many > few
 
 
-async def test_whoever_loaded_is_gone_before_anybody_is_served() -> None:
+async def test_the_loading_thread_is_gone_before_any_request_is_served() -> None:
     own = settings(precision="fp32")
     async with loaded_engine(own, {}, choose_model(own), threads=1):
         assert loaders() == []
 
 
 @pytest.mark.skipif(why_no_int8() is not None, reason="this machine has no int8 products")
-async def test_who_gives_up_a_load_does_not_wait_for_it() -> None:
+async def test_cancelling_a_load_does_not_wait_for_its_end() -> None:
     own = settings(precision="int8")
     records = records_of(own, choose_model(own))
-    with told(WAITING) as waiting:
+    with logged(WAITING) as waiting:
         with records.alone():  # so that the load cannot come to an end
             entering = asyncio.create_task(loaded_engine(own, {}, choose_model(own), threads=1).__aenter__())
             assert await asyncio.to_thread(waiting.wait, 60)
@@ -89,7 +59,7 @@ async def test_who_gives_up_a_load_does_not_wait_for_it() -> None:
             assert loaders() != []
         for thread in loaders():
             await asyncio.to_thread(thread.join)
-    assert load_weights(own, choose_model(own), threads=1).verdict.precision == "int8"
+    assert load_weights(own, choose_model(own), threads=1).precision_record.precision == "int8"
 
 
 def loaders() -> list[threading.Thread]:

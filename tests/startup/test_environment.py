@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from qwen_aio.cli.main import main
+from qwen_aio.config import load_settings
 from qwen_aio.errors import SetupError
-from qwen_aio.startup.environment import ignore_proxies, prepare_gradio
+from qwen_aio.startup.environment import ignore_proxies, prepare_gradio, stated_threads
 
 PROXIES = [
     {"all_proxy": "socks5://127.0.0.1:9"},
@@ -58,7 +59,7 @@ def test_gradio_reads_what_we_set_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_without_a_folder_of_its_own_gradio_gets_a_passing_one(is_there, tmp_path):
+def test_without_a_folder_of_its_own_gradio_gets_a_temporary_one(is_there, tmp_path):
     state = tmp_path / "state"
     if is_there:
         state.mkdir()
@@ -72,9 +73,38 @@ def test_without_a_folder_of_its_own_gradio_gets_a_passing_one(is_there, tmp_pat
     given.rmdir()
 
 
-def test_without_any_folder_it_is_said_what_to_set(tmp_path, monkeypatch):
+def test_without_any_folder_the_error_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     (tmp_path / "state").touch()
-    with pytest.raises(SetupError, match=r"neither .*state/gradio.*QWEN_AIO_HOME or TMPDIR") as told:
+    with pytest.raises(SetupError, match=r"neither .*state/gradio.*QWEN_AIO_HOME or TMPDIR") as raised:
         prepare_gradio({}, state=tmp_path / "state")
-    assert "\n" not in told.value.message
+    assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag", "threads", "line"),
+    [
+        (None, None, None, ""),
+        (None, "3", 3, ""),
+        ("3", "3", 3, ""),
+        ("2", None, 2, "threads: 2, from OMP_NUM_THREADS=2; --threads would win over it\n"),
+        ("4,2", None, 4, "threads: 4, from OMP_NUM_THREADS=4,2; --threads would win over it\n"),
+        ("2", "3", 3, "threads: 3; the setting wins over OMP_NUM_THREADS=2\n"),
+        ("0", None, None, "OMP_NUM_THREADS=0 is ignored: not a number from 1 to 256\n"),
+        ("many", None, None, "OMP_NUM_THREADS=many is ignored: not a number from 1 to 256\n"),
+        ("many", "3", 3, "threads: 3; the setting wins over OMP_NUM_THREADS=many\n"),
+    ],
+)
+def test_the_environments_threads_are_the_default_and_are_printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str | None,
+    flag: str | None,
+    threads: int | None,
+    line: str,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert stated_threads(load_settings({} if flag is None else {"threads": flag})) == threads
+    assert capsys.readouterr().err == line

@@ -1,4 +1,4 @@
-"""To wait for a line in the log of this process."""
+"""Waits for a line in the log of this process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WAITING = "waiting for another process"  # who finds a model's lock taken
+WAITING = "waiting for another process"  # logged by a load that finds the model's lock taken
 
 
 @contextmanager
-def told(text: str) -> Iterator[threading.Event]:
-    """Set once somebody, in whatever thread, logs a line with `text`."""
+def logged(text: str) -> Iterator[threading.Event]:
+    """Set once any thread logs a line with `text`."""
     event, logger = threading.Event(), logging.getLogger("qwen_aio")
     handler = logging.Handler()
     handler.emit = lambda record: event.set() if text in record.getMessage() else None  # type: ignore[method-assign]

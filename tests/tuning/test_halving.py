@@ -1,4 +1,4 @@
-"""Whom to measure next: the best is found, and the time is kept."""
+"""Which candidate is measured next: the best is found, and the time is kept."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from qwen_aio.tuning.halving import LONGEST_S, OTHER_BATCHES, SHORTEST_S, USUAL_BATCH, Candidate, Halving, grid
 
 GRID = grid(cores=2, precisions=("fp32",))
-Course = list[tuple[Candidate, float]]  # who was measured, and for how long
+Course = list[tuple[Candidate, float]]  # each candidate measured, and for how long
 
 
 def follow(halving: Halving, scores: dict[Candidate, float], *, budget_s: float, overhead_s: float) -> Course:
-    """The turns until there is none; whoever has no score fails."""
+    """The trials until there is none; a candidate without a score fails."""
     course: Course = []
     left_s = budget_s
-    while turn := halving.next_turn(left_s=left_s):
-        took_s = turn.seconds + overhead_s
+    while trial := halving.next_trial(left_s=left_s):
+        took_s = trial.seconds + overhead_s
         left_s -= took_s
-        course.append((turn.candidate, turn.seconds))
-        if turn.candidate in scores:
-            halving.measured(turn, score=scores[turn.candidate], took_s=took_s)
+        course.append((trial.candidate, trial.seconds))
+        if trial.candidate in scores:
+            halving.measured(trial, score=scores[trial.candidate], took_s=took_s)
         else:
-            halving.failed(turn)
+            halving.failed(trial)
     return course
 
 
@@ -68,7 +68,7 @@ def test_one_candidate_is_measured_once():
     assert halving.ranking == candidates
 
 
-def test_without_time_for_all_the_best_of_the_tried_is_told():
+def test_without_time_for_all_the_best_of_the_tried_comes_first():
     candidates = grid(cores=2, precisions=("int8", "fp32"))
     halving = Halving(candidates)
     course = follow(halving, {one: 99.0 - rank for rank, one in enumerate(candidates)}, budget_s=4.0, overhead_s=1.0)
@@ -81,32 +81,32 @@ def test_a_round_that_was_cut_off_changes_nothing():
     halving = Halving(candidates)
     scores = {candidate: 10.0 + rank for rank, candidate in enumerate(candidates)}
     for _ in candidates:
-        turn = halving.next_turn(left_s=100.0)
-        assert turn is not None
-        halving.measured(turn, score=scores[turn.candidate], took_s=1.0)
-    turn = halving.next_turn(left_s=1.0)
-    assert turn is not None
-    halving.measured(turn, score=1e9, took_s=1.0)
-    assert halving.next_turn(left_s=0.0) is None
+        trial = halving.next_trial(left_s=100.0)
+        assert trial is not None
+        halving.measured(trial, score=scores[trial.candidate], took_s=1.0)
+    trial = halving.next_trial(left_s=1.0)
+    assert trial is not None
+    halving.measured(trial, score=1e9, took_s=1.0)
+    assert halving.next_trial(left_s=0.0) is None
     assert halving.ranking == candidates[::-1]
 
 
-def play(halving: Halving, turns: int, *, failing: Collection[Candidate] = ()) -> None:
+def play(halving: Halving, trials: int, *, failing: Collection[Candidate] = ()) -> None:
     """So many turns; a later candidate of the grid is a better one."""
-    for _ in range(turns):
-        turn = halving.next_turn(left_s=100.0)
-        assert turn is not None
-        if turn.candidate in failing:
-            halving.failed(turn)
+    for _ in range(trials):
+        trial = halving.next_trial(left_s=100.0)
+        assert trial is not None
+        if trial.candidate in failing:
+            halving.failed(trial)
         else:
-            halving.measured(turn, score=10.0 + GRID.index(turn.candidate), took_s=1.0)
+            halving.measured(trial, score=10.0 + GRID.index(trial.candidate), took_s=1.0)
 
 
-def test_whoever_fails_in_a_later_round_gives_way_to_those_who_came_less_far():
+def test_a_failure_in_a_later_round_gives_way_to_candidates_of_earlier_rounds():
     halving = Halving(GRID)
     play(halving, 8)
     play(halving, 4, failing=GRID[4:])
-    assert halving.next_turn(left_s=100.0) is None
+    assert halving.next_trial(left_s=100.0) is None
     assert halving.ranking == GRID[3::-1]
 
 
@@ -114,11 +114,11 @@ def test_both_finalists_may_fail():
     halving = Halving(GRID)
     play(halving, 8 + 4)
     play(halving, 2, failing=GRID[6:])
-    assert halving.next_turn(left_s=100.0) is None
+    assert halving.next_trial(left_s=100.0) is None
     assert halving.ranking == GRID[5::-1]
 
 
-def test_whoever_has_just_failed_is_not_the_best_if_the_time_is_over_then():
+def test_a_candidate_that_has_just_failed_is_not_the_best_when_the_time_is_over():
     halving = Halving(GRID)
     play(halving, 8)
     play(halving, 4 - 1)
@@ -126,14 +126,14 @@ def test_whoever_has_just_failed_is_not_the_best_if_the_time_is_over_then():
     assert halving.ranking == GRID[6::-1]
 
 
-def test_nobody_is_left_if_all_fail_one_after_another():
+def test_none_is_left_if_all_fail_one_after_another():
     halving = Halving(GRID[:2])
     play(halving, 2, failing=GRID[:1])
-    assert halving.next_turn(left_s=100.0) is None
+    assert halving.next_trial(left_s=100.0) is None
     assert halving.ranking == GRID[1:2]
     halving = Halving(GRID[:2])
     play(halving, 2, failing=GRID[:2])
-    assert halving.next_turn(left_s=100.0) is None
+    assert halving.next_trial(left_s=100.0) is None
     assert halving.ranking == []
 
 
@@ -156,7 +156,7 @@ def test_the_rest_of_a_precision_that_is_far_behind_is_not_tried():
 
 
 def made_up(cores: int, data: st.DataObject) -> dict[Candidate, float]:
-    """A score for most candidates: what workers and precision give, and a little of which nobody knows the reason."""
+    """A score for most candidates: the product of workers and precision, and a little noise."""
     candidates = grid(cores=cores, precisions=("int8", "fp32"))
     by_workers = {one.workers: data.draw(st.floats(1, 1000)) for one in candidates}
     by_precision = {one.precision: data.draw(st.floats(0.01, 1)) for one in candidates}

@@ -1,4 +1,4 @@
-"""Which precision is chosen, what is remembered of it, and what is said."""
+"""Which precision is chosen, what is recorded, and what is logged."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qwen_aio.config import Settings, load_settings
 from qwen_aio.engine.model.linear import why_no_int8
 from qwen_aio.models.find import BUNDLED, ModelFolder
 from qwen_aio.worker.loading import load_weights, records_of
-from qwen_aio.worker.precision import choose_precision, copy_place, digest_of_questions, is_settled
+from qwen_aio.worker.precision import choose_precision, copy_place, digest_of_questions, is_prepared
 from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 from tests.engine.outliers import of_mlp, with_outliers
-from tests.telling import WAITING, told
+from tests.logged import WAITING, logged
 
 GOOD = ModelFolder(BUNDLED, "bundled", True, "asked for")
 SHA = "0123456789abcdef"
@@ -53,12 +53,12 @@ def chosen(
 
 
 def is_known(precision: str, records: PrecisionRecords) -> bool:
-    return is_settled(settings(precision), records, why_no_int8=why_no_int8)
+    return is_prepared(settings(precision), records, why_no_int8=why_no_int8)
 
 
 @pytest.fixture
 def own_model(tmp_path: Path) -> ModelFolder:
-    """With a hash that nobody else has loaded by."""
+    """With a folder of its own."""
     folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
     return ModelFolder(folder, "own", False, "asked for")
 
@@ -67,47 +67,47 @@ def test_auto_takes_int8_where_the_model_stays_what_it_is(
     records: PrecisionRecords, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        verdict = chosen("auto", records)
-    assert verdict.precision == "int8"
-    assert "labels of 12 golden cases equal, KL 0.00" in verdict.told
-    assert verdict.told in caplog.text
+        record = chosen("auto", records)
+    assert record.precision == "int8"
+    assert "labels of 12 golden cases equal, KL 0.00" in str(record)
+    assert str(record) in caplog.text
     assert is_known("auto", records)
 
 
 def test_auto_takes_fp32_where_it_does_not_and_says_why(records: PrecisionRecords, hopeless: ModelFolder) -> None:
-    verdict = chosen("auto", records, hopeless)
-    assert verdict.precision == "fp32"
-    assert "KL" in verdict.why
+    record = chosen("auto", records, hopeless)
+    assert record.precision == "fp32"
+    assert "KL" in record.why
     assert is_known("auto", records)
 
 
-def test_int8_weights_stay_for_whoever_reads_or_wants_them_against_the_verdict(
+def test_int8_weights_stay_for_processes_that_read_them_or_are_set_to_int8(
     records: PrecisionRecords, hopeless: ModelFolder
 ) -> None:
     assert chosen("auto", records, hopeless).precision == "fp32"
     assert is_known("int8", records)
 
 
-def test_who_asks_for_int8_gets_it(records: PrecisionRecords, hopeless: ModelFolder) -> None:
+def test_the_setting_int8_is_followed(records: PrecisionRecords, hopeless: ModelFolder) -> None:
     assert chosen("int8", records, hopeless).precision == "int8"
     assert records.read() is None
 
 
-def test_a_verdict_is_remembered(records: PrecisionRecords) -> None:
-    known = PrecisionRecord("fp32", "somebody found out")
+def test_a_record_is_kept(records: PrecisionRecords) -> None:
+    known = PrecisionRecord("fp32", "found by a test")
     records.write(known)
     assert chosen("auto", records) == known
 
 
-def test_what_was_asked_for_outweighs_a_verdict(records: PrecisionRecords) -> None:
-    records.write(PrecisionRecord("fp32", "somebody found out"))
+def test_the_setting_outweighs_a_record(records: PrecisionRecords) -> None:
+    records.write(PrecisionRecord("fp32", "found by a test"))
     assert chosen("int8", records).precision == "int8"
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     assert chosen("fp32", records).precision == "fp32"
 
 
 @pytest.mark.parametrize("other", [{"verdict": "0"}, {"torch": "1.0"}, {"levels": 15}, {"recipe": "another"}])
-def test_a_verdict_found_in_another_way_does_not_count(records: PrecisionRecords, other: dict[str, object]) -> None:
+def test_a_record_found_in_another_way_does_not_count(records: PrecisionRecords, other: dict[str, object]) -> None:
     records.write(PrecisionRecord("fp32", "long ago"))
     [path] = records.folder.glob("*.json")
     content = json.loads(path.read_text())
@@ -117,7 +117,7 @@ def test_a_verdict_found_in_another_way_does_not_count(records: PrecisionRecords
     assert records.read() is None
 
 
-def test_a_verdict_counts_for_the_questions_it_was_found_by_and_no_others(records: PrecisionRecords) -> None:
+def test_a_record_counts_for_the_questions_it_was_found_by_and_no_others(records: PrecisionRecords) -> None:
     first, second = records, PrecisionRecords(records.folder, SHA, "0" * 12)
     first.write(PrecisionRecord("fp32", "of the first"))
     assert second.read() is None
@@ -156,22 +156,22 @@ def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -
         '{"verdict": 3}',
     ],
 )
-def test_a_damaged_verdict_does_not_count_and_is_told(
+def test_a_damaged_record_does_not_count_and_is_logged(
     records: PrecisionRecords, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records.write(PrecisionRecord("fp32", "somebody found out"))
+    records.write(PrecisionRecord("fp32", "found by a test"))
     [path] = records.folder.glob("*.json")
     path.write_text(content)
     assert records.read() is None
-    assert "cannot be used and will be found anew" in caplog.text
+    assert "cannot be used and will be made anew" in caplog.text
 
 
-def test_a_verdict_that_cannot_be_written_leaves_nothing_behind(records: PrecisionRecords) -> None:
-    records.write(PrecisionRecord("int8", "somebody found out"))
+def test_a_record_that_cannot_be_written_leaves_nothing_behind(records: PrecisionRecords) -> None:
+    records.write(PrecisionRecord("int8", "found by a test"))
     [path] = records.folder.glob("*.json")
     path.unlink()
     path.mkdir()
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     assert list(records.folder.iterdir()) == [path]
 
 
@@ -185,10 +185,10 @@ def test_a_machine_without_int8_computes_in_fp32_and_says_so(
     records: PrecisionRecords, precision: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        verdict = chosen(precision, records, lack="its processor is too old")
-    assert verdict == PrecisionRecord("fp32", "int8 cannot be had, its processor is too old")
-    assert (level, verdict.told) in [(record.levelno, record.getMessage()) for record in caplog.records]
-    assert is_settled(settings(precision), records, why_no_int8=lambda: "its processor is too old")
+        record = chosen(precision, records, lack="its processor is too old")
+    assert record == PrecisionRecord("fp32", "int8 cannot be had, its processor is too old")
+    assert (level, str(record)) in [(line.levelno, line.getMessage()) for line in caplog.records]
+    assert is_prepared(settings(precision), records, why_no_int8=lambda: "its processor is too old")
     assert not records.folder.exists()
 
 
@@ -198,15 +198,15 @@ def test_a_folder_that_cannot_be_written_to_costs_only_the_memory_of_it(
     (tmp_path / "file").write_text("no folder")
     records = PrecisionRecords(tmp_path / "file" / "int8", SHA, QUESTIONS)
     assert chosen("auto", records).precision == "int8"
-    assert "the verdict on the precision is not kept" in caplog.text
+    assert "the precision record is not kept" in caplog.text
     assert not is_known("auto", records)
 
 
-def test_int8_is_settled_when_weights_that_can_be_used_are_kept(
+def test_int8_is_prepared_when_weights_that_can_be_used_are_kept(
     records: PrecisionRecords, own_model: ModelFolder
 ) -> None:
     assert not is_known("int8", records)
-    records.write(PrecisionRecord("int8", "somebody found out"))
+    records.write(PrecisionRecord("int8", "found by a test"))
     assert not is_known("auto", records)
     load_weights(settings("int8"), own_model, threads=1)
     made = records_of(settings("int8"), own_model)
@@ -221,7 +221,11 @@ def test_int8_is_settled_when_weights_that_can_be_used_are_kept(
 
 def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy(own_model: ModelFolder) -> None:
     first, second = (load_weights(settings("int8"), own_model, threads=1) for _ in range(2))
-    assert first.verdict == second.verdict == PrecisionRecord("int8", "asked for, not compared with fp32")
+    assert (
+        first.precision_record
+        == second.precision_record
+        == PrecisionRecord("int8", "asked for, not compared with fp32")
+    )
     place = copy_place(records_of(settings("int8"), own_model))
     assert place.path.name == f"{first.sha}.safetensors"
     assert place.find() is not None
@@ -229,17 +233,17 @@ def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy
 
 def test_one_of_many_quantises_and_the_others_wait_for_its_copy(own_model: ModelFolder) -> None:
     records = records_of(settings("int8"), own_model)
-    with told(WAITING) as waiting, ThreadPoolExecutor(1) as other:
+    with logged(WAITING) as waiting, ThreadPoolExecutor(1) as other:
         with records.alone():
             loading = other.submit(load_weights, settings("int8"), own_model, threads=1)
             assert waiting.wait(60)
             assert not records.copy_path.exists()
-        assert loading.result().verdict.precision == "int8"
+        assert loading.result().precision_record.precision == "int8"
         assert records.copy_path.exists()
 
 
-def test_whoever_finds_a_copy_waits_for_nobody(own_model: ModelFolder) -> None:
+def test_a_process_that_finds_a_copy_does_not_wait(own_model: ModelFolder) -> None:
     first = load_weights(settings("int8"), own_model, threads=1)
-    with told(WAITING) as waiting, records_of(settings("int8"), own_model).alone():
+    with logged(WAITING) as waiting, records_of(settings("int8"), own_model).alone():
         assert load_weights(settings("int8"), own_model, threads=1).sha == first.sha
     assert not waiting.is_set()

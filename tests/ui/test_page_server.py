@@ -1,4 +1,4 @@
-"""The page in front of a server elsewhere, put together: it serves whether or not that one answers, and tells which."""
+"""The page of a server elsewhere, put together: it serves whether or not that one answers, and says which."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from qwen_aio.cli.main import main
-from qwen_aio.cli.page import run_page
 from qwen_aio.config import checked_address, load_settings
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.server import bind
+from qwen_aio.ui.page_server import run_page
 from tests.fakes import FakeEngine
 from tests.served import Worker, served
 
@@ -54,22 +54,22 @@ def test_what_is_no_address_is_refused_before_anything_starts(url):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--mode", "ui", "--url", "nowhere"], "http://127.0.0.1:8000"),
         (["--url", "http://127.0.0.1:8000"], "--mode ui"),
         (["--mode", "ui", "--host", "0.0.0.0"], "--insecure"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, told, capsys):
+def test_a_mistake_is_one_sentence(arguments, message, capsys):
     assert main(arguments, program="app.py", command="serve") == 1
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1
 
 
 async def test_health_follows_the_server_behind_and_says_how_old_its_news_is(capsys):
-    sock = bind("127.0.0.1", 0)  # where the server will be: taken, so that nobody else comes there
+    sock = bind("127.0.0.1", 0)  # where the server will be: taken, so that no other process gets it
     address = f"http://127.0.0.1:{sock.getsockname()[1]}"
     sock.close()
     async with page(address) as ask:
@@ -81,9 +81,9 @@ async def test_health_follows_the_server_behind_and_says_how_old_its_news_is(cap
         status, body = await ask("/readyz")
         assert (status, body["status"]) == (503, "unavailable")
         assert address not in str(body)
-    told = capsys.readouterr()
-    assert f"curl {address}/health" in told.err
-    assert address in told.out
+    printed = capsys.readouterr()
+    assert f"curl {address}/health" in printed.err
+    assert address in printed.out
 
 
 async def test_health_names_the_model_and_the_worker_behind():
@@ -114,9 +114,9 @@ class Asking:
     async def until(self, path: str, status: int, *fields: str) -> tuple[int, dict]:
         """The first reply with this status whose `fields` say something."""
         while True:
-            told, body = await self(path)
-            if told == status and all(body.get(field) is not None for field in fields):
-                return told, body
+            found, body = await self(path)
+            if found == status and all(body.get(field) is not None for field in fields):
+                return found, body
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Who runs where: ports that do not meet, threads that are divided, and every child told what concerns it."""
+"""Ports that do not collide, threads that are divided, and the command of every child."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from qwen_aio.cli import cluster
-from qwen_aio.cluster.plan import Commands, plan_cluster
+from qwen_aio.cluster.plan import forkserver_command, plan_cluster, worker_command
 from qwen_aio.config import Settings
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
@@ -31,7 +31,7 @@ def settings(*flags: str) -> Settings:
     return settings_from(typed(*flags))
 
 
-def test_without_a_word_the_page_is_where_single_mode_has_it_and_the_balancer_beside():
+def test_by_default_the_page_has_the_port_of_single_mode_and_the_balancer_its_own():
     plan = plan_cluster(settings())
     assert plan.page_url == "http://127.0.0.1:7860"
     assert plan.balancer_url == "http://127.0.0.1:8000"
@@ -54,14 +54,14 @@ def test_workers_are_a_hundred_ports_apart_and_step_over_page_and_balancer():
     assert len(set(plan.addresses)) == 7
 
 
-def test_threads_are_the_cores_divided_by_the_workers_unless_told():
+def test_threads_are_the_cores_divided_by_the_workers_unless_set():
     assert {worker.threads for worker in plan_cluster(settings("--workers", "1")).workers} == {usable_cores()}
     assert {worker.threads for worker in plan_cluster(settings("--workers", "64")).workers} == {1}
     assert {worker.threads for worker in plan_cluster(settings("--workers", "2", "--threads", "7")).workers} == {7}
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--workers", "0"], "1 to 64"),
         (["--workers", "many"], "'many'"),
@@ -71,30 +71,34 @@ def test_threads_are_the_cores_divided_by_the_workers_unless_told():
         (["--share-weights", "maybe"], "share_weights"),
     ],
 )
-def test_what_cannot_be_is_a_sentence(flags, told):
-    with pytest.raises(InvalidSettings, match=told):
+def test_an_impossible_cluster_is_refused_with_a_sentence(flags, message):
+    with pytest.raises(InvalidSettings, match=message):
         plan_cluster(settings(*flags))
 
 
-def test_every_child_is_told_what_concerns_it_and_nothing_else(tmp_path):
+def test_every_command_shows_which_child_it_is_and_what_was_typed_for_it(tmp_path):
     flags = ("--workers", "2", "--host", "0.0.0.0", "--insecure", "--model", "bundled", "--policy", "random")
     own = ("--kv-mb", "64", "--max-batch-tokens", "128", "--status-dir", str(tmp_path), "--log-level", "warning")
     arguments = typed(*flags, *own)
     plan = plan_cluster(settings_from(arguments))
-    commands = Commands(plan, arguments)
-    worker, page, balancer = commands.worker(plan.workers[1]), commands.page(), commands.balancer()
-    common = ["--log-level", "warning"]
+    worker, page, balancer = (
+        worker_command(arguments, plan.workers[1]),
+        plan.page_command(arguments),
+        plan.balancer_command(arguments),
+    )
+    logged = ["--log-level", "warning"]
+    status_dir = ["--status-dir", str(tmp_path)]
     assert worker[3:] == [
         *("serve", "--mode", "worker", "--id", "qwen-2", "--port", "7961"),
         *("--threads", str(plan.workers[1].threads), "--host", "127.0.0.1"),
-        *("--model", "bundled", "--status-dir", str(tmp_path), "--kv-mb", "64", "--max-batch-tokens", "128", *common),
+        *("--model", "bundled", *status_dir, *logged, "--kv-mb", "64", "--max-batch-tokens", "128"),
     ]
-    assert commands.nursery()[3:] == worker[12:]
+    assert forkserver_command(arguments)[3:] == worker[12:]
     assert page[3:] == [
         *("serve", "--mode", "ui", "--url", "http://127.0.0.1:8000", "--port", "7860"),
-        *("--host", "0.0.0.0", "--insecure", *common),
+        *("--host", "0.0.0.0", *logged, "--insecure"),
     ]
     assert balancer[3:] == [
-        *("balance", "--workers", "qwen-1,qwen-2", "--port", "8000"),
-        *("--policy", "random", "--status-dir", str(tmp_path), "--host", "0.0.0.0", "--insecure", *common),
+        *("balance", "--workers", "qwen-1,qwen-2", "--port", "8000", "--host", "0.0.0.0"),
+        *(*status_dir, *logged, "--insecure", "--policy", "random"),
     ]

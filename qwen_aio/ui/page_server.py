@@ -1,6 +1,7 @@
-"""The page in a process of its own, in front of a balancer or a worker elsewhere: `serve --mode ui`.
+"""The page in a process of its own, for a balancer or a worker elsewhere: `serve --mode ui`.
 
-Serves also while nobody answers over there, and says so: on the page, on stderr and at /health.
+It serves while that server does not answer, too, and says so: on the page, on stderr and at
+/health.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 SERVER_URL = "http://127.0.0.1:8000"
-LOOK_S = 3.0  # between two looks whether the server behind the page answers
+LOOK_S = 3.0  # between two checks whether the server answers
 
 
 def serve_page(settings: Settings, *, url: str) -> int:
@@ -36,16 +37,16 @@ def serve_page(settings: Settings, *, url: str) -> int:
 
 
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
-    """Put together and serve; every `look_s` seconds somebody looks whether the server behind answers."""
-    door = AdmissionGate(starting="the page is just starting; try again in a second")
+    """Serve until a signal; checks the server at `address` every `look_s` seconds."""
+    gate = AdmissionGate(starting="the page is just starting; try again in a second")
     async with Client(address) as client:
-        behind = RemoteService(client, url=address, version=__version__)
-        app = _app(settings, door, behind)
+        service = RemoteService(client, url=address, version=__version__)
+        app = _app(settings, gate, service)
         print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
-        return await run_server(app, sock=sock, gate=door, life=lambda: _live(door, behind, look_s))
+        return await run_server(app, sock=sock, gate=gate, life=lambda: _live(gate, service, look_s))
 
 
-def _app(settings: Settings, door: AdmissionGate, behind: RemoteService) -> FastAPI:
+def _app(settings: Settings, gate: AdmissionGate, service: RemoteService) -> FastAPI:
     prepare_gradio(os.environ, state=state_dir())
     # Here and not above: gradio takes seconds to import, and the port is taken before.
     from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
@@ -53,35 +54,35 @@ def _app(settings: Settings, door: AdmissionGate, behind: RemoteService) -> Fast
     from qwen_aio.ui.refusals import worded
 
     app = create_app(
-        door,
+        gate,
         routes=[],
-        health=lambda: _health(door, behind),
+        health=lambda: _health(gate, service),
         allowed_hosts=allowed_hosts(settings),
         proxy=proxy_settings(settings),
         page_csp=CONTENT_SECURITY_POLICY,
         worded=worded,
     )
-    return mount_page(app, build_page(door, about=behind.about))
+    return mount_page(app, build_page(gate, about=service.about))
 
 
-async def _live(door: AdmissionGate, behind: RemoteService, look_s: float) -> None:
-    """Open the door whether or not anybody answers, then keep looking."""
-    await behind.look()
-    if behind.failure is not None:
+async def _live(gate: AdmissionGate, service: RemoteService, look_s: float) -> None:
+    """Open the gate whether or not the server answers, then keep checking."""
+    await service.look()
+    if service.failure is not None:
         print(
-            f"{behind.url} does not serve yet: {behind.failure.message}\n"
+            f"{service.url} does not serve yet: {service.failure.message}\n"
             "the page is there meanwhile, says so, and goes on by itself once it does",
             file=sys.stderr,
             flush=True,
         )
-    door.open(behind)
+    gate.open(service)
     while True:
         await asyncio.sleep(look_s)
-        await behind.look()
+        await service.look()
 
 
-def _health(door: AdmissionGate, behind: RemoteService) -> Health:
-    """Not ready without the server behind it: a message sent now would not be answered."""
-    refusal = door.refusal or behind.failure
-    state = "unavailable" if door.refusal is None and behind.failure is not None else door.state
-    return Health({"state": state} | behind.record(), refusal)
+def _health(gate: AdmissionGate, service: RemoteService) -> Health:
+    """Not ready without its server: a message sent now would not be answered."""
+    refusal = gate.refusal or service.failure
+    state = "unavailable" if gate.refusal is None and service.failure is not None else gate.state
+    return Health({"state": state} | service.record(), refusal)

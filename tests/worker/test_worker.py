@@ -1,4 +1,4 @@
-"""One worker put together, with an engine that dies: the failure reaches everybody, down to the exit."""
+"""One worker put together, with an engine that fails: every request fails, and the process."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def load_dying(*_: object, **__: object) -> AsyncIterator[LoadedEngine]:
         await engine.close()
 
 
-async def test_when_the_engine_dies_everyone_is_told_and_the_process_fails(tmp_path):
+async def test_when_the_engine_fails_all_requests_fail_and_the_process_ends(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     for name in ("config.json", "tokenizer.json"):

@@ -72,7 +72,7 @@ def test_new_keys_stand_before_the_first_table():
 
 
 @pytest.mark.parametrize("damaged", [b"port = ", b"\xff\xfe", b"workers = 1\nworkers = 2\n"])
-def test_a_damaged_file_is_told_and_left_alone(tmp_path, damaged):
+def test_a_damaged_file_is_an_error_and_stays_as_it_is(tmp_path, damaged):
     path = tmp_path / "qwen_aio.toml"
     path.write_bytes(damaged)
     for attempt in (read_settings_file, lambda path: write_settings_file(path, VALUES, heading="")):
@@ -86,7 +86,7 @@ def test_the_file_is_replaced_as_a_whole_and_a_link_stays_a_link(tmp_path):
     target.write_text("port = 1\n")
     target.chmod(0o640)
     link.symlink_to(target)
-    held = target.open()  # whoever has the old file open still has the whole of it
+    held = target.open()  # a process that has the old file open still reads the whole of it
     write_settings_file(link, VALUES, heading="found")
     assert held.read() == "port = 1\n"
     held.close()
@@ -96,7 +96,7 @@ def test_the_file_is_replaced_as_a_whole_and_a_link_stays_a_link(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen_aio.toml", "real.toml"]
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidSettings, match="cannot be written"):
         write_settings_file(tmp_path / "file" / "qwen_aio.toml", VALUES, heading="found")

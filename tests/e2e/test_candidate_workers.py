@@ -1,10 +1,11 @@
-"""Workers on trial, with the bundled model: started both ways, and gone afterwards."""
+"""Candidates' workers, with the bundled model: started both ways, and gone afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from argparse import Namespace
+from contextlib import aclosing
 
 import psutil
 import pytest
@@ -36,12 +37,12 @@ async def records(urls: list[str]) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
-async def test_all_workers_are_ready_and_golden_cases_are_asked_once(typed, tmp_path, forks):
+async def test_all_workers_are_ready_and_golden_cases_are_run_once(typed, tmp_path, forks):
     processes: list[psutil.Process] = []
     goldens: list[list[set[str]]] = []
-    async with CandidateWorkers(typed, folder=tmp_path, forks=forks) as rig:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=forks)) as candidates:
         for _ in range(2):
-            async with rig.workers(TWO) as urls:
+            async with candidates.workers(TWO) as urls:
                 health = await records(urls)
                 assert [record["state"] for record in health] == ["ready", "ready"]
                 processes += [psutil.Process(record["pid"]) for record in health]
@@ -53,39 +54,42 @@ async def test_all_workers_are_ready_and_golden_cases_are_asked_once(typed, tmp_
 
 
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=can_fork), False])
-async def test_a_precision_that_cannot_be_had_is_tried_twice(typed, tmp_path, forks):
+async def test_a_precision_that_fails_is_tried_twice(typed, tmp_path, forks):
     before = psutil.Process().children()
-    async with CandidateWorkers(typed, folder=tmp_path, forks=forks) as rig:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=forks)) as candidates:
         for number in (1, 2):
             with pytest.raises(SetupError, match="precision"):
-                async with rig.workers(Candidate(number, 1, "int3", 64)):
+                async with candidates.workers(Candidate(number, 1, "int3", 64)):
                     pass
             assert psutil.Process().children() == before
         with pytest.raises(SetupError, match="precision"):
-            async with asyncio.timeout(0), rig.workers(Candidate(4, 1, "int3", 64)):  # whoever starts any has to wait
+            async with (
+                asyncio.timeout(0),
+                candidates.workers(Candidate(4, 1, "int3", 64)),
+            ):  # starting any would take time
                 pass
 
 
 async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
     typed.model = str(tmp_path / "model")
-    async with CandidateWorkers(typed, folder=tmp_path, forks=False) as rig:
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=False)) as candidates:
         with pytest.raises(SetupError, match="no model folder"):
-            async with rig.workers(TWO):
+            async with candidates.workers(TWO):
                 pass
         (tmp_path / "model").symlink_to(BUNDLED)
-        async with rig.workers(TWO) as urls:
+        async with candidates.workers(TWO) as urls:
             assert len(await records(urls)) == 2
 
 
 @can_fork
-async def test_a_nursery_that_was_killed_fails_one_candidate(typed, tmp_path):
+async def test_a_fork_server_that_was_killed_fails_one_candidate(typed, tmp_path):
     before = psutil.Process().children()
-    async with CandidateWorkers(typed, folder=tmp_path, forks=True) as rig:
-        async with rig.workers(TWO):
-            (nursery,) = set(psutil.Process().children()) - set(before)
-        nursery.kill()
+    async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=True)) as candidates:
+        async with candidates.workers(TWO):
+            (server,) = set(psutil.Process().children()) - set(before)
+        server.kill()
         with pytest.raises(SetupError):
-            async with rig.workers(TWO):
+            async with candidates.workers(TWO):
                 pass
-        async with rig.workers(TWO) as urls:
+        async with candidates.workers(TWO) as urls:
             assert len(await records(urls)) == 2

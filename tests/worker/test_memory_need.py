@@ -1,4 +1,4 @@
-"""What is told of memory before any is taken."""
+"""The message on memory before any is taken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen_aio.config import load_settings
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.machine.memory import AvailableMemory
 from qwen_aio.models.find import BUNDLED, ModelFolder
-from qwen_aio.worker.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, need_of, told_memory
+from qwen_aio.worker.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, memory_message, need_of
 from tests.engine.test_config import PLAIN
 
 
@@ -58,10 +58,10 @@ def test_workers_that_share_weights_need_them_once(half_billion: ModelFolder) ->
 @pytest.mark.parametrize(
     ("precision", "mb", "is_enough"), [("auto", 1400, True), ("auto", 1300, False), ("fp32", 2000, False)]
 )
-def test_what_is_needed_and_there_is_told_and_whether_it_is_enough(
+def test_the_message_says_what_is_needed_and_available_and_whether_it_is_enough(
     half_billion: ModelFolder, precision: str, mb: int, is_enough: bool
 ) -> None:
-    line = told_memory(need(half_billion, precision=precision), AvailableMemory(mb, is_limited=True))
+    line = memory_message(need(half_billion, precision=precision), AvailableMemory(mb, is_limited=True))
     assert "2681 MB in fp32" in line
     assert f"{mb} MB are available within the limit of this container" in line
     assert ("which is not enough" in line) == (not is_enough)

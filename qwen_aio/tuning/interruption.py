@@ -1,0 +1,30 @@
+"""Work that is given up when something else happens first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from qwen_aio.serving.disconnect import cancel
+
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+async def result_unless(
+    event: Coroutine[Any, Any, E], work: Coroutine[Any, Any, T], *, error: Callable[[E], Exception]
+) -> T:
+    """The result of `work`.
+
+    When `event` comes first, cancels `work` and raises `error` of what came.
+    """
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event)
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise error(waiting.result())
+        return working.result()
+    finally:
+        await cancel(working)
+        await cancel(waiting)
