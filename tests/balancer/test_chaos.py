@@ -17,7 +17,7 @@ from qwen_aio.core import Done, Event, Request, TextDelta
 from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest, QueueFull, QwenAioError
 from tests.balancer.balanced import HASTY, Service, balanced
 from tests.balancer.chaos import Fault
-from tests.balancer.test_calls import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
+from tests.balancer.test_upstream import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
 from tests.campaign import CAMPAIGN
 from tests.fakes import FakeEngine
 
@@ -160,7 +160,7 @@ class Chaos:
 
     async def assert_quiet(self) -> None:
         service = self.service
-        await service.until(lambda: service.door.in_flight == service.balancer.snapshot().in_flight == 0)
+        await service.until(lambda: service.gate.in_flight == service.balancer.snapshot().in_flight == 0)
         await service.until(lambda: all(engine.open_streams == 0 for engine in service.engines.values()))
         service.assert_quiet()
 
@@ -182,11 +182,11 @@ class Chaos:
 
 
 @asynccontextmanager
-async def chaos(tmp_path, seed: int, rules: Params = HASTY):
+async def chaos(tmp_path, seed: int, params: Params = HASTY):
     """Nothing complains, and no task is left when all is over."""
     before, complaints = asyncio.all_tasks(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    async with balanced({name: Unhurried(pieces=PIECES) for name in NAMES}, tmp_path, rules=rules) as service:
+    async with balanced({name: Unhurried(pieces=PIECES) for name in NAMES}, tmp_path, params=params) as service:
         script = Chaos(service, seed)
         yield script
         await script.end()

@@ -5,7 +5,7 @@ from qwen_aio.errors import InvalidSettings
 
 
 def test_without_anything_everybody_is_taken():
-    assert Discovery.parse(()).takes_everybody
+    assert Discovery.parse(()).takes_all
 
 
 def test_ids_addresses_and_names():
@@ -13,7 +13,7 @@ def test_ids_addresses_and_names():
     assert found.ids == ("qwen-1",)
     assert found.urls == (("far", "http://10.0.0.7:7861"),)
     assert found.names == (DnsName("workers.local", 7861),)
-    assert not found.takes_everybody
+    assert not found.takes_all
 
 
 @pytest.mark.parametrize(

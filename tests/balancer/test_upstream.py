@@ -203,7 +203,7 @@ async def test_a_broken_answer_that_nobody_can_go_on_with_ends_with_an_error(tmp
 async def test_a_broken_answer_waits_a_while_for_its_only_worker(tmp_path):
     gate = asyncio.Event()
     patient = replace(HASTY, no_worker_grace_s=30.0)
-    async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path, rules=patient) as service:
+    async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path, params=patient) as service:
         async with aclosing(service.client.stream(Request("讲个故事", mode="chat"))) as events:
             parts = [(await anext(events)).text]
             service.paths["only"].kill()
@@ -245,7 +245,7 @@ async def test_who_hangs_up_in_any_phase_frees_everything(tmp_path):
         await asyncio.gather(*asking, return_exceptions=True)
         await service.until(lambda: service.balancer.snapshot().in_flight == 0)
         await service.until(lambda: all(engine.open_streams == 0 for engine in service.engines.values()))
-        await service.until(lambda: service.door.in_flight == 0)
+        await service.until(lambda: service.gate.in_flight == 0)
         service.assert_quiet()
 
 
@@ -268,7 +268,7 @@ async def test_a_full_line_says_when_to_come_back_and_lets_in_who_lost_a_worker(
 async def test_two_bursts_of_a_hundred_are_all_answered_and_spread(tmp_path):
     # A machine that pauses is no worker that hangs, or else some would be asked again elsewhere.
     patient = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)
-    async with balanced(engines("a", "b", "c"), tmp_path, rules=patient) as service:
+    async with balanced(engines("a", "b", "c"), tmp_path, params=patient) as service:
         for _ in range(2):
             results = await asyncio.gather(
                 *(service.client.run(Request("hi", mode=("chat", "sentiment")[i % 2])) for i in range(100))
