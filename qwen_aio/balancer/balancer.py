@@ -129,15 +129,9 @@ class Balancer:
     def health(self) -> Health:
         """ok with all workers, degraded with fewer, a refusal with none."""
         snapshot = self.snapshot()
-        record: dict[str, object] = {
-            "state": snapshot.state,
-            "ready": snapshot.ready,
-            "asked_for": snapshot.asked_for,
-            "waiting": snapshot.waiting,
-            "policy": snapshot.policy,
-            "version": snapshot.version,
-            "workers": {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers},
-        }
+        names = ("state", "ready", "asked_for", "waiting", "policy", "version")
+        record: dict[str, object] = {name: getattr(snapshot, name) for name in names}
+        record["workers"] = {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers}
         return Health(record, self._refusal(snapshot))
 
     def _refusal(self, snapshot: Snapshot) -> QwenAioError | None:

@@ -75,12 +75,12 @@ class Snapshot:
     workers: tuple[WorkerRow, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RequestRow:
     """One engine request. `number` counts them; a request with a decision and an answer has two rows of one `id`."""
 
-    number: int
-    time: float  # unix seconds, when it ended
+    number: int = 0  # set by Stats, as are time, outcome and error
+    time: float = 0.0  # unix seconds, when it ended
     id: str
     task: str
     worker: str  # of the last attempt; empty without one
@@ -89,8 +89,8 @@ class RequestRow:
     queue_ms: float
     total_ms: float
     tokens: int  # generated; 0 for a decision
-    outcome: RequestOutcome
-    error: str  # its code; empty without one
+    outcome: RequestOutcome = "ok"
+    error: str = ""  # its code; empty without one
 
 
 @dataclass(frozen=True)

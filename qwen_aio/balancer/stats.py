@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwen_aio.balancer.snapshot import EventRow, RequestOutcome, RequestRow, Sample, Snapshot
 from qwen_aio.errors import Draining, QwenAioError
@@ -74,38 +74,13 @@ class Stats:
         """Subscribers now."""
         return len(self._subscribers)
 
-    def record(
-        self,
-        *,
-        request_id: str,
-        task: str,
-        worker: str,
-        why: str,
-        attempts: int,
-        queue_ms: float,
-        total_ms: float,
-        tokens: int,
-        error: BaseException | None,
-    ) -> None:
+    def record(self, row: RequestRow, error: BaseException | None) -> None:
         """An engine request has ended, with `error` if it was not done."""
         outcome, code = _outcome(error)
         self._num_requests += 1
         self._num_failures += outcome == "failed"
-        self._period.add(total_ms if outcome == "ok" else None)
-        row = RequestRow(
-            number=self._num_requests,
-            time=self._wall_clock(),
-            id=request_id,
-            task=task,
-            worker=worker,
-            why=why,
-            attempts=attempts,
-            queue_ms=queue_ms,
-            total_ms=total_ms,
-            tokens=tokens,
-            outcome=outcome,
-            error=code,
-        )
+        self._period.add(row.total_ms if outcome == "ok" else None)
+        row = replace(row, number=self._num_requests, time=self._wall_clock(), outcome=outcome, error=code)
         self._requests.append(row)
         self._publish(row)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from qwen_aio.balancer.snapshot import AdminState, Cost, Snapshot, WorkerRow
+from qwen_aio.balancer.snapshot import AdminState, Cost, RequestRow, Snapshot, WorkerRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.errors import LastWorker, UnknownWorker
 
@@ -111,8 +111,8 @@ class FakeView:
         error: BaseException | None = None,
     ) -> None:
         """One call has ended."""
-        self.stats.record(
-            request_id=request_id,
+        row = RequestRow(
+            id=request_id,
             task=task,
             worker=worker,
             why=why,
@@ -120,8 +120,8 @@ class FakeView:
             queue_ms=1.2,
             total_ms=90.1,
             tokens=12 if task == "chat" else 0,
-            error=error,
         )
+        self.stats.record(row, error)
 
 
 def _is_ready(row: WorkerRow) -> bool:

@@ -24,8 +24,8 @@ class StatsScene:
         self.snapshot = replace(FakeView().snapshot(), time=1_700_001_000.0)
 
     def finish(self, request_id="r", *, total_ms=10.0, error: BaseException | None = None) -> None:
-        self.stats.record(
-            request_id=request_id,
+        row = RequestRow(
+            id=request_id,
             task="chat",
             worker="qwen-1",
             why="cost 0.01",
@@ -33,8 +33,8 @@ class StatsScene:
             queue_ms=1.0,
             total_ms=total_ms,
             tokens=3,
-            error=error,
         )
+        self.stats.record(row, error)
 
     def sample(self, after_s: float = 2.0) -> Sample | None:
         """The point that a tick after so many seconds makes, if it makes one."""

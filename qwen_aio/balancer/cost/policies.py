@@ -36,17 +36,11 @@ class WorkerLoad:
 
 
 class Choice(NamedTuple):
-    """The worker that a policy chose, and the terms that decided."""
+    """A candidate, and the terms of the policy that speak for it."""
 
     load: WorkerLoad
     why: str
-
-
-class Score(NamedTuple):
-    """A candidate's score, lower is better, and how it came about."""
-
-    value: float
-    why: str
+    score: float = 0.0  # lower is better
 
 
 class Policy(Protocol):
@@ -67,45 +61,43 @@ def cost(load: WorkerLoad, work_s: float, params: Params) -> Cost:
     return Cost(queue_s, jitter_factor, failure_factor, demotion_factor, total)
 
 
-def weighted(candidates: Sequence[WorkerLoad], work_s: float, params: Params) -> list[Score]:
+def weighted(candidates: Sequence[WorkerLoad], work_s: float, params: Params) -> list[Choice]:
     costs = [cost(load, work_s, params) for load in candidates]
-    return [Score(terms.total, _describe(terms)) for terms in costs]
+    return [Choice(load, _describe(terms), terms.total) for load, terms in zip(candidates, costs, strict=True)]
 
 
-def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Score]:
+def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
     """The sum of queue, latency and jitter, each as a share of the highest. An unknown latency counts as the mean."""
     mean_ms = fmean([load.latency_ms for load in candidates if load.latency_ms is not None] or [0.0])
     queues = _shares([load.in_flight + load.queue_depth for load in candidates])
     latencies = _shares([mean_ms if load.latency_ms is None else load.latency_ms for load in candidates])
     jitters = _shares([load.cpu_jitter for load in candidates])
-    return [
-        Score(sum(terms), "linear {:.3f}: queue {:.2f}, latency {:.2f}, jitter {:.2f}".format(sum(terms), *terms))
-        for terms in zip(queues, latencies, jitters, strict=True)
-    ]
+    why = "linear {:.3f}: queue {:.2f}, latency {:.2f}, jitter {:.2f}"
+    sums = zip(candidates, zip(queues, latencies, jitters, strict=True), strict=True)
+    return [Choice(load, why.format(sum(terms), *terms), sum(terms)) for load, terms in sums]
 
 
-def least_loaded(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Score]:
-    return [Score(load.in_flight, f"least loaded: {load.in_flight} in flight") for load in candidates]
+def least_loaded(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
+    return [Choice(load, f"least loaded: {load.in_flight} in flight", load.in_flight) for load in candidates]
 
 
-def round_robin(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Score]:
+def round_robin(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
     """All scores are equal, so the worker that was used longest ago is next."""
-    return [Score(0.0, "round robin") for _ in candidates]
+    return [Choice(load, "round robin") for load in candidates]
 
 
 @dataclass(frozen=True)
 class LowestScore:
     """The policy of a function that scores all candidates, in their order."""
 
-    scores: Callable[[Sequence[WorkerLoad], float, Params], list[Score]]
+    scores: Callable[[Sequence[WorkerLoad], float, Params], list[Choice]]
     params: Params
     random: Random
 
     def choose(self, work_s: float, candidates: Sequence[WorkerLoad]) -> Choice | None:
         """See Policy."""
-        scored = zip(self.scores(candidates, work_s, self.params), candidates, strict=True)
-        ranked = [(score.value, load.last_used, self.random.random(), load, score.why) for score, load in scored]
-        return Choice(*min(ranked, key=lambda rank: rank[:3])[3:]) if ranked else None
+        choices = self.scores(candidates, work_s, self.params)
+        return min(choices, key=lambda each: (each.score, each.load.last_used, self.random.random()), default=None)
 
 
 @dataclass(frozen=True)

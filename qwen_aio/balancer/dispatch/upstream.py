@@ -19,6 +19,7 @@ from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.retry_state import RetryState, answer_broken, seeded
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.snapshot import RequestRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.registry import Registry
@@ -121,8 +122,11 @@ class RemoteExecutor:
             try:
                 async with aclosing(self._clients.to(slot.url).make(request)) as events:
                     attempt = Attempt(slot, events, self._params)
-                    with self._registered(attempt):
+                    self._attempts.add(attempt)
+                    try:
                         yield attempt
+                    finally:
+                        self._attempts.discard(attempt)
                 return
             except QwenAioError as exc:
                 failure = exc
@@ -166,14 +170,6 @@ class RemoteExecutor:
         return await self._is_gone(slot.id) and isinstance(failure, ConnectionLost)
 
     @contextmanager
-    def _registered(self, attempt: Attempt) -> Iterator[None]:
-        self._attempts.add(attempt)
-        try:
-            yield
-        finally:
-            self._attempts.discard(attempt)
-
-    @contextmanager
     def _recorded(self, state: RetryState) -> Iterator[None]:
         """Writes the request log at the end. Once text was sent, raises AnswerBroken for QueueFull and NoWorker."""
         error: BaseException | None = None
@@ -197,8 +193,8 @@ class RemoteExecutor:
     def _record(self, state: RetryState, error: BaseException | None) -> None:
         now = self._clock()
         state.unqueue(now=now)
-        self._stats.record(
-            request_id=state.request.request_id,
+        row = RequestRow(
+            id=state.request.request_id,
             task=state.request.task,
             worker=state.slot.id if state.slot else "",
             why=state.slot.why if state.slot else "",
@@ -206,5 +202,5 @@ class RemoteExecutor:
             queue_ms=state.queued_s * 1000,
             total_ms=(now - state.queued.arrived) * 1000,
             tokens=state.last.usage.completion_tokens if state.last else len(state.token_ids),
-            error=error,
         )
+        self._stats.record(row, error)

@@ -49,7 +49,6 @@ class HealthMonitor:
         *,
         clock: Callable[[], float],
         on_change: Callable[[], None],
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         resolve: Resolve = resolve,
     ) -> None:
         self.read_errors = 0
@@ -59,7 +58,6 @@ class HealthMonitor:
         self._status_path = status_path
         self._clock = clock
         self._on_change = on_change
-        self._pause = pause
         self._resolve = resolve
         self._remote = dict(discovery.urls)  # id -> address
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}  # by id and address
@@ -73,7 +71,7 @@ class HealthMonitor:
         try:
             while True:
                 await self.check()
-                await self._pause(CHECK_PERIOD_S)
+                await asyncio.sleep(CHECK_PERIOD_S)
         finally:
             tasks = [*self._asking.values(), *([self._resolving] if self._resolving else [])]
             for task in tasks:
