@@ -114,7 +114,7 @@ class Balancer:
         )
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """Set by a person, kept through restarts. Raises UnknownWorker, LastWorker, StatusUnwritable."""
+        """Kept through restarts. Raises UnknownWorker, LastWorker, StatusUnwritable."""
         before = self._registry.admin_states()
         self._registry.set_admin(worker_id, state, force=force)
         try:

@@ -1,4 +1,4 @@
-"""Records every change of a worker's state once: which worker, who or what changed it, what, and why.
+"""Records every change of a worker's state once: who or what changed it, what, and why.
 
 A restarted worker continues the history of its id: `up -> starting`. Owned by the event loop.
 """

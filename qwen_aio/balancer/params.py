@@ -14,7 +14,7 @@ class Params:
     max_queued_work_s: float = 120.0  # predicted work of all waiting requests
     ageing: float = 0.25  # seconds of predicted work that a second of waiting makes up for
     oldest_first_after_s: float = 30.0
-    no_worker_grace_s: float = 30.0  # requests wait so long for a worker after the last one was ready
+    no_worker_grace_s: float = 30.0  # requests wait so long after a worker was ready
 
     # the cost of a worker
     jitter_weight: float = 0.5
@@ -35,7 +35,7 @@ class Params:
     slow_ms: float = 1500.0
     slow_reports: int = 3
     good_reports: int = 2
-    max_ejection_percent: int = 50  # of the serving workers that may be demoted, or have an open breaker, at once
+    max_ejection_percent: int = 50  # of serving workers, that may be demoted or broken at once
     first_probe_s: float = 5.0
     longest_probe_s: float = 60.0
 
@@ -49,7 +49,7 @@ class Params:
     max_deaths: int = 2  # workers that may die while the same request is on them
     retry_share: float = 0.2  # retries after error answers, as a share of requests ...
     retries_per_s: float = 1.0  # ... plus so many
-    first_token_factor: float = 3.0  # silence beyond factor * predicted + slack is a stall; twice that a death
+    first_token_factor: float = 3.0  # factor * predicted + slack is a stall; twice that a death
     first_token_slack_s: float = 5.0
     gap_factor: float = 20.0
     least_gap_s: float = 5.0
@@ -57,7 +57,7 @@ class Params:
     # health
     report_period_s: float = 2.0
     stale_after_s: float = 6.0  # a report whose seq has not moved for so long says nothing any more
-    forget_after_s: float = 600.0  # a worker that is gone leaves the table, unless a setting names it
+    forget_after_s: float = 600.0  # an unnamed worker that is gone leaves the table
 
 
 PARAMS = Params()

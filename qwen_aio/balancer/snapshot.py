@@ -77,7 +77,7 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestRow:
-    """One engine request. `number` counts them; a request with a decision and an answer has two rows of one `id`."""
+    """One engine request; a request with a decision and an answer has two rows of one `id`."""
 
     number: int = 0  # set by Stats, as are time, outcome and error
     time: float = 0.0  # unix seconds, when it ended

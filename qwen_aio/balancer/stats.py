@@ -1,7 +1,7 @@
-"""The recent past for the dashboard: the last requests and events, the charts, and the subscribers to news.
+"""The recent past for the dashboard: requests, events and charts, and the subscribers to news.
 
-Knows no HTTP. Owned by the event loop; nothing here awaits but `listen`. All of it is bounded: old rows are dropped,
-and so is a subscriber that reads too slowly; it may subscribe again.
+Knows no HTTP. Owned by the event loop; nothing here awaits but `listen`. All of it is bounded: old
+rows are dropped, and so is a subscriber that reads too slowly; it may subscribe again.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Stats:
         self._publish(row)
 
     def tick(self, snapshot: Snapshot) -> None:
-        """Send `snapshot` to all subscribers, and when it is time add a point to the charts. Called once a second."""
+        """Publish `snapshot`, and in time a point of the charts. Called once a second."""
         self._snapshot = snapshot
         self._publish(snapshot)
         now = self._clock()
@@ -108,7 +108,7 @@ class Stats:
         return StatsHistory(tuple(self._samples), tuple(self._requests), tuple(self._events))
 
     async def listen(self) -> AsyncGenerator[tuple[News, ...], None]:
-        """All that is kept, then news in batches; ends with `close`, and for a subscriber that falls behind.
+        """All that is kept, then news in batches; ends with `close`, or if a subscriber is slow.
 
         Raises Draining after `close`.
         """
@@ -174,7 +174,7 @@ class _Period:
         self._done_ms: list[float] = []
 
     def add(self, done_ms: float | None) -> None:
-        """One has ended; None if it was not done, since a quick refusal says nothing about speed."""
+        """One has ended; None if it was not done: a quick refusal says nothing about speed."""
         self._num_ended += 1
         if done_ms is not None:
             self._done_ms.append(done_ms)

@@ -1,4 +1,4 @@
-"""A balancer for the dashboard: rows that a test sets, a real board, the rules of a real pool for what people want."""
+"""A balancer for the dashboard: rows that a test sets, real stats, the rules of a real registry for administrative states."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NEW = replace(
 
 
 class FakeView:
-    """What the dashboard sees. Change `rows` and `tick`, or record something on the board."""
+    """What the dashboard sees. Change `rows` and `tick`, or record something in the stats."""
 
     def __init__(self, *rows: WorkerRow, time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
         self.rows = {row.id: row for row in rows or (ROW, SECOND)}
@@ -110,7 +110,7 @@ class FakeView:
         why: str = "cost 0.010: queue 0.010 s, jitter x1.04",
         error: BaseException | None = None,
     ) -> None:
-        """One call has ended."""
+        """One engine request has ended."""
         row = RequestRow(
             id=request_id,
             task=task,

@@ -14,7 +14,7 @@ SLOW, GOOD = PARAMS.slow_ms + 1, PARAMS.slow_ms  # the limit itself is good
 
 
 class World:
-    """A worker's reports, each with one more request done unless told otherwise."""
+    """A worker's reports, each with one more request done by default."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()

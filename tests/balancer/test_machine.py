@@ -1,4 +1,4 @@
-"""Pool and line under everything that can happen, in any order: hypothesis searches for the order that breaks them.
+"""Registry, placement and queue under everything that can happen, in any order: hypothesis searches for the order that breaks them.
 
 The machine is dispatcher, workers and clients in one, and keeps a ledger of its own of what must be true.
 """
@@ -27,9 +27,9 @@ ANY = st.integers(0, 1000)  # which of those there are
 
 @dataclass
 class Truth:
-    """How a worker really is, as far as the pool can know."""
+    """How a worker really is, as far as the registry can know."""
 
-    worker: int = 1
+    process: int = 1
     is_dead: bool = False
     is_beating: bool = True
     is_ending: bool = False  # it said so
@@ -40,11 +40,11 @@ class Truth:
 
 @dataclass(eq=False)
 class Held:
-    """A seat, and the life it was taken on."""
+    """A slot, and the process it was taken on."""
 
     slot: Slot
     queued: QueuedRequest
-    worker: int
+    process: int
 
 
 def is_answer(held: Held) -> bool:
@@ -59,7 +59,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(policy=st.sampled_from(["weighted", "linear", "least_loaded", "round_robin", "random"]))
     def begin(self, policy: str) -> None:
         self.world = World(policy=policy, asked_for=NAMES)
-        self.line = RequestQueue(PARAMS)
+        self.queue = RequestQueue(PARAMS)
         self.truth = {name: Truth(beat_at=self.world.clock.now) for name in NAMES}
         self.former: dict[str, list[WorkerStatus]] = {name: [] for name in NAMES}
         self.offline: set[str] = set()
@@ -72,27 +72,27 @@ class Machine(RuleBasedStateMachine):
     # ---- the dispatcher -----------------------------------------------------------------------------------------
 
     def match(self) -> None:
-        """Let in whoever there is a place for, and see that it was right."""
-        for queued in self.line.in_order(self.world.clock.now):
+        """Let in every request that has a slot, and check the choice."""
+        for queued in self.queue.in_order(self.world.clock.now):
             was_open = {row.id for row in self.world.registry.rows() if row.breaker == "open"}
             slot = self.world.placement.bind(queued)
             if slot is None:
                 continue
-            self.line.remove(queued)
+            self.queue.remove(queued)
             self.attempts[queued] += 1
-            self.held.append(Held(slot, queued, self.truth[slot.id].worker))
+            self.held.append(Held(slot, queued, self.truth[slot.id].process))
             self.check_bound(slot, queued, was_open)
-            assert not any(self.is_overtaken(other, queued) for other in self.line.in_order(self.world.clock.now))
+            assert not any(self.is_overtaken(other, queued) for other in self.queue.in_order(self.world.clock.now))
 
     def check_bound(self, slot: Slot, queued: QueuedRequest, was_open: set[str]) -> None:
-        """I5: nobody is sent to a worker that is gone, taken out, hanging or shut out."""
+        """I5: no request is sent to a worker that is gone, taken out, hanging or shut out."""
         truth, now = self.truth[slot.id], self.world.clock.now
         assert not (truth.is_dead or truth.is_ending or truth.is_stalled)
         assert slot.id not in self.offline | was_open | queued.tried
         assert min(now - truth.beat_at, now - truth.token_at) < PARAMS.stale_after_s
 
     def is_overtaken(self, other: QueuedRequest, queued: QueuedRequest) -> bool:
-        """I8: whoever waited long is passed only by a call that lost its worker, or that fits where it does not."""
+        """I8: a request that waited long is passed only by one that lost its worker, or that fits where it does not."""
         is_old = self.world.clock.now - other.arrived >= PARAMS.oldest_first_after_s
         are_alike = (other.kind, other.is_long, other.tried) == (queued.kind, queued.is_long, queued.tried)
         return is_old and are_alike and other.arrived < queued.arrived and not queued.is_returned
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
         held.queued.is_returned = True
         if not self.world.registry.has_another(held.queued):
             held.queued.tried.clear()
-        self.line.add(held.queued)
+        self.queue.add(held.queued)
 
     # ---- what clients do ----------------------------------------------------------------------------------------
 
@@ -128,15 +128,15 @@ class Machine(RuleBasedStateMachine):
         for _ in range(count):
             queued = self.world.queued(kind.split()[-1], work_s=work_s, is_long=kind == "long decision")
             self.requests.append(queued)
-            self.line.add(queued)
+            self.queue.add(queued)
             self.match()
 
-    @precondition(lambda self: len(self.line))
+    @precondition(lambda self: len(self.queue))
     @rule(which=ANY)
     def cancel_waiting(self, which: int) -> None:
-        waiting = self.line.in_order(self.world.clock.now)
+        waiting = self.queue.in_order(self.world.clock.now)
         queued = waiting[which % len(waiting)]
-        self.line.remove(queued)
+        self.queue.remove(queued)
         self.end(queued)
 
     @precondition(lambda self: self.held)
@@ -147,11 +147,11 @@ class Machine(RuleBasedStateMachine):
         self.end(held.queued)
         self.match()
 
-    # ---- what becomes of calls ----------------------------------------------------------------------------------
+    # ---- what becomes of requests ----------------------------------------------------------------------------------
 
     def flowed(self, held: Held) -> None:
         truth = self.truth[held.slot.id]
-        if truth.worker == held.worker:
+        if truth.process == held.process:
             truth.token_at, truth.is_stalled = self.world.clock.now, False
 
     @precondition(lambda self: self.held)
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         held = self.held[which % len(self.held)]
         held.slot.stalled()
         truth = self.truth[held.slot.id]
-        truth.is_stalled = truth.is_stalled or truth.worker == held.worker
+        truth.is_stalled = truth.is_stalled or truth.process == held.process
         self.match()
 
     # ---- what becomes of workers --------------------------------------------------------------------------------
@@ -213,13 +213,13 @@ class Machine(RuleBasedStateMachine):
         clock_set_s=st.sampled_from([-28800.0, 0.0, 28800.0]),
     )
     def restart(self, name: str, is_known_dead: bool, generation: int = 1, clock_set_s: float = 0.0) -> None:
-        """The next life may be seen before anybody has noticed the end of the last one, and may look older than it."""
+        """The next process may be seen before the end of the last one is, and may look older."""
         if is_known_dead:
             self.die(name)
         before = self.world.statuses[name]
         self.former[name].append(before)
         self.world.restart(name, generation=generation, start_time=before.start_time + clock_set_s)
-        self.truth[name] = Truth(self.truth[name].worker + 1, beat_at=self.world.clock.now)
+        self.truth[name] = Truth(self.truth[name].process + 1, beat_at=self.world.clock.now)
         assert self.world.row(name).in_flight == 0
         self.match()
         self.world.registry.describe(name, CAPABILITIES)
@@ -227,7 +227,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.former.values()))
     @rule(name=WORKER, which=ANY)
-    def read_a_record_of_a_former_life(self, name: str, which: int) -> None:
+    def read_a_report_of_a_former_process(self, name: str, which: int) -> None:
         if self.former[name]:
             self.world.registry.report(self.former[name][which % len(self.former[name])])
             self.match()
@@ -275,8 +275,8 @@ class Machine(RuleBasedStateMachine):
         self.world.record(name, **more)
         truth = self.truth[name]
         truth.beat_at = self.world.clock.now
-        if not any(held.slot.id == name and held.worker == truth.worker for held in self.held):
-            truth.is_stalled = False  # nobody is left who could lift it
+        if not any(held.slot.id == name and held.process == truth.process for held in self.held):
+            truth.is_stalled = False  # no request is left that could lift it
 
     @rule(half_seconds=st.integers(1, 24))
     def wait(self, half_seconds: int) -> None:
@@ -288,9 +288,9 @@ class Machine(RuleBasedStateMachine):
                 else:
                     self.world.read(name)
             self.world.registry.tick()
-            for queued in self.line.in_order(self.world.clock.now):
+            for queued in self.queue.in_order(self.world.clock.now):
                 if self.world.clock.now >= queued.deadline:
-                    self.line.remove(queued)
+                    self.queue.remove(queued)
                     self.end(queued)
             self.match()
 
@@ -299,27 +299,27 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def what_is_in_flight_is_what_is_held(self) -> None:
         for row in self.world.registry.rows():
-            mine = [held for held in self.held if held.slot.id == row.id and held.worker == self.truth[row.id].worker]
+            mine = [held for held in self.held if held.slot.id == row.id and held.process == self.truth[row.id].process]
             assert row.in_flight == len(mine) >= 0
             assert len(mine) <= CAPACITY
             num_answers, num_long = (sum(map(of, mine)) for of in (is_answer, is_long))
             assert num_answers <= MOST_ANSWERS
             assert num_long <= MOST_LONG
-            assert num_answers + num_long < CAPACITY  # a place is left to a short decision
+            assert num_answers + num_long < CAPACITY  # a slot is left to a short decision
 
     @invariant()
-    def every_job_waits_or_runs_or_has_one_outcome(self) -> None:
+    def every_request_waits_or_runs_or_has_one_outcome(self) -> None:
         running = Counter(held.queued for held in self.held)
-        waiting = Counter(self.line.in_order(self.world.clock.now))
+        waiting = Counter(self.queue.in_order(self.world.clock.now))
         assert running + waiting + self.outcomes == Counter(self.requests)
 
     @invariant()
-    def nobody_waits_for_a_place_that_is_free(self) -> None:
-        for queued in self.line.in_order(self.world.clock.now):
+    def no_request_waits_for_a_slot_that_is_free(self) -> None:
+        for queued in self.queue.in_order(self.world.clock.now):
             assert self.world.placement.bind(queued) is None
 
     @invariant()
-    def every_change_is_told_once(self) -> None:
+    def every_change_is_recorded_once(self) -> None:
         for axis in ({"unknown", "starting", "up", "demoted", "suspect", "down"}, {"ready", "maint", "drain"}):
             for name in NAMES:
                 told = [change.split(" -> ") for change in self.world.changes(name) if change.split(" -> ")[0] in axis]
@@ -347,12 +347,12 @@ class Machine(RuleBasedStateMachine):
         for name in NAMES:
             self.bring_online(name)
             self.restart(name, True)
-        while self.held or len(self.line):
+        while self.held or len(self.queue):
             self.match()
             while self.held:
                 self.finish(0, 0.1)
             self.wait(4)
-        assert (self.world.in_flight(), len(self.line), self.line.work_s) == (0, 0, 0)
+        assert (self.world.in_flight(), len(self.queue), self.queue.work_s) == (0, 0, 0)
         assert self.outcomes == Counter(self.requests)
 
 

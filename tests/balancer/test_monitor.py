@@ -192,7 +192,7 @@ async def test_addresses_of_a_name_are_followed(tmp_path):
         assert not found
 
 
-async def test_a_name_server_that_hangs_delays_nobody(tmp_path):
+async def test_a_name_server_that_hangs_delays_no_worker(tmp_path):
     asked = asyncio.Event()
 
     async def resolve(_: DnsName) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who takes the next job, and what its seat tells the pool."""
+"""Which worker gets the next request, and what its slot reports to the registry."""
 
 from collections import Counter
 from dataclasses import replace
@@ -22,14 +22,14 @@ def slow_down(world: World, worker_id: str, slow_ms: float = 2000.0, *, reports:
         world.record(worker_id, completed=world.statuses[worker_id].completed + 1, slow_ms=slow_ms)
 
 
-# ---- places ---------------------------------------------------------------------------------------------------------
+# ---- slots ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_worker_nobody_gets_a_seat():
+def test_without_a_worker_no_request_gets_a_slot():
     assert World(asked_for=["a"]).placement.bind(World().queued()) is None
 
 
-def test_a_worker_has_as_many_places_as_it_says():
+def test_a_worker_has_as_many_slots_as_it_says():
     world = World()
     world.up("a", capacity=3)
     slots = [world.bind() for _ in range(3)]
@@ -39,7 +39,7 @@ def test_a_worker_has_as_many_places_as_it_says():
 
 
 @pytest.mark.parametrize(("capacity", "most"), [(8, 6), (4, 3), (2, 2), (1, 1)])
-def test_a_quarter_of_the_places_is_kept_for_decisions(capacity: int, most: int):
+def test_a_quarter_of_the_slots_is_kept_for_decisions(capacity: int, most: int):
     world = World()
     world.up("a", capacity=capacity)
     for _ in range(most):
@@ -51,7 +51,7 @@ def test_a_quarter_of_the_places_is_kept_for_decisions(capacity: int, most: int)
 
 
 @pytest.mark.parametrize(("capacity", "most"), [(10, 5), (8, 4), (4, 2), (3, 1), (2, 1), (1, 1)])
-def test_half_of_the_places_is_kept_from_long_decisions(capacity: int, most: int):
+def test_half_of_the_slots_is_kept_from_long_decisions(capacity: int, most: int):
     world = World()
     world.up("a", capacity=capacity)
     for _ in range(most):
@@ -63,7 +63,7 @@ def test_half_of_the_places_is_kept_from_long_decisions(capacity: int, most: int
 
 
 @pytest.mark.parametrize(("capacity", "answers", "long"), [(10, 8, 1), (10, 5, 4), (8, 6, 1), (8, 3, 4), (4, 2, 1)])
-def test_answers_and_long_decisions_leave_one_place_to_a_short_one(capacity: int, answers: int, long: int):
+def test_answers_and_long_decisions_leave_one_slot_to_a_short_one(capacity: int, answers: int, long: int):
     world = World()
     world.up("a", capacity=capacity)
     for _ in range(answers):
@@ -77,7 +77,7 @@ def test_answers_and_long_decisions_leave_one_place_to_a_short_one(capacity: int
     assert not world.placement.has_slot(world.queued())
 
 
-def test_a_place_is_given_back_once_however_often_it_is_released():
+def test_a_slot_is_given_back_once_however_often_it_is_released():
     world = World()
     world.up("a")
     first, _second = world.bind(), world.bind()
@@ -190,9 +190,9 @@ def test_an_idle_worker_that_was_once_slow_is_tried_again_within_a_minute():
     assert world.serve() == slow.id
 
 
-def test_a_worker_that_turns_suspect_in_the_moment_it_is_chosen_gets_the_call_all_the_same():
+def test_a_worker_that_turns_suspect_in_the_moment_it_is_chosen_gets_the_request_all_the_same():
     class Leaping(FakeClock):
-        """Time passes between two questions of the pool."""
+        """Time passes between two readings."""
 
         readings = 0  # until then
 
@@ -264,7 +264,7 @@ def test_a_request_that_probes_a_worker_says_so(policy: str):
     assert world.bind().why == "probe of an idle worker"
 
 
-def test_a_seat_knows_what_to_expect():
+def test_a_slot_knows_what_to_expect():
     world = World()
     world.up("a")
     factor, slack_s = PARAMS.first_token_factor, PARAMS.first_token_slack_s
@@ -323,7 +323,7 @@ def test_a_worker_from_which_nothing_comes_gets_no_new_work_until_something_does
     assert world.events[-2:] == [("a", "call", "up -> suspect"), ("a", "call", "suspect -> up")]
 
 
-def test_a_call_that_ends_well_lifts_the_suspicion():
+def test_a_request_that_ends_well_lifts_the_suspicion():
     world = World()
     world.up("a")
     slot = world.bind()
@@ -339,7 +339,7 @@ def test_a_long_decision_may_be_silent_for_as_long_as_short_ones_may_pass_it():
     assert long.patience_s == pytest.approx(short.patience_s + PARAMS.oldest_first_after_s)
 
 
-def test_a_stall_is_forgiven_when_no_call_is_left_that_could_prove_it_wrong():
+def test_a_stall_is_forgiven_when_no_request_is_left_that_could_prove_it_wrong():
     world = World()
     world.up("a")
     slot = world.bind()
@@ -371,7 +371,7 @@ def test_a_worker_that_fails_at_once_does_not_attract_work():
     assert got["bad"] <= 5  # in ten seconds
 
 
-def test_three_failures_in_a_row_open_the_breaker_and_one_call_may_try_again():
+def test_three_failures_in_a_row_open_the_breaker_and_one_request_may_try_again():
     world = World()
     world.up("a", "b")
     world.fail("a", times=3)
@@ -402,7 +402,7 @@ def test_a_trial_that_is_given_up_leaves_the_way_free_for_the_next():
     assert world.placement.bind(world.queued(tried={"b"}))
 
 
-def test_upstream_that_are_given_up_never_open_a_breaker():
+def test_attempts_that_are_given_up_never_open_a_breaker():
     world = World()
     world.up("a", "b")
     for _ in range(20):
@@ -457,7 +457,7 @@ def test_a_report_without_finished_work_does_not_count():
     assert world.health("a") == "up"
 
 
-def test_at_most_half_are_demoted_the_slowest_of_them_and_the_rest_is_told_why_not():
+def test_at_most_half_are_demoted_the_slowest_of_them_and_the_rest_say_why_not():
     world = World()
     world.up("a", "b", "c")
     for worker_id, slow_ms in (("a", 2000.0), ("b", 3000.0), ("c", 2500.0)):
@@ -515,7 +515,7 @@ def test_the_predicted_wait_is_the_work_ahead_over_what_all_do_at_once():
     assert world.placement.predicted_wait_s(4.0) == pytest.approx(12.0 / 4)
 
 
-def test_all_tasks_of_all_workers_are_on_offer_within_limits_that_everybody_keeps():
+def test_all_tasks_of_all_workers_are_offered_within_limits_that_every_worker_keeps():
     world = World()
     assert world.registry.capabilities() is None
     world.up("a", capabilities=Capabilities({"chat": CHAT}, ContextLimits(2048, 512), "fake", "a"))
@@ -530,7 +530,7 @@ def test_all_tasks_of_all_workers_are_on_offer_within_limits_that_everybody_keep
 
 
 @given(st.lists(st.sampled_from(["bind", "succeed", "fail", "release"]), max_size=60))
-def test_whatever_becomes_of_seats_the_count_is_that_of_those_not_released(steps: list[str]):
+def test_whatever_becomes_of_slots_the_count_is_that_of_those_not_released(steps: list[str]):
     world = World()
     world.up("a", "b", "c")
     held = []

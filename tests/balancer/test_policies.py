@@ -82,13 +82,13 @@ def spread(name: str, *, num_requests: int, has_clock: bool) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nobody_is_chosen_among_nobody(name: str) -> None:
+def test_without_candidates_none_is_chosen(name: str) -> None:
     assert POLICIES[name](PARAMS, Random(1)).choose(WORK_S, []) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(candidates=candidates_of_any_kind, work_s=st.floats(0.001, 1000))
-def test_somebody_of_the_candidates_is_chosen(name: str, candidates: list[WorkerLoad], work_s: float) -> None:
+def test_one_of_the_candidates_is_chosen(name: str, candidates: list[WorkerLoad], work_s: float) -> None:
     choice = POLICIES[name](PARAMS, Random(1)).choose(work_s, candidates)
     assert choice.load in candidates if candidates else choice is None
 
@@ -169,7 +169,7 @@ def test_a_demoted_worker_gets_work_only_when_the_others_are_much_busier() -> No
 
 
 @given(candidates=candidates_of_any_kind.filter(bool), work_s=st.floats(0.001, 1000))
-def test_nobody_is_cheaper_than_the_one_chosen(candidates: list[WorkerLoad], work_s: float) -> None:
+def test_no_candidate_is_cheaper_than_the_one_chosen(candidates: list[WorkerLoad], work_s: float) -> None:
     choice = POLICIES["weighted"](PARAMS, Random(1)).choose(work_s, candidates)
     assert choice is not None
     assert cost(choice.load, work_s, PARAMS).total == min(cost(c, work_s, PARAMS).total for c in candidates)
@@ -178,7 +178,7 @@ def test_nobody_is_cheaper_than_the_one_chosen(candidates: list[WorkerLoad], wor
 # ---- the baselines --------------------------------------------------------------------------------------------------
 
 
-def test_round_robin_takes_turns_however_busy_somebody_is() -> None:
+def test_round_robin_takes_turns_however_busy_a_worker_is() -> None:
     busy = replace(IDLE, id="busy", in_flight=7, work_s=50.0, last_used=1.0)
     assert chosen("round_robin", busy, replace(IDLE, id="idle", last_used=2.0)) == "busy"
 

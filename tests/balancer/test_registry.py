@@ -1,4 +1,4 @@
-"""Which workers there are and how they are: what is heard of them, what people want, what is told."""
+"""The workers there are: their reports, their administrative states, the recorded events."""
 
 from dataclasses import replace
 
@@ -161,7 +161,7 @@ def test_what_a_worker_says_of_its_end_is_believed(state: str, why: str):
     assert world.in_flight() == 0
 
 
-def test_an_end_is_believed_although_the_pulse_does_not_go_on():
+def test_an_end_is_believed_although_the_heartbeat_stops():
     world = World()
     world.up("a")
     world.record("a", seq=world.statuses["a"].seq, state="failed")
@@ -184,7 +184,7 @@ def test_a_wall_clock_that_jumps_changes_nothing():
     assert world.health("a") == "up"
 
 
-# ---- lives ----------------------------------------------------------------------------------------------------------
+# ---- processes ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_was_started_again_begins_with_nothing_counted():
@@ -198,7 +198,7 @@ def test_a_worker_that_was_started_again_begins_with_nothing_counted():
     assert world.changes("a")[-2:] == ["up -> starting", "breaker open -> closed"]
 
 
-def test_a_call_of_the_last_life_ends_on_the_last_life():
+def test_a_request_of_the_former_process_ends_on_it():
     world = World()
     world.up("a")
     old = world.bind("generation")
@@ -217,7 +217,7 @@ def test_a_call_of_the_last_life_ends_on_the_last_life():
     assert world.in_flight() == 0
 
 
-def test_a_call_that_outlives_even_the_memory_of_its_worker_ends_in_peace():
+def test_a_request_that_outlives_its_worker_in_the_table_ends_well():
     world = World()
     world.up("a", "b")
     old = world.bind("generation", tried={"b"})
@@ -232,7 +232,7 @@ def test_a_call_that_outlives_even_the_memory_of_its_worker_ends_in_peace():
     assert world.in_flight() == 0
 
 
-def test_a_record_of_an_earlier_life_is_ignored():
+def test_a_report_of_an_earlier_process_is_ignored():
     world = World()
     world.up("a")
     early = world.statuses["a"]
@@ -294,7 +294,7 @@ def test_a_worker_that_is_back_and_only_writes_is_taken_back_when_its_record_mov
 
 
 @odd
-def test_a_restart_that_was_not_noticed_is_seen_by_who_answers(identity):
+def test_a_restart_that_was_not_noticed_is_seen_by_the_answer(identity):
     world = World()
     world.up("a", generation=7)
     old = world.bind("generation")
@@ -338,7 +338,7 @@ def test_two_workers_under_one_id_do_not_take_it_from_each_other(identity):
 
 
 @odd
-def test_a_record_that_nobody_stands_behind_never_gets_the_id(identity):
+def test_a_report_without_a_process_never_gets_the_id(identity):
     world = World()
     world.up("a", generation=7)
     world.pass_time(20)
@@ -390,7 +390,7 @@ def test_an_answer_to_an_earlier_question_does_not_overrule_what_was_read_since(
     world.registry.answered(ready, asked_at=asked_at)
     assert world.health("a") == "down"
     world.restart("a")
-    world.registry.answered(ready, asked_at=asked_at)  # the next life has its address by now
+    world.registry.answered(ready, asked_at=asked_at)  # the next process has its address by now
     assert world.row("a").generation == 2
 
 
@@ -430,7 +430,7 @@ def test_a_new_worker_is_taken_to_be_as_fast_as_the_others():
     assert world.row("b").speed == pytest.approx(1.1)
 
 
-def test_a_worker_that_nobody_asked_for_and_that_is_gone_leaves_the_table():
+def test_an_unnamed_worker_that_is_gone_leaves_the_table():
     world = World(asked_for=["a"])
     world.up("a", "b")
     world.registry.refused("a", "connection refused")
@@ -465,7 +465,7 @@ def test_a_worker_that_answers_while_the_file_cannot_be_written_is_never_suspect
     for _ in range(20):
         world.pass_time(4)
         if world.registry.to_ask():
-            world.record("a")  # what it tells when it is asked
+            world.record("a")  # what it reports when it is asked
     assert world.changes("a") == ["unknown -> starting", "starting -> up"]
 
 
@@ -505,13 +505,13 @@ def test_the_last_ready_worker_is_taken_out_only_by_force():
     with pytest.raises(LastWorker):
         world.registry.set_admin("a", "drain", force=False)
     assert world.row("a").admin == "ready"
-    world.registry.set_admin("b", "maint", force=False)  # nobody loses anything by that
+    world.registry.set_admin("b", "maint", force=False)  # no request is lost by that
     world.registry.set_admin("a", "drain", force=True)
-    world.registry.set_admin("a", "maint", force=False)  # nobody is left to be the last
+    world.registry.set_admin("a", "maint", force=False)  # no ready worker is left to be the last
     assert world.registry.state() == "unavailable"
 
 
-def test_nobody_decides_about_a_worker_that_is_not_there():
+def test_an_unknown_worker_has_no_administrative_state():
     with pytest.raises(UnknownWorker):
         World().registry.set_admin("ghost", "maint", force=True)
 
@@ -539,7 +539,7 @@ def test_the_service_is_ok_with_all_degraded_with_fewer_unavailable_with_none():
     assert (world.registry.state(), world.registry.num_ready) == ("ok", 2)
 
 
-def test_while_nobody_is_ready_it_says_who_is_missing_and_why():
+def test_while_no_worker_is_ready_it_says_which_are_missing_and_why():
     assert "start one with: python app.py --mode worker" in World().registry.absence()
     world = World(asked_for=["qwen-10", "qwen-2"])
     world.record("qwen-2", state="starting")
@@ -548,7 +548,7 @@ def test_while_nobody_is_ready_it_says_who_is_missing_and_why():
     assert world.registry.absence() == "no worker is ready (qwen-2: it is loading its model; qwen-10: taken offline)"
 
 
-def test_it_is_remembered_when_somebody_was_last_up():
+def test_it_is_remembered_when_a_worker_was_last_ready():
     world = World()
     assert world.registry.was_ready_within(30)  # the balancer has only just started
     world.pass_time(31)

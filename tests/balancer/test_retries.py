@@ -1,4 +1,4 @@
-"""How a call goes from worker to worker: scripted workers instead of sockets, and a clock that stands still."""
+"""How a request goes from worker to worker: scripted workers instead of sockets, and a clock that stands still."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def nothing(_: EngineRequest) -> Events:
 
 
 class Scene:
-    """Everything a call meets. What a worker is asked is in `asked`; what it does is its next script."""
+    """Everything around a request. What a worker is asked is in `asked`; what it does is its next script."""
 
     def __init__(self, *names: str, capabilities: Capabilities = CAPABILITIES) -> None:
         self.world = World()
@@ -116,7 +116,7 @@ class Scene:
         return asyncio.create_task(self.make(call))
 
     async def until(self, check: Callable[[], object]) -> None:
-        while not check():  # noqa: ASYNC110  nobody tells
+        while not check():  # noqa: ASYNC110  nothing signals it
             await asyncio.sleep(0)
 
     def later(self, seconds: float, *beating: str) -> None:
@@ -162,7 +162,7 @@ async def test_the_next_worker_is_given_the_time_that_is_left():
     scene.assert_quiet()
 
 
-async def test_time_in_the_line_is_not_given_to_the_worker_again():
+async def test_time_in_the_queue_is_not_given_to_the_worker_again():
     scene = Scene("a")
     held = [scene.world.bind() for _ in range(8)]
     scene.scripts["a"] = [says(decision())]
@@ -195,12 +195,12 @@ async def test_an_answer_that_breaks_again_much_later_has_its_whole_time_to_find
     scene.scripts = {"a": [breaks, breaks_again], "b": [says(TextDelta("3", (3,)), answer(tokens=3))]}
     scene.world.registry.refused("b", "nobody listens")
     making = scene.making(CHAT)
-    await scene.until(lambda: len(scene.asked) == 2)  # nobody else was there: a had another chance
+    await scene.until(lambda: len(scene.asked) == 2)  # no other worker was there: a had another chance
     scene.world.record("b")
     others = [scene.world.bind(tried={"a"}) for _ in range(8)]
     is_b_back.set()
     await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
-    for _ in range(5):  # whoever has no time left would give up
+    for _ in range(5):  # a request without time left would give up
         await asyncio.sleep(0)
     assert repr(scene.dispatcher) == "<Dispatcher 1 waiting>"
     for slot in others:
@@ -297,7 +297,7 @@ async def test_an_event_of_the_other_kind_is_a_failure_of_the_worker(call, odd, 
         (Usage(10, 0, 2), Timings(decode_ms=math.nan)),
     ],
 )
-async def test_costs_that_nobody_can_have_measured_are_a_failure_and_spoil_no_average(usage, timings):
+async def test_costs_that_no_worker_can_have_measured_are_a_failure_and_spoil_no_average(usage, timings):
     scene = Scene("a")
     scene.scripts["a"] = [says(replace(answer(), usage=usage, timings=timings)), says(answer())]
     await scene.make(CHAT)
@@ -352,7 +352,7 @@ async def test_two_deaths_are_the_end_and_two_lost_connections_are_not():
     scene.assert_quiet()
 
 
-async def test_a_task_whose_only_worker_has_gone_is_told_and_is_no_bug():
+async def test_a_task_whose_only_worker_has_gone_is_refused_and_is_no_bug():
     scene = Scene("a")
     scene.world.up("b", capabilities=Capabilities({"sentiment": SENTIMENT}, CAPABILITIES.context, "fake", "b"))
     scene.world.registry.refused("a", "nobody listens")
@@ -360,7 +360,7 @@ async def test_a_task_whose_only_worker_has_gone_is_told_and_is_no_bug():
         await scene.make(CHAT)
 
 
-async def test_the_log_tells_a_deadline_from_a_caller_who_left():
+async def test_the_log_tells_a_deadline_from_a_client_that_left():
     scene = Scene("a")
 
     async def passing(call: EngineRequest) -> Events:
@@ -382,7 +382,7 @@ async def test_the_log_tells_a_deadline_from_a_caller_who_left():
     scene.assert_quiet()
 
 
-async def test_who_waited_in_vain_is_in_the_log_with_the_time_that_took():
+async def test_a_request_that_waited_in_vain_is_in_the_log_with_the_time_that_took():
     scene = Scene("a")
     held = [scene.world.bind() for _ in range(8)]
     waiting = scene.making(EngineRequest("r", "sentiment", "hi", timeout_s=0.1))

@@ -1,4 +1,4 @@
-"""Short decisions through the balancer while long ones and answers hold every place they can get."""
+"""Short decisions through the balancer while long ones and answers hold every slot they can get."""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ async def decide_short_texts(service, count: int) -> None:
 
 @pytest.mark.parametrize(("num_answers", "long_in_flight"), [(0, 8), (12, 2)])
 async def test_short_decisions_pass_long_ones_and_answers(tmp_path, num_answers: int, long_in_flight: int):
-    """Two workers of eight places; the line is full, so that a short one that had to wait would be refused."""
+    """Two workers of eight slots; the queue is full, so that a short one that had to wait would be refused."""
     gate = asyncio.Event()
     workers = {name: SlowReader(gate=gate, pieces=("好", "的")) for name in "ab"}
     async with balanced(workers, tmp_path, params=PATIENT, max_queue=10) as service:

@@ -16,7 +16,7 @@ from tests.fakes import FakeClock
 
 
 class StatsScene:
-    """A board whose two clocks stand still until told."""
+    """Stats whose two clocks stand still."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -52,7 +52,7 @@ def test_rows_are_numbered_and_kept_in_order():
     scene = StatsScene()
     scene.finish("a")
     scene.clock.advance(5)
-    scene.finish("a")  # the second call of the same request
+    scene.finish("a")  # the second engine request of the same request
     rows = scene.stats.history().requests
     assert [(row.number, row.id, row.time) for row in rows] == [(1, "a", 1_700_001_000), (2, "a", 1_700_001_005)]
     scene.stats.event("qwen-1", "person", "ready -> maint", "by the dashboard")
@@ -99,7 +99,7 @@ def test_what_is_old_is_forgotten_and_totals_are_not():
 # ---- the charts ----
 
 
-def test_a_moment_tells_what_happened_in_its_period():
+def test_a_sample_tells_what_happened_in_its_period():
     scene = StatsScene()
     for total_ms in (10, 20, 30, 400):
         scene.finish(total_ms=total_ms)
@@ -117,7 +117,7 @@ def test_a_moment_tells_what_happened_in_its_period():
     assert scene.sample() == replace(sample, requests_per_s=0.0, p50_ms=None, p95_ms=None)
 
 
-def test_ticks_between_two_moments_make_none():
+def test_ticks_between_two_samples_make_none():
     scene = StatsScene()
     assert scene.sample(after_s=1.0) is None
     assert scene.sample(after_s=0.99) is not None
@@ -138,10 +138,10 @@ def test_percentiles_are_values_that_were_measured(values):
     assert min(values) <= sample.p50_ms <= sample.p95_ms <= max(values)
 
 
-# ---- looking on ----
+# ---- subscribers ----
 
 
-async def test_an_onlooker_gets_everything_and_then_what_comes():
+async def test_a_subscriber_gets_everything_and_then_what_comes():
     scene = StatsScene()
     scene.finish("before")
     scene.stats.tick(scene.snapshot)
@@ -156,7 +156,7 @@ async def test_an_onlooker_gets_everything_and_then_what_comes():
         assert kinds == [RequestRow, EventRow, Snapshot, Sample]
 
 
-async def test_onlookers_do_not_share_what_they_have_read():
+async def test_subscribers_do_not_share_what_they_have_read():
     scene = StatsScene()
     async with aclosing(scene.stats.listen()) as first, aclosing(scene.stats.listen()) as second:
         await anext(first)
@@ -169,7 +169,7 @@ async def test_onlookers_do_not_share_what_they_have_read():
             assert row.id == "two"
 
 
-async def test_whoever_reads_too_slowly_is_let_go_and_others_are_not():
+async def test_a_subscriber_that_reads_too_slowly_is_dropped_and_others_are_not():
     scene = StatsScene()
     async with aclosing(scene.stats.listen()) as slow, aclosing(scene.stats.listen()) as quick:
         await anext(slow)
@@ -187,7 +187,7 @@ async def test_whoever_reads_too_slowly_is_let_go_and_others_are_not():
             assert isinstance(history, StatsHistory) and len(history.requests) == MAX_REQUESTS
 
 
-async def test_closing_lets_everybody_go_and_nobody_in():
+async def test_closing_ends_all_subscriptions_and_refuses_new_ones():
     scene = StatsScene()
     async with aclosing(scene.stats.listen()) as news:
         await anext(news)
@@ -198,7 +198,7 @@ async def test_closing_lets_everybody_go_and_nobody_in():
         await anext(scene.stats.listen())
 
 
-async def test_nobody_is_kept_who_has_gone():
+async def test_a_subscriber_that_has_left_is_forgotten():
     scene = StatsScene()
     async with aclosing(scene.stats.listen()) as news:
         await anext(news)

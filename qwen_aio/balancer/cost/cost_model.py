@@ -1,10 +1,11 @@
 """Predicts how much work a request is, and learns from what workers report.
 
-Work is counted in reference seconds: the time on an ordinary worker of this service. So requests are comparable, and
-a worker's speed does not depend on whether it got short or long ones. With a small model a request costs nearly the
-same whatever its length, with a large one nearly in proportion to its tokens; so the model fits a fixed part and a
-rate. The balancer has no tokenizer: it counts characters and learns how many tokens they are. Knows no worker and no
-HTTP. Owned by the event loop.
+Work is counted in reference seconds: the time on an ordinary worker of this service. So requests
+are comparable, and a worker's speed does not depend on whether it got short or long ones. With a
+small model a request costs nearly the same whatever its length, with a large one nearly in
+proportion to its tokens; so the model fits a fixed part and a rate. The balancer has no tokenizer:
+it counts characters and learns how many tokens they are. Knows no worker and no HTTP. Owned by the
+event loop.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ FIRST_CHARACTERS = 100.0  # the weight of the first guesses beside what is learn
 LEARNING_RATE = 0.1  # of the moving averages per task
 MAX_CHARACTERS = 4096  # a worker truncates a text to its context: a longer one is no more work
 
-# A decision of more tokens is long: half a step of a worker does not hold it (engine/scheduling/order.py).
-# How much of a text is cached shows only afterwards, so an uncached text counts as at least this many tokens.
+# A decision of more tokens is long: half a step of a worker does not hold it
+# (engine/scheduling/order.py). How much of a text is cached shows only afterwards, so an uncached
+# text counts as at least this many tokens.
 SHORT_TOKENS = 128
 MIN_TOKENS_PER_CHARACTER = 0.2
 
@@ -87,7 +89,7 @@ class _TaskAverages:
 
     @property
     def tokens_per_character(self) -> float:
-        """Uncached tokens over all characters: a short text is mostly template and says little about a long one."""
+        """Uncached tokens over all characters; a short text, mostly template, hardly moves it."""
         return self._prompt_tokens / self._characters
 
     def answer_tokens(self, max_tokens: int | None) -> float:
@@ -104,7 +106,7 @@ class _TaskAverages:
 
 
 class _FadingLine:
-    """y = a + b x by least squares over fading measurements; costs, so neither a nor b is negative."""
+    """y = a + b x by least squares over fading measurements; neither a nor b is negative."""
 
     def __init__(self) -> None:
         self._n = self._x = self._y = self._xx = self._xy = 0.0  # sums

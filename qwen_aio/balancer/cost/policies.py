@@ -1,7 +1,8 @@
 """Which worker gets the next request: the candidate with the lowest score.
 
-Among equal scores the worker that was used longest ago wins, then chance: by list order, the first entry would get
-everything while all are idle. Policies see only workers that can take the request now, and change nothing.
+Among equal scores the worker that was used longest ago wins, then chance: by list order, the first
+entry would get everything while all are idle. Policies see only workers that can take the request
+now, and change nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def weighted(candidates: Sequence[WorkerLoad], work_s: float, params: Params) ->
 
 
 def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
-    """The sum of queue, latency and jitter, each as a share of the highest. An unknown latency counts as the mean."""
+    """Queue, latency (if unknown, the mean) and jitter, each as a share of the highest, summed."""
     mean_ms = fmean([load.latency_ms for load in candidates if load.latency_ms is not None] or [0.0])
     queues = _shares([load.in_flight + load.queue_depth for load in candidates])
     latencies = _shares([mean_ms if load.latency_ms is None else load.latency_ms for load in candidates])

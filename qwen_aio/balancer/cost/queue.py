@@ -4,8 +4,8 @@
     requests that wait 30 s or longer    oldest first, so that none starves
     all others                           least work first, less 0.25 s for every second waited
 
-Short before long costs the long ones little and saves the short ones almost all of their waiting. Knows no worker.
-Owned by the event loop.
+Short before long costs the long ones little and saves the short ones almost all of their waiting.
+Knows no worker. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Compatibility:
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """One request on its way to a worker. Its executor owns it; placement and queue only read it."""
+    """One request on its way to a worker; owned by its executor, read by placement and queue."""
 
     number: int
     request: EngineRequest
@@ -73,7 +73,7 @@ class RequestQueue:
         return sorted(self._requests, key=lambda queued: self._rank(queued, now))
 
     def ahead_of_s(self, queued: QueuedRequest, now: float) -> float:
-        """Reference seconds of the requests that go before `queued`, which need not be in the queue yet."""
+        """Reference seconds of the requests ahead of `queued`, which may not be in it yet."""
         rank = self._rank(queued, now)
         return sum(other.work_s for other in self._requests if self._rank(other, now) < rank)
 

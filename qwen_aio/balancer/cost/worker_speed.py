@@ -29,7 +29,7 @@ class WorkerSpeed:
         return bool(self._results)
 
     def record(self, *, work_s: float, service_s: float) -> None:
-        """Work of `work_s` took `service_s`. The value follows a drop at once and a rise in part."""
+        """Work of `work_s` took `service_s`. A drop counts fully at once, a rise in part."""
         self._results.append(work_s / max(service_s, SHORTEST_SERVICE_S))
         change = fmean(self._results) - self.value
         step = change if change < 0 else self._params.speed_rise * change

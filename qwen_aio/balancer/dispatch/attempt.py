@@ -1,4 +1,7 @@
-"""One worker's turn at a request: its events, and the limits on its silence. Owned by the event loop."""
+"""One worker's turn at a request: its events, and the limits on its silence.
+
+Owned by the event loop.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Attempt:
         self._is_called_off = False
 
     async def next(self) -> EngineEvent | None:
-        """The next event, None at the end. Raises WorkerStalled, CalledOff; warns the slot half-way to a stall."""
+        """The next event, None at the end. Raises CalledOff, and WorkerStalled after a warning."""
         silence_s = 2 * self._patience_s()
         warning = asyncio.get_running_loop().call_later(silence_s / 2, self.slot.stalled)
         self._limit = asyncio.timeout(silence_s)

@@ -1,7 +1,8 @@
 """Matches waiting requests with free slots: late binding from one queue.
 
-A request is bound to a worker only when that worker has a slot for it, so no decision is ever out of date. Knows no
-HTTP. Owned by the event loop; everything between two awaits is atomic, so there is no lock.
+A request is bound to a worker only when that worker has a slot for it, so no decision is ever out
+of date. Knows no HTTP. Owned by the event loop; everything between two awaits is atomic, so there
+is no lock.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Dispatcher:
         finally:
             del self._waiters[queued]
             self._queue.remove(queued)
-            if slot is None and waiter.done() and not waiter.cancelled():  # let in and cancelled at the same moment
+            if slot is None and waiter.done() and not waiter.cancelled():  # cancelled with a slot
                 waiter.result().release()
                 self.match()
         assert slot is not None
@@ -120,6 +121,6 @@ class Dispatcher:
         return QueueFull(f"no worker was free for {waited_s:.0f} s", retry_after_s=retry_after_s)
 
     def _retry_after_s(self, wait_s: float | None) -> int:
-        """1 to 60 s around the predicted wait, spread by 20 % so that clients do not return all at once."""
+        """1 to 60 s around the predicted wait; a spread of 20 % keeps clients apart."""
         spread = self._random.uniform(0.8, 1.2)
         return round(min(max((wait_s if wait_s is not None else 5.0) * spread, 1.0), MAX_RETRY_AFTER_S))

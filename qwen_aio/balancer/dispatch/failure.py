@@ -38,7 +38,7 @@ def is_clients(failure: QwenAioError) -> bool:
 
 
 def is_blameless(failure: QwenAioError) -> bool:
-    """Does it say nothing against the worker? RequestFailed does only once another worker has succeeded."""
+    """Is the worker not to blame? After RequestFailed it is once another worker succeeds."""
     return is_clients(failure) or isinstance(failure, Draining | NotReady | QueueFull | RequestFailed)
 
 

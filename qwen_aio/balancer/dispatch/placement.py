@@ -1,4 +1,4 @@
-"""Chooses the worker for a request: asks the policy among the workers with a slot for it, and takes the slot.
+"""Binds requests to workers: the policy chooses among the workers with a free slot.
 
 Owned by the event loop.
 """
@@ -42,9 +42,10 @@ class Placement:
         return bool(self._free(queued))
 
     def predicted_wait_s(self, ahead_s: float) -> float | None:
-        """Seconds until all waiting requests, `ahead_s` of work, have a slot; None while no worker is ready.
+        """Seconds until requests of `ahead_s` of work have a slot; None while no worker is ready.
 
-        A speed is that of one request among those beside it, so a worker with n requests does n times that.
+        A speed is that of one request among those beside it, so a worker with n requests does n
+        times that.
         """
         ready = self._registry.ready()
         if not ready:
@@ -59,7 +60,7 @@ class Placement:
 
 
 def _to_probe(free: Sequence[Worker], queued: QueuedRequest) -> list[Worker]:
-    """Workers that need a short request whatever it costs, or could never show that they have become better."""
+    """Workers that get a short request at any cost, to show whether they have recovered."""
     return [worker for worker in free if worker.is_probe_due] if queued.kind == "decision" else []
 
 

@@ -1,10 +1,10 @@
-"""One request on its way: what has been sent to the client, which workers were tried, what may still be tried.
+"""One request on its way: what was sent to the client, which workers were tried, what may be tried.
 
-nothing sent yet              another worker, at most two more
-text sent already             another worker of the same model and task resumes the answer
-the client's mistake          goes to the client; never retried
-two workers died of it        the request is poison; no third one gets it
-computing it failed           one more worker; if that one succeeds, the first is to blame, else the request
+nothing sent yet         another worker, at most two more
+text sent already        another worker of the same model and task resumes the answer
+the client's mistake     goes to the client; never retried
+two workers died         the request is poison; no third one gets it
+computing it failed      one more worker; if it succeeds, the first is to blame, else the request
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class RetryState:
             self.queued_since = None
 
     def start(self, slot: Slot, *, now: float) -> EngineRequest:
-        """An attempt starts in `slot`. Returns its request: to resume what was sent, in the time that is left."""
+        """Start an attempt in `slot`.
+
+        Returns its request: to resume the answer, in the time left.
+        """
         self.unqueue(now=now)
         self.attempts += 1
         self.attempt_began = now
@@ -71,7 +74,7 @@ class RetryState:
         return replace(self.request, resume=tuple(self.token_ids), timeout_s=max(self.deadline - now, MIN_LEFT_S))
 
     def send(self, event: EngineEvent, *, now: float) -> EngineEvent:
-        """What the client gets for a worker's `event`: at the end the whole text, and the time of all attempts."""
+        """`event` as the client gets it; the last one has the text and the time of all attempts."""
         if isinstance(event, TextDelta):
             self.parts.append(event.text)
             self.token_ids.extend(event.token_ids)
@@ -83,7 +86,7 @@ class RetryState:
         return self.last
 
     def clear(self, slot: Slot) -> None:
-        """The attempt in `slot` succeeded, so a worker that failed at the same request is to blame."""
+        """The attempt in `slot` succeeded: a worker that failed at the same request is to blame."""
         if self.suspect is not None and self.suspect.id != slot.id:
             self.suspect.blame(f"it failed at what {slot.id} could do")
 

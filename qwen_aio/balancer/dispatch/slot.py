@@ -1,7 +1,7 @@
 """The slot of one request on one worker: taken by placement, given back by `release`.
 
-Its executor reports to it how the attempt goes, and the slot passes that to worker and registry. Owned by the
-coroutine that makes the attempt.
+Its executor reports to it how the attempt goes, and the slot passes that to worker and registry.
+Owned by the coroutine that makes the attempt.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from qwen_aio.core import Timings, Usage
 
 
 class Slot:
-    """Gets at most one of `succeed` and `fail`; without either the attempt says nothing about the worker."""
+    """At most one of `succeed` and `fail` is called; without either the worker is not judged."""
 
     def __init__(self, registry: Registry, worker: Worker, queued: QueuedRequest, *, why: str) -> None:
         """`queued` is bound to `worker` already; `why` is the reason for this worker."""

@@ -1,6 +1,7 @@
-"""Executes requests on the best workers, and goes on elsewhere when a worker fails (retry_state.py says when).
+"""Executes requests on the best workers, and retries on others (rules: retry_state.py).
 
-Retries after error answers come out of a budget; after a lost connection they are free. Owned by the event loop.
+Retries after error answers come out of a budget; after a lost connection they are free. Owned by
+the event loop.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class RemoteExecutor:
         return capabilities
 
     async def make(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer, whatever workers do meanwhile. Closing it cancels what runs.
+        """One Decision, or TextDelta*, Answer, whatever workers do meanwhile.
+
+        Closing it cancels what runs.
 
         Raises what a worker says to the client, QueueFull, NoWorker, AnswerBroken, PoisonRequest.
         """
@@ -115,7 +118,7 @@ class RemoteExecutor:
 
     @asynccontextmanager
     async def _attempt(self, state: RetryState) -> AsyncIterator[Attempt]:
-        """One worker's turn. A failure after which another worker may try ends the context without an error."""
+        """One worker's turn. Swallows a failure after which another worker may try."""
         state.queue(now=self._clock())
         async with self._dispatcher.slot(state.queued) as slot:
             request = state.start(slot, now=self._clock())
@@ -171,18 +174,18 @@ class RemoteExecutor:
 
     @contextmanager
     def _recorded(self, state: RetryState) -> Iterator[None]:
-        """Writes the request log at the end. Once text was sent, raises AnswerBroken for QueueFull and NoWorker."""
+        """Writes the request log; after the first text, QueueFull and NoWorker are AnswerBroken."""
         error: BaseException | None = None
         try:
             yield
         except (NoWorker, QueueFull) as exc:
-            error = answer_broken() if state.token_ids else exc  # "try again later" is not the point any more
+            error = answer_broken() if state.token_ids else exc
             raise error from exc
         except BaseException as exc:
             error = self._deadline_exceeded(state, exc) or exc
             raise
         finally:
-            self._record(state, None if state.last else error)  # a client that has everything may hang up
+            self._record(state, None if state.last else error)  # the client has everything
 
     def _deadline_exceeded(self, state: RetryState, error: BaseException) -> DeadlineExceeded | None:
         """The error that the client gets in the place of a cancellation, if that is what it is."""

@@ -1,4 +1,4 @@
-"""The administrative states of workers, kept through restarts in admin.json, which one balancer at a time owns."""
+"""The administrative states of workers, kept in admin.json; one balancer at a time owns it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdminFile:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Own the folder's balancing while the context lasts. Raises InvalidSettings, also if another balancer does."""
+        """Lock the folder for this balancer. Raises InvalidSettings, also if another one has it."""
         lock = FileLock(self._folder / "balancer.lock", fallback_to_soft=False)
         try:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)

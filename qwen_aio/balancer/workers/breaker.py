@@ -3,8 +3,9 @@
     closed ──three failures in a row, or half of at least five──> open ──1 s, doubling to 30 s──> half-open
     half-open lets exactly one attempt through: it goes well ──> closed, it fails ──> open again, for twice as long
 
-Knows no worker and no HTTP: its owner calls it when an attempt begins and when it ends, each exactly once, and decides
-what counts as a failure and whether one more breaker may open. Owned by the event loop.
+Knows no worker and no HTTP: its owner calls it when an attempt begins and when it ends, each
+exactly once, and decides what counts as a failure and whether one more breaker may open. Owned by
+the event loop.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Breaker:
 
     @property
     def failure_rate(self) -> float:
-        """Share of attempts that failed, 0 to less than 1. It fades, and one failure alone does not make it high."""
+        """Fading share of attempts that failed, 0 to less than 1; low after a single failure."""
         fade = self._fade()
         return self._failures * fade / ((self._failures + self._successes) * fade + 1)
 
@@ -66,7 +67,7 @@ class Breaker:
         self._in_flight += 1
 
     def succeed(self) -> None:
-        """An attempt succeeded. Only a trial closes the breaker: older attempts say nothing about now."""
+        """An attempt succeeded. Only a trial closes the breaker, no attempt from before."""
         self._end()
         self._add_weight(successes=1)
         self._failures_in_a_row = 0
@@ -90,7 +91,7 @@ class Breaker:
             self._open()
 
     def abandon(self) -> None:
-        """An attempt ended and says nothing about the worker: cancelled, or the request was at fault."""
+        """An attempt ended without an outcome: cancelled, or the request was at fault."""
         self._end()
         self._end_trial()
 
@@ -99,7 +100,8 @@ class Breaker:
         self._in_flight -= 1
 
     def _end_trial(self) -> None:
-        # Which attempt ended is not known. While any runs the trial may be among them, and there must not be two.
+        # Which attempt ended is not known. While any runs the trial may be among them, and there
+        # must not be two.
         if self._in_flight == 0:
             self._has_trial = False
 

@@ -1,9 +1,10 @@
 """Decides which of two processes with one worker id holds it.
 
-A restarted worker is a claimant at first, and so is the report of a process that ended long ago, or a worker of
-another cluster that shares the status folder. Neither a clock, which can be set, nor a generation, which restarts when
-status.json is deleted, tells which of the two is newer. So both are watched and asked: a claimant in better health
-gets the id, and a holder in good health keeps it. Owned by the event loop.
+A restarted worker is a claimant at first, and so is the report of a process that ended long ago, or
+a worker of another cluster that shares the status folder. Neither a clock, which can be set, nor a
+generation, which restarts when status.json is deleted, tells which of the two is newer. So both are
+watched and asked: a claimant in better health gets the id, and a holder in good health keeps it.
+Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Claims:
         params: Params,
         clock: Callable[[], float],
     ) -> None:
-        """`holders`, by id, are the registry's; `new_worker` makes one from an id and an address."""
+        """`holders`, by id, are the registry's; `new_worker` takes an id and an address."""
         self._holders = holders
         self._claimants: dict[str, Worker] = {}
         self._new_worker = new_worker
@@ -40,7 +41,7 @@ class Claims:
         return iter(list(self._claimants.values()))
 
     def writer_of(self, status: WorkerStatus) -> Worker:
-        """The process that wrote `status`; it becomes the holder if the id has none with a report."""
+        """The process that wrote `status`; the holder, if the id has none with a report."""
         holder, claimant = self._holders.get(status.id), self._claimants.get(status.id)
         if holder is None or holder.heartbeat.status is None:
             holder = self._holders[status.id] = self._new_worker(status.id, status.url)
@@ -52,7 +53,7 @@ class Claims:
         return claimant
 
     def settle(self, worker_id: str) -> bool:
-        """Whether the id has passed to its claimant. A claimant that falls silent loses its claim."""
+        """Whether the id passed to its claimant. A silent claimant loses its claim."""
         holder, claimant = self._holders.get(worker_id), self._claimants.get(worker_id)
         if claimant is None:
             return False

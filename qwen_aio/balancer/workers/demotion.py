@@ -1,7 +1,7 @@
 """Whether a worker's reports are slow enough, often enough, for it to get new requests last.
 
-Knows one worker's reports and nothing of the others: the registry limits how many are demoted at once. Owned by the
-event loop.
+Knows one worker's reports and nothing of the others: the registry limits how many are demoted at
+once. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Demotion:
         return f"<Demotion {self.is_wanted}, {self._slow_in_a_row} slow, {self._good_in_a_row} good in a row>"
 
     def report(self, *, completed: int, slow_ms: float | None) -> None:
-        """Take in a report. It counts only if requests were completed since the last one that counted."""
+        """Take in a report. It counts if requests were completed since the last that counted."""
         if slow_ms is None or completed <= self._completed:
             return
         self._completed = completed

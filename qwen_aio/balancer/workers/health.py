@@ -5,8 +5,9 @@
     suspect    its report stands still, or a request got nothing from it for too long
     down       it said so, its address refuses connections, or nothing was heard for long
 
-A report proves life by moving, not by existing: the file may be old, and a worker whose engine hangs still answers at
-/health. Knows neither requests nor administrative states. Owned by the event loop.
+A report proves life by moving, not by existing: the file may be old, and a worker whose engine
+hangs still answers at /health. Knows neither requests nor administrative states. Owned by the event
+loop.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.snapshot import HealthState
 from qwen_aio.core import WorkerState, WorkerStatus
 
-# A process goes through its states in this order and never back, which orders two reports with one `seq`.
+# A process goes through its states in this order and never back, which orders two reports with one
+# `seq`.
 STATES: tuple[WorkerState, ...] = ("starting", "ready", "draining", "failed")
 STANDING: dict[HealthState, int] = {"down": 0, "suspect": 0, "starting": 1, "up": 2}
 SILENCE_FACTOR = 3  # a worker that is silent for so many times `stale_after_s` is down
@@ -42,7 +44,7 @@ class HeartbeatReader:
         self._read: WorkerStatus | None = None  # the last one from the file
         self._params = params
         self._clock = clock
-        self._heard_at = clock()  # the last sign of any kind; silence is counted from the start of listening
+        self._heard_at = clock()  # the last sign of any kind; at first, the start
         self._moved_at: float | None = None  # when `seq` went up, or the first answer came
         self._flowed_at: float | None = None  # when the last token or decision came
         self._refusal: str | None = None
@@ -93,10 +95,10 @@ class HeartbeatReader:
         return (self.status_age_s or 0.0) >= self._params.stale_after_s
 
     def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
-        """Take in a report, read from the file or given at `asked_at`. Returns whether it is new.
+        """Take in a report from the file, or given at `asked_at`. Returns whether it is new.
 
-        A report from the file may come late, twice or damaged. A report given by the worker counts whatever its
-        `seq`, if the worker was asked after everything else was heard.
+        A report from the file may come late, twice or damaged. A report given by the worker counts
+        whatever its `seq`, if the worker was asked after everything else was heard.
         """
         if asked_at is None:
             if status == self._read:

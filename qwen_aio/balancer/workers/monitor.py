@@ -1,8 +1,9 @@
 """Checks the health of workers: in status.json, and at /health where the file says too little.
 
-That is the case for remote workers, and for local ones whose report stands still: a full disk must not look like dead
-workers. Every worker is asked in a task of its own and names are resolved beside that, so nothing that hangs delays
-the rest. Reports to the registry and concludes nothing itself. Owns its tasks; the registry is the event loop's.
+That is the case for remote workers, and for local ones whose report stands still: a full disk must
+not look like dead workers. Every worker is asked in a task of its own and names are resolved beside
+that, so nothing that hangs delays the rest. Reports to the registry and concludes nothing itself.
+Owns its tasks; the registry is the event loop's.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class HealthMonitor:
         self._resolve = resolve
         self._remote = dict(discovery.urls)  # id -> address
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}  # by id and address
-        self._asked_at: dict[tuple[str, str], float] = {}  # of workers that were asked in the last period
+        self._asked_at: dict[tuple[str, str], float] = {}
         self._resolving: asyncio.Task[None] | None = None
         self._resolved_at: float | None = None
         self._is_failing = False
@@ -79,7 +80,7 @@ class HealthMonitor:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def check(self) -> None:
-        """One round: read the file, start to ask the workers for which it says too little, let time count."""
+        """One round: read the file, start to ask workers, let time count."""
         self._resolve_names_soon()
         await self._read_file()
         self._asked_at = {key: at for key, at in self._asked_at.items() if self._clock() - at < ASK_PERIOD_S}
@@ -117,7 +118,7 @@ class HealthMonitor:
             log.info("status read again errors=%d", self.read_errors)
         self._is_failing = False
         for status in statuses.values():
-            is_taken = self._discovery.takes_all and WORKER_ID.fullmatch(status.id)  # no worker has another id
+            is_taken = self._discovery.takes_all and WORKER_ID.fullmatch(status.id)
             if is_taken or status.id in self._discovery.ids:
                 self._registry.report(status)
 
@@ -157,7 +158,7 @@ class HealthMonitor:
                 status = read_status(await client.health())
                 if status is None:
                     return
-                # On its own machine it may have another id, and the address it reports means nothing here.
+                # A remote worker may call itself by another id and another address.
                 status = replace(status, id=worker_id if worker_id in self._remote else status.id, url=url)
                 if status.id != worker_id:
                     self._registry.refused(worker_id, f"{status.id} listens at its address now", url=url)

@@ -1,7 +1,8 @@
 """The workers there are: their reports, their administrative states, who is ready, who is demoted.
 
-Whether a worker may take requests is judged at the moment of the question, never from an answer that could be out of
-date. Knows no HTTP and no file. Owned by the event loop: no method awaits, so each one is atomic and there is no lock.
+Whether a worker may take requests is judged at the moment of the question, never from an answer
+that could be out of date. Knows no HTTP and no file. Owned by the event loop: no method awaits, so
+each one is atomic and there is no lock.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Registry:
         self._event_log = EventLog(on_event)
         self._workers: dict[str, Worker] = {}  # by id
         self._claims = Claims(self._workers, new_worker=self._new_worker, params=params, clock=clock)
-        self._admin: dict[str, AdminState] = {}  # by id, of known and unknown workers; an absent id is "ready"
+        self._admin: dict[str, AdminState] = {}  # by id; an absent id is "ready"
         self._asked_for = frozenset(asked_for)
         self._last_ready = clock()  # when a worker was last ready; at the start none can be yet
         self._last_capabilities: Capabilities | None = None
@@ -59,7 +60,7 @@ class Registry:
         workers = ", ".join(f"{worker.id} {worker.health.state} {worker.in_flight}" for worker in self._sorted())
         return f"<Registry [{workers}]>"
 
-    # ---- reports ----------------------------------------------------------------------------------------------------
+    # ---- reports ---------------------------------------------------------------------------------
 
     def expect(self, worker_id: str, url: str = "") -> None:
         """There should be such a worker, at `url` if that is known."""
@@ -114,7 +115,7 @@ class Registry:
         for claimant in self._claims:
             self._settle_claim(claimant.id)
 
-    # ---- questions of the health monitor ----------------------------------------------------------------------------
+    # ---- questions of the health monitor ---------------------------------------------------------
 
     def to_ask(self) -> set[tuple[str, str]]:
         """Id and address of the workers to ask at /health, since their reports say too little."""
@@ -140,7 +141,7 @@ class Registry:
         """The addresses of all workers."""
         return {worker.url for worker in (*self._workers.values(), *self._claims) if worker.url}
 
-    # ---- administrative states --------------------------------------------------------------------------------------
+    # ---- administrative states -------------------------------------------------------------------
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
         """Set by a person alone. Raises UnknownWorker and, unless `force`, LastWorker."""
@@ -160,7 +161,7 @@ class Registry:
         for worker_id in self._admin.keys() | states.keys():
             self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why="as it was before")
 
-    # ---- the whole service ------------------------------------------------------------------------------------------
+    # ---- the whole service -----------------------------------------------------------------------
 
     @property
     def num_asked_for(self) -> int:
@@ -193,7 +194,7 @@ class Registry:
         return bool(self.ready()) or self._clock() - self._last_ready <= seconds
 
     def capabilities(self) -> Capabilities | None:
-        """Of all ready workers together, else the last known ones; None until one worker has reported them."""
+        """Of all ready workers together, else the last known ones; None until any are known."""
         known = [worker.capabilities for worker in self.ready() if worker.capabilities is not None]
         if known:
             self._last_capabilities = _merged(known)
@@ -204,7 +205,7 @@ class Registry:
         wall_time = self._wall_clock()
         return tuple(worker.row(admin=self._admin_of(worker.id), wall_time=wall_time) for worker in self._sorted())
 
-    # ---- questions and news of placement ----------------------------------------------------------------------------
+    # ---- questions and news of placement ---------------------------------------------------------
 
     def ready(self) -> list[Worker]:
         """Workers that take requests."""
@@ -236,7 +237,7 @@ class Registry:
         num_open = sum(other.breaker.state != "closed" for other in serving if other is not worker)
         return num_open + 1 <= self._max_ejected(serving)
 
-    # ---- internals --------------------------------------------------------------------------------------------------
+    # ---- internals -------------------------------------------------------------------------------
 
     def _demoted(self) -> list[Worker]:
         """The slowest of the workers whose reports call for demotion."""

@@ -1,7 +1,8 @@
-"""One process of a worker as the balancer sees it: its health, its capabilities, its requests, its results.
+"""One process of a worker as the balancer sees it: health, capabilities, requests, results.
 
-A restarted worker is a new `Worker` with nothing counted; requests of the old process end on the old one. Knows
-nothing of other workers: the registry decides whether it is demoted. Owned by the event loop.
+A restarted worker is a new `Worker` with nothing counted; requests of the old process end on the
+old one. Knows nothing of other workers: the registry decides whether it is demoted. Owned by the
+event loop.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
 from qwen_aio.core import Capabilities, Timings, Usage, WorkerStatus
 
 TYPICAL_TOKENS = 16  # of a decision, uncached
-# Five results cannot tell workers apart that differ by less. If such differences counted, one lucky measurement would
-# send everything to one worker while all are idle.
+# Five results cannot tell workers apart that differ by less. If such differences counted, one lucky
+# measurement would send everything to one worker while all are idle.
 SPEED_STEP = 1.25
 
 
 class Worker:
-    """Requests in flight are a set and no counter, so their number can neither leak nor become negative."""
+    """Requests in flight are a set, not a counter: their number cannot leak or become negative."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Worker:
         costs: CostModel,
         usual_speed: Callable[[], float],
     ) -> None:
-        """`url` is empty until it is known; `usual_speed`, that of the others, counts until there are results."""
+        """`url` is empty until it is known; `usual_speed` counts until there are results."""
         self.id = worker_id
         self.url = url
         self.heartbeat = HeartbeatReader(params, clock)
@@ -56,7 +57,7 @@ class Worker:
         self._clock = clock
         self._costs = costs
         self._usual_speed = usual_speed
-        self._speed = WorkerSpeed(params, FASTEST)  # so that the first result counts fully, as every drop does
+        self._speed = WorkerSpeed(params, FASTEST)  # the first result is a drop
         self._used_at = clock()  # when it last got a request
         self._requests: set[QueuedRequest] = set()
         self._gaps_s: deque[float] = deque(maxlen=params.speed_results)
@@ -64,7 +65,7 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self.id} {self.health.state}, {self.in_flight} in flight>"
 
-    # ---- health -----------------------------------------------------------------------------------------------------
+    # ---- health ----------------------------------------------------------------------------------
 
     @property
     def health(self) -> HealthStatus:
@@ -92,7 +93,7 @@ class Worker:
         return own is not None and _identity(status) == _identity(own)
 
     def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
-        """Take in a report, read from the file or given at `asked_at`. Returns whether it is new."""
+        """Take in a report from the file, or given at `asked_at`. Returns whether it is new."""
         if not self.heartbeat.hear(status, asked_at=asked_at):
             return False
         self.demotion.report(completed=status.completed, slow_ms=status.slow_ms)
@@ -100,7 +101,7 @@ class Worker:
             self.heartbeat.forgive()
         return True
 
-    # ---- requests ---------------------------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
@@ -147,9 +148,11 @@ class Worker:
         self._requests.remove(queued)
 
     def patience_s(self, queued: QueuedRequest) -> float:
-        """Seconds without a first event of `queued`, the newest request, after which it counts as stalled.
+        """Seconds without a first event of `queued`, the newest request, after which it counts as
+        stalled.
 
-        A worker lets short decisions pass a long one for some time, so a long one may take that much longer.
+        A worker lets short decisions pass a long one for some time, so a long one may take that
+        much longer.
         """
         params, predicted_s = self._params, self.work_s / self.speed
         passed_s = params.oldest_first_after_s if queued.is_long else 0.0
@@ -189,7 +192,7 @@ class Worker:
         """Seconds between two tokens, in its last five answers."""
         return fmean(self._gaps_s) if self._gaps_s else 1 / self._params.decode_tokens_per_s
 
-    # ---- what others see of it --------------------------------------------------------------------------------------
+    # ---- what others see of it -------------------------------------------------------------------
 
     @property
     def load(self) -> WorkerLoad:
@@ -238,7 +241,8 @@ class Worker:
     def _has_slot(self, queued: QueuedRequest) -> bool:
         """Slots are reserved: a short decision finds one at once, and any decision beside answers.
 
-        Answers leave a quarter free, long decisions half (they are computed one after the other), both together one.
+        Answers leave a quarter free, long decisions half (they are computed one after the other),
+        both together one.
         """
         if not self.has_room:
             return False
