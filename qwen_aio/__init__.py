@@ -4,5 +4,5 @@ import os
 
 __version__ = "0.4.0"
 
-# CPU only, always: set before anything can import torch, so that a machine with a GPU behaves like one without.
+# CPU only: set before anything can import torch, so that a GPU changes nothing.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -1,7 +1,7 @@
-"""What the fields of `Sampling` may be: said once, for requests, task files and the engine.
+"""Bounds of the fields of `Sampling`, stated once for requests, task files and the engine.
 
-Wire and task files take the types, so that a number out of range is refused with its field or its line; whoever gets
-a request another way calls `check_sampling`.
+Wire and task files use the types, so that the error for a number out of range names its field or
+its line; code that gets a request another way calls `check_sampling`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_STOP_CHARS = 64  # of each; text waits in the engine while it might become o
 
 @dataclass(frozen=True)
 class Bounds:
-    """All numbers from `least` to `most`; `least` itself is not among them if they lie `above` it."""
+    """All numbers from `least` to `most`; `above` excludes `least` itself."""
 
     least: float
     most: float
@@ -53,7 +53,7 @@ BOUNDS = {
     "seed": Bounds(0, 2**63 - 1),
 }
 
-_Float = Annotated[float, Field(allow_inf_nan=True)]  # infinity is refused by the bounds, which say what is fine
+_Float = Annotated[float, Field(allow_inf_nan=True)]  # the bounds refuse infinity, in better words
 
 MaxTokens = Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)]
 Temperature = Annotated[_Float, AfterValidator(BOUNDS["temperature"].check)]
@@ -65,7 +65,7 @@ StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 def check_sampling(sampling: Sampling | SamplingWish, *, max_tokens: int) -> None:
-    """Raises InvalidRequest naming the field that is out of bounds; an answer may take `max_tokens`."""
+    """Raises InvalidRequest, which names the field out of bounds; `max_tokens` limits an answer."""
     for name, bounds in (BOUNDS | {"max_tokens": replace(BOUNDS["max_tokens"], most=max_tokens)}).items():
         value = getattr(sampling, name)
         if value is not None and value not in bounds:

@@ -1,8 +1,8 @@
-"""Async client of a worker or a balancer: requests and events of core.py on this side, HTTP on the other.
+"""Async client of a worker or a balancer: requests and events of core.py here, HTTP there.
 
-Raises the error that the server raised, by its own class. What goes wrong on the way is ServerUnreachable if there was
-no connection, ConnectionLost if there was one, BadReply if what came over it is not ours. Knows no proxy: a text for a
-machine of one's own must not pass through somebody else's.
+Raises the error that the server raised, by its own class. ServerUnreachable: no connection.
+ConnectionLost: the connection broke. BadReply: the reply is not one of qwen_aio. Uses no proxy:
+a text for one's own machine must not pass through another's.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from qwen_aio.core import Answer, Capabilities, Decision, Done, EngineEvent, EngineRequest, Event, Request, Result, Task
+from qwen_aio.core import Answer, Capabilities, Decision, Done, EngineEvent, EngineRequest, Event, Request, Result
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
-from qwen_aio.wire.engine import CALL_PATH, engine_request_to_json, read_engine_event
+from qwen_aio.wire.engine import ENGINE_PATH, engine_request_to_json, read_engine_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event
 from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
@@ -30,7 +30,7 @@ from qwen_aio.wire.task import TasksResponse
 RUN_PATH = "/v1/run"
 CONNECT_TIMEOUT_S = 5.0
 ABOUT_TIMEOUT_S = 10.0
-DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for one that cannot any more
+DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for a server that hangs
 READ_OUT_S = 0.5  # for what follows the last event
 MAX_EVENT_BYTES = 1_000_000
 MAX_REPLY_BYTES = 16_000_000
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Speaks to one address. Use it as an async context manager, or close it; made anywhere, used on one loop."""
+    """A client of one address. An async context manager, to be used on one event loop."""
 
     def __init__(self, base_url: str) -> None:
         self._url = base_url.rstrip("/")
@@ -69,44 +69,31 @@ class Client:
             self._session = None
 
     async def run(self, request: Request) -> Result:
-        """The finished outcome. Raises what the server raises, ServerUnreachable."""
+        """The result. Raises what the server raises, ServerUnreachable."""
         async with self._post(RUN_PATH, _run_body(request, stream=False), request) as response:
             return RunResponse.model_validate_json(await _body(response)).to_core()
 
-    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Decided?, TextDelta*, Done. Closing it hangs up, which ends the work. Raises what `run` raises."""
-        async with self._post(RUN_PATH, _run_body(request, stream=True), request) as response:
-            events: AsyncGenerator[Event, None] = self._events(response, read_event, ends=Done)
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Decided?, TextDelta*, Done. Closing it disconnects and ends the work. Raises as `run`."""
+        return self._events(RUN_PATH, _run_body(request, stream=True), request, read_event, ends=Done)
 
-    async def make(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One call of a worker's engine: one Decision, or TextDelta*, Answer. Closing it hangs up, which ends the work.
+    def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """One Decision, or TextDelta*, Answer, by a worker's engine.
 
-        Raises what the worker raises, ServerUnreachable.
+        Closing it disconnects, which ends the work. Raises as `run`.
         """
-        async with self._post(CALL_PATH, engine_request_to_json(call), call) as response:
-            events: AsyncGenerator[EngineEvent, None] = self._events(
-                response, read_engine_event, ends=(Decision, Answer)
-            )
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+        body = engine_request_to_json(request)
+        return self._events(ENGINE_PATH, body, request, read_engine_event, ends=(Decision, Answer))
 
-    async def offer(self) -> Capabilities:
-        """What can be asked for. Raises what the server raises, ServerUnreachable."""
-        async with self._call("GET", "/v1/tasks", timeout_s=ABOUT_TIMEOUT_S) as response:
+    async def capabilities(self) -> Capabilities:
+        """What can be asked for, without the templates of tasks. Raises what `run` raises."""
+        async with self._exchange("GET", "/v1/tasks", timeout_s=ABOUT_TIMEOUT_S) as response:
             await _raise_refusal(response)
             return TasksResponse.model_validate_json(await _body(response)).to_core()
 
-    async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name, without its template. Raises what the server raises, ServerUnreachable."""
-        return (await self.offer()).tasks
-
     async def health(self) -> dict[str, Any]:
-        """The record of GET /health, also of a server that is not ready: see `state`. Raises ServerUnreachable."""
-        async with self._call("GET", "/health", timeout_s=ABOUT_TIMEOUT_S) as response:
+        """The record of GET /health, also before it is ready. Raises ServerUnreachable."""
+        async with self._exchange("GET", "/health", timeout_s=ABOUT_TIMEOUT_S) as response:
             record = json.loads(await _body(response))
             if not isinstance(record, dict) or "state" not in record:
                 raise ValueError("not a health record")
@@ -114,24 +101,24 @@ class Client:
 
     @asynccontextmanager
     async def _post(
-        self, path: str, body: bytes, asked: Request | EngineRequest
+        self, path: str, body: bytes, request: Request | EngineRequest
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": asked.request_id} if asked.request_id else {})
-        limit_s = (asked.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
-        async with self._call("POST", path, timeout_s=limit_s, data=body, headers=headers) as response:
+        headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": request.request_id} if request.request_id else {})
+        limit_s = (request.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
+        async with self._exchange("POST", path, timeout_s=limit_s, data=body, headers=headers) as response:
             await _raise_refusal(response)
             yield response
 
     @asynccontextmanager
-    async def _call(
+    async def _exchange(
         self, method: str, path: str, *, timeout_s: float, **more: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One exchange; also what goes wrong while its body is read becomes an error of ours."""
+        """One exchange. Failures on the way, also while the body is read, become QwenAioErrors."""
         self._session = self._session or aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(limit=0))
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
-        calling = self._session.request(method, self._url + path, timeout=timeout, allow_redirects=False, **more)
+        requesting = self._session.request(method, self._url + path, timeout=timeout, allow_redirects=False, **more)
         try:
-            async with calling as response:
+            async with requesting as response:
                 yield response
         except NO_CONNECTION as exc:
             raise ServerUnreachable(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
@@ -141,19 +128,29 @@ class Client:
             raise ConnectionLost(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
 
     async def _events(
-        self, response: aiohttp.ClientResponse, read: Callable[[str, bytes], T | None], *, ends: type | tuple[type, ...]
+        self,
+        path: str,
+        body: bytes,
+        request: Request | EngineRequest,
+        read: Callable[[str, bytes], T | None],
+        *,
+        ends: type | tuple[type, ...],
     ) -> AsyncGenerator[T, None]:
-        """The events of a stream that this version knows, up to one that `ends` it. ConnectionLost if none does."""
+        """The events of a stream that this version knows, up to one that `ends` it.
+
+        Raises ConnectionLost if none does.
+        """
         frames = FrameReader()
-        async for chunk in response.content.iter_any():
-            for event in (read(name, data) for name, data in frames.feed(chunk)):
-                if isinstance(event, ends):
-                    await _read_out(response)
-                if event is not None:
-                    yield event
-                if isinstance(event, ends):
-                    return
-        raise ConnectionLost(f"{self._url} hung up in the middle of an answer; {self._check}")
+        async with self._post(path, body, request) as response:
+            async for chunk in response.content.iter_any():
+                for event in (read(name, data) for name, data in frames.feed(chunk)):
+                    if isinstance(event, ends):
+                        await _read_out(response)
+                    if event is not None:
+                        yield event
+                    if isinstance(event, ends):
+                        return
+            raise ConnectionLost(f"{self._url} hung up in the middle of an answer; {self._check}")
 
     @property
     def _check(self) -> str:
@@ -170,7 +167,7 @@ class FrameReader:
         self._size = 0  # of the event so far
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
-        """The events that `chunk` completes: name and data. Raises ValueError for one that is too large."""
+        """Name and data of the events that `chunk` completes. Raises ValueError above the limit."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             self._grow(end)
@@ -199,7 +196,7 @@ class FrameReader:
 
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:
-    """Read what follows the last event, so that the connection can be used again; if that fails nothing is lost."""
+    """Read to the end of the body, so that the connection can be used again. May fail freely."""
     with suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(READ_OUT_S):
             async for _ in response.content.iter_any():
@@ -222,14 +219,14 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 async def _raise_refusal(response: aiohttp.ClientResponse) -> None:
     if response.status == 200:
         return
-    told = ErrorResponse.model_validate_json(await _body(response))
+    refusal = ErrorResponse.model_validate_json(await _body(response))
     wait = response.headers.get("Retry-After", "")
-    raise told.to_core(retry_after_s=int(wait) if wait.isdecimal() else None)
+    raise refusal.to_core(retry_after_s=int(wait) if wait.isdecimal() else None)
 
 
 def _why(exc: Exception) -> str:
     if isinstance(exc, aiohttp.ClientConnectorError):
         number = exc.os_error.errno or 0
-        # asyncio puts a sentence of its own, with the address once more, where the system's word was.
+        # asyncio replaces the system's message by its own, which repeats the address.
         return os.strerror(number) if number > 0 else exc.os_error.strerror or str(exc.os_error)
     return str(exc) or "it took too long"

@@ -1,6 +1,7 @@
 """Settings, read once at the edge: flags > QWEN_AIO_* environment > qwen_aio.toml > defaults.
 
-Nothing below the command line reads the environment. What only a maintainer would turn is a constant where it is used.
+Only the command line reads the environment. What only a maintainer would change is a constant
+in the module that uses it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from pydantic_settings import (
 )
 
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.files import read_text
 from qwen_aio.service_links import drop_service_links
-from qwen_aio.text_file import read_text
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+"
@@ -37,7 +38,7 @@ HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9_-]{1,63}(\.[a-z0-9_-]{
 
 
 class Settings(BaseSettings):
-    """What a user may turn. Every field is a flag, a QWEN_AIO_* variable and a key of qwen_aio.toml."""
+    """What a user may set. Every field is a flag, a QWEN_AIO_* variable and a key of the file."""
 
     model_config = SettingsConfigDict(env_prefix="QWEN_AIO_", extra="forbid", frozen=True)
 
@@ -108,13 +109,13 @@ class Settings(BaseSettings):
     @field_validator("model", "prompts_dir", "status_dir", mode="before")
     @classmethod
     def _expand_home(cls, value: object) -> object:
-        # A shell does it for what is typed, but not in a file, and not behind "--model=".
+        # A shell expands ~ in an argument, but not in a file, and not after "--model=".
         return str(expanded(value)) if isinstance(value, str) and value.startswith("~") else value
 
     @field_validator("host")
     @classmethod
     def _plain_host(cls, value: str) -> str:
-        """One spelling for each address: no brackets, and IPv4 as such; `ValueError` if it is none."""
+        """One spelling for each address: no brackets, IPv4 as such. Raises ValueError."""
         plain = value.strip().lower().removesuffix(".")
         plain = plain[1:-1] if plain.startswith("[") and plain.endswith("]") else plain
         try:
@@ -152,9 +153,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Settings:
-    """The settings of this run; `flags` holds only what the user typed. Raises InvalidSettings with a sentence.
+    """The settings of this run; `flags` holds only what the user typed. Raises InvalidSettings.
 
-    Without `config`, qwen_aio.toml in home is read if it is there. Removes service links from the environment.
+    Without `config`, qwen_aio.toml in home is read if it is there. Removes service links from the
+    environment.
     """
     file = config or home() / "qwen_aio.toml"
     in_file = _read(file, is_needed=config is not None)
@@ -175,13 +177,13 @@ def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Se
     try:
         settings = Sources(**flags)
     except ValidationError as exc:
-        told = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
-        raise InvalidSettings(f"{told} (from flags, QWEN_AIO_* variables or {file})") from exc
+        mistakes = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
+        raise InvalidSettings(f"{mistakes} (from flags, QWEN_AIO_* variables or {file})") from exc
     return settings
 
 
 def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
-    """What the settings file says. Raises InvalidSettings."""
+    """The table in the settings file. Raises InvalidSettings."""
     try:
         return tomllib.loads(read_text(file))
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -196,7 +198,7 @@ def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises InvalidSettings if a server would listen beyond this machine without that being meant."""
+    """Raises InvalidSettings for a server that listens beyond this machine without --insecure."""
     if not is_loopback(settings.host) and not settings.insecure:
         raise InvalidSettings(
             f"--host {settings.host} would open this server to the network, and it has no keys yet: whoever reaches it "
@@ -213,7 +215,7 @@ def is_loopback(host: str) -> bool:
 
 
 def checked_address(url: str, *, flag: str) -> str:
-    """`url` without a slash at its end. Raises InvalidSettings unless it is http(s)://host[:port]."""
+    """`url` without a final slash. Raises InvalidSettings if it is not http(s)://host[:port]."""
     try:
         parts = urlsplit(url)
         is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -225,9 +227,9 @@ def checked_address(url: str, *, flag: str) -> str:
 
 
 def home() -> Path:
-    """Where status/, models/ and state/ live: $QWEN_AIO_HOME, else the checkout, else the user's data folder.
+    """Parent of status/, models/, state/: $QWEN_AIO_HOME, the checkout or the user's data folder.
 
-    Raises InvalidSettings where there is none of them.
+    Raises InvalidSettings if there is none of them.
     """
     if from_environment := os.environ.get("QWEN_AIO_HOME"):
         return expanded(from_environment)
@@ -236,7 +238,7 @@ def home() -> Path:
 
 
 def expanded(path: str) -> Path:
-    """`path` with ~ at its beginning replaced. Raises InvalidSettings if nobody knows the home it means."""
+    """`path` with ~ expanded. Raises InvalidSettings if the user has no home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as exc:
@@ -257,7 +259,7 @@ def _user_data_folder() -> Path:
 
 
 def prompts_dir(settings: Settings) -> Path:
-    """The folder of tasks: the given one, prompts/ in home, else the shipped one (in the wheel or the checkout)."""
+    """The folder of tasks: the given one, prompts/ in home, or the shipped one."""
     places = (home() / "prompts", PACKAGE / "prompts", PACKAGE.parent / "prompts")
     return settings.prompts_dir or next((place for place in places if place.is_dir()), places[0])
 

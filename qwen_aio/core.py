@@ -1,8 +1,9 @@
-"""The nouns of the product: plain, frozen data that every room speaks.
+"""The nouns of the product: plain, frozen data that every room uses.
 
 Nothing here computes with tensors, reads files or knows HTTP. A request travels as
 
-    Request --tasks.render--> Prompt --engine--> Scores | Chunk*  --tasks.parse--> Event*, Result
+    Request --routing--> EngineRequest --tasks.template--> Prompt --engine--> Scores | Chunk*
+    --tasks.parse--> EngineEvent* --serving.pipeline--> Event*, Result
 
 Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
 """
@@ -20,12 +21,12 @@ Confidence = Literal["高", "中", "低"]
 Precision = Literal["fp32", "int8"]  # of weights
 
 
-# ---- what a task is -------------------------------------------------------------------------------------------------
+# ---- what a task is ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch those filters off."""
+    """How tokens are sampled. `temperature` 0 is greedy; `top_k` 0, `top_p` 1: no filter."""
 
     max_tokens: int = 256
     temperature: float = 0.7
@@ -36,13 +37,13 @@ class Sampling:
     seed: int | None = None
 
     def override(self, wish: SamplingWish) -> Sampling:
-        """These values where `wish` is silent, its values where it speaks."""
+        """The values of `wish`, these where it has None."""
         return replace(self, **{name: value for name, value in vars(wish).items() if value is not None})
 
 
 @dataclass(frozen=True)
 class SamplingWish:
-    """What one request asks for; None means: as the task says."""
+    """What one request asks for; None means as the task says."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -55,7 +56,7 @@ class SamplingWish:
 
 @dataclass(frozen=True)
 class Label:
-    """One possible outcome of a decision: `name` for programs, `text` as the model says it, `emoji` for people."""
+    """One outcome of a decision: `name` for programs, `text` for the model, `emoji` for people."""
 
     name: str
     text: str
@@ -64,14 +65,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Rule:
-    """One routing rule of a task: all stated conditions must hold, and at least one word or pattern if any is listed.
+    """One routing rule of a task: all limits must hold, and one word or pattern if any is listed.
 
-    With a `reply` the rule also answers by itself: the model is not asked (see chat/task.toml, self_harm).
+    A rule with a `reply` answers without the model (see chat/task.toml, self_harm).
     """
 
     task: str
     name: str
-    priority: int  # lower is asked first
+    priority: int  # the lowest is tried first
     words: tuple[str, ...] = ()  # plain substrings, compared without case
     patterns: tuple[str, ...] = ()  # regular expressions, searched without case
     min_chars: int | None = None
@@ -83,7 +84,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """A text whose outcome must stay what it was; for a generation task `answer` is the continuation to score."""
+    """A text whose outcome must not change; in a generation task, `answer` is the text to score."""
 
     text: str
     answer: str | None = None
@@ -91,7 +92,10 @@ class GoldenCase:
 
 @dataclass(frozen=True)
 class Task:
-    """A folder in `prompts/`, validated. `hash` covers all that can change what the model sees or how it is read."""
+    """A folder in `prompts/`, validated.
+
+    `hash` covers all that can change the prompt or how its scores are read.
+    """
 
     name: str
     kind: TaskKind
@@ -106,7 +110,7 @@ class Task:
     text_format: str = ""  # the fixed format, with {label} and {confidence}
     merged_format: str = ""  # the head of the merged line, with {emoji}, {label} and {confidence}
     focus_words: tuple[str, ...] = ()
-    companion: str | None = None  # the task of the other kind that dialogue enhancement runs beside this one
+    companion: str | None = None  # task of the other kind that `reply` runs as well
     sampling: Sampling = Sampling()
     rules: tuple[Rule, ...] = ()
     golden: tuple[GoldenCase, ...] = ()
@@ -116,19 +120,19 @@ class Task:
         return {label.name: label for label in self.labels}[name]
 
 
-# ---- what the model sees --------------------------------------------------------------------------------------------
+# ---- what the model sees -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Control:
-    """A control token, put in by code as an id, e.g. `<|im_start|>`. Text can never become one."""
+    """A control token, inserted by code as an id, e.g. `<|im_start|>`. Text never becomes one."""
 
     token: str
 
 
 @dataclass(frozen=True)
 class Text:
-    """Text that is encoded with special-token parsing off. `can_cut`: may lose its middle when the context is full."""
+    """Text without control tokens. `can_cut`: may lose its middle to truncation."""
 
     text: str
     can_cut: bool = False
@@ -148,7 +152,7 @@ class ContextLimits:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is sent to the model: fixed head, earlier turns, this request.
+    """The input of the model: fixed head, earlier turns, this request.
 
     When the context is full the oldest turns go first, then the middle of the cuttable text.
     """
@@ -158,12 +162,12 @@ class Prompt:
     body: Segments  # the user's block and the forced beginning of the answer
 
 
-# ---- what the engine gives back -------------------------------------------------------------------------------------
+# ---- what the engine gives back ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call; `cached_tokens` of the prompt were not computed again."""
+    """Tokens of one engine request; `cached_tokens` of the prompt were not computed again."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -172,7 +176,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall time of one call. `prefill_ms` ends with the first token or score, `decode_ms` with the last token."""
+    """Wall time of one engine request.
+
+    `prefill_ms` ends with the first token or score, `decode_ms` with the last token.
+    """
 
     queue_ms: float = 0.0
     prefill_ms: float = 0.0
@@ -199,7 +206,7 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Outcome of scoring a prompt's possible continuations, in the order they were given."""
+    """Scores of a prompt's possible continuations, in the order they were given."""
 
     labels: tuple[LabelScore, ...]
     usage: Usage
@@ -209,7 +216,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of an answer: whole characters only, or no text yet. All of them together are the answer.
+    """A piece of an answer: whole characters only, or no text yet. All of them are the answer.
 
     The last one carries `finish_reason`, usage and timings.
     """
@@ -223,7 +230,7 @@ class Chunk:
     cuts: Truncation = Truncation()
 
 
-# ---- what a person asks and gets ------------------------------------------------------------------------------------
+# ---- what a person asks and gets -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -249,7 +256,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Route:
-    """Which task serves a request, and why in words: `rule sentiment.words: 失望`, `mode chat`, `default chat`."""
+    """The task that serves a request, and why, e.g. `rule sentiment.words: 失望`, `mode chat`."""
 
     task: str
     reason: str
@@ -263,12 +270,12 @@ class Plan:
     main: Task  # named in the reply as `mode`
     decision: Task | None
     answer: Task | None
-    fixed: str | None  # what is answered instead of asking the model
+    fixed: str | None  # the answer, where a rule has one: the model is not asked
 
 
 @dataclass(frozen=True)
 class DecidedLabel:
-    """A label decided before, for an answer that should know it."""
+    """A label decided before, for the prompt of an answer."""
 
     task: str
     label: str
@@ -276,21 +283,24 @@ class DecidedLabel:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """One call of an engine: a decision or an answer. A request leads to one or two of them, perhaps on two workers."""
+    """A decision or an answer that an engine computes.
+
+    A request leads to one or two of them, perhaps on two workers.
+    """
 
     request_id: str
     task: str
     text: str
     history: tuple[Message, ...] = ()
     sampling: SamplingWish = SamplingWish()
-    verdict: DecidedLabel | None = None
-    resume: tuple[int, ...] = ()  # token ids of the answer that were sent already: it goes on behind them
+    decided: DecidedLabel | None = None
+    resume: tuple[int, ...] = ()  # token ids of the answer that were sent already: it continues after them
     timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision, always well formed: read off probabilities, never parsed out of free text."""
+    """A decision, always well formed: computed from probabilities, not parsed out of text."""
 
     task: str
     label: str
@@ -317,7 +327,8 @@ class Decision:
 class TextDelta:
     """The next piece of an answer's text, perhaps empty.
 
-    `token_ids` led to it: known between engine, worker and balancer. `index` counts the deltas a client gets, from 0.
+    `token_ids`, which only engine, worker and balancer know, decode to it. `index` counts the
+    deltas that a client gets, from 0.
     """
 
     text: str
@@ -338,13 +349,18 @@ class Answer:
     worker: str = ""
     model: str = ""
 
+    @property
+    def merged_tail(self) -> str:
+        """The end of the merged line, after the decision's head."""
+        return f'→ "{self.text}"'
+
 
 EngineEvent = Decision | TextDelta | Answer  # a decision is one Decision; an answer is TextDelta*, Answer
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a server can do at the moment, and who does it."""
+    """The tasks and limits of a server at the moment, its model and its worker."""
 
     tasks: Mapping[str, Task]
     context: ContextLimits
@@ -354,7 +370,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything one request led to. At least one of `decision` and `answer` is there."""
+    """The outcome of one request: a decision, an answer or both."""
 
     request_id: str
     mode: str  # the task that was run
@@ -368,16 +384,15 @@ class Result:
 
     @property
     def merged_line(self) -> str:
-        """Label and reply in one line; whichever of them there is if only one was asked for."""
-        reply = f'"{self.answer.text}"' if self.answer else ""
+        """Label and answer in one line; the one there is if only one was requested."""
         if self.decision is None:
             return self.answer.text if self.answer else ""
-        return f"{self.decision.merged}→ {reply}" if reply else self.decision.merged
+        return self.decision.merged + (self.answer.merged_tail if self.answer else "")
 
 
 @dataclass(frozen=True)
 class Decided:
-    """Event: the decision is there; the answer, if any, follows."""
+    """Event: the decision; the answer, if any, follows."""
 
     decision: Decision
 
@@ -393,16 +408,16 @@ Event = Decided | TextDelta | Done
 
 
 class Service(Protocol):
-    """Serves requests: a pipeline in this process, or a client of a server elsewhere."""
+    """Serves requests: a pipeline in this process, or a client of another server."""
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Decided?, TextDelta*, Done. Closing it cancels what runs. Raises QwenAioError."""
+        """Decided?, TextDelta*, Done. Closing it cancels the work. Raises QwenAioError."""
 
-    async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name. Raises QwenAioError."""
+    async def capabilities(self) -> Capabilities:
+        """What can be asked for. Raises QwenAioError."""
 
 
-# ---- how a worker is doing ------------------------------------------------------------------------------------------
+# ---- how a worker is doing -----------------------------------------------------------------------
 
 WorkerState = Literal["starting", "ready", "draining", "failed"]
 
@@ -414,8 +429,8 @@ class WorkerStatus:
     id: str
     url: str
     pid: int
-    start_time: float  # unix seconds
-    generation: int  # one more than the id's last life
+    start_time: float  # seconds since 1970
+    generation: int  # one more than in the id's last process
     seq: int  # one more with every report: a reader judges age by when this last changed
     state: WorkerState
     queue_depth: int = 0

@@ -1,6 +1,6 @@
-"""The first step of every program: is this Python new enough, and are our packages there? If not, one sentence says so.
+"""The first step of every program: checks the version of Python and that all packages are there.
 
-Written so that it runs on an old Python too, and imports nothing but the standard library before it has looked.
+Runs on an old Python too, and imports only the standard library before it has checked.
 """
 
 import os
@@ -23,7 +23,7 @@ def start(program: str = "qwen-aio", command: "str | None" = None) -> int:
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if not _is_missing(package):
-            raise  # a mistake of ours: whoever mends it needs the traceback
+            raise  # a bug, not a missing dependency: the traceback is needed
         return _refuse(program, *_of_package(program, package))
 
 
@@ -39,7 +39,7 @@ def _of_python() -> "tuple[str, str]":
 def _of_package(program: str, package: str) -> "tuple[str, str]":
     english = f"this Python ({sys.executable}) lacks the package {package}"
     chinese = f"这个 Python（{sys.executable}）缺少依赖包 {package}"
-    if not (Path(__file__).parents[1] / "pyproject.toml").is_file():  # no checkout, but installed
+    if not (Path(__file__).parents[1] / "pyproject.toml").is_file():  # installed, not a checkout
         return f"{english}: install qwen-aio again, with its dependencies", f"{chinese}：请连同依赖重新安装 qwen-aio"
     folder, then = (".venv\\Scripts\\", "; ") if os.name == "nt" else (".venv/bin/", " && ")
     command = f"python {program}" if program.endswith(".py") else program
@@ -51,7 +51,7 @@ def _of_package(program: str, package: str) -> "tuple[str, str]":
 
 
 def _is_missing(package: str) -> bool:
-    """Whether `package` is a foreign one that is not there."""
+    """Whether `package` is a dependency that is not installed."""
     from importlib.util import find_spec
 
     return package not in ("", "qwen_aio", *sys.stdlib_module_names) and find_spec(package) is None

@@ -1,49 +1,10 @@
-"""One tree of errors. wire/ alone knows which HTTP status a code has.
-
-QwenAioError
-├── InvalidRequest          invalid_request      a field is malformed or out of range
-│   └── ContextTooSmall     context_too_small    max_tokens and the fixed prompt leave no room for a text
-├── UnknownTask             unknown_task         no such task
-├── UnknownPath             unknown_path         no such route
-├── MethodNotAllowed        method_not_allowed   the route is there, but not for this method
-├── HeadersTooSlow          headers_too_slow     the headers did not arrive in time
-├── BodyTooSlow             body_too_slow        the body did not arrive in time
-├── BodyTooLarge            body_too_large       more bytes than the limit
-├── UnsupportedMedia        unsupported_media    not JSON
-├── HostRefused             host_refused         Host header is not one of ours
-├── OriginRefused           origin_refused       a foreign page called
-├── NotReady                not_ready            still loading
-├── Draining                draining             shutting down
-│   └── CalledOff           called_off           balancer: a person took the worker offline
-├── QueueFull               queue_full           too many wait
-│   └── TooManyConnections  too_many_connections as many connections are open as may be
-├── NoWorker                no_worker            balancer: no worker can take the request
-├── PoisonRequest           poison_request       balancer: two workers died of it
-├── AnswerBroken            answer_broken        balancer: the rest of an answer cannot be had
-├── UnknownWorker           unknown_worker       balancer: no worker of this id
-├── LastWorker              last_worker          balancer: nobody would be left to serve
-├── DeadlineExceeded        deadline_exceeded    took longer than allowed
-├── RequestFailed           request_failed       computing this one request failed; the engine goes on
-├── EngineStopped           engine_stopped       the engine thread is gone
-├── ServerUnreachable       server_unreachable   client side: nobody answers at the address
-│   ├── ConnectionLost      connection_lost      client side: the connection broke
-│   │   └── WorkerStalled   worker_stalled       balancer: nothing came for so long that a worker is taken for dead
-│   └── BadReply            bad_reply            client side: what came is not what a server of ours sends
-└── SetupError              setup                what an operator must mend before anything starts
-    ├── InvalidTask         invalid_task
-    ├── InvalidModel        invalid_model
-    ├── InvalidSettings     invalid_settings
-    ├── GoldenMismatch      golden_mismatch      the model no longer answers what it answered
-    ├── DuplicateWorker     duplicate_worker     this id is alive elsewhere
-    ├── StatusUnreadable    status_unreadable    status.json is damaged or not a file
-    └── StatusUnwritable    status_unwritable    status.json is locked, unsafe to write, or the disk is full
-"""
+"""One tree of errors. Only wire/ knows the HTTP status of a code."""
 
 from __future__ import annotations
 
 
 class QwenAioError(Exception):
-    """Base of all; `message` is a sentence for a person, `code` a word for a program, `param` the field at fault."""
+    """Base of all. `message` is for people, `code` for programs, `param` is the field at fault."""
 
     code = "internal"
 
@@ -73,7 +34,7 @@ class UnknownTask(QwenAioError):
 
 
 class UnknownPath(QwenAioError):
-    """Nothing lives at this path."""
+    """No route has this path."""
 
     code = "unknown_path"
 
@@ -103,19 +64,19 @@ class BodyTooLarge(QwenAioError):
 
 
 class UnsupportedMedia(QwenAioError):
-    """The body is not JSON, or is encoded in a way we do not read."""
+    """The body is not JSON, or has an encoding that is not supported."""
 
     code = "unsupported_media"
 
 
 class HostRefused(QwenAioError):
-    """The Host header names somebody else (DNS rebinding)."""
+    """The Host header names another server (DNS rebinding)."""
 
     code = "host_refused"
 
 
 class OriginRefused(QwenAioError):
-    """A page from another origin called."""
+    """A page of another origin sent the request."""
 
     code = "origin_refused"
 
@@ -133,49 +94,49 @@ class Draining(QwenAioError):
 
 
 class CalledOff(Draining):
-    """A person took the worker offline: nothing is wrong with it."""
+    """An operator took the worker offline: nothing is wrong with it."""
 
     code = "called_off"
 
 
 class QueueFull(QwenAioError):
-    """As many requests wait as may wait."""
+    """The limit of waiting requests is reached."""
 
     code = "queue_full"
 
 
 class TooManyConnections(QueueFull):
-    """As many connections are open as may be."""
+    """The limit of open connections is reached."""
 
     code = "too_many_connections"
 
 
 class NoWorker(QwenAioError):
-    """No worker is there that could take the request, or none came in time."""
+    """No worker can take the request, and none became ready in time."""
 
     code = "no_worker"
 
 
 class PoisonRequest(QwenAioError):
-    """The request was present at the death of two workers; no third one gets it."""
+    """Two workers died while they computed this request; no third one gets it."""
 
     code = "poison_request"
 
 
 class AnswerBroken(QwenAioError):
-    """A worker was lost in the middle of an answer, and no other can go on with it."""
+    """A worker was lost in the middle of an answer, and no other can continue it."""
 
     code = "answer_broken"
 
 
 class UnknownWorker(QwenAioError):
-    """The balancer knows no worker of this id."""
+    """The balancer knows no worker with this id."""
 
     code = "unknown_worker"
 
 
 class LastWorker(QwenAioError):
-    """Without this worker nobody would be left to serve; "force" says that this is meant."""
+    """Without this worker none would be left to serve; "force" takes it offline all the same."""
 
     code = "last_worker"
 
@@ -187,43 +148,43 @@ class DeadlineExceeded(QwenAioError):
 
 
 class RequestFailed(QwenAioError):
-    """Something went wrong while this one request was computed; the engine goes on with all others."""
+    """Computing this one request failed; the engine continues with all others."""
 
     code = "request_failed"
 
 
 class EngineStopped(QwenAioError):
-    """The engine thread has ended; nothing can be computed any more."""
+    """The engine thread has ended and computes nothing any more."""
 
     code = "engine_stopped"
 
 
 class ServerUnreachable(QwenAioError):
-    """Nobody answers at the address."""
+    """No connection to the address."""
 
     code = "server_unreachable"
 
 
 class ConnectionLost(ServerUnreachable):
-    """The connection was there and broke."""
+    """The connection broke."""
 
     code = "connection_lost"
 
 
 class WorkerStalled(ConnectionLost):
-    """Nothing came for so long that the worker is taken for dead."""
+    """The worker sent nothing for so long that it counts as dead."""
 
     code = "worker_stalled"
 
 
 class BadReply(ServerUnreachable):
-    """Somebody answers at the address, but not as a server of ours does."""
+    """A server answers at the address, but not as qwen_aio does."""
 
     code = "bad_reply"
 
 
 class SetupError(QwenAioError):
-    """Something an operator must mend before the program can start."""
+    """An operator must fix something before the program can start."""
 
     code = "setup"
 
@@ -235,7 +196,7 @@ class InvalidTask(SetupError):
 
 
 class InvalidModel(SetupError):
-    """A model folder is missing, damaged, or of a kind we do not load."""
+    """A model folder is missing, damaged, or of a kind that is not supported."""
 
     code = "invalid_model"
 
@@ -247,7 +208,7 @@ class InvalidSettings(SetupError):
 
 
 class GoldenMismatch(SetupError):
-    """The model no longer answers what it answered before."""
+    """The model no longer reproduces its recorded answers."""
 
     code = "golden_mismatch"
 
@@ -259,12 +220,12 @@ class DuplicateWorker(SetupError):
 
 
 class StatusUnreadable(SetupError):
-    """Nothing can be learnt from status.json; a running reader counts it and tries again."""
+    """status.json cannot be read; a running reader counts that and tries again."""
 
     code = "status_unreadable"
 
 
 class StatusUnwritable(SetupError):
-    """A record could not be put into status.json; a running worker counts it, goes on and tries again."""
+    """status.json cannot be written; a running worker counts that, goes on and tries again."""
 
     code = "status_unwritable"

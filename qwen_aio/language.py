@@ -1,4 +1,4 @@
-"""The two languages of pages and messages, and which of them a browser asks for."""
+"""The two languages of pages and messages, and the choice between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Language = Literal["en", "zh"]
 
 
 def language_for(accept_language: str, *, wanted: str = "") -> Language:
-    """The `wanted` language if it is one of ours, else the first of ours in an Accept-Language header, else English."""
+    """The `wanted` language, the header's first that is one of the two, or English."""
     for part in (wanted, *accept_language.split(",")):
         match part.strip().lower()[:2]:
             case "zh":

@@ -1,4 +1,4 @@
-"""The next event of a stream, unless a limit strikes first: the one place that tells our limit from another's."""
+"""The next event of a stream, unless its limit strikes first."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 async def next_event(
     events: AsyncGenerator[T, None], limit: asyncio.Timeout, interrupted: Callable[[], BaseException]
 ) -> T | None:
-    """The next of `events`, None at their end. Raises `interrupted()` when `limit` strikes before it comes.
+    """The next of `events`, None at their end. Raises `interrupted()` if `limit` strikes first.
 
-    One limit serves one event, so that it never strikes while the consumer holds one; rescheduling it from outside
-    interrupts the wait. A TimeoutError that the events raise themselves is passed on.
+    One limit serves one event, so that it never strikes while the consumer holds one. A
+    TimeoutError that the events raise themselves is passed on.
     """
     try:
         async with limit:
@@ -24,3 +24,9 @@ async def next_event(
         if not limit.expired():
             raise
         raise interrupted() from exc
+
+
+def interrupt(limit: asyncio.Timeout) -> None:
+    """End the wait that `limit` is around, now. No effect on a limit that has struck already."""
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())

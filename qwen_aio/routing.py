@@ -1,6 +1,7 @@
-"""What a request leads to: which task serves it, and which calls that makes. Pure functions over rules that are data.
+"""Routing: the task that serves a request, and the plan for it. Pure functions over rules.
 
-On the floor, because the balancer asks before it chooses a worker and a worker asks when it is called directly.
+On the floor, because a balancer plans before it chooses a worker, and a worker plans direct
+requests.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from qwen_aio.errors import UnknownTask
 DEFAULT_TASK = "chat"
 # A CJK character is a word of its own; elsewhere a run of letters and digits is one.
 _WORD = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff]|[^\W_\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff]+")
-# Rules look at so many characters: patterns stay cheap on a hostile megabyte. Rules that answer look at all of them.
+# A hostile megabyte must not make patterns expensive. Rules with a reply match the whole text.
 MAX_MATCHED_CHARS = 4000
 
 
 def plan(request: Request, tasks: Mapping[str, Task]) -> Plan:
-    """The calls that `request` leads to. Raises UnknownTask."""
+    """The decision and the answer that `request` leads to. Raises UnknownTask."""
     route = choose_route(request.mode, request.text, tasks)
     main = tasks[route.task]
     companion = tasks.get(main.companion) if request.reply and main.companion else None
@@ -45,13 +46,16 @@ def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
 
 
 def fixed_reply(text: str, tasks: Mapping[str, Task]) -> str | None:
-    """The reply of the first rule that answers `text` by itself, whichever task is asked; None if there is none."""
+    """The reply of the first matching rule that has one, of any task; None if there is none."""
     rules = _by_priority(rule for task in tasks.values() for rule in task.rules if rule.reply is not None)
     return next((rule.reply for rule in rules if match(rule, text) is not None), None)
 
 
 def match(rule: Rule, text: str) -> str | None:
-    """What in `text` fulfils `rule`, or None: all limits must hold, and one word or pattern if any is listed."""
+    """The part of `text` that matches `rule`, or None.
+
+    All limits must hold, and one word or pattern if any is listed.
+    """
     if not (_within(len(text), rule.min_chars, rule.max_chars) and _within_words(rule, text)):
         return None
     if not rule.words and not rule.patterns:
@@ -67,7 +71,7 @@ def match(rule: Rule, text: str) -> str | None:
 
 
 def words_in(text: str, words: Iterable[str]) -> Iterator[str]:
-    """Those of `words` that stand in `text`, in their order: plain substrings, compared without case."""
+    """The `words` that occur in `text`, in their order: plain substrings, compared without case."""
     folded = text.casefold()
     return (word for word in words if word.casefold() in folded)
 

@@ -1,7 +1,7 @@
-"""Kubernetes' service links: variables that it puts into every pod, one of which may have the name of a setting.
+"""Kubernetes' service links: variables in every pod, one of which may have the name of a setting.
 
-A service named qwen-aio gives QWEN_AIO_SERVICE_HOST, QWEN_AIO_PORT_8000_TCP and others, none of them a setting, and
-QWEN_AIO_PORT=tcp://10.0.0.1:8000. Docker's old --link does the same.
+A service named qwen-aio gives QWEN_AIO_SERVICE_HOST, QWEN_AIO_PORT_8000_TCP and others, none of
+them a setting, and QWEN_AIO_PORT=tcp://10.0.0.1:8000. Docker's old --link does the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def drop_service_links(environment: MutableMapping[str, str], variables: Iterable[str]) -> None:
-    """Remove those of `variables` that are links, and warn: this process and the ones it starts go on without them."""
+    """Remove the `variables` that are links, also for child processes, and warn."""
     for name in variables:
         value = environment.get(name, "")
         if _is_link(value):

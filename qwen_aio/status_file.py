@@ -1,13 +1,15 @@
 """status.json: the records of all workers that share one folder.
 
-The file is whole and valid at every instant: a writer takes the lock beside it, writes a temporary file and puts that
-in the place of the old one; a reader takes no lock. Knows what a sound record is, not what anybody concludes from it.
+The file is whole and valid at every instant: a writer takes the lock beside it, writes a temporary
+file and renames it over the old one; a reader takes no lock. This module knows what a sound record
+is, not what follows from it.
 
-Whoever holds status.json.lock owns the file, for a moment; whoever holds worker-<id>.lock owns the id, for life. Both
-are locks of the operating system and vanish with their process however it ends, so that no process id, which may have
-been given to somebody else, has to be judged. They work on Linux, macOS and Windows, but not on every network disk.
-A worker's last record stays behind: it tells how that life ended, and the next life counts on from its generation.
-A record is as old as it says only until it is seen to change: clocks are set, and each machine has its own.
+The process that holds status.json.lock may write the file; the one that holds worker-<id>.lock owns
+the id until it ends. Both are locks of the operating system and end with their process, however it
+ends, so no process id, which may have been reused, has to be judged. They work on Linux, macOS and
+Windows, but not on every network disk. A worker's last record stays in the file: it shows how that
+process ended, and the next process counts on from its generation. The age that a record states
+counts only until the record is seen to change: each machine has its own clock, and clocks are set.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from qwen_aio.core import WorkerState, WorkerStatus
 from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
 
 WRITE_LIMIT = 20 * 1024  # bytes: about thirty workers; the oldest records give way
-READ_LIMIT = 1024 * 1024  # bytes: whatever is larger was not written by us
+READ_LIMIT = 1024 * 1024  # bytes: no writer of ours makes a larger one
 KEEP_S = 600.0  # without a change, by the clock of each writer
 LARGEST = 2**53  # beyond it JavaScript changes an integer's value
-# Windows refuses to replace, or to open, a file that somebody has open at that moment.
+# Windows refuses to replace, or to open, a file that is open in another process.
 REPLACE_ATTEMPTS, READ_ATTEMPTS, ATTEMPT_PAUSE_S = 40, 4, 0.005
 
 _HEAD, _TAIL = '{"version": 1, "workers": {\n', "\n}}\n"
@@ -45,9 +47,10 @@ T = TypeVar("T")
 
 
 def read_statuses(path: Path) -> dict[str, WorkerStatus]:
-    """Every sound record by worker id; empty if no worker has written yet. Takes no lock. Raises StatusUnreadable.
+    """Every sound record by worker id; perhaps none. Takes no lock. Raises StatusUnreadable.
 
-    Unknown fields are ignored, numbers that make no sense are mended, a record without a sound identity is left out.
+    Unknown fields are ignored, invalid numbers are clamped, records without a sound identity left
+    out.
     """
     try:
         return _decode(_patiently(lambda: _content(path), attempts=READ_ATTEMPTS))
@@ -58,7 +61,7 @@ def read_statuses(path: Path) -> dict[str, WorkerStatus]:
 
 
 def read_status(entry: object) -> WorkerStatus | None:
-    """The record that a worker itself gives at /health; None if it is not sound."""
+    """The record that a worker sends at /health; None if it is not sound."""
     if not isinstance(entry, dict) or not _is_sound(str(entry.get("id")), entry):
         return None
     return _status(entry)
@@ -70,7 +73,7 @@ def utc_time(seconds: float) -> str:
 
 
 class StatusFile:
-    """The writing side. Its methods block for up to `lock_timeout_s`: call them from one thread, off the event loop."""
+    """The writing side. Blocks for up to `lock_timeout_s`: for one thread, off the event loop."""
 
     def __init__(
         self,
@@ -91,21 +94,22 @@ class StatusFile:
 
     @contextmanager
     def claimed(self, worker_id: str, *, url: str) -> Iterator[WorkerStatus]:
-        """Own `worker_id` while the context lasts; gives the first record ("starting"), which is in the file already.
+        """Own `worker_id` while the context lasts; yields the first record ("starting").
 
         Raises DuplicateWorker if a live process owns the id, StatusUnwritable.
         """
-        life = FileLock(self._lock_path(worker_id), thread_local=False, fallback_to_soft=False)
+        ownership = FileLock(self._lock_path(worker_id), thread_local=False, fallback_to_soft=False)
         try:
-            yield self._claim(life, worker_id, url)
+            yield self._claim(ownership, worker_id, url)
         finally:
             self._owned.pop(worker_id, None)
-            life.release()
+            ownership.release()
 
     def write(self, status: WorkerStatus) -> None:
-        """Put `status` in the place of its worker's last record. The others' records stay, unless too old or unsound.
+        """Replace the worker's record by `status`. Other records stay, unless too old or unsound.
 
-        Raises StatusUnwritable: locked for too long, disk full, folder unsafe, or another process owns the id by now.
+        Raises StatusUnwritable: locked for too long, disk full, folder unsafe, or another process
+        owns the id by now.
         """
         with self._locked():
             statuses = self._current()
@@ -116,13 +120,13 @@ class StatusFile:
                 )
             self._put(status, statuses)
 
-    def _claim(self, life: FileLock, worker_id: str, url: str) -> WorkerStatus:
-        # The life lock is taken inside the file's lock: who loses a race finds the winner's record already written.
+    def _claim(self, ownership: FileLock, worker_id: str, url: str) -> WorkerStatus:
+        # Taken inside the file's lock: the loser of a race finds the winner's record written.
         with self._locked():
             statuses = self._current()
             last = statuses.get(worker_id)
             try:
-                life.acquire(blocking=False)
+                ownership.acquire(blocking=False)
             except Timeout as exc:
                 raise DuplicateWorker(
                     f"worker {worker_id} is already running ({_owner(last)}); stop it, "
@@ -144,7 +148,7 @@ class StatusFile:
             return first
 
     def _is_owned_by_another(self, worker_id: str) -> bool:
-        """Has another process claimed the id? It can in a folder that was made anew; before it does, the id is ours."""
+        """Whether another process has claimed the id, as it can in a folder that was made anew."""
         path = self._lock_path(worker_id)
         try:
             found = path.stat()
@@ -167,7 +171,7 @@ class StatusFile:
         lock_path = self._path.with_name(f"{self._path.name}.lock")
         try:
             self._check_folder()
-            # No fallback to a lock made of a mere file: that one would survive the death of its owner.
+            # No fallback to a lock made of a mere file: it would outlast its owner.
             with FileLock(lock_path, timeout=self._lock_timeout_s, poll_interval=0.01, fallback_to_soft=False):
                 yield
         except Timeout as exc:
@@ -190,7 +194,7 @@ class StatusFile:
             raise StatusUnwritable(f"{self._path} is a symbolic link, which no worker makes; remove it")
 
     def _current(self) -> dict[str, WorkerStatus]:
-        """What the file holds; a damaged one holds nothing. An OSError goes up: it must not erase anybody's record."""
+        """The records in the file; none if it is damaged. Raises OSError, to erase no record."""
         try:
             return _decode(_content(self._path))
         except (FileNotFoundError, ValueError):
@@ -202,15 +206,15 @@ class StatusFile:
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         temporary.touch(mode=0o644, exist_ok=False)
         temporary.write_bytes(_encode(mine, others))
-        # Not synced to the disk: after a power cut nobody lives whose record could be missed.
+        # Not synced to the disk: no worker survives a power cut.
         _patiently(lambda: self._replace(temporary, self._path), attempts=REPLACE_ATTEMPTS)
 
     def _fresh(self, found: Iterable[WorkerStatus]) -> list[WorkerStatus]:
-        """Those that have changed in the last ten minutes, the latest first."""
+        """The records that have changed in the last ten minutes, the latest first."""
         now, since = self._clock(), {}
         for status in found:
-            told_age_s = max(self._wall_clock() - _seconds(status.wall_time), 0.0)
-            last, stood_since = self._seen.get(status.id, (status, now - told_age_s))
+            stated_age_s = max(self._wall_clock() - _seconds(status.wall_time), 0.0)
+            last, stood_since = self._seen.get(status.id, (status, now - stated_age_s))
             since[status.id] = stood_since if status == last else now
             self._seen[status.id] = status, since[status.id]
         latest_first = sorted(since, key=since.__getitem__, reverse=True)
@@ -229,7 +233,7 @@ def _owner(found: WorkerStatus | None) -> str:
 
 
 def _patiently(action: Callable[[], T], *, attempts: int) -> T:
-    """The result of `action`, tried again while the file is open elsewhere; the last attempt may raise."""
+    """The result of `action`, retried while the file is open elsewhere. Raises PermissionError."""
     for _ in range(attempts - 1):
         try:
             return action()
@@ -239,7 +243,7 @@ def _patiently(action: Callable[[], T], *, attempts: int) -> T:
 
 
 def _content(path: Path) -> bytes:
-    """All bytes of the file. Raises OSError; ValueError for what no worker can have written."""
+    """All bytes of the file. Raises OSError; ValueError if no worker can have written it."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is not a plain file: remove it")
@@ -248,11 +252,11 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-# ---- records and their JSON -----------------------------------------------------------------------------------------
+# ---- records and their JSON ----------------------------------------------------------------------
 
 
 def _encode(mine: WorkerStatus, others: Iterable[WorkerStatus]) -> bytes:
-    """One record a line, ordered by id. If not all fit into WRITE_LIMIT, the last of `others` are left out."""
+    """One record a line, ordered by id. The last of `others` are dropped beyond WRITE_LIMIT."""
     lines: dict[str, str] = {}
     room = WRITE_LIMIT - len(_HEAD) - len(_TAIL)
     for status in (mine, *others):
@@ -277,7 +281,7 @@ def _decode(content: bytes) -> dict[str, WorkerStatus]:
 
 
 def _is_sound(worker_id: str, entry: Any) -> bool:
-    """Is it clear whose record this is, where its worker listens, and what it says of itself?"""
+    """Whether the record has a valid identity, address and state."""
     if not isinstance(entry, dict) or entry.get("id") != worker_id or not _is_text(worker_id):
         return False
     numbers = [entry.get(name) for name in ("pid", "generation", "seq")]
@@ -303,7 +307,7 @@ def _status(entry: dict[str, Any]) -> WorkerStatus:
 
 
 def _number(value: object) -> float | None:
-    """Held between 0 and LARGEST; None for what is no number."""
+    """`value` clamped to 0 .. LARGEST; None if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return float(min(max(value, 0), LARGEST))

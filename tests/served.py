@@ -44,7 +44,7 @@ class WatchedEngine(FakeEngine):
 
 @dataclass
 class Worker:
-    """One worker without a process; `recorded` is what health was told."""
+    """One worker without a process; `recorded` is what health got."""
 
     engine: FakeEngine
     is_open: bool = True
@@ -53,13 +53,13 @@ class Worker:
     allowed_hosts: tuple[str, ...] = ()
     times: StreamTimes = STREAM_TIMES
     recorded: list[tuple[TaskKind, Timings]] = field(default_factory=list)
-    door: AdmissionGate = field(init=False)
-    calls: LocalExecutor = field(init=False)
+    gate: AdmissionGate = field(init=False)
+    executor: LocalExecutor = field(init=False)
     app: FastAPI = field(init=False)
 
     def __post_init__(self) -> None:
-        self.door = AdmissionGate()
-        self.calls = LocalExecutor(
+        self.gate = AdmissionGate()
+        self.executor = LocalExecutor(
             self.engine,
             TASKS,
             model="fake",
@@ -67,8 +67,7 @@ class Worker:
             record=lambda kind, timings: self.recorded.append((kind, timings)),
         )
         self.app = create_worker_app(
-            self.door,
-            calls=self.ready_calls,
+            self.gate,
             status=self.next_status,
             allowed_hosts=self.allowed_hosts,
             times=self.times,
@@ -76,19 +75,12 @@ class Worker:
         if self.is_open:
             self.open()
 
-    def ready_calls(self) -> LocalExecutor:
-        """As in a process: there is no engine before the door was opened for the first time."""
-        if not self.is_open:
-            raise self.door.refusal
-        return self.calls
-
     def next_status(self) -> WorkerStatus:
         self.status = replace(self.status, id=self.worker_id, seq=self.status.seq + 1, capacity=8, model_sha="sha")
         return self.status
 
     def open(self) -> None:
-        self.is_open = True
-        self.door.open(Pipeline(self.calls))
+        self.gate.open(Pipeline(self.executor))
 
 
 @dataclass
@@ -117,7 +109,7 @@ async def served(
         await asyncio.shield(failure)
 
     serving = asyncio.create_task(
-        run_server(worker.app, sock=sock, door=worker.door, life=live, grace_s=grace_s, patience=patience, room=room)
+        run_server(worker.app, sock=sock, gate=worker.gate, life=live, grace_s=grace_s, patience=patience, room=room)
     )
     try:
         yield Served(worker, sock.getsockname()[1], serving, failure)

@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path("qwen_aio")
 FLOOR = {
-    *("bounds", "config", "core", "errors", "language", "machine", "next_event", "replacing"),
-    *("routing", "service_links", "status_file", "text_file", "visible"),
+    *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
+    *("routing", "service_links", "status_file", "visible"),
 }
 MAY_IMPORT = {
     "floor": set(),
@@ -95,7 +95,7 @@ def loaded_by(module: str) -> set[str]:
         "qwen_aio.balancer.app",
     ],
 )
-def test_light_doors_load_no_torch_and_no_gradio(module):
+def test_light_entries_load_no_torch_and_no_gradio(module):
     assert not loaded_by(module) & {"torch", "transformers", "gradio"}
 
 
@@ -105,8 +105,8 @@ def test_worker_and_engine_load_no_gradio():
 
 def test_cuda_is_hidden_before_anything_else_is_imported():
     code = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = '0'; import qwen_aio; print(os.environ['CUDA_VISIBLE_DEVICES'])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "-1"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "-1"
     assert imports_of(Path("app.py")) == {"qwen_aio.doorway", "qwen_aio.doorway.start"}
 
 

@@ -79,7 +79,7 @@ async def test_a_closed_stream_ends_the_work():
         await engine.begun.wait()
         await events.aclose()
         await engine.freed.wait()
-        await there.worker.door.wait_empty()
+        await there.worker.gate.wait_empty()
     assert (engine.open_streams, engine.cancelled) == (0, 1)
 
 
@@ -90,7 +90,7 @@ async def test_a_cancelled_run_ends_the_work():
         await engine.begun.wait()
         running.cancel()
         await engine.freed.wait()
-        await there.worker.door.wait_empty()
+        await there.worker.gate.wait_empty()
     assert engine.open_streams == 0
 
 
@@ -114,7 +114,7 @@ async def test_an_error_inside_a_stream_is_raised_after_what_came_before():
             await anext(events)
 
 
-async def test_mistakes_are_told_by_name():
+async def test_mistakes_are_reported_by_name():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
         with pytest.raises(UnknownTask) as caught:
             await client.run(Request("hi", "poetry"))
@@ -125,35 +125,41 @@ async def test_mistakes_are_told_by_name():
 
 async def test_tasks_and_health():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
-        assert {name: task.labels for name, task in (await client.tasks()).items()} == {
+        assert {name: task.labels for name, task in (await client.capabilities()).tasks.items()} == {
             name: task.labels for name, task in TASKS.items()
         }
         assert (await client.health())["state"] == "ready"
 
 
-async def test_the_offer_says_who_serves_what_within_which_limits():
+async def test_the_capabilities_say_who_serves_what_within_which_limits():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
-        offer = await client.offer()
-    assert (offer.worker, offer.model, offer.context) == ("qwen-1", "fake", ContextLimits(2048, 1024))
-    assert {name: task.hash for name, task in offer.tasks.items()} == {name: task.hash for name, task in TASKS.items()}
+        capabilities = await client.capabilities()
+    assert (capabilities.worker, capabilities.model, capabilities.context) == (
+        "qwen-1",
+        "fake",
+        ContextLimits(2048, 1024),
+    )
+    assert {name: task.hash for name, task in capabilities.tasks.items()} == {
+        name: task.hash for name, task in TASKS.items()
+    }
 
 
 async def test_a_server_that_is_not_ready_can_be_asked_how_it_is():
     async with served(Worker(FakeEngine(), is_open=False)) as there, Client(there.url) as client:
         assert (await client.health())["state"] == "starting"
         with pytest.raises(NotReady):
-            await client.tasks()
+            await client.capabilities()
         with pytest.raises(NotReady):
             await client.run(Request("hi"))
 
 
 def every_question(client: Client) -> list[Awaitable[object]]:
     """Everything that can be asked of a server."""
-    streams = (client.stream(Request("hi")), client.make(EngineRequest("r1", "chat", "hi")))
-    return [client.run(Request("hi")), client.tasks(), client.offer(), client.health(), *map(anext, streams)]
+    streams = (client.stream(Request("hi")), client.execute(EngineRequest("r1", "chat", "hi")))
+    return [client.run(Request("hi")), client.capabilities(), client.health(), *map(anext, streams)]
 
 
-async def test_nobody_there_is_told_with_the_address_and_how_to_check():
+async def test_no_server_is_reported_with_the_address_and_how_to_check():
     async with served(Worker(FakeEngine())) as there:
         port = there.port
     async with Client(f"http://127.0.0.1:{port}") as client:
@@ -167,38 +173,38 @@ async def test_nobody_there_is_told_with_the_address_and_how_to_check():
 
 
 @pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/"])
-async def test_an_address_that_is_none_is_told(url):
+async def test_an_address_that_is_none_is_reported(url):
     async with Client(url) as client:
         with pytest.raises(ServerUnreachable, match="no answer from") as caught:
-            await client.tasks()
+            await client.capabilities()
         assert caught.value.code == "server_unreachable"
 
 
-# ---- calls of an engine ----
+# ---- engine requests ----
 
 
-async def test_a_decision_is_called():
+async def test_a_decision_is_executed():
     async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
-        [decision] = [event async for event in client.make(EngineRequest("r1", "sentiment", STORY))]
+        [decision] = [event async for event in client.execute(EngineRequest("r1", "sentiment", STORY))]
     assert isinstance(decision, Decision)
     assert (decision.label, decision.worker, decision.model) == ("negative", "qwen-1", "fake")
     assert decision.usage.cached_tokens == 71
 
 
-async def test_an_answer_is_called_and_all_of_the_call_arrives():
+async def test_an_answer_is_executed_and_all_of_the_request_arrives():
     engine = FakeEngine(pieces=("a", "", "b\n\ndata: x", "c"))
-    call = EngineRequest(
+    request = EngineRequest(
         "r1",
         "chat",
         STORY,
         history=(Message("user", "x"), Message("assistant", "y")),
         sampling=SamplingWish(max_tokens=9, stop=("。",), seed=5),
-        verdict=DecidedLabel("sentiment", "negative"),
+        decided=DecidedLabel("sentiment", "negative"),
         resume=(0,),
         timeout_s=9.5,
     )
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        *pieces, answer = [event async for event in client.make(call)]
+        *pieces, answer = [event async for event in client.execute(request)]
     assert pieces == [TextDelta("", (1,)), TextDelta("b\n\ndata: x", (2,)), TextDelta("c", (3,))]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish_reason, answer.worker, answer.model) == (
@@ -215,61 +221,61 @@ async def test_an_answer_is_called_and_all_of_the_call_arrives():
 
 
 @pytest.mark.parametrize("task", ["sentiment", "chat"])
-async def test_a_call_that_is_refused_is_refused_by_the_error_s_own_class(task):
+async def test_a_refused_request_raises_the_error_s_own_class(task):
     engine = FakeEngine(error=QueueFull("full up", retry_after_s=4))
     async with served(Worker(engine)) as there, Client(there.url) as client:
         with pytest.raises(QueueFull, match="full up") as caught:
-            await anext(client.make(EngineRequest("r1", task, "hi")))
+            await anext(client.execute(EngineRequest("r1", task, "hi")))
     assert caught.value.retry_after_s == 4
 
 
-async def test_an_error_inside_a_call_is_raised_after_the_pieces_that_came_before():
+async def test_an_error_inside_a_stream_is_raised_after_the_pieces_that_came_before():
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        events = client.make(EngineRequest("r1", "chat", "hi"))
+        events = client.execute(EngineRequest("r1", "chat", "hi"))
         assert await anext(events) == TextDelta("a", (0,))
         with pytest.raises(EngineStopped, match="gone"):
             await anext(events)
 
 
-async def test_a_closed_call_ends_the_work():
+async def test_a_closed_stream_of_the_engine_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        events = client.make(EngineRequest("r1", "chat", "hi"))
+        events = client.execute(EngineRequest("r1", "chat", "hi"))
         assert await anext(events) == TextDelta("你", (0,))
         await engine.begun.wait()
         await events.aclose()
         await engine.freed.wait()
-        await there.worker.door.wait_empty()
+        await there.worker.gate.wait_empty()
     assert (engine.open_streams, engine.cancelled) == (0, 1)
 
 
-async def test_one_connection_carries_call_after_call():
+async def test_one_connection_carries_request_after_request():
     worker = Worker(FakeEngine())
-    app, callers = worker.app, set()
+    app, clients = worker.app, set()
 
     async def noting(scope, receive, send):
-        callers.add(scope.get("client"))
+        clients.add(scope.get("client"))
         await app(scope, receive, send)
 
     worker.app = noting
     async with served(worker) as there, Client(there.url) as client:
         for task in ("sentiment", "chat") * 5:
-            assert [event async for event in client.make(EngineRequest("r1", task, "hi"))]
+            assert [event async for event in client.execute(EngineRequest("r1", task, "hi"))]
             assert [event async for event in client.stream(Request("hi", task))]
-    assert len(callers - {None}) == 1
+    assert len(clients - {None}) == 1
 
 
-async def test_any_number_of_calls_can_be_under_way_at_once():
-    gate = asyncio.Event()
-    engine = FakeEngine(gate=gate)
+async def test_any_number_of_requests_can_be_in_flight_at_once():
+    release = asyncio.Event()
+    engine = FakeEngine(gate=release)
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        calls = [client.make(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
-        assert await asyncio.gather(*map(anext, calls)) == [TextDelta("你", (0,))] * 150
+        streams = [client.execute(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
+        assert await asyncio.gather(*map(anext, streams)) == [TextDelta("你", (0,))] * 150
         assert engine.open_streams == 150
-        gate.set()
-        for call in calls:
-            assert [type(event) async for event in call] == [TextDelta, Answer]
+        release.set()
+        for stream in streams:
+            assert [type(event) async for event in stream] == [TextDelta, Answer]
 
 
 @asynccontextmanager
@@ -315,10 +321,14 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("reply", "whole", "stream"), FOREIGN.values(), ids=FOREIGN.keys())
-async def test_an_answer_that_is_not_ours_is_told_from_a_connection_that_broke(reply, whole, stream):
+async def test_a_foreign_answer_and_a_broken_connection_are_different_errors(reply, whole, stream):
     async with answering(reply) as client:
-        streams = (client.stream(Request("hi")), client.make(EngineRequest("r1", "chat", "hi")))
-        asked = [(client.run(Request("hi")), whole), (client.tasks(), whole), *((anext(s), stream) for s in streams)]
+        streams = (client.stream(Request("hi")), client.execute(EngineRequest("r1", "chat", "hi")))
+        asked = [
+            (client.run(Request("hi")), whole),
+            (client.capabilities(), whole),
+            *((anext(s), stream) for s in streams),
+        ]
         for ask, kind in asked:
             with pytest.raises(kind, match="curl http"):
                 await ask
@@ -334,24 +344,26 @@ BEGUN = event_frame(TextDelta("a", index=0)) + engine_frame(TextDelta("a", (5,))
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"), [(http(BEGUN), "in the middle"), (http(BEGUN, length=1000), "no answer")], ids=["ends", "breaks"]
+    ("reply", "message"),
+    [(http(BEGUN), "in the middle"), (http(BEGUN, length=1000), "no answer")],
+    ids=["ends", "breaks"],
 )
-async def test_a_stream_that_stops_without_its_last_event_is_a_lost_connection(reply, told):
+async def test_a_stream_that_stops_without_its_last_event_is_a_lost_connection(reply, message):
     async with answering(reply) as client:
         events = client.stream(Request("hi"))
         assert await anext(events) == TextDelta("a", index=0)
-        with pytest.raises(ConnectionLost, match=told):
+        with pytest.raises(ConnectionLost, match=message):
             await anext(events)
-        pieces = client.make(EngineRequest("r1", "chat", "hi"))
+        pieces = client.execute(EngineRequest("r1", "chat", "hi"))
         assert await anext(pieces) == TextDelta("a", (5,))
-        with pytest.raises(ConnectionLost, match=told):
+        with pytest.raises(ConnectionLost, match=message):
             await anext(pieces)
 
 
 async def test_what_comes_after_the_last_event_is_waited_for_only_a_moment():
     last = engine_frame(ANSWER)
     async with answering(http(last, length=10_000), hangs_up=False) as client:
-        events = [event async for event in client.make(EngineRequest("r1", "chat", "hi"))]
+        events = [event async for event in client.execute(EngineRequest("r1", "chat", "hi"))]
     assert [type(event) for event in events] == [Answer]
 
 

@@ -20,7 +20,7 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ({"port": "0"}, "port"),
         ({"port": "eighty"}, "port"),
@@ -38,12 +38,12 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatc
         ({"trusted_proxies": "127.0.0.1,10.0.0.1/8"}, "'10.0.0.1/8'"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_name(flags, told):
-    with pytest.raises(InvalidSettings, match=told):
+def test_a_wrong_value_is_reported_with_its_name(flags, message):
+    with pytest.raises(InvalidSettings, match=message):
         config.load_settings(flags)
 
 
-def test_an_unknown_key_or_a_broken_file_is_told(tmp_path):
+def test_an_unknown_key_or_a_broken_file_is_reported(tmp_path):
     (tmp_path / "qwen_aio.toml").write_text("prot = 1")
     with pytest.raises(InvalidSettings, match="prot"):
         config.load_settings({})
@@ -177,10 +177,10 @@ def test_loopback_is_known_by_meaning_and_has_one_spelling(host, plain):
         ),
     ],
 )
-def test_a_host_that_is_none_is_told_in_one_sentence(host):
-    with pytest.raises(InvalidSettings, match="neither a host name nor an IP address") as told:
+def test_a_host_that_is_none_is_reported_in_one_sentence(host):
+    with pytest.raises(InvalidSettings, match="neither a host name nor an IP address") as caught:
         config.load_settings({"host": host, "insecure": True})
-    assert "\n" not in told.value.message
+    assert "\n" not in caught.value.message
 
 
 def test_allowed_hosts_are_separated_by_commas(monkeypatch):

@@ -44,10 +44,10 @@ def test_nothing_foreign_is_imported_before_the_look(path: str) -> None:
 
 @pytest.mark.parametrize("program", DOORWAYS)
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk", "ascii"])
-def test_an_old_python_is_told_in_both_languages(program: str, encoding: str) -> None:
-    told = started(program, before="sys.version_info = (3, 9, 18)", PYTHONIOENCODING=encoding)
-    assert (told.returncode, told.stdout) == (1, "")
-    english, chinese = told.stderr.splitlines()
+def test_an_old_python_is_reported_in_both_languages(program: str, encoding: str) -> None:
+    ended = started(program, before="sys.version_info = (3, 9, 18)", PYTHONIOENCODING=encoding)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    english, chinese = ended.stderr.splitlines()
     assert english.startswith(f"{program}: this is Python 3.9.18, but 3.11 or newer is needed")
     assert "make run" in english
     assert "make run" in chinese
@@ -57,12 +57,12 @@ def test_an_old_python_is_told_in_both_languages(program: str, encoding: str) ->
     ("program", "package"),
     [("app.py", "filelock"), ("app.py", "gradio"), ("app.py", "torch"), ("balancer.py", "pydantic")],
 )
-def test_a_missing_package_is_told_in_both_languages(tmp_path: Path, program: str, package: str) -> None:
+def test_a_missing_package_is_reported_in_both_languages(tmp_path: Path, program: str, package: str) -> None:
     missing = f"sys.modules[{package!r}] = None"
-    told = started(program, "--port", str(free_port()), before=missing, QWEN_AIO_HOME=str(tmp_path))
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    english, chinese = told.stderr.splitlines()[-2:]
+    ended = started(program, "--port", str(free_port()), before=missing, QWEN_AIO_HOME=str(tmp_path))
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    english, chinese = ended.stderr.splitlines()[-2:]
     assert f"lacks the package {package}: run `make run`" in english
     assert f"缺少依赖包 {package}" in chinese
     assert all(line in english for line in (TORCH_LINE, OWN_LINE))
@@ -70,7 +70,7 @@ def test_a_missing_package_is_told_in_both_languages(tmp_path: Path, program: st
 
 @pytest.mark.parametrize("module", ["qwen_aio.cli.run", "json"])
 def test_a_mistake_of_ours_keeps_its_traceback(module: str) -> None:
-    told = started("app.py", before=f"sys.modules[{module!r}] = None")
-    assert told.returncode == 1
-    assert "Traceback" in told.stderr
-    assert "make run" not in told.stderr
+    ended = started("app.py", before=f"sys.modules[{module!r}] = None")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "make run" not in ended.stderr

@@ -52,7 +52,7 @@ def line_with(lines: list[str], *words: str) -> int:
     return number
 
 
-def test_an_old_python_is_told_in_both_languages_before_pip_is_asked(tmp_path: Path) -> None:
+def test_an_old_python_is_reported_in_both_languages_before_pip_is_asked(tmp_path: Path) -> None:
     lines = install(tmp_path, age="old")
     assert line_with(lines, "is Python 3.9.18", "3.11 or newer is needed")
     assert line_with(lines, "是 Python 3.9.18", "3.11 或更新的版本")

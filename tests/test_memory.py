@@ -60,7 +60,7 @@ def test_the_nearest_limit_counts_less_what_is_used(tmp_path: Path, files: dict[
     assert memory(tmp_path, files) == AvailableMemory(mb, is_limited=mb != 8000)
 
 
-def test_what_bounds_it_is_told(tmp_path: Path) -> None:
+def test_what_bounds_it_is_reported(tmp_path: Path) -> None:
     assert str(memory(tmp_path, {})) == "8000 MB are available on this machine"
     assert str(memory(tmp_path, group(V2, limit=512))) == "512 MB are available within the limit of this container"
 

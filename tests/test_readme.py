@@ -19,7 +19,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
-def test_the_task_one_is_told_to_add_is_a_task(readme, tmp_path):
+def test_the_task_one_is_reported_to_add_is_a_task(readme, tmp_path):
     folder = tmp_path / "urgency"
     folder.mkdir()
     (folder / "task.toml").write_text(blocks(readme, "toml")[0], encoding="utf-8")
@@ -43,7 +43,7 @@ def test_both_languages_show_the_same_commands():
 
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
-def test_a_bare_python_is_told_the_lines_that_stand_here(readme):
+def test_a_bare_python_is_reported_the_lines_that_stand_here(readme):
     (first, *_) = (block for block in blocks(readme, "sh") if "venv" in block and "pip" in block)
     assert f".venv/bin/{TORCH_LINE}\n.venv/bin/{OWN_LINE}\n" in first
 

@@ -267,7 +267,7 @@ def test_an_external_edit_is_honoured_until_the_next_write(path: Path) -> None:
     assert read_statuses(path)["qwen-1"] == record(seq=8)
 
 
-def test_a_writer_whose_id_another_process_owns_is_refused_and_told_so(path: Path) -> None:
+def test_a_writer_whose_id_another_process_owns_is_refused(path: Path) -> None:
     """Whatever generation it has: the other one may have begun anew, in a folder that was deleted under the first."""
     with writer(path).claimed("qwen-1", url=URL) as new:
         for generation in (1, 99):
@@ -332,7 +332,7 @@ def test_a_record_older_than_ten_minutes_is_purged(path: Path) -> None:
 
 
 @pytest.mark.parametrize("jump_s", [8 * 3600, -8 * 3600])
-def test_a_jump_of_the_wall_clock_erases_nobody_who_is_alive(path: Path, jump_s: float) -> None:
+def test_a_jump_of_the_wall_clock_erases_no_live_worker(path: Path, jump_s: float) -> None:
     clock, wall_clock = FakeClock(NOON), FakeClock(NOON)
     file = writer(path, clock=clock, wall_clock=wall_clock)
     writer(path).write(record("qwen-2", seq=1))
@@ -385,7 +385,7 @@ def test_a_deleted_folder_is_made_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-def test_a_failing_disk_leaves_the_old_file_whole_and_is_told_in_words(path: Path, code: int) -> None:
+def test_a_failing_disk_leaves_the_old_file_whole_and_is_reported(path: Path, code: int) -> None:
     writer(path).write(record(seq=1))
 
     def fail(source: Path, target: Path) -> None:
@@ -399,9 +399,7 @@ def test_a_failing_disk_leaves_the_old_file_whole_and_is_told_in_words(path: Pat
     assert read_statuses(path)["qwen-1"].seq == 3
 
 
-def test_a_file_that_cannot_be_read_for_a_moment_costs_nobody_his_record(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_for_a_moment_loses_no_record(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = writer(path)
     file.write(record("qwen-2"))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qwen_aio.cli.main import main
 from qwen_aio.core import EngineRequest, Request
 from qwen_aio.errors import InvalidRequest, InvalidTask
-from qwen_aio.serving.pipeline import Pipeline, result_of
+from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_task
 from qwen_aio.ui.handlers import Ask
 from qwen_aio.visible import INVISIBLE_CATEGORIES, has_visible
@@ -48,8 +48,9 @@ shapeless = st.characters(codec="utf-8", categories=sorted(INVISIBLE_CATEGORIES 
 nothing_visible = st.text(shapeless | st.sampled_from("\u3164\u2800\ufffe\u2065"), max_size=20)
 
 
-def runs() -> Pipeline:
-    return Pipeline(LocalExecutor(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
+async def run(text: str) -> None:
+    pipeline = Pipeline(LocalExecutor(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
+    await anext(pipeline.stream(Request(text, mode="sentiment")))
 
 
 def ways_in(text: str) -> list[str]:
@@ -59,8 +60,8 @@ def ways_in(text: str) -> list[str]:
         ("text", lambda: RunRequest.read(json.dumps({"text": text}).encode())),
         ("texts", lambda: RunRequest.read(json.dumps({"texts": ["a", text]}).encode())),
         ("client", lambda: RunRequest.from_core(Request(text), stream=False)),
-        ("call", lambda: EngineRequestShape.read(engine_request_to_json(EngineRequest("r", "sentiment", text)))),
-        ("run", lambda: asyncio.run(result_of(runs().stream(Request(text, mode="sentiment"))))),
+        ("engine", lambda: EngineRequestShape.read(engine_request_to_json(EngineRequest("r", "sentiment", text)))),
+        ("run", lambda: asyncio.run(run(text))),
     ):
         try:
             read()
@@ -72,7 +73,7 @@ def ways_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", BLANK, ids=ascii)
-def test_what_nobody_can_see_is_no_text(text):
+def test_an_invisible_text_is_refused(text):
     assert not has_visible(text)
     assert ways_in(text) == []
 
@@ -80,7 +81,7 @@ def test_what_nobody_can_see_is_no_text(text):
 @pytest.mark.parametrize("text", VISIBLE, ids=ascii)
 def test_what_a_person_sees_is_text(text):
     assert has_visible(text)
-    assert ways_in(text) == ["text", "texts", "client", "call", "run"]
+    assert ways_in(text) == ["text", "texts", "client", "engine", "run"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -88,7 +89,7 @@ def test_what_a_person_sees_is_text(text):
 def test_one_visible_character_makes_a_text(before, behind, letter):
     assert ways_in(before + behind) == []
     if letter not in "\u115f\u1160\u3164\uffa0":
-        assert ways_in(f"{before}{letter}{behind}") == ["text", "texts", "client", "call", "run"]
+        assert ways_in(f"{before}{letter}{behind}") == ["text", "texts", "client", "engine", "run"]
 
 
 def test_every_category_is_judged_and_hardly_any_letter_is_blank():
@@ -100,7 +101,7 @@ def test_every_category_is_judged_and_hardly_any_letter_is_blank():
     assert letters - sum(count for category, count in seen.items() if category[0] in "LNPS") == 6
 
 
-async def test_the_page_says_what_is_missing_and_asks_nobody():
+async def test_the_page_says_what_is_missing_and_sends_nothing():
     handlers, service = serving()
     for text in ("\u200b", " \ufeff\n", "\u3164"):
         assert keys(await last(handlers, visitor(), Ask(text))) == ["nothing_visible"]

@@ -156,7 +156,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_body_is_told_in_a_short_sentence(body):
+def test_a_broken_body_is_reported_in_a_short_sentence(body):
     error = refused(body)
     assert 10 < len(error.message) < 500
     assert ErrorResponse.from_core(error, "r").to_json()  # can be written down, whatever came in
@@ -295,9 +295,9 @@ def test_a_request_out_of_range_is_refused_before_it_is_sent():
 
 
 def test_a_decision_is_answered_as_the_contract_says():
-    told = json.loads(result_to_json(RESULT))
-    reply = told.pop("reply")
-    assert told == {
+    fields = json.loads(result_to_json(RESULT))
+    reply = fields.pop("reply")
+    assert fields == {
         "request_id": "r1",
         "mode": "sentiment",
         "task_hash": "abc",
@@ -338,12 +338,12 @@ def test_a_decision_is_answered_as_the_contract_says():
 
 
 def test_an_answer_alone_has_no_decision_and_its_costs_on_top():
-    told = json.loads(result_to_json(Result("r", "chat", "default chat", "h", "m", "w", answer=ANSWER)))
-    assert told["label"] is None and told["scores"] is None
-    assert told["merged"] == "抱歉"
-    assert told["usage"] == told["reply"]["usage"]
-    assert told["timings"] == told["reply"]["timings"]
-    assert told["dropped_turns"] == 2
+    fields = json.loads(result_to_json(Result("r", "chat", "default chat", "h", "m", "w", answer=ANSWER)))
+    assert fields["label"] is None and fields["scores"] is None
+    assert fields["merged"] == "抱歉"
+    assert fields["usage"] == fields["reply"]["usage"]
+    assert fields["timings"] == fields["reply"]["timings"]
+    assert fields["dropped_turns"] == 2
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -426,10 +426,10 @@ def test_an_unknown_event_is_skipped_and_a_damaged_one_is_not():
 
 
 def test_new_fields_of_a_newer_server_do_no_harm():
-    told = json.loads(result_to_json(RESULT)) | {"new": 1}
-    told["usage"]["new"] = 1
-    told["reply"]["new"] = 1
-    assert RunResponse.model_validate(told).to_core().answer == ANSWER
+    fields = json.loads(result_to_json(RESULT)) | {"new": 1}
+    fields["usage"]["new"] = 1
+    fields["reply"]["new"] = 1
+    assert RunResponse.model_validate(fields).to_core().answer == ANSWER
 
 
 def all_errors(kind: type[QwenAioError] = QwenAioError) -> list[type[QwenAioError]]:
@@ -439,10 +439,10 @@ def all_errors(kind: type[QwenAioError] = QwenAioError) -> list[type[QwenAioErro
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.code)
 def test_every_error_has_a_status_and_comes_back_as_itself(kind):
     error = kind("what happened and what to do", param="text", retry_after_s=3)
-    told = ErrorResponse.from_core(error, "r1").model_dump()["error"]
-    assert set(told) == {"message", "type", "param", "code", "request_id"}
+    fields = ErrorResponse.from_core(error, "r1").model_dump()["error"]
+    assert set(fields) == {"message", "type", "param", "code", "request_id"}
     assert 400 <= http_status(error) < 600
-    back = ErrorResponse.model_validate({"error": told}).to_core(retry_after_s=3)
+    back = ErrorResponse.model_validate({"error": fields}).to_core(retry_after_s=3)
     assert (type(back), back.message, back.param, back.retry_after_s) == (kind, error.message, "text", 3)
 
 
@@ -454,8 +454,8 @@ def test_what_passes_says_when_to_come_back():
 
 
 def test_an_unknown_code_is_still_an_error():
-    told = {"error": {"message": "m", "type": "t", "param": None, "code": "from_the_future", "request_id": "r"}}
-    assert type(ErrorResponse.model_validate(told).to_core()) is QwenAioError
+    fields = {"error": {"message": "m", "type": "t", "param": None, "code": "from_the_future", "request_id": "r"}}
+    assert type(ErrorResponse.model_validate(fields).to_core()) is QwenAioError
 
 
 def test_tasks_tell_all_that_routing_and_the_page_need():
@@ -463,16 +463,20 @@ def test_tasks_tell_all_that_routing_and_the_page_need():
         Capabilities(TASKS, ContextLimits(2048, 1024), model="m", worker="w"),
         timeouts_s={"decision": 60.0, "generation": 300.0},
     )
-    told = TasksResponse.model_validate_json(shape.to_json())
-    offer = told.to_core()
-    assert (offer.context, offer.model, offer.worker) == (ContextLimits(2048, 1024), "m", "w")
-    back = offer.tasks
+    fields = TasksResponse.model_validate_json(shape.to_json())
+    capabilities = fields.to_core()
+    assert (capabilities.context, capabilities.model, capabilities.worker) == (ContextLimits(2048, 1024), "m", "w")
+    back = capabilities.tasks
     for name, task in TASKS.items():
         for field in ("name", "kind", "title", "hash", "labels", "companion", "rules"):
             assert getattr(back[name], field) == getattr(task, field)
     assert back["chat"].sampling == TASKS["chat"].sampling
-    assert {task.name: task.limits.timeout_s for task in told.tasks} == {"sentiment": 60, "chat": 300, "summarize": 300}
-    assert told.limits.model_dump() == {
+    assert {task.name: task.limits.timeout_s for task in fields.tasks} == {
+        "sentiment": 60,
+        "chat": 300,
+        "summarize": 300,
+    }
+    assert fields.limits.model_dump() == {
         "context_tokens": 2048,
         "answer_tokens": 1024,
         "body_bytes": 1_000_000,

@@ -19,7 +19,7 @@ def create_balancer_app(
     """The same `/v1` as a worker's, with the dashboard at /."""
     return create_app(
         gate,
-        routes=[*v1_routes(gate, offer=balancer.executor.offer), *dashboard_routes(balancer)],
+        routes=[*v1_routes(gate), *dashboard_routes(balancer)],
         health=balancer.health,
         allowed_hosts=allowed_hosts,
         proxy=proxy,

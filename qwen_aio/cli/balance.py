@@ -51,4 +51,4 @@ async def _balance(settings: Settings, sock: socket.socket) -> int:
     balancer = Balancer(settings, door, status_dir=status_dir(settings))
     app = create_balancer_app(balancer, door, allowed_hosts=allowed_hosts(settings), proxy=proxy_settings(settings))
     print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
-    return await run_server(app, sock=sock, door=door, life=balancer.live)
+    return await run_server(app, sock=sock, gate=door, life=balancer.live)

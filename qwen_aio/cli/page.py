@@ -42,7 +42,7 @@ async def run_page(settings: Settings, *, address: str, sock: socket.socket, loo
         behind = RemoteService(client, url=address, version=__version__)
         app = _app(settings, door, behind)
         print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
-        return await run_server(app, sock=sock, door=door, life=lambda: _live(door, behind, look_s))
+        return await run_server(app, sock=sock, gate=door, life=lambda: _live(door, behind, look_s))
 
 
 def _app(settings: Settings, door: AdmissionGate, behind: RemoteService) -> FastAPI:

@@ -47,7 +47,8 @@ async def _ask_server(url: str, request: Request) -> Result:
 
 
 async def _ask_here(settings: Settings, request: Request) -> Result:
-    from qwen_aio.serving.pipeline import Pipeline, result_of
+    from qwen_aio.serving.admission import AdmissionGate
+    from qwen_aio.serving.pipeline import Pipeline
     from qwen_aio.startup.environment import stated_threads
     from qwen_aio.tasks.loader import load_tasks
     from qwen_aio.worker.executor import LocalExecutor
@@ -64,8 +65,9 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
             f"{told_model(model)}; {ready.verdict.told}; ready after {time.monotonic() - started:.1f} s",
             file=sys.stderr,
         )
-        calls = LocalExecutor(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)
-        return await result_of(Pipeline(calls).stream(request))
+        gate = AdmissionGate()
+        gate.open(Pipeline(LocalExecutor(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)))
+        return await gate.run(request)
 
 
 def _print(result: Result, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_aio.errors import InvalidModel
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text
 
 ARCHITECTURE = "Qwen2ForCausalLM"
 NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}

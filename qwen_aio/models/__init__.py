@@ -1,1 +1,1 @@
-"""Where models are found. The bundled one lies beside this code, in `bundled/`. Loads no weights, imports no torch."""
+"""Model folders. The bundled one is `bundled/` in this package. No torch, no weights loaded."""

@@ -1,6 +1,6 @@
-"""Is this a model folder that can be loaded, as far as names and first bytes tell? If not: what it is, and what to do.
+"""Checks a model folder by names and first bytes; an error says what is there and what to do.
 
-Reads no tensor. What config.json and the tensors say is judged by the engine.
+Reads no tensor: the engine checks config.json and the tensors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwen_aio.errors import InvalidModel
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text
 
 NEEDED = ("config.json", "tokenizer.json")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,7 +34,7 @@ CONVERT = (
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InvalidModel, in one sentence, for what cannot be a model folder; OSError for what cannot be read."""
+    """Raises InvalidModel if it cannot be a model folder, OSError if it cannot be read."""
     names = _names_in(folder)
     _check_kind(folder, names)
     for name in sorted(names):
@@ -43,7 +43,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _names_in(folder: Path) -> set[str]:
-    """Raises InvalidModel for what is no folder, OSError."""
+    """Names of all files in `folder`. Raises InvalidModel if it is not a folder, OSError."""
     if folder.is_dir():
         return {path.name for path in folder.iterdir()}
     if folder.is_file() and folder.suffix in OTHERS:
@@ -58,7 +58,7 @@ def _names_in(folder: Path) -> set[str]:
 
 
 def _check_kind(folder: Path, names: set[str]) -> None:
-    """Whether all files are there that a model of ours consists of, and no others in their place."""
+    """Raises InvalidModel for missing files, or for files of another format in their place."""
     weights = {SINGLE, INDEX} & names
     if not names:
         raise InvalidModel(f"{folder} is empty; put config.json, tokenizer.json and the safetensors there")
@@ -82,7 +82,7 @@ def _check_kind(folder: Path, names: set[str]) -> None:
 
 
 def _refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Raises InvalidModel for weights in a format that is not loaded, with the way to one that is."""
+    """Raises InvalidModel for weights in another format, with the way to convert them."""
     for suffix, kind in OTHERS.items():
         if found := sorted(name for name in names if name.endswith(suffix)):
             raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not read here; {ORIGINAL}")
@@ -108,7 +108,7 @@ def _how_to_merge(folder: Path) -> str:
 
 
 def _check_file(path: Path) -> None:
-    """Raises InvalidModel for a file that stands for another one or holds nothing, OSError if it cannot be read."""
+    """Raises InvalidModel for an empty file, a broken link or a pointer; OSError."""
     if path.is_symlink() and not path.exists():
         raise InvalidModel(
             f"{path} is a link to {path.readlink()}, which is not there: a download that was broken off, or a copy of"

@@ -1,4 +1,4 @@
-"""Which model folder a run takes, and its fingerprint. Never downloads; reads no tensor."""
+"""The model folder of a run, and its fingerprint. Downloads nothing, reads no tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIECE = 2**24  # bytes read at once
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that holds a model, and why it was taken."""
+    """A folder with a model, and why it was chosen."""
 
     path: Path
     name: str
@@ -27,9 +27,9 @@ class ModelFolder:
 
 
 def find_model(model: str | None, *, home: Path) -> ModelFolder:
-    """`model` ("bundled" or a folder) if given, else the full model in home if it is there, else the bundled one.
+    """`model` ("bundled" or a folder) if given, else the full model in home, else the bundled one.
 
-    Raises InvalidModel for a folder that cannot be one.
+    Raises InvalidModel for a folder that cannot be loaded.
     """
     if model == "bundled":
         return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, "asked for")
@@ -37,13 +37,13 @@ def find_model(model: str | None, *, home: Path) -> ModelFolder:
         path = _checked(Path(model))
         return ModelFolder(path, model_name(path), False, "asked for")
     full = home / "models" / FULL_MODEL
-    if os.path.lexists(full):  # what is there is wanted: a file or a broken link is told, not passed over
+    if os.path.lexists(full):  # a file or a broken link there is an error, not skipped
         return ModelFolder(_checked(full), FULL_MODEL, False, f"found in {full.parent}")
     return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, f"nothing in {full}")
 
 
 def model_sha(folder: Path) -> str:
-    """Sixteen hex digits over everything that decides what the model says: weights, config and tokenizer."""
+    """Sixteen hex digits over weights, config and tokenizer, which determine the output."""
     digest = hashlib.sha256()
     for path in sorted([*(folder / name for name in NEEDED), *folder.glob("*.safetensors")]):
         digest.update(f"{path.name}:{path.stat().st_size};".encode())
@@ -52,7 +52,7 @@ def model_sha(folder: Path) -> str:
 
 
 def _file_digest(path: Path) -> bytes:
-    """SHA-256. Whoever reads in small pieces waits for the other threads after each of them."""
+    """SHA-256, read in large pieces: a thread waits for the others after each piece."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):

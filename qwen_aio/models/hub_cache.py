@@ -1,4 +1,4 @@
-"""The layout in which model hubs keep downloads: models--OWNER--NAME/{blobs, refs, snapshots/COMMIT}."""
+"""The layout of a model hub's cache: models--OWNER--NAME/{blobs, refs, snapshots/COMMIT}."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def model_name(folder: Path) -> str:
 
 
 def snapshot_in(folder: Path) -> Path:
-    """The snapshot to take where `folder` is models--OWNER--NAME itself, else `folder`. Raises InvalidModel, OSError.
+    """`folder`, or its snapshot if it is models--OWNER--NAME. Raises InvalidModel, OSError.
 
-    That is the one refs/main names, or the only one.
+    The snapshot is the one that refs/main names, or the only one.
     """
     snapshots = folder / "snapshots"
     if not snapshots.is_dir():

@@ -1,1 +1,1 @@
-"""The HTTP face that worker and balancer share: guard, door, the routes of /v1, streams, and how a server ends."""
+"""The HTTP side that worker and balancer share: guard, gate, /v1 routes, streams, shutdown."""

@@ -1,29 +1,33 @@
-"""The way into a server: who may come in now, and who is inside.
+"""Admission to a server: which requests may start now, and how many are in flight.
 
-Everybody passes here, HTTP handlers and in single mode the page, so that draining and counting hold for all. Knows no
-HTTP. Owned by the event loop.
+All requests pass here, those of HTTP handlers and in single mode those of the page, so that
+draining and counting hold for all. Knows no HTTP. Owned by the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from qwen_aio.core import Event, Request, Result, Service, Task, WorkerState
-from qwen_aio.errors import DeadlineExceeded, Draining, EngineStopped, NotReady, QwenAioError
-from qwen_aio.serving.pipeline import result_of
+from qwen_aio.core import Capabilities, Done, Event, Request, Result, Service, WorkerState
+from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
+from qwen_aio.next_event import interrupt, next_event
+from qwen_aio.serving.deadline import Deadline
 
-PARALLEL_TEXTS = 8  # of one list of texts: others want to be served too
+PARALLEL_TEXTS = 8  # of one list of texts: other clients are waiting too
 T = TypeVar("T")
 
 
 class AdmissionGate:
-    """Closed until `open`; closed again by `drain` or `fail`, which let those inside finish; `cut_off` does not."""
+    """Closed until `open`, and again from `drain` or `fail` on.
+
+    Both let admitted requests finish; `cut_off` ends them.
+    """
 
     def __init__(self, *, starting: str = "the model is still loading; try again in a few seconds") -> None:
-        """`starting` is the sentence for those who come before it is open."""
+        """`starting` is the message for requests that come before the gate is open."""
         self._service: Service | None = None
         self._starting = starting
         self._state: WorkerState = "starting"
@@ -35,7 +39,7 @@ class AdmissionGate:
         self._waits: set[asyncio.Timeout] = set()  # one per request that waits for its next event
 
     def __repr__(self) -> str:
-        return f"<Door {self._state}, {self._in_flight} in flight>"
+        return f"<AdmissionGate {self._state}, {self._in_flight} in flight>"
 
     @property
     def state(self) -> WorkerState:
@@ -44,12 +48,12 @@ class AdmissionGate:
 
     @property
     def in_flight(self) -> int:
-        """Requests inside."""
+        """Requests that were admitted and have not ended."""
         return self._in_flight
 
     @property
     def refusal(self) -> QwenAioError | None:
-        """Why nobody may come in now; None if everybody may."""
+        """Why no request is admitted now; None if the gate is open."""
         match self._state:
             case "starting":
                 return NotReady(self._starting, retry_after_s=2)
@@ -62,86 +66,88 @@ class AdmissionGate:
 
     @property
     def service(self) -> Service:
-        """Raises NotReady until there is one."""
+        """What serves admitted requests. Raises NotReady until there is one."""
         if self._service is None:
             raise self.refusal or NotReady(self._starting)
         return self._service
 
-    # ---- whoever runs the process ----
+    # ---- for the process that owns the gate ----
 
     def open(self, service: Service) -> None:
-        """Let everybody in, unless the server is shutting down already."""
+        """Admit requests, unless the server is shutting down already."""
         self._service = service
         if self._state == "starting":
             self._state = "ready"
 
     def drain(self) -> None:
-        """Let nobody in any more."""
+        """Admit no more requests."""
         if self._state != "failed":
             self._state = "draining"
 
     def fail(self, reason: str) -> None:
-        """Let nobody in any more: the engine is gone. `reason` is a sentence for those who ask."""
+        """Admit no more requests: the engine is gone. `reason` is a sentence for clients."""
         self._state, self._failure = "failed", reason
 
     def cut_off(self) -> None:
-        """End everything inside with the refusal as its error."""
+        """End every request in flight with the refusal as its error."""
         assert self.refusal is not None
         self._is_cut_off = True
         for wait in self._waits:
-            wait.reschedule(asyncio.get_running_loop().time())
+            interrupt(wait)
 
     async def wait_empty(self) -> None:
-        """Until nobody is inside."""
+        """Until no request is in flight."""
         await self._empty.wait()
 
-    # ---- whoever wants an answer ----
+    # ---- for clients ----
 
-    async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name. Raises NotReady."""
-        return await self.service.tasks()
+    async def capabilities(self) -> Capabilities:
+        """What can be asked for. Raises NotReady, NoWorker."""
+        return await self.service.capabilities()
 
     async def run(self, request: Request) -> Result:
-        """The finished outcome of `request`. Raises what `stream` raises."""
-        return await result_of(self.stream(request))
+        """The result of `request`. Raises what `stream` raises."""
+        with self._admitted():
+            return await self._result(request)
 
     async def run_all(self, requests: Sequence[Request], *, timeout_s: float) -> list[Result]:
-        """The outcomes of many texts of one caller, in order. All or nothing: the first error ends the rest.
+        """The results of one client's texts, in order. All or nothing: the first error ends the
+        rest.
 
-        Whoever is inside finishes, so the door is passed once, for all of them. Raises what `stream` raises.
+        The list is admitted as a whole: a drain lets all of it finish. Raises what `stream` raises.
         """
         free = asyncio.Semaphore(PARALLEL_TEXTS)
+        deadline = Deadline(timeout_s, advice="send fewer texts")
 
         async def run(request: Request) -> Result:
             async with free:
-                return await result_of(self._watched(self.service.stream(request)))
+                return await self._result(request, deadline)
 
-        with self._inside():
+        with self._admitted():
             tasks = [asyncio.ensure_future(run(request)) for request in requests]
             try:
-                async with asyncio.timeout(timeout_s):
-                    return await asyncio.gather(*tasks)
-            except TimeoutError as exc:
-                raise DeadlineExceeded(f"not finished within {timeout_s:g} s; send fewer texts") from exc
+                return await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """What the service gives and raises; besides NotReady, Draining and EngineStopped."""
+        """What the service yields and raises; besides NotReady, Draining and EngineStopped."""
         return self.through(lambda: self.service.stream(request))
 
-    async def through(self, begin: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-        """What `begin()` gives, for one who is counted as inside and cut off like everybody else."""
-        with self._inside():
-            async with aclosing(self._watched(begin())) as events:
-                async for event in events:
+    async def through(
+        self, begin: Callable[[], AsyncGenerator[T, None]], deadline: Deadline | None = None
+    ) -> AsyncGenerator[T, None]:
+        """The events of `begin()`, counted as one request in flight. Raises DeadlineExceeded."""
+        with self._admitted():
+            async with aclosing(begin()) as events:
+                while (event := await self._next(events, deadline)) is not None:
                     yield event
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
-        """One caller's place."""
+    def _admitted(self) -> Iterator[None]:
+        """One request in flight. Raises the refusal."""
         if self.refusal is not None:
             raise self.refusal
         self._in_flight += 1
@@ -153,21 +159,26 @@ class AdmissionGate:
             if self._in_flight == 0:
                 self._empty.set()
 
-    async def _watched(self, events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        async with aclosing(events):
-            while (event := await self._next(events)) is not None:
-                yield event
+    async def _result(self, request: Request, deadline: Deadline | None = None) -> Result:
+        """The end of an admitted request's stream."""
+        async with aclosing(self.service.stream(request)) as events:
+            while (event := await self._next(events, deadline)) is not None:
+                if isinstance(event, Done):
+                    return event.result
+        raise AssertionError("a stream ends with Done or an error")
 
-    async def _next(self, events: AsyncGenerator[T, None]) -> T | None:
-        """The next event; None at the end."""
-        # A limit that never strikes, unless cut_off moves it.
-        limit = asyncio.timeout(0 if self._is_cut_off else None)
+    async def _next(self, events: AsyncGenerator[T, None], deadline: Deadline | None) -> T | None:
+        """The next event, None at the end. Raises DeadlineExceeded, the refusal after `cut_off`."""
+
+        def interrupted() -> QwenAioError:
+            error = deadline.exceeded() if deadline and not self._is_cut_off else self.refusal
+            assert error is not None
+            return error
+
+        when = deadline.at if deadline else None
+        limit = asyncio.timeout_at(0 if self._is_cut_off else when)
         self._waits.add(limit)
         try:
-            async with limit:
-                return await anext(events, None)
-        except TimeoutError as exc:
-            assert self.refusal is not None
-            raise self.refusal from exc
+            return await next_event(events, limit, interrupted)
         finally:
             self._waits.discard(limit)

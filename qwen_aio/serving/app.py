@@ -1,6 +1,7 @@
-"""The application of a server: routes, and one shape for every error. Receives finished objects and builds none.
+"""The application of a server: routes, and one shape for every error.
 
-In single mode the page is mounted on what `create_app` returns; the guard stands before it too.
+Receives finished objects and builds none. In single mode the page is mounted on the application
+that `create_app` returns; the guard covers it too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qwen_aio.core import Capabilities
+from qwen_aio.core import TaskKind
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
@@ -33,7 +34,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT
 
 
 def create_app(
-    door: AdmissionGate,
+    gate: AdmissionGate,
     *,
     routes: Sequence[Route],
     health: Callable[[], Health],
@@ -42,13 +43,13 @@ def create_app(
     page_csp: str = "default-src 'self'",
     worded: Worded = as_json,
 ) -> FastAPI:
-    """The application: `routes`, and what every server of ours tells about itself."""
+    """The application: `routes`, and the health routes of every server."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
-    about = AboutRoutes(door, health=health)
-    known = [*routes, Route("/livez", about.livez), Route("/readyz", about.readyz), Route("/health", about.health)]
+    probes = HealthRoutes(gate, health=health)
+    known = [*routes, Route("/livez", probes.livez), Route("/readyz", probes.readyz), Route("/health", probes.health)]
     app.router.routes += [
         *known,
-        # A page mounted at / would otherwise answer for these.
+        # Otherwise a page mounted at / answers these.
         *(Route(route.path, _refuse_method(_allowed(route)), methods=METHODS) for route in known),
         Route("/v1/{rest:path}", _refuse_path, methods=METHODS),
     ]
@@ -61,41 +62,38 @@ def create_app(
     return app
 
 
-def v1_routes(
-    door: AdmissionGate, *, offer: Callable[[], Capabilities], times: StreamTimes = STREAM_TIMES
-) -> list[Route]:
-    """What programs ask: the same before a worker and before a balancer."""
+def v1_routes(gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
+    """The public routes of a worker and of a balancer."""
 
     async def tasks(_: Request) -> Response:
-        shape = TasksResponse.from_core(
-            offer(), timeouts_s={"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
-        )
+        timeouts_s: dict[TaskKind, float] = {"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
+        shape = TasksResponse.from_core(await gate.capabilities(), timeouts_s=timeouts_s)
         return Response(shape.to_json(), media_type=JSON_MEDIA)
 
-    return [Route("/v1/run", RunRoute(door, times=times), methods=["POST"]), Route("/v1/tasks", tasks)]
+    return [Route("/v1/run", RunRoute(gate, times=times), methods=["POST"]), Route("/v1/tasks", tasks)]
 
 
 @dataclass(frozen=True)
 class Health:
-    """What /health shows; `refusal` is why its status is not 200, if it is not."""
+    """The record of /health; `refusal` is why its status is not 200, None if it is."""
 
     record: dict[str, object]
     refusal: QwenAioError | None
 
 
-class AboutRoutes:
-    """What whoever watches may read."""
+class HealthRoutes:
+    """Routes for load balancers, orchestrators and operators."""
 
-    def __init__(self, door: AdmissionGate, *, health: Callable[[], Health]) -> None:
-        self._door = door
+    def __init__(self, gate: AdmissionGate, *, health: Callable[[], Health]) -> None:
+        self._gate = gate
         self._health = health
 
     async def livez(self, _: Request) -> Response:
-        """200 for as long as the process can answer at all."""
+        """200 as long as the process answers at all."""
         return json_response({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 if a request would be taken now, else 503 and, in a word, why not: it answers to any Host."""
+        """200 if requests are admitted now, else 503 without details: any Host may ask."""
         refusal = self._health().refusal
         if refusal is None:
             return json_response({"status": "ready"})
@@ -104,7 +102,7 @@ class AboutRoutes:
     async def health(self, request: Request) -> Response:
         """The status of /readyz, with details."""
         health = self._health()
-        record = health.record | {"in_flight": self._door.in_flight}
+        record = health.record | {"in_flight": self._gate.in_flight}
         if health.refusal is None:
             return json_response(record)
         return _unready(record, health.refusal, request)
@@ -116,7 +114,7 @@ def _unready(record: dict[str, object], refusal: QwenAioError, request: Request)
 
 
 def _without_details(refusal: QwenAioError) -> QwenAioError:
-    """The same kind of error: no word of models, workers, addresses or paths."""
+    """The same kind of error, without names of models, workers, addresses or paths."""
     return type(refusal)("this server takes no requests now; GET /health says why", retry_after_s=refusal.retry_after_s)
 
 
@@ -131,7 +129,7 @@ def _allowed(route: Route) -> str:
 
 
 def _refuse_method(allow: str) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for the methods that a path does not have."""
+    """An endpoint for the methods that a path does not support."""
 
     async def refuse(_: Request) -> Response:
         raise HTTPException(405, headers={"Allow": allow})
@@ -149,7 +147,7 @@ async def _answer_error(request: Request, exc: Exception) -> Response:
 
 
 async def _answer_http_exception(request: Request, exc: Exception) -> Response:
-    """What the router refuses."""
+    """The answer to a path or a method that the router does not know."""
     assert isinstance(exc, HTTPException)
     error: QwenAioError = UnknownPath("nothing lives at this path; see /v1/run, /v1/tasks, /health")
     if exc.status_code == 405:
@@ -161,7 +159,7 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
 
 
 async def _answer_bug(request: Request, _: Exception) -> Response:
-    """A bug of ours: the log has the traceback, the caller a sentence."""
+    """The answer when a bug ends a request: the log has the traceback, the client a sentence."""
     response = error_response(QwenAioError(BUG), request.state.request_id)
-    response.headers["X-Request-ID"] = request.state.request_id  # the guard is inside of what calls this
+    response.headers["X-Request-ID"] = request.state.request_id  # this runs outside of the guard
     return response

@@ -1,4 +1,4 @@
-"""One connection of a client: uvicorn's, with an end to every wait for the other side."""
+"""One connection of a client: uvicorn's, with a time limit for every wait for the client."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from qwen_aio.wire.shape import JSON_MEDIA
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds after which a client that does not go on is hung up on. A body has a limit of its own, see guard.py."""
+    """Seconds after which an inactive client is disconnected. For bodies see guard.py."""
 
-    headers_s: float = 10.0  # for all of them, from the connection or their first byte on
+    headers_s: float = 10.0  # for all headers, from the connection or their first byte on
     idle_s: int = 75  # between two requests; longer than clients and balancers keep an idle connection
-    reading_s: float = 30.0  # for what fills the buffer, or is left of a reply
+    reading_s: float = 30.0  # while the write buffer is full, or holds the end of a reply
 
 
 class Connection(H11Protocol):
-    """`is_extra`: there was no room for it, and what it asks will be refused; see Listener."""
+    """`is_extra`: over the limit of connections; its requests are refused, see Listener."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for another request, after at least one whose reply has been taken."""
+        """Whether it waits for another request, after one whose reply the client has read."""
         return self.timeout_keep_alive_task is not None and not self.transport.get_write_buffer_size()
 
     @property
     def is_silent(self) -> bool:
-        """Whether the headers of its first request have not come yet."""
+        """Whether the headers of its first request have not arrived yet."""
         return self.transport is not None and self.cycle is None
 
     def refuse(self, error: QwenAioError) -> None:
-        """Hang up, and say why. Nothing is being answered."""
+        """Disconnect, with `error` as the reply. No request is being answered."""
         if not self.transport.is_closing():
             self.transport.write(whole_reply(error))
             self.transport.close()
@@ -69,14 +69,14 @@ class Connection(H11Protocol):
         self._headers.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """No limit runs any more."""
         super().connection_lost(exc)
         self._headers.end()
         self._reading.end()
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Headers that come byte by byte have no more time than others."""
+        """Headers that arrive byte by byte get no more time than others."""
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._headers.start()
@@ -96,7 +96,7 @@ class Connection(H11Protocol):
         self._reading.end()
 
     def on_response_complete(self) -> None:
-        """What is left in the buffer has to be read, also before the connection can be closed."""
+        """The client has to read the rest of the buffer before the connection can be closed."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._reading.start()
@@ -112,7 +112,7 @@ class Connection(H11Protocol):
 
 
 def whole_reply(error: QwenAioError) -> bytes:
-    """A refusal with its HTTP headers, for a request that was not read."""
+    """`error` as a whole HTTP reply, for a request that was not read."""
     status, request_id = http_status(error), uuid.uuid4().hex
     body = ErrorResponse.from_core(error, request_id).to_json()
     headers = error_headers(error) | {
@@ -126,7 +126,7 @@ def whole_reply(error: QwenAioError) -> bytes:
 
 
 class _Limit:
-    """The time for something; to start it again while it runs changes nothing."""
+    """A time limit; starting it again while it runs has no effect."""
 
     def __init__(self, seconds: float, when_over: Callable[[], None]) -> None:
         self._seconds = seconds

@@ -1,4 +1,4 @@
-"""The other end of a connection: work goes on for as long as somebody waits for it."""
+"""Client disconnects: work goes on only while its client is connected."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ T = TypeVar("T")
 
 
 class ClientDisconnected(Exception):
-    """The caller has hung up, or reads too slowly to be served. There is nobody to tell."""
+    """The client has disconnected, or reads too slowly. No error can reach it."""
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of `work`; when the caller hangs up first, `work` is cancelled and CallerGone is raised.
+    """The result of `work`. Raises ClientDisconnected, and cancels it, if the client disconnects.
 
-    The body must have been read before: whatever `receive` gives now is a disconnect.
+    The body must have been read before: the next message of `receive` is the disconnect.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(receive))
+    disconnecting = asyncio.ensure_future(_disconnect(receive))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnected
         return working.result()
     finally:
         await cancel(working)
-        await cancel(leaving)
+        await cancel(disconnecting)
 
 
 async def cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel `task` and wait until it is over; its outcome no longer matters."""
+    """Cancel `task` and wait until it is done; its result is ignored."""
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not complain of an error nobody saw
+        task.exception()  # retrieved, so that asyncio does not log it
 
 
 async def _disconnect(receive: Receive) -> None:

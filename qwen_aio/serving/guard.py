@@ -1,7 +1,8 @@
-"""What stands before every route, the mounted page included: request id, Host, Origin, the body, and safe headers.
+"""The guard before every route, the page included: request id, Host, Origin, body, safe headers.
 
-Reads the whole body (it is small by law) before anybody behind it runs, so that no route can forget a limit. Pure
-ASGI: a middleware that wraps requests would hide it when a caller hangs up. Knows no tasks.
+Reads the whole body, which has a small limit, before any route runs, so that no route can forget
+the limit. Pure ASGI: a middleware that wraps requests would hide a client's disconnect. Knows no
+tasks.
 """
 
 from __future__ import annotations
@@ -26,33 +27,36 @@ from qwen_aio.errors import (
     UnsupportedMedia,
 )
 from qwen_aio.serving.disconnect import ClientDisconnected
-from qwen_aio.wire.engine import CALL_PATH, MAX_CALL_BYTES
+from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from qwen_aio.wire.shape import JSON_MEDIA
 
 BODY_TIMEOUT_S = 30.0
-# A sender hears our refusal only if we take what it is sending; beyond this it is cut off.
+# A client reads the refusal only after it has sent its body; beyond this it is disconnected.
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 MAX_HEADER_BYTES = 32 * 1024
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Load balancers ask without a name, or with the address of a container; the replies tell nothing worth hiding.
+# Load balancers send no name, or the address of a container; the replies hold no secrets.
 PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-Worded = Callable[[QwenAioError, Response, Scope], Response]  # the JSON reply of a refusal -> what its caller can show
+Worded = Callable[[QwenAioError, Response, Scope], Response]  # the JSON reply of a refusal -> one for its client
 
 
 def as_json(_: QwenAioError, response: Response, __: Scope) -> Response:
-    """Every caller is a program."""
+    """Every client is a program."""
     return response
 
 
 class Guard:
-    """ASGI middleware. `allowed_hosts` are names besides loopback; `page_csp` is the policy of every HTML reply."""
+    """ASGI middleware.
+
+    `allowed_hosts` are names besides loopback; `page_csp` is the policy of every HTML reply.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class Guard:
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is sound; answer the rest."""
+        """Pass sound requests on; refuse the others."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -81,15 +85,7 @@ class Guard:
         is_extra = state.get("is_extra", False)  # see Connection
         send = self._with_headers(send, request_id, closes=is_extra)
         try:
-            if not scope["path"].startswith("/"):
-                raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
-            if scope["path"] not in PROBE_PATHS or scope["method"] not in SAFE_METHODS:
-                self._check_host(headers)
-            _check_origin(scope["method"], headers)
-            _check_framing(headers)
-            body = await self._read_body(headers, receive, limit=_body_limit(scope["path"]))
-            if body and scope["method"] not in SAFE_METHODS:
-                _check_media(headers)
+            body = await self._checked_body(scope, headers, receive)
             if is_extra and scope["path"] not in PROBE_PATHS:
                 raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
         except QwenAioError as exc:
@@ -98,6 +94,21 @@ class Guard:
             return
         else:
             await self._app(scope, _replay(body, receive), send)
+
+    async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+        """The body of a sound request. Raises QwenAioError, ClientDisconnected."""
+        path, is_safe = scope["path"], scope["method"] in SAFE_METHODS
+        if not path.startswith("/"):
+            raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
+        if path not in PROBE_PATHS or not is_safe:
+            self._check_host(headers)
+        if not is_safe:
+            _check_origin(headers)
+        _check_framing(headers)
+        body = await self._read_body(headers, receive, limit=_body_limit(path))
+        if body and not is_safe:
+            _check_media(headers)
+        return body
 
     def _with_headers(self, send: Send, request_id: str, *, closes: bool) -> Send:
         async def send_with_headers(message: Message) -> None:
@@ -151,7 +162,7 @@ def error_response(error: QwenAioError, request_id: str) -> Response:
     status = http_status(error)
     headers = error_headers(error)
     if status in (408, 413):
-        headers["Connection"] = "close"  # what is left of the body must not be taken for the next request
+        headers["Connection"] = "close"  # the rest of the body must not be read as the next request
     content = ErrorResponse.from_core(error, request_id).to_json()
     return Response(content, status, headers, media_type=JSON_MEDIA)
 
@@ -166,10 +177,8 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _check_origin(method: str, headers: Headers) -> None:
-    """A browser names the page that calls: where something may change, it must be ours."""
-    if method in SAFE_METHODS:
-        return
+def _check_origin(headers: Headers) -> None:
+    """Refuse pages of other origins: a browser names the page's origin."""
     host = headers["host"].lower()
     usual = {f"http://{host.removesuffix(':80')}", f"https://{host.removesuffix(':443')}"}  # as a browser writes it
     ours = {f"http://{host}", f"https://{host}", *usual}
@@ -213,8 +222,8 @@ async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
 
 
 def _body_limit(path: str) -> int:
-    # A balancer adds to a request that may have been as large as allowed.
-    return MAX_CALL_BYTES if path == CALL_PATH else MAX_BODY_BYTES
+    # A balancer adds fields to a request, which may have had the largest size already.
+    return MAX_ENGINE_REQUEST_BYTES if path == ENGINE_PATH else MAX_BODY_BYTES
 
 
 def _too_large(length: int, limit: int) -> BodyTooLarge:
@@ -222,7 +231,7 @@ def _too_large(length: int, limit: int) -> BodyTooLarge:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once and then what comes after it."""
+    """A `receive` that returns the body once, then the messages after it."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

@@ -1,11 +1,13 @@
-"""Takes connections in, as many as there is room for, and refuses the others in words.
+"""Accepts connections up to a limit, and refuses the others with an error.
 
-asyncio's own listener accepts whatever comes, and where the system has no file left it tells so in thousands of
-tracebacks a second. Here the room is known before: every connection may need a second file (a page's stylesheet, a
-balancer's own connection to a worker), and some are kept back for the rest of the process.
+asyncio's own listener has no limit, and when the process runs out of files it logs thousands of
+tracebacks a second. Here the limit follows from the open files that the process may have: every
+connection may need a second one (a page's stylesheet, a balancer's own connection to a worker), and
+some are reserved for the rest of the process.
 
-At the bound, a connection that is idle between two requests gives way. Those that find no room are extra: what they ask
-is refused, but for the probes. There are a few places for them, too, and the oldest that has not asked yet gives way.
+At the limit, a connection that is idle between two requests is closed for a new one. Connections
+over the limit are extra: their requests are refused, except probes. The number of extra connections
+is limited too; the oldest one that has sent nothing is closed for a new one.
 """
 
 from __future__ import annotations
@@ -31,28 +33,28 @@ FILES_KEPT = 12  # for status.json, its lock and what else a process opens now a
 FEWEST_CONNECTIONS = 2
 BACKLOG = 2048
 ACCEPTED_AT_ONCE = 16
-SILENCE_S = 1.0  # between two lines about the same
+SILENCE_S = 1.0  # between two warnings
 RETRY_S = 0.1
 
 logger = logging.getLogger(__name__)
 
 
 class MakeConnection(Protocol):
-    """Makes a Connection, with all that a listener does not know."""
+    """Makes a Connection."""
 
     def __call__(self, *, is_extra: bool, on_lost: Callable[[Connection], None]) -> Connection: ...
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many connections are served at once, and how many more are told that they are not."""
+    """How many connections are served at once, and how many more are refused with an error."""
 
     served: int = MAX_CONNECTIONS
     extra: int = EXTRA_CONNECTIONS
 
     @classmethod
     def of_process(cls) -> Room:
-        """What the limit of open files allows, after it was raised as far as need be. Raises InvalidSettings."""
+        """As many as open files allow; raises their limit first. Raises InvalidSettings."""
         if sys.platform == "win32":  # it has no such limit
             return cls()
         others = psutil.Process().num_fds() + FILES_KEPT + EXTRA_CONNECTIONS
@@ -65,7 +67,7 @@ class Room:
 
 
 class Listener:
-    """Accepts on `sock`, which others close. `make` makes what serves a connection."""
+    """Accepts on `sock`, which its owner closes. `make` makes the protocol of a connection."""
 
     def __init__(self, sock: socket.socket, make: MakeConnection, *, room: Room) -> None:
         sock.setblocking(False)
@@ -85,8 +87,8 @@ class Listener:
         while True:
             try:
                 sock, _ = await loop.sock_accept(self._sock)
-            except OSError as exc:  # somebody else has used up the files; or the client has gone
-                self._tell("cannot accept connections: %s, open=%d", exc.strerror, len(self._served))
+            except OSError as exc:  # out of files, or the client has disconnected
+                self._warn("cannot accept connections: %s, open=%d", exc.strerror, len(self._served))
                 await asyncio.sleep(RETRY_S)
                 continue
             self._take(sock)
@@ -94,7 +96,7 @@ class Listener:
                 await self._let_begin()
 
     async def _let_begin(self) -> None:
-        """So that what those who were taken send can be heard before the next one is judged."""
+        """Let accepted connections read what was sent, so that their state is known to the next."""
         await asyncio.sleep(0)
         if self._connecting:
             await asyncio.wait(self._connecting)
@@ -103,7 +105,7 @@ class Listener:
         is_extra = len(self._served) >= self._room.served and not self._idle_gives_way()
         if is_extra:
             self._num_refused += 1
-            self._tell("no room for more connections: open=%d refused=%d", len(self._served), self._num_refused)
+            self._warn("no room for more connections: open=%d refused=%d", len(self._served), self._num_refused)
             if len(self._extra) >= self._room.extra and not self._silent_gives_way():
                 _refuse(sock, self._refusal())
                 return
@@ -116,7 +118,7 @@ class Listener:
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             self._forget(connection)
             sock.close()
 
@@ -141,8 +143,8 @@ class Listener:
     def _refusal(self) -> TooManyConnections:
         return TooManyConnections(f"{len(self._served)} connections are open, and no more are taken", retry_after_s=1)
 
-    def _tell(self, line: str, *values: object) -> None:
-        """One line a second at most: whoever floods us must not flood the log."""
+    def _warn(self, line: str, *values: object) -> None:
+        """One line a second at most: a flood of connections must not flood the log."""
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + SILENCE_S
@@ -150,15 +152,15 @@ class Listener:
 
 
 def _refuse(sock: socket.socket, error: TooManyConnections) -> None:
-    """Answer and hang up without having listened."""
+    """Answer and disconnect without reading the request."""
     with sock, suppress(OSError):
         sock.send(whole_reply(error))
         sock.shutdown(socket.SHUT_WR)
-        sock.recv(65536)  # what lies there unread would make the system take the reply back
+        sock.recv(65536)  # unread data would make the system reset the connection, reply included
 
 
 def _raised_limit(wanted: int) -> int:
-    """How many files this process may open now, `wanted` if it may have so many."""
+    """The number of files that this process may open now; raised to `wanted` if possible."""
     import resource  # Windows has none
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

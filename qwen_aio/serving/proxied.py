@@ -1,7 +1,7 @@
-"""What a reverse proxy changes on the way: the name that the visitor asked for, and the path below which we are.
+"""Requests through a reverse proxy: the host name that the client used, and the root path.
 
-X-Forwarded-* can be sent by anybody, so they count only on connections from the proxies that the operator lists. The
-guard, which comes next, judges the name they give as it judges every Host.
+Any client can send X-Forwarded-*, so the headers count only on connections from the proxies that
+the operator lists. The guard, which comes next, checks the forwarded name as it checks every Host.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True)
 class ProxySettings:
-    """`root_path` is where a proxy puts this server, "/qwen" or ""; `trusted` are the proxies that are believed."""
+    """`root_path` is the server's path on the proxy, "/qwen" or ""; `trusted` are the proxies."""
 
     root_path: str = ""
     trusted: tuple[Network, ...] = ()
 
 
 class Proxied:
-    """ASGI middleware, outside of the guard. Whether the proxy cuts off the root path or not, it is off behind this."""
+    """ASGI middleware, outside of the guard. Removes the root path, if the proxy has not."""
 
     def __init__(self, app: ASGIApp, *, proxy: ProxySettings) -> None:
         self._app = app
         self._proxy = proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what the visitor asked for."""
+        """Pass on the request as the client sent it to the proxy."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,7 +63,7 @@ def _with_forwarded_host(scope: Scope, headers: Headers) -> Scope:
     names = headers.getlist("x-forwarded-host")
     if not names:
         return scope
-    # Two names are none: a proxy that adds to what it got would let a visitor choose.
+    # Two names are refused: with a proxy that appends to the header, a client could choose one.
     host = (b"host", ", ".join(names).encode("latin-1"))
     return {**scope, "headers": [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]}
 

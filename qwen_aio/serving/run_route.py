@@ -1,6 +1,6 @@
-"""`POST /v1/run`: read, run for as long as the caller waits, answer as JSON or as a stream of events.
+"""`POST /v1/run`: read, run while the client is connected, answer as JSON or as a stream of events.
 
-Knows the door and the shapes, nothing of what is behind the door.
+Knows the gate and the shapes, no service.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
 
 
 class RunRoute:
-    """An ASGI application of its own: only at this level is it seen when a caller hangs up."""
+    """An ASGI application of its own: only at this level does it see that a client disconnects."""
 
-    def __init__(self, door: AdmissionGate, *, times: StreamTimes) -> None:
-        self._door = door
+    def __init__(self, gate: AdmissionGate, *, times: StreamTimes) -> None:
+        self._gate = gate
         self._times = times
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises QwenAioError while no status has been sent."""
-        if self._door.refusal is not None:
-            raise self._door.refusal
+        if self._gate.refusal is not None:
+            raise self._gate.refusal
         body = await HttpRequest(scope, receive).body()
         wanted = RunRequest.parse(_with_timeout(read_object(body), Headers(scope=scope)))
         requests = wanted.to_core(scope["state"]["request_id"])
@@ -51,21 +51,21 @@ class RunRoute:
             return
 
     async def _stream(self, request: Request, receive: Receive, send: Send) -> None:
-        async with aclosing(self._door.stream(request)) as events:
+        async with aclosing(self._gate.stream(request)) as events:
             sending = send_events(events, send, frame=event_frame, request_id=request.request_id, times=self._times)
             await while_connected(receive, sending)
 
     async def _run(self, request: Request) -> Answered:
-        return RunResponse.from_core(await self._door.run(request))
+        return RunResponse.from_core(await self._gate.run(request))
 
     async def _run_all(self, requests: tuple[Request, ...]) -> Answered:
-        """The deadline is one for all."""
-        results = await self._door.run_all(requests, timeout_s=requests[0].timeout_s or ANSWER_TIMEOUT_S)
+        """All texts have one deadline."""
+        results = await self._gate.run_all(requests, timeout_s=requests[0].timeout_s or ANSWER_TIMEOUT_S)
         return RunListResponse(results=[RunResponse.from_core(result) for result in results])
 
 
 def _with_timeout(fields: dict[str, Any], headers: Headers) -> dict[str, Any]:
-    """`fields`, with timeout_s from X-Request-Timeout (seconds) where the body says nothing."""
+    """`fields`, with timeout_s from X-Request-Timeout (seconds) if the body has none."""
     if "x-request-timeout" not in headers:
         return fields
     try:

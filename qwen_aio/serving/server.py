@@ -1,11 +1,11 @@
 """The process around the application: its port, its signals, and the order in which it ends.
 
-    first signal      nobody comes in any more, those inside finish, the listener stays open to say so; exit code 0
-    grace is over     those still inside get an error
+    first signal      new requests are refused, those in flight finish; exit code 0
+    grace is over     requests still in flight get an error
     second signal     everything ends at once
-    the life fails    those inside get an error, and what happened is raised
+    `life` fails      requests in flight get an error, and the failure is raised
 
-Knows neither engine nor tasks: the composition root gives it a `life`.
+Knows neither engine nor tasks: the composition root passes a `life`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qwen_aio.serving.listener import Listener, Room
 
 GRACE_S = 30.0
 PATIENCE = Patience()
-LAST_WORDS_S = 2.0  # for those who were cut off to be told
+LAST_WORDS_S = 2.0  # for sending the error to clients that were cut off
 TRIED_PORTS = 100
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
-    """A socket that owns `port` (0: any free one); what comes before the server runs waits. Raises InvalidSettings.
+    """A socket that owns `port` (0: any free one) and queues connections until the server runs.
 
-    `flag` is the one with which somebody may choose another.
+    `flag` chooses another port. Raises InvalidSettings.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named: asyncio sends small packets at once (TCP_NODELAY) only on a socket that says it is TCP, and
-    # without that a reply in two packets waits 40 ms for the other side's delayed acknowledgement.
+    # The protocol is named: asyncio sets TCP_NODELAY only on a socket that says it is TCP. Without
+    # it, a reply in two packets waits 40 ms for the client's delayed acknowledgement.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # a restart would find its own port taken for a minute; Windows means something else
@@ -78,17 +78,18 @@ async def run_server(
     app: ASGIApp,
     *,
     sock: socket.socket,
-    door: AdmissionGate,
+    gate: AdmissionGate,
     life: Callable[[], Coroutine[Any, Any, None]],
     grace_s: float = GRACE_S,
     patience: Patience = PATIENCE,
     room: Room | None = None,
 ) -> int:
-    """Serve `app` on `sock` for as long as `life` lasts or until a signal; the exit code of the process.
+    """Serve `app` on `sock` until `life` ends or a signal comes; the exit code of the process.
 
-    `life` loads, opens the door, and then waits for what may fail; it is cancelled when the server ends, after the
-    last request. `room` is all that the process has, unless it is given. 0 after a signal, 128 + signal after a second
-    one; what `life` raised is raised, and InvalidSettings if hardly any file may be opened.
+    `life` loads, opens the gate, and then waits for a failure; it is cancelled when the server
+    ends, after the last request. `room` defaults to all that the process has. The code is 0 after a
+    signal, 128 + signal after a second one. Raises what `life` raised, and InvalidSettings if the
+    process may open too few files.
     """
     server = _Server(app, sock, patience=patience, room=room or Room.of_process())
     serving = asyncio.create_task(server.serve([]), name="http server")
@@ -97,12 +98,12 @@ async def run_server(
     try:
         with caught_signals() as signals:
             if await _signal_before(signals, serving, living):
-                second = await _drain(door, signals, living, grace_s=grace_s)
+                second = await _drain(gate, signals, living, grace_s=grace_s)
             if living.done() and not living.cancelled() and (failure := living.exception()):
-                # Only our own sentences are meant for callers.
-                door.fail(failure.message if isinstance(failure, QwenAioError) else "this server has failed and ends")
-            await _cut_off(door)
-    finally:  # from here on a signal does what it would do to any process
+                # Messages of other exceptions are not meant for clients.
+                gate.fail(failure.message if isinstance(failure, QwenAioError) else "this server has failed and ends")
+            await _cut_off(gate)
+    finally:  # from here on signals have their default effect
         server.end(at_once=second is not None)
         await asyncio.wait({serving})
         await cancel(living)
@@ -113,7 +114,7 @@ async def run_server(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own ideas of signals, which it would raise again at the end, and of accepting."""
+    """uvicorn without its listener and its signal handlers, which raise signals again."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket, *, patience: Patience, room: Room) -> None:
         super().__init__(_config(app, patience))
@@ -133,14 +134,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, with our own listener."""
+        """uvicorn's, with the Listener of listener.py."""
         await super().startup(sockets)
         make = partial(Connection, self.config, self.server_state, self.lifespan.state, patience=self._patience)
         listener = Listener(self._sock, make, room=self._room)
         self._accepting = asyncio.create_task(listener.run(), name="listener")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, but whoever keeps a page open is hung up on; a cancelled task would look like a crash."""
+        """uvicorn's, but closes open connections: cancelled tasks would look like a crash."""
         await cancel(self._accepting)
         self._sock.close()
         hanging_up = asyncio.get_running_loop().call_later(self._last_words_s, self._hang_up)
@@ -159,7 +160,7 @@ def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         log_config=None,
-        access_log=False,  # a line per request is written where it is known what it was
+        access_log=False,  # the pipeline logs a line per request
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=patience.idle_s,
@@ -169,12 +170,12 @@ def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
 
 
 async def _drain(
-    door: AdmissionGate, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float
+    gate: AdmissionGate, signals: asyncio.Queue[int], living: asyncio.Task[None], *, grace_s: float
 ) -> int | None:
-    """Wait for those inside, unless the life ends before; the number of a second signal, if one came and ended that."""
-    door.drain()
-    logger.info("draining in_flight=%d", door.in_flight)
-    empty = asyncio.create_task(door.wait_empty())
+    """Wait for the requests in flight or the end of `life`; a second signal's number, if any."""
+    gate.drain()
+    logger.info("draining in_flight=%d", gate.in_flight)
+    empty = asyncio.create_task(gate.wait_empty())
     try:
         return await _signal_before(signals, empty, living, timeout_s=grace_s)
     finally:
@@ -184,7 +185,7 @@ async def _drain(
 async def _signal_before(
     signals: asyncio.Queue[int], *others: asyncio.Task[None], timeout_s: float | None = None
 ) -> int | None:
-    """The next signal, unless one of `others` is done, or the time is over, before it comes."""
+    """The next signal; None if one of `others` is done, or the time is over, before it comes."""
     coming = asyncio.create_task(signals.get())
     try:
         await asyncio.wait({coming, *others}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -193,24 +194,24 @@ async def _signal_before(
         await cancel(coming)
 
 
-async def _cut_off(door: AdmissionGate) -> None:
-    """End what is still inside, if anything is."""
-    door.drain()
-    door.cut_off()
+async def _cut_off(gate: AdmissionGate) -> None:
+    """End the requests in flight, if any."""
+    gate.drain()
+    gate.cut_off()
     try:
-        await asyncio.wait_for(door.wait_empty(), LAST_WORDS_S)
+        await asyncio.wait_for(gate.wait_empty(), LAST_WORDS_S)
     except TimeoutError:
-        logger.warning("still in flight at the end: %d", door.in_flight)
+        logger.warning("still in flight at the end: %d", gate.in_flight)
 
 
 @contextmanager
 def caught_signals() -> Iterator[asyncio.Queue[int]]:
-    """A queue that every signal goes into, instead of ending the process."""
+    """A queue that gets every signal, which then does not end the process."""
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
-        # Not loop.add_signal_handler: Windows has none.
+        # Not loop.add_signal_handler, which Windows lacks.
         signal.signal(number, lambda number, _: loop.call_soon_threadsafe(signals.put_nowait, number))
     try:
         yield signals

@@ -1,7 +1,7 @@
 """Events -> one HTTP response of server-sent events.
 
-A comment goes out when nothing else has for a while, so that a dead connection is noticed. A reader who takes nothing
-for half a minute is given up: what waits for them is never more than the socket's buffer.
+A silent stream sends comments, so that a dead connection is noticed. A client that reads nothing
+for half a minute is disconnected: never more than the socket's buffer waits for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StreamTimes:
-    """Seconds after which a silent stream gets a comment, and a reader who takes nothing is given up."""
+    """Seconds until a silent stream sends a comment, or drops a client that does not read."""
 
     keep_alive_s: float = 15.0
     patience_s: float = 30.0
@@ -45,10 +45,10 @@ STREAM_TIMES = StreamTimes()
 async def send_events(
     events: AsyncGenerator[T, None], send: Send, *, frame: Callable[[T], bytes], request_id: str, times: StreamTimes
 ) -> None:
-    """Send all of `events`, each as its `frame`; an error among them becomes the last event. Raises CallerGone.
+    """Send all of `events`, each as its `frame`; an error becomes the last event.
 
-    An error before the first event is raised: it can still be answered with a status. A bug of ours ends the stream as
-    an error does, never in silence.
+    Raises ClientDisconnected, and an error before the first event, which can still have a status. A
+    bug ends the stream with an error event too.
     """
     event: T | None = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -67,7 +67,7 @@ async def send_events(
 
 
 async def _next(events: AsyncGenerator[T, None], send: Send, times: StreamTimes) -> T | None:
-    """The next event, None at the end; comments go out while it does not come."""
+    """The next event, None at the end; sends comments while it waits."""
     following = asyncio.ensure_future(anext(events, None))
     try:
         while not (await asyncio.wait({following}, timeout=times.keep_alive_s))[0]:

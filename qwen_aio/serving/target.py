@@ -1,4 +1,4 @@
-"""What a request asks for, in the one form that everything behind knows: a path, and a host in the header."""
+"""The target of a request in its usual form: a path, and a host in the header."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/]*)(?P<path>/.*)?", re.IGNOR
 
 
 class OriginForm:
-    """ASGI middleware. Where the target is a whole URL, its host stands in for the header's (RFC 9112, 3.2.2)."""
+    """ASGI middleware. The host of a whole URL replaces the header's (RFC 9112, 3.2.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on; what is neither path nor URL is for the guard to refuse."""
+        """Pass on; the guard refuses a target that is neither path nor URL."""
         found = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
         await self._app(_with_target(scope, found) if found else scope, receive, send)
 

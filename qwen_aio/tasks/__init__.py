@@ -1,1 +1,1 @@
-"""From folders in prompts/ to prompts, and from scores back to results. No torch, no HTTP."""
+"""From folders in prompts/ to prompts, and from scores to decisions. No torch, no HTTP."""

@@ -1,6 +1,6 @@
-"""What an author should know about a task before it runs: costs in tokens, and mistakes a schema cannot see.
+"""Checks of a task before it runs: costs in tokens, and mistakes that a schema cannot find.
 
-Counts with any encoder it is given; runs no model.
+Counts with any encoder; runs no model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LintReport:
 
 
 def lint(task: Task, encoder: Encoder) -> LintReport:
-    """The findings about `task` with this tokenizer. Raises InvalidTask if the template does not even render."""
+    """The findings about `task`. Raises InvalidTask if the template does not render."""
     template = PromptTemplate(task)
     tail_tokens = _tail_tokens(template, encoder)
     return LintReport(
@@ -50,16 +50,16 @@ def lint(task: Task, encoder: Encoder) -> LintReport:
 
 
 def unknown_variables(task: Task) -> list[str]:
-    """Variables the template names and nobody gives, also in branches that did not run."""
+    """Variables of the template without a value, also in branches that did not run."""
     return sorted(_variables(task) - KNOWN_VARIABLES)
 
 
 def _variables(task: Task) -> set[str]:
-    """Those that the template takes from outside."""
+    """The variables that the template takes from outside."""
     try:
         return meta.find_undeclared_variables(Environment().parse(task.template))
     except TemplateSyntaxError:
-        return set()  # compiling the template has told it
+        return set()  # compiling the template reports it
 
 
 def _tail_tokens(template: PromptTemplate, encoder: Encoder) -> int:

@@ -1,6 +1,6 @@
-"""prompts/<task>/ -> Task, validated; every mistake is told with its file and line.
+"""prompts/<task>/ -> Task, validated; every error names the file and the line.
 
-Knows the format of task.toml and golden.jsonl; what may stand in prompt.j2 is known by template.py.
+Knows the format of task.toml and golden.jsonl; template.py knows that of prompt.j2.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qwen_aio.bounds import MAX_STOPS, MaxTokens, RepetitionPenalty, StopString, Temperature, TopK, TopP
 from qwen_aio.core import GoldenCase, Label, Rule, Sampling, Task, TaskKind
 from qwen_aio.errors import InvalidTask
+from qwen_aio.files import read_text
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.text_file import read_text
 from qwen_aio.visible import has_visible
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -100,7 +100,7 @@ def load_tasks(prompts_dir: Path) -> dict[str, Task]:
 
 
 def load_task(folder: Path) -> Task:
-    """The task in `folder`. Raises InvalidTask naming file, line and what is wrong."""
+    """The task in `folder`. Raises InvalidTask, which names the file, the line and the mistake."""
     if not TASK_NAME.fullmatch(folder.name) or folder.name in RESERVED_NAMES:
         raise InvalidTask(f"{folder}: a task is named by small letters, digits and underscores, and not 'auto'")
     source = _read(folder / "task.toml")
@@ -128,18 +128,18 @@ def load_task(folder: Path) -> Task:
         rules=tuple(_rule(folder.name, rule) for rule in file.rules),
         golden=_golden_cases(golden_path, golden, file.kind),
     )
-    PromptTemplate(task)  # a template that does not work is told now, not after minutes of loading a model
+    PromptTemplate(task)  # a broken template fails now, not after minutes of loading a model
     return task
 
 
 def task_hash(source: str, template: str) -> str:
-    """Twelve hex digits over the two files that decide what the model sees. Line ends do not count."""
+    """Twelve hex digits over the two files that determine the prompt. Line ends do not count."""
     text = "\0".join(part.replace("\r\n", "\n") for part in (source, template))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def tasks_hash(tasks: Mapping[str, Task]) -> str:
-    """One hash over all tasks, for status.json: workers with equal hashes answer alike."""
+    """One hash over all tasks, for status.json: workers with equal hashes give the same prompts."""
     return hashlib.sha256("".join(f"{name}:{tasks[name].hash};" for name in sorted(tasks)).encode()).hexdigest()[:12]
 
 
@@ -156,18 +156,18 @@ def _parse(path: Path, source: str) -> _TaskFile:
     except tomllib.TOMLDecodeError as exc:
         raise InvalidTask(f"{path} is not TOML: {exc}") from exc
     except ValidationError as exc:
-        told = "; ".join(_tell(path, source, error) for error in exc.errors())
-        raise InvalidTask(told) from exc
+        mistakes = "; ".join(_describe(path, source, error) for error in exc.errors())
+        raise InvalidTask(mistakes) from exc
 
 
-def _tell(path: Path, source: str, error: Mapping[str, Any]) -> str:
+def _describe(path: Path, source: str, error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"].lower()
     return f"{path}:{_line_of(source, error['loc'])}: {where}: {message}"
 
 
 def _line_of(source: str, place: Sequence[str | int]) -> int:
-    """The line where the value at `place` is written, e.g. ("rules", 1, "max_chars"); as near as can be found."""
+    """The line of the value at `place`, e.g. ("rules", 1, "max_chars"), or one near it."""
     lines = [line.split("#")[0] for line in source.splitlines()]
     at = 0
     for number, part in enumerate(place):
@@ -178,7 +178,7 @@ def _line_of(source: str, place: Sequence[str | int]) -> int:
 
 
 def _find_key(lines: Sequence[str], key: str, *, start: int, skip: int) -> int:
-    """Index of the line that names `key` as a table or a value; `skip` earlier tables of that name are passed."""
+    """Index of the line of `key`, a table or a value, after `skip` tables of that name."""
     header = re.compile(rf"\s*\[+\s*{re.escape(key)}\s*\]+")
     value = re.compile(rf"""(^|[\s{{,"'])({re.escape(key)})["']?\s*=""")
     headers = [number for number, line in enumerate(lines) if number >= start and header.match(line)]
@@ -188,7 +188,7 @@ def _find_key(lines: Sequence[str], key: str, *, start: int, skip: int) -> int:
 
 
 def _check_meaning(path: Path, file: _TaskFile) -> None:
-    """What a schema cannot say."""
+    """Checks that a schema cannot express. Raises InvalidTask."""
     names = [label.name for label in file.labels]
     texts = [label.text for label in file.labels]
     if file.kind == "decision" and len(names) < 2:

@@ -1,6 +1,7 @@
-"""Scores -> Decision: probabilities over the labels, a confidence, and neutral when no label is clear.
+"""Scores -> Decision: probabilities over the labels, a confidence, and neutral when no label is
+clear.
 
-Nothing is parsed out of free text, so a decision is well formed whatever the model would have said.
+Nothing is parsed out of free text, so a decision is always well formed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from qwen_aio.core import Confidence, Decision, Scores, Task
 
 
 def decide(task: Task, scores: Scores) -> Decision:
-    """The decision of `task` that `scores` (one per label, in the task's order) stand for.
+    """The decision of `task` from `scores`, one per label in the task's order.
 
-    The probabilities are the softmax of the labels' log probabilities; `label_mass` is what they held together before.
+    The probabilities are the softmax of the labels' log probabilities; `label_mass` is their sum
+    among all continuations.
     """
     probabilities = _softmax([score.logprob for score in scores.labels])
     by_name = {label.name: p for label, p in zip(task.labels, probabilities, strict=True)}

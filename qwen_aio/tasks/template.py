@@ -1,7 +1,7 @@
 """Task + request -> Prompt: the Jinja template rendered block by block, put into ChatML by code.
 
-Templates run in a sandbox and an undefined variable is an error. What a user typed only ever becomes a `Text`
-segment, so `<|im_start|>system` in it is nothing but text. Knows no token ids and no lengths.
+Templates run in a sandbox, and an undefined variable is an error. A user's text only ever becomes a
+`Text` segment, so `<|im_start|>system` in it stays text. Knows no token ids and no lengths.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from qwen_aio.errors import InvalidTask
 from qwen_aio.routing import words_in
 
 BLOCKS = ("system", "user", "answer")
-USER_VARIABLES = ("text", "feeling", "focus_words")  # a block that used them could not be computed once
+USER_VARIABLES = ("text", "feeling", "focus_words")  # they differ between requests: only the user block has them
 IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
-# What an expression in a template can raise, beside Jinja's own errors.
+# Errors that an expression in a template can raise, besides Jinja's own.
 _TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
@@ -26,10 +26,10 @@ class PromptTemplate:
     """One task's template, compiled. Immutable after construction, safe to share."""
 
     def __init__(self, task: Task) -> None:
-        """Raises InvalidTask if the template does not compile, lacks a block, or needs a variable nobody gives."""
+        """Raises InvalidTask if it does not compile, or lacks a block or a variable."""
         self._task = task
         self._template = _compile(task)
-        # The fixed blocks see only what is fixed.
+        # The fixed blocks get only the fixed variables.
         fixed = {"labels": [label.text for label in task.labels]}
         self._fixed = fixed
         self._head = _turn("system", self._render("system", fixed))
@@ -42,7 +42,7 @@ class PromptTemplate:
         return self._head
 
     def prompt(self, text: str, *, history: Sequence[Message] = (), feeling: str | None = None) -> Prompt:
-        """The prompt for `text` after `history`; `feeling` is the text of a label decided before, if any."""
+        """The prompt for `text` after `history`; `feeling` is the decided label's text."""
         body = (
             *_turn("user", self._user(text, feeling=feeling), can_cut=True),
             IM_START,
@@ -51,7 +51,7 @@ class PromptTemplate:
         return Prompt(head=self._head, turns=_exchanges(history), body=body)
 
     def _user(self, text: str, *, feeling: str | None) -> str:
-        # Only the focus words that stand in the text: one that is not there must not move what the model says.
+        # Only the focus words in the text: the others must not influence the model.
         words = tuple(words_in(text, self._task.focus_words))
         return self._render("user", {**self._fixed, "text": text, "feeling": feeling, "focus_words": words})
 
@@ -64,7 +64,7 @@ class PromptTemplate:
 
 
 def _compile(task: Task) -> Template:
-    # An empty loader: a template that includes another file is an error, not a way to read this machine.
+    # An empty loader: a template cannot read other files.
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, loader=DictLoader({}))
     try:
         template = environment.from_string(task.template)
@@ -81,7 +81,7 @@ def _turn(role: str, content: str, *, can_cut: bool = False) -> Segments:
 
 
 def _exchanges(history: Sequence[Message]) -> tuple[Segments, ...]:
-    """History cut into exchanges, each beginning with a user message, so that dropping one leaves a clean start."""
+    """`history` as exchanges, each beginning with a user message: any may be dropped."""
     exchanges: list[list[Segment]] = []
     for message in history:
         if message.role == "user" or not exchanges:

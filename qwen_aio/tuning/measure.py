@@ -153,7 +153,7 @@ class Asking:
 
     async def decide(self, task: str, tally: Tally) -> None:
         """One decision."""
-        async with aclosing(next(self._clients).make(self._call(task))) as events:
+        async with aclosing(next(self._clients).execute(self._call(task))) as events:
             async for event in events:
                 if not isinstance(event, Decision):
                     raise BadReply(f"a decision was asked for, and a {type(event).__name__} came")
@@ -161,7 +161,7 @@ class Asking:
 
     async def answer(self, task: str, tally: Tally) -> None:
         """One answer; counts tokens as they come."""
-        async with aclosing(next(self._clients).make(self._call(task))) as events:
+        async with aclosing(next(self._clients).execute(self._call(task))) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     tally.add(len(event.token_ids))

@@ -16,8 +16,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from qwen_aio.errors import InvalidSettings
-from qwen_aio.replacing import replacing
-from qwen_aio.text_file import decode_text
+from qwen_aio.files import decode_text, replacing
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 Value = str | int

@@ -113,7 +113,7 @@ class Handlers:
 
     async def _learn_tasks(self, session: Session) -> QwenAioError | None:
         try:
-            session.tasks = await self._service.tasks()
+            session.tasks = (await self._service.capabilities()).tasks
         except QwenAioError as exc:
             return exc
         return None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Protocol
 
-from qwen_aio.core import Capabilities, Event, Request, Task
+from qwen_aio.core import Capabilities, Event, Request, Service
 from qwen_aio.errors import NotReady, QwenAioError
 from qwen_aio.ui.about import About
 
@@ -21,21 +20,11 @@ DEMONSTRATION = "qwen-aio-bundled"  # what models/find.py calls the model that s
 logger = logging.getLogger(__name__)
 
 
-class Server(Protocol):
-    """A worker or a balancer: client.Client."""
-
-    async def offer(self) -> Capabilities:
-        """What it can do, and who does it. Raises QwenAioError."""
-
-    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Decided?, TextDelta*, Done. Closing it cancels what runs. Raises QwenAioError."""
-
-
 class RemoteService:
     """A `Service` that lives elsewhere, at `url`."""
 
-    def __init__(self, server: Server, *, url: str, version: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`version` is the page's own."""
+    def __init__(self, server: Service, *, url: str, version: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`server` is a client of it; `version` is the page's own."""
         self._server = server
         self.url = url
         self._version = version
@@ -44,7 +33,7 @@ class RemoteService:
         self._last: Capabilities | QwenAioError = NotReady(f"{url} has not been asked yet", retry_after_s=2)
 
     def __repr__(self) -> str:
-        return f"<Behind {self.url}, {'answers' if self.failure is None else self.failure.code}>"
+        return f"<RemoteService {self.url}, {'answers' if self.failure is None else self.failure.code}>"
 
     @property
     def failure(self) -> QwenAioError | None:
@@ -52,23 +41,23 @@ class RemoteService:
         return self._last if isinstance(self._last, QwenAioError) else None
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """See Server."""
+        """See Service."""
         return self._server.stream(request)
 
-    async def tasks(self) -> Mapping[str, Task]:
-        """Every task by name. Raises QwenAioError."""
+    async def capabilities(self) -> Capabilities:
+        """What the server can do. Raises QwenAioError."""
         try:
-            offer = await self._server.offer()
+            capabilities = await self._server.capabilities()
         except QwenAioError as exc:
             self._remember(exc)
             raise
-        self._remember(offer)
-        return offer.tasks
+        self._remember(capabilities)
+        return capabilities
 
     async def look(self) -> None:
         """Ask only in order to know whether it answers."""
         with suppress(QwenAioError):
-            await self.tasks()
+            await self.capabilities()
 
     def about(self) -> About:
         """Who answers, as far as the last look told."""

@@ -6,11 +6,12 @@ Lives on the event loop; Gradio keeps one per browser tab. While a request runs,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 
 from qwen_aio.core import Event, Task
 from qwen_aio.language import Language
+from qwen_aio.next_event import interrupt, next_event
 from qwen_aio.ui.view import View
 
 
@@ -60,6 +61,10 @@ class Session:
         self.stop()
 
 
+class _Stopped(Exception):
+    """The switch was thrown."""
+
+
 class StopSwitch:
     """Interrupts one consumer of events wherever it waits. Event loop only; no task of its own."""
 
@@ -71,18 +76,16 @@ class StopSwitch:
         """Ends the consumer's wait now, or its next one before it begins."""
         self.is_thrown = True
         if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
+            interrupt(self._waiting)
 
-    async def next(self, events: AsyncIterator[Event]) -> Event | None:
+    async def next(self, events: AsyncGenerator[Event, None]) -> Event | None:
         """The next event; None at their end or when the switch is thrown."""
         if self.is_thrown:
             return None
+        self._waiting = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as self._waiting:
-                return await anext(events, None)
-        except TimeoutError:
-            if not self.is_thrown:
-                raise
+            return await next_event(events, self._waiting, _Stopped)
+        except _Stopped:
             return None
         finally:
             self._waiting = None

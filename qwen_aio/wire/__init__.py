@@ -1,7 +1,7 @@
-"""Every HTTP shape, and the way between it and the nouns of core.py.
+"""Every HTTP shape, and its conversion from and to the nouns of core.py.
 
-Knows which status an error code has, and no server: bytes come in and go out. Imported by client, worker and balancer
-(and by the command line, which prints results as the server would).
+Knows the status of every error code, and no server: bytes in, bytes out. Imported by client, worker
+and balancer, and by the command line, which prints results as the server sends them.
 """
 
 from qwen_aio.core import Result

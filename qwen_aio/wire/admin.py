@@ -1,4 +1,4 @@
-"""`POST /admin/workers/{id}`: a person's word about one worker."""
+"""`POST /admin/workers/{id}`: an operator's command for one worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qwen_aio.wire.shape import Sent
 
 
 class AdminRequest(Sent):
-    """What shall become of the worker; `force`: also if nobody is left to serve then."""
+    """The new state of the worker; `force`: also if no worker is left to serve."""
 
     state: Literal["ready", "drain", "maint"]
     force: bool = False

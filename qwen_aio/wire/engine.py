@@ -1,7 +1,8 @@
-"""`POST /internal/call`: what a balancer asks of a worker, and the events that come back. Not for the public.
+"""`POST /internal/call`: a balancer's request to a worker's engine, and its events. Not public.
 
-Beyond what `/v1/run` says in public, a call may carry the label that was decided before and the tokens of an answer
-that another worker began; pieces of an answer carry their token ids, so that the next worker can go on with it.
+Beyond what `/v1/run` takes, an engine request may carry the label that was decided before and the
+tokens of an answer that another worker began; the deltas of an answer carry their token ids, so
+that the next worker can continue it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields
 from qwen_aio.wire.result import DecisionShape, ReplyShape
 from qwen_aio.wire.shape import Answered, Sent
 
-CALL_PATH = "/internal/call"
-MAX_CALL_BYTES = MAX_BODY_BYTES + 100_000  # the text of a request, and up to MAX_TOKENS token ids
+ENGINE_PATH = "/internal/call"
+MAX_ENGINE_REQUEST_BYTES = MAX_BODY_BYTES + 100_000  # the text of a request, and up to MAX_TOKENS token ids
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -35,13 +36,13 @@ class DecidedLabelShape(Sent):
 
 
 class ResumeShape(Sent):
-    """What of the answer has been sent already."""
+    """The tokens of the answer that have been sent already."""
 
     token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
 
 
 class EngineRequestShape(SamplingFields):
-    """One call of the engine."""
+    """The body of one engine request."""
 
     task: Annotated[str, Field(min_length=1, max_length=64)]
     text: str
@@ -61,27 +62,27 @@ class EngineRequestShape(SamplingFields):
             self.text,
             history=tuple(Message(message.role, message.content) for message in self.history),
             sampling=self.wish(),
-            verdict=DecidedLabel(self.decision.task, self.decision.label) if self.decision else None,
+            decided=DecidedLabel(self.decision.task, self.decision.label) if self.decision else None,
             resume=tuple(self.resume.token_ids) if self.resume else (),
             timeout_s=self.timeout_s,
         )
 
 
-def engine_request_to_json(call: EngineRequest) -> bytes:
-    """The body of `call`. Trusts its caller: what was checked when it came in is not checked again."""
+def engine_request_to_json(request: EngineRequest) -> bytes:
+    """The body of `request`, which was checked when it came in and is not checked again."""
     fields = {
-        "task": call.task,
-        "text": call.text,
-        "history": [vars(message) for message in call.history],
-        "decision": vars(call.verdict) if call.verdict else None,
-        "resume": {"token_ids": call.resume} if call.resume else None,
-        "timeout_s": call.timeout_s,
-        **vars(call.sampling),
+        "task": request.task,
+        "text": request.text,
+        "history": [vars(message) for message in request.history],
+        "decision": vars(request.decided) if request.decided else None,
+        "resume": {"token_ids": request.resume} if request.resume else None,
+        "timeout_s": request.timeout_s,
+        **vars(request.sampling),
     }
     return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False).encode()
 
 
-class DecidedShape(DecisionShape):
+class EngineDecisionShape(DecisionShape):
     """The `decision` event: the only one of a decision."""
 
     model: str
@@ -90,20 +91,20 @@ class DecidedShape(DecisionShape):
         return replace(super().to_core(), model=self.model)
 
 
-class PieceShape(Answered):
-    """The `piece` event: text, and the tokens that led to it."""
+class TextDeltaShape(Answered):
+    """The `piece` event: text, and the tokens it was decoded from."""
 
     text: str
     token_ids: tuple[int, ...]
 
 
-class AnswerShape(ReplyShape):
-    """The `answer` event: the last one of an answer. Its text is what this call added."""
+class EngineAnswerShape(ReplyShape):
+    """The `answer` event: the last one of an answer. Its text is what this request added."""
 
     model: str
 
     @classmethod
-    def from_core(cls, answer: Answer) -> AnswerShape:
+    def from_core(cls, answer: Answer) -> EngineAnswerShape:
         return cls(**(vars(ReplyShape.from_core(answer)) | {"model": answer.model}))
 
     def to_core(self) -> Answer:
@@ -114,11 +115,11 @@ def engine_frame(event: EngineEvent) -> bytes:
     """`event` as it is sent."""
     match event:
         case Decision():
-            return frame("decision", DecidedShape.from_core(event))
+            return frame("decision", EngineDecisionShape.from_core(event))
         case TextDelta(text, token_ids):
-            return frame("piece", PieceShape(text=text, token_ids=token_ids))
+            return frame("piece", TextDeltaShape(text=text, token_ids=token_ids))
         case Answer():
-            return frame("answer", AnswerShape.from_core(event))
+            return frame("answer", EngineAnswerShape.from_core(event))
 
 
 def read_engine_event(name: str, data: bytes) -> EngineEvent | None:
@@ -127,7 +128,7 @@ def read_engine_event(name: str, data: bytes) -> EngineEvent | None:
 
 
 _READERS: dict[str, Callable[[bytes], EngineEvent]] = {
-    "decision": lambda data: DecidedShape.model_validate_json(data).to_core(),
-    "piece": lambda data: TextDelta(**vars(PieceShape.model_validate_json(data))),
-    "answer": lambda data: AnswerShape.model_validate_json(data).to_core(),
+    "decision": lambda data: EngineDecisionShape.model_validate_json(data).to_core(),
+    "piece": lambda data: TextDelta(**vars(TextDeltaShape.model_validate_json(data))),
+    "answer": lambda data: EngineAnswerShape.model_validate_json(data).to_core(),
 }

@@ -1,4 +1,4 @@
-"""Errors on the wire: the body, the status and the headers of a refusal, and the way back to the error it was."""
+"""Errors on the wire: body, status and headers of a refusal, and the error read from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qwen_aio.wire.shape import Answered
 
 
 class ErrorDetail(Answered):
-    """What went wrong: a sentence, a class of errors, the field at fault, a word for programs."""
+    """A sentence, a class of errors, the field at fault, and a code for programs."""
 
     message: str
     type: str
@@ -32,7 +32,7 @@ class ErrorResponse(Answered):
         return cls(error=detail)
 
     def to_core(self, *, retry_after_s: int | None = None) -> QwenAioError:
-        """The error that the server raised; the base class for a code this version does not know."""
+        """The error that the server raised; the base class for an unknown code."""
         kind = _ERRORS.get(self.error.code, QwenAioError)
         return kind(self.error.message, param=self.error.param, retry_after_s=retry_after_s)
 
@@ -68,12 +68,12 @@ _STATUS = {
 
 
 def http_status(error: QwenAioError) -> int:
-    """500 for what no caller is to blame for and no waiting mends."""
+    """500 for an error that neither the client causes nor a retry cures."""
     return _STATUS.get(error.code, 500)
 
 
 def error_headers(error: QwenAioError) -> dict[str, str]:
-    """Retry-After, where trying again later makes sense."""
+    """Retry-After, for errors that pass."""
     return {"Retry-After": str(max(1, error.retry_after_s or 1))} if http_status(error) == 503 else {}
 
 

@@ -1,4 +1,4 @@
-"""A stream on the wire: server-sent events, one line of JSON each. `done` or `error` ends it, and nothing else does."""
+"""A stream on the wire: server-sent events, one line of JSON each; `done` or `error` ends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.result import DecisionShape, RunResponse
 from qwen_aio.wire.shape import Answered
 
-KEEP_ALIVE = b": still here\n\n"  # a comment: readers skip it
+KEEP_ALIVE = b": still here\n\n"  # a comment: clients skip it
 T = TypeVar("T")
 
 
@@ -25,7 +25,7 @@ class TokenShape(Answered):
 
 
 class DoneShape(RunResponse):
-    """The `done` event: the whole result. `finish_reason` is the reply's; null if nothing was generated."""
+    """The `done` event: the whole result. `finish_reason` is the reply's, null without one."""
 
     finish_reason: FinishReason | None
 
@@ -66,9 +66,10 @@ def frame(name: str, shape: Answered) -> bytes:
 
 
 def read_frame(name: str, data: bytes, readers: Mapping[str, Callable[[bytes], T]]) -> T | None:
-    """The event, as the one of `readers` for `name` reads it; None for one that this version does not know.
+    """The event, read by the reader for `name`; None for one that this version does not know.
 
-    Raises the error that an `error` event tells, ValueError if `data` is not of the shape that `name` promises.
+    Raises the error in an `error` event, and ValueError if `data` does not have the shape of
+    `name`.
     """
     try:
         if name != "error":

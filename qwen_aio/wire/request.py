@@ -31,7 +31,7 @@ History = Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_
 
 
 class SamplingFields(Sent):
-    """How an answer is drawn, and for how long one waits: None means as the task says."""
+    """How an answer is sampled, and how long a client waits: None means as the task says."""
 
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
@@ -43,7 +43,7 @@ class SamplingFields(Sent):
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
 
     def wish(self) -> SamplingWish:
-        """What of it is asked for."""
+        """The sampling that the client asks for."""
         fields = {name: getattr(self, name) for name in _WISHES}
         return SamplingWish(**fields | {"stop": None if self.stop is None else tuple(self.stop)})
 
@@ -99,7 +99,7 @@ class RunRequest(SamplingFields):
             "stop": None if request.sampling.stop is None else list(request.sampling.stop),
         }
         written = json.dumps({name: value for name, value in fields.items() if value is not None})
-        return cls.read(written.encode())  # refused here for whatever the server would refuse it
+        return cls.read(written.encode())  # refuses here what the server would refuse
 
     def to_core(self, request_id: str) -> tuple[Request, ...]:
         """One request per text."""

@@ -1,4 +1,4 @@
-"""What a run leads to, as JSON: flat for a decision, with the answer in `reply`."""
+"""The result of a run as JSON: flat for a decision, with the answer in `reply`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from qwen_aio.core import Answer, Confidence, Decision, FinishReason, Result, Ti
 from qwen_aio.wire.shape import Answered
 
 
-class _Call(Answered):
-    """What one call of the engine cost, and what of the request did not fit into the context."""
+class _Costs(Answered):
+    """The costs of a decision or an answer, and the truncation of its prompt."""
 
     usage: Usage
     timings: Timings
@@ -17,20 +17,20 @@ class _Call(Answered):
     dropped_turns: int = 0
 
     @staticmethod
-    def _costs(call: Decision | Answer) -> dict[str, Any]:
+    def _costs(outcome: Decision | Answer) -> dict[str, Any]:
         return {
-            "usage": call.usage,
-            "timings": Timings(**{name: round(value, 1) for name, value in vars(call.timings).items()}),
-            "truncated": call.cuts.truncated,
-            "dropped_turns": call.cuts.dropped_turns,
+            "usage": outcome.usage,
+            "timings": Timings(**{name: round(value, 1) for name, value in vars(outcome.timings).items()}),
+            "truncated": outcome.cuts.truncated,
+            "dropped_turns": outcome.cuts.dropped_turns,
         }
 
     def _cuts(self) -> Truncation:
         return Truncation(self.dropped_turns, self.truncated)
 
 
-class DecisionShape(_Call):
-    """A decision, as the `decision` event tells it."""
+class DecisionShape(_Costs):
+    """A decision, as the `decision` event carries it."""
 
     decision_task: str
     label: str
@@ -62,7 +62,7 @@ class DecisionShape(_Call):
 _DECISION_FIELDS = frozenset(Decision.__dataclass_fields__) - {"worker", "model"}
 
 
-class ReplyShape(_Call):
+class ReplyShape(_Costs):
     """An answer; it has its own worker and costs."""
 
     task: str
@@ -86,8 +86,8 @@ class ReplyShape(_Call):
         )
 
 
-class RunResponse(_Call):
-    """Everything one text led to. Without a decision its fields are null; usage and timings are then the reply's."""
+class RunResponse(_Costs):
+    """The result of one text. Without a decision its fields are null, and the costs the reply's."""
 
     request_id: str
     mode: str
@@ -135,7 +135,7 @@ class RunResponse(_Call):
         answer = self.reply.to_core() if self.reply else None
         decision = None
         if self.label is not None:
-            head = self.merged.removesuffix(f'→ "{answer.text}"') if answer else self.merged
+            head = self.merged.removesuffix(answer.merged_tail) if answer else self.merged
             decision = DecisionShape(**(vars(self) | {"merged": head})).to_core()
         return Result(
             request_id=self.request_id,

@@ -1,6 +1,6 @@
-"""The two kinds of shape: what a caller sends is read strictly, what a server answers so that new fields do no harm.
+"""The two kinds of shape: requests are read strictly, replies so that new fields do no harm.
 
-Every mistake of a caller becomes one sentence; it names the field and never echoes a text.
+Every mistake of a client becomes one sentence, which names the field and never echoes a text.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Sent(BaseModel):
     def _refuse_null(cls, fields: Any) -> Any:
         for name, value in fields.items() if isinstance(fields, dict) else ():
             if value is None:
-                told = json.dumps(name[:40])
-                raise InvalidRequest(f"{told} is null; leave it out to get the default", param=name[:40])
+                shown = json.dumps(name[:40])
+                raise InvalidRequest(f"{shown} is null; leave it out to get the default", param=name[:40])
         return fields
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """What the JSON object in `body` says. Raises InvalidRequest."""
+        """The shape in the JSON object `body`. Raises InvalidRequest."""
         return cls.parse(read_object(body))
 
     @classmethod
@@ -56,14 +56,14 @@ class Answered(BaseModel):
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`, read as strictly as it is written down. Raises InvalidRequest, echoing no text."""
+    """The JSON object in `body`, read strictly. Raises InvalidRequest, echoing no text."""
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object")
     try:
         text = body.decode("utf-8-sig")  # some clients on Windows put a byte-order mark first
         fields = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
         if "\\u" in text:
-            json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(fields, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except UnicodeDecodeError as exc:
         raise InvalidRequest(f"the body is not UTF-8 (byte {exc.start})") from exc
     except UnicodeEncodeError as exc:
@@ -113,7 +113,7 @@ def _invalid(shape: type[Sent], exc: ValidationError) -> InvalidRequest:
 
 
 def _shown(value: Any) -> str:
-    """`value` for a sentence: a short scalar as JSON, of anything longer only what it is."""
+    """`value` for a sentence: a short scalar as JSON, else its kind and size."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     written = json.dumps(value)

@@ -1,4 +1,4 @@
-"""`GET /v1/tasks`: what a caller may ask for, and within which limits."""
+"""`GET /v1/tasks`: the tasks of a server and the limits of a request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from qwen_aio.wire.shape import Answered
 
 
 class TaskLimits(Answered):
-    """What one request of a task may take; `max_tokens` is null where nothing is generated."""
+    """Limits of one request of a task; `max_tokens` is null for a decision."""
 
-    timeout_s: float  # unless the request says otherwise
+    timeout_s: float  # the default
     max_tokens: int | None
 
 
 class TaskShape(Answered):
-    """A task, as far as callers and balancers need it: not its prompt, its thresholds and its golden cases."""
+    """A task without its prompt, its thresholds and its golden cases: for clients and balancers."""
 
     name: str
     kind: TaskKind
@@ -45,7 +45,7 @@ class TaskShape(Answered):
         )
 
     def to_core(self) -> Task:
-        """The task without what is not told; its template is empty."""
+        """The task, as far as the shape has it; its template is empty."""
         return Task(
             name=self.name,
             kind=self.kind,
@@ -60,14 +60,14 @@ class TaskShape(Answered):
 
 
 class Limits(Answered):
-    """What holds for every request."""
+    """Limits of every request."""
 
     context_tokens: int  # prompt and answer together
     answer_tokens: int  # the answer alone
     body_bytes: int = MAX_BODY_BYTES
     texts: int = MAX_TEXTS
     history_messages: int = MAX_HISTORY
-    timeout_s: float = MAX_TIMEOUT_S  # the longest that may be asked for
+    timeout_s: float = MAX_TIMEOUT_S  # the longest that a request may set
 
 
 class TasksResponse(Answered):
@@ -79,13 +79,14 @@ class TasksResponse(Answered):
     limits: Limits
 
     @classmethod
-    def from_core(cls, offer: Capabilities, *, timeouts_s: dict[TaskKind, float]) -> Self:
-        context = offer.context
+    def from_core(cls, capabilities: Capabilities, *, timeouts_s: dict[TaskKind, float]) -> Self:
+        context = capabilities.context
         shapes = [
-            TaskShape.from_core(task, context=context, timeout_s=timeouts_s[task.kind]) for task in offer.tasks.values()
+            TaskShape.from_core(task, context=context, timeout_s=timeouts_s[task.kind])
+            for task in capabilities.tasks.values()
         ]
         limits = Limits(context_tokens=context.tokens, answer_tokens=context.answer_tokens)
-        return cls(model=offer.model, worker=offer.worker, tasks=shapes, limits=limits)
+        return cls(model=capabilities.model, worker=capabilities.worker, tasks=shapes, limits=limits)
 
     def to_core(self) -> Capabilities:
         context = ContextLimits(self.limits.context_tokens, self.limits.answer_tokens)

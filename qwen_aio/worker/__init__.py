@@ -1,1 +1,1 @@
-"""One engine behind HTTP, and its heartbeat."""
+"""One engine that serves HTTP, and its heartbeat."""

@@ -1,4 +1,4 @@
-"""The application of one worker: what every server has, and the calls of balancers."""
+"""The application of one worker: the routes of every server, and the one for balancers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from qwen_aio.core import WorkerStatus
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
-from qwen_aio.serving.pipeline import Executor
 from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
-from qwen_aio.wire.engine import CALL_PATH
+from qwen_aio.wire.engine import ENGINE_PATH
 from qwen_aio.worker.engine_route import EngineRoute
 
 
 def create_worker_app(
-    door: AdmissionGate,
+    gate: AdmissionGate,
     *,
-    calls: Callable[[], Executor],
     status: Callable[[], WorkerStatus],
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
@@ -30,14 +28,14 @@ def create_worker_app(
     worded: Worded = as_json,
     times: StreamTimes = STREAM_TIMES,
 ) -> FastAPI:
-    """`calls` raises the door's refusal while there are none; `status` is the record of /health."""
+    """`gate` opens with a Pipeline; `status` is the record of /health."""
     return create_app(
-        door,
+        gate,
         routes=[
-            *v1_routes(door, offer=lambda: calls().offer(), times=times),
-            Route(CALL_PATH, EngineRoute(door, calls, times=times), methods=["POST"]),
+            *v1_routes(gate, times=times),
+            Route(ENGINE_PATH, EngineRoute(gate, times=times), methods=["POST"]),
         ],
-        health=lambda: Health(asdict(replace(status(), state=door.state)), door.refusal),
+        health=lambda: Health(asdict(replace(status(), state=gate.state)), gate.refusal),
         allowed_hosts=allowed_hosts,
         proxy=proxy,
         page_csp=page_csp,

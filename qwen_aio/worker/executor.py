@@ -66,11 +66,11 @@ class LocalExecutor:
         self._offer = Capabilities(dict(tasks), engine.context, model, worker)
         self._record = record
 
-    def offer(self) -> Capabilities:
+    def capabilities(self) -> Capabilities:
         """What can be asked for."""
         return self._offer
 
-    async def make(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    async def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """One Decision, or TextDelta*, Answer. Closing it cancels what runs.
 
         Raises UnknownTask, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
@@ -117,12 +117,12 @@ class LocalExecutor:
 
     def _feeling(self, call: EngineRequest) -> str | None:
         """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""
-        if call.verdict is None:
+        if call.decided is None:
             return None
-        labels = {label.name: label.text for label in self._task(call.verdict.task).labels}
-        if call.verdict.label not in labels:
-            raise InvalidRequest(f"{call.verdict.task} has no such label; known: {', '.join(labels)}", param="verdict")
-        return labels[call.verdict.label]
+        labels = {label.name: label.text for label in self._task(call.decided.task).labels}
+        if call.decided.label not in labels:
+            raise InvalidRequest(f"{call.decided.task} has no such label; known: {', '.join(labels)}", param="verdict")
+        return labels[call.decided.label]
 
     def _sampling(self, call: EngineRequest, task: Task) -> Sampling:
         """What the task says, as far as it fits, and what the caller asks for."""

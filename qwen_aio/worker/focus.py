@@ -1,7 +1,7 @@
-"""What a focus word does to sentences that have nothing to do with it but hold it.
+"""The effect of a focus word on neutral sentences that contain it.
 
-A word acts only where it stands in the text, so each sentence quotes it; what differs between the two numbers is the
-hint in the prompt alone.
+A focus word acts only on a text that contains it, so each sentence quotes it; only the hint in the
+prompt differs between the two decisions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.executor import EngineClient
 
-SENTENCES = (  # neutral whatever the word
+SENTENCES = (  # neutral with any word
     "今天星期三，黑板上写着“{}”。",
     "“{}”在词典的第五页。",
     "会议改到下午三点，题目里有“{}”两个字。",
@@ -24,7 +24,7 @@ SENTENCES = (  # neutral whatever the word
 
 @dataclass(frozen=True)
 class FocusEffect:
-    """One word in one sentence, as any other word and as a focus word."""
+    """One word in one sentence, as a plain word and as a focus word."""
 
     word: str
     sentence: str
@@ -43,7 +43,7 @@ class FocusEffect:
 
 
 async def focus_effects(engine: EngineClient, task: Task) -> list[FocusEffect]:
-    """Every focus word of a decision task in every sentence. Raises what the engine raises."""
+    """Every focus word of a decision task in every sentence. Raises as the engine."""
     effects = []
     for word in task.focus_words:
         others = replace(task, focus_words=tuple(other for other in task.focus_words if other != word))

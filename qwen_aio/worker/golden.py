@@ -1,9 +1,9 @@
-"""Golden cases: does this model still answer what it answered?
+"""Golden cases: a model must reproduce its recorded answers.
 
-They guard against a broken model file, a wrong precision or a damaged template, not against a weak model: the first
-start of a model with a task writes down what it answers, every later start must reproduce that. A task that was
-changed is compared with the last record: it may move probabilities, but a label that flips is named at every start
-until its owner accepts it (`qwen-aio tasks lint --accept`).
+They guard against a broken model file, a wrong precision or a damaged template, not against a weak
+model: the first start of a model with a task records its answers, every later start must reproduce
+them. A changed task is compared with the last record: probabilities may move, but every start names
+a label that flips until its owner accepts it (`qwen-aio tasks lint --accept`).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from qwen_aio.worker.executor import EngineClient
 from qwen_aio.worker.golden_book import GoldenAnswer, GoldenBook, GoldenRecord
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts
-FALLEN = 0.5  # of its former probability is left to an answer that a changed task makes less likely
+FALLEN = 0.5  # share of its former probability below which an answer counts as flipped
 NAMED_CASES = 3  # of those that differ; the sentence also travels in status.json
 OnMismatch = Literal["strict", "warn", "off"]
-Cause = Literal["changed", "moved", "shipped"]  # the task or the precision is another; neither is; nor may they be
+Cause = Literal["changed", "moved", "shipped"]  # task or precision differ; neither does; neither may
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class GoldenOutcome:
-    """What the golden cases of one task say."""
+    """The result of the golden cases of one task."""
 
     head: str  # "ok ...", "recorded ...", or how many cases differ
-    answers: tuple[GoldenAnswer, ...]  # what a record should hold from now on
-    differing: tuple[str, ...] = ()  # every case that does, named
+    answers: tuple[GoldenAnswer, ...]  # for the record from now on
+    differing: tuple[str, ...] = ()  # every case that differs, named
     cause: Cause | None = None  # None if the cases hold
 
     @property
@@ -50,10 +50,10 @@ class GoldenOutcome:
 async def check_golden(
     engine: EngineClient, tasks: Mapping[str, Task], book: GoldenBook, *, policy: OnMismatch | None
 ) -> dict[str, str]:
-    """Task name -> "ok ...", "recorded ..." or what differs. Raises GoldenMismatch where the policy is strict.
+    """Task name -> "ok ...", "recorded ..." or the differences. Raises GoldenMismatch if strict.
 
-    Without a stated policy a shipped record is strict, one's own only warns, and so does a task that was changed. A
-    model that gives no numbers at all is refused under either.
+    Without a policy, a shipped record is strict; an own record and a changed task only warn. Every
+    policy refuses a model that computes no numbers.
     """
     if policy == "off":
         return dict.fromkeys(tasks, "off")
@@ -69,13 +69,13 @@ async def check_golden(
 
 
 async def ask_cases(engine: EngineClient, task: Task) -> tuple[GoldenAnswer, ...]:
-    """What the model answers now. Raises GoldenMismatch if it gives no numbers."""
+    """The model's answers now. Raises GoldenMismatch if it computes no numbers."""
     template = PromptTemplate(task)
     return tuple([await _ask(engine, template, task, case) for case in task.golden])
 
 
 async def examine(engine: EngineClient, task: Task, book: GoldenBook) -> GoldenOutcome:
-    """Ask the golden cases of `task` and compare the answers with the record. Raises GoldenMismatch for no numbers."""
+    """Compare the model's answers with the record. Raises GoldenMismatch if they are no numbers."""
     record = book.read(task)
     answers = await ask_cases(engine, task)
     if record is None:
@@ -86,7 +86,7 @@ async def examine(engine: EngineClient, task: Task, book: GoldenBook) -> GoldenO
     return _compare_same(task, record, pairs, model_sha=book.model_sha)
 
 
-Pairs = Sequence[tuple[GoldenAnswer | None, GoldenAnswer]]  # what was recorded, if anything, and what is answered now
+Pairs = Sequence[tuple[GoldenAnswer | None, GoldenAnswer]]  # the recorded answer, if any, and the one now
 
 
 def _compare_same(task: Task, record: GoldenRecord, pairs: Pairs, *, model_sha: str) -> GoldenOutcome:
@@ -116,7 +116,7 @@ def _compare_changed(task: Task, record: GoldenRecord, pairs: Pairs, *, precisio
 
 
 def _warn(task: Task, outcome: GoldenOutcome, policy: OnMismatch | None) -> None:
-    """Name everything in the log. Raises GoldenMismatch where the policy is strict."""
+    """Log every difference. Raises GoldenMismatch if the policy is strict."""
     log.warning("golden cases of task %s: %s", task.name, outcome.message)
     for line in outcome.differing[NAMED_CASES:]:
         log.warning("golden cases of task %s: also %s", task.name, line)
@@ -125,7 +125,7 @@ def _warn(task: Task, outcome: GoldenOutcome, policy: OnMismatch | None) -> None
 
 
 def remedy(task: Task, outcome: GoldenOutcome) -> str:
-    """What to do about cases that differ."""
+    """Advice for cases that differ."""
     accept = f"accept it with: qwen-aio tasks lint {task.name} --accept (and this --model, --precision, --prompts-dir)"
     if outcome.cause == "changed":
         return f"If that is meant, {accept}; else put the task back"
@@ -149,7 +149,7 @@ def _agree(old: GoldenAnswer, new: GoldenAnswer) -> bool:
 
 
 def _is_flipped(task: Task, old: GoldenAnswer, new: GoldenAnswer) -> bool:
-    """Another label; of a task that generates, the answer that was given is far less likely."""
+    """Whether the label changed, or the answer of a generation task became far less likely."""
     if task.kind == "decision":
         return old.label != new.label
     return new.probabilities[new.label] < old.probabilities[old.label] * FALLEN
@@ -160,7 +160,7 @@ def _change(old: GoldenAnswer, new: GoldenAnswer) -> str:
 
 
 def _describe(answer: GoldenAnswer) -> str:
-    """The label with its probability; one that is neutral because nothing was clear, with the best label's."""
+    """The label with its probability; if it is neutral because none was clear, the best label's."""
     best = max(answer.probabilities, key=lambda name: answer.probabilities[name])
     described = f"{best} {answer.probabilities[best]:.3f}"
     return described if best == answer.label else f"{answer.label} (unsure: {described})"
@@ -174,7 +174,7 @@ async def _ask(engine: EngineClient, template: PromptTemplate, task: Task, case:
     if task.kind == "decision":
         decision = decide(task, scores)
         return GoldenAnswer(case.text, decision.label, {name: round(p, 4) for name, p in decision.scores.items()})
-    # Per token, so that long answers are not all equally improbable.
+    # Per token: otherwise every long answer is improbable.
     (score,) = scores.labels
     probability = math.exp(score.logprob / max(1, score.num_tokens))
     return GoldenAnswer(case.text, score.text, {score.text: round(probability, 4)})

@@ -1,7 +1,8 @@
-"""What a model answered to the golden cases before: the records, and where they lie.
+"""Records of a model's answers to the golden cases.
 
-One file for a model and a task's name, a record in it for each version of the task and each precision, the latest one
-last. The bundled model's ship beside its weights, one's own lie in state/golden and may be deleted at any time.
+One file for a model and a task, with a record for each version of the task and each precision, the
+latest last. Records of the bundled model ship with its weights; own ones are in state/golden and
+may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from pathlib import Path
 
 from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
-from qwen_aio.replacing import replacing
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text, replacing
 
 MAX_KEPT = 8  # records of one task: each edit makes one
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GoldenAnswer:
-    """What the model made of one case: all labels of a decision, else the one answer that was scored."""
+    """The model's answer to one case: all labels, or the one answer that was scored."""
 
     text: str
     label: str
@@ -47,7 +47,7 @@ class GoldenRecord:
     is_shipped: bool = False
 
     def is_of(self, task: Task, precision: str) -> bool:
-        """Whether it was made of the task as it is now, in this precision."""
+        """Whether it is of the task as it is now, in this precision."""
         return (self.task_hash, self.precision) == (task.hash, precision)
 
     def find(self, case: GoldenCase) -> GoldenAnswer | None:
@@ -55,13 +55,13 @@ class GoldenRecord:
         return next((answer for answer in self.answers if answer.answers(case)), None)
 
     def covers(self, task: Task) -> bool:
-        """Whether it holds the cases that `task` has now, and no others."""
+        """Whether it has exactly the cases that `task` has now."""
         return len(self.answers) == len(task.golden) and all(map(self.find, task.golden))
 
 
 @dataclass(frozen=True)
 class GoldenBook:
-    """The records of one model, read and written in one precision; `shipped` is None if it came without any."""
+    """The records of one model in one precision; `shipped` is None if it has none."""
 
     model_sha: str
     precision: str
@@ -69,7 +69,7 @@ class GoldenBook:
     shipped: Path | None
 
     def read(self, task: Task) -> GoldenRecord | None:
-        """What `task` is compared with: the record of this very version, else the last one under the task's name.
+        """The record to compare `task` with: of this very version, else the last one of its name.
 
         Raises GoldenMismatch if the shipped records cannot be read.
         """
@@ -82,7 +82,7 @@ class GoldenBook:
         return last[-1] if last else None
 
     def keep(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
-        """Make `answers` the last record of `task`. A folder that cannot be written to is logged."""
+        """Make `answers` the last record of `task`. Logs a folder that cannot be written to."""
         record = GoldenRecord(self.model_sha, task.hash, self.precision, tuple(answers))
         own = self._read_own(task.name)
         last = own or self._in_this_precision(self._read_shipped(task.name))
@@ -122,7 +122,7 @@ class GoldenBook:
 
 
 def written(records: Sequence[GoldenRecord]) -> str:
-    """The file that holds `records`, one answer a line."""
+    """`records` as the text of a file, one answer a line."""
     entries = []
     for record in records:
         head = json.dumps({"model_sha": record.model_sha, "task_hash": record.task_hash, "precision": record.precision})
@@ -132,7 +132,7 @@ def written(records: Sequence[GoldenRecord]) -> str:
 
 
 def _read(path: Path, *, is_shipped: bool) -> list[GoldenRecord]:
-    """Raises one of UNREADABLE for a file that does not hold records."""
+    """The records in a file. Raises one of UNREADABLE if it holds none."""
     records = []
     for entry in json.loads(read_text(path)):
         answers = tuple(GoldenAnswer(**answer) for answer in entry["answers"])

@@ -1,11 +1,11 @@
-"""What a worker knows of its own health, and the record it makes of that.
+"""The health of a worker, and its record for status.json.
 
-Counts finished work, takes CPU readings, and asks the engine how it stands. Knows no file and no HTTP. Owned by the
-event loop; no method awaits, so no lock is needed.
+Counts finished requests, takes CPU readings, and takes snapshots of the engine. Knows no file and
+no HTTP. Owned by the event loop; no method awaits, so no lock is needed.
 
-`seq` is the pulse of the engine, not of this process: it goes up only if the engine has nothing to do or has made a
-step since the last record. An engine that hangs under work thus looks to every reader like one that is gone, however
-lively the process around it is. An engine that hangs with nothing to do is found out by its first request.
+`seq` is the heartbeat of the engine, not of this process: it goes up only if the engine has no work
+or has made a step since the last record. So a reader takes an engine that hangs at work for gone,
+even while the process lives. The first request shows an engine that hangs without work.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LAST_READINGS = 10  # two seconds of CPU readings, 200 ms apart
 
 
 class Meter(Protocol):
-    """What the operating system says of this process."""
+    """CPU and memory of this process, from the operating system."""
 
     def cpu_percent(self) -> float:
-        """Since the last call; 0 to 100 of what the worker may use."""
+        """Since the last reading; 0 to 100, of the threads the worker may use."""
 
     def rss_mb(self) -> float:
         """Resident memory, in units of 2**20 bytes."""
@@ -41,10 +41,10 @@ class ProcessMeter:
     """The Meter of this process, through psutil."""
 
     def __init__(self, *, threads: int) -> None:
-        """`threads` is what the model computes with: that many busy ones are 100 percent."""
+        """`threads` of the model: 100 percent is that many busy threads."""
         self._process = psutil.Process()
         self._threads = threads
-        self._process.cpu_percent()  # the first reading only marks where the next begins
+        self._process.cpu_percent()  # the first reading only marks the start of the next
 
     def cpu_percent(self) -> float:
         """See Meter."""
@@ -56,7 +56,7 @@ class ProcessMeter:
 
 
 class WorkerHealth:
-    """Makes one WorkerStatus after another. `latest` is the last one made: what /health shows."""
+    """Makes the worker's records. `latest` is the last one, which /health shows."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class WorkerHealth:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`first` is what StatusFile.claimed gave; `engine` tells how it stands, also while there is none."""
+        """`first` is StatusFile.claimed's; `engine` returns a snapshot, also before loading."""
         self.latest = first
         self._engine = engine
         self._meter = meter
@@ -86,7 +86,7 @@ class WorkerHealth:
     def describe(
         self, *, model: str, model_sha: str, precision: str, tasks_sha: str, golden: Mapping[str, str]
     ) -> None:
-        """What later records say of the model, once it is loaded. Work done before, for ourselves, is not counted."""
+        """Describe the loaded model in later records. Requests completed before are not counted."""
         self._completed_before = self._engine().completed
         self.latest = replace(
             self.latest,
@@ -98,7 +98,7 @@ class WorkerHealth:
         )
 
     def record(self, kind: TaskKind, timings: Timings) -> None:
-        """Count one finished call of the engine. The time it waited in the queue does not count as its latency."""
+        """Count one finished engine request. Its latency is without the time in the queue."""
         inference_ms = timings.prefill_ms + timings.decode_ms
         self._inference_ms.append(inference_ms)
         if kind == "generation":
@@ -111,7 +111,7 @@ class WorkerHealth:
         reading = self._meter.cpu_percent()
         is_busy = _has_work(self._engine())
         self._readings.append(reading)
-        # A reading covers the time since the one before: busy at one end only, it would pass idleness off as jitter.
+        # A reading covers the time since the last one: busy at one end only, it mixes in idleness.
         if is_busy and self._was_busy:
             self._busy_readings.append(reading)
         self._was_busy = is_busy

@@ -1,7 +1,8 @@
-"""The pulse of a worker: a CPU reading every 200 ms, a record into status.json every 2 s.
+"""The heartbeat of a worker: a CPU reading every 200 ms, a record into status.json every 2 s.
 
-Owns one task on the event loop and one thread that writes. A record that cannot be written is counted and told once;
-the service goes on, and so does the trying. Knows neither engine nor HTTP; what a record says is health.py's business.
+Owns one task on the event loop and one thread that writes. A record that cannot be written is
+counted and logged once; the service goes on, and so do the attempts. Knows neither engine nor HTTP;
+health.py makes the records.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ class Heartbeat:
         state: Callable[[], WorkerState],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`write` is StatusFile.write; `state` tells what the worker is doing at the moment it is asked."""
+        """`write` is StatusFile.write; `state` returns the worker's state at that moment."""
         self.write_errors = 0
         self._health = health
         self._write = write
         self._state = state
         self._pause = pause
         self._is_failing = False
-        # One thread, so that records reach the file in the order they were made, also when a beat was cancelled.
+        # One thread keeps the records in order, also after a cancelled beat.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="status-writer")
 
     @asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
-        """Beat while the context lasts; then leave a last record, "failed" if the worker says so, else "draining".
+        """Beat while the context lasts; then write a last record, "failed" or "draining".
 
-        An end of the task that nobody asked for is logged at once, stops `seq`, and is raised when the context ends.
+        A failure of the task is logged at once, stops `seq`, and is raised when the context ends.
         """
         task = asyncio.create_task(self._beat(), name="heartbeat")
-        task.add_done_callback(_tell_end)
+        task.add_done_callback(_log_failure)
         try:
             yield
         finally:
@@ -83,6 +84,6 @@ class Heartbeat:
             self._is_failing = False
 
 
-def _tell_end(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (exc := task.exception()):
         log.critical("heartbeat ended: balancers will take this worker for gone", exc_info=exc)

@@ -16,8 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from qwen_aio.core import Precision
-from qwen_aio.replacing import replacing
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text, replacing
 
 VERSION = "1"  # to be raised whenever int8 is made or judged in another way
 MOMENT_S = 1.0  # a wait that need not be told

@@ -64,27 +64,26 @@ class WorkerServer:
         self._id = settings.id or f"qwen-{port}"
         self._url = url_of(settings.host, port)
         self._engine: EngineService | None = None
-        self._calls: LocalExecutor | None = None
 
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
         status_file = StatusFile(status_dir(self._settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
         with status_file.claimed(self._id, url=self._url) as first:
             health = self._health(first)
-            door = AdmissionGate()
-            app = self._app(door, health)
+            gate = AdmissionGate()
+            app = self._app(gate, health)
             print(f"{told_model(self._model)}; open {self._url}", flush=True)
-            heartbeat = Heartbeat(health, write=status_file.write, state=lambda: door.state)
+            heartbeat = Heartbeat(health, write=status_file.write, state=lambda: gate.state)
             async with heartbeat.beating():
-                return await run_server(app, sock=self._sock, door=door, life=lambda: self._live(door, health))
+                return await run_server(app, sock=self._sock, gate=gate, life=lambda: self._live(gate, health))
 
-    async def _live(self, door: AdmissionGate, health: WorkerHealth) -> None:
-        """Load, open the door, and wait for the engine to fail, which it should not."""
+    async def _live(self, gate: AdmissionGate, health: WorkerHealth) -> None:
+        """Load, open the gate, and wait for the engine to fail, which it should not."""
         tasks_sha = tasks_hash(self._tasks)
         health.describe(model=self._model.name, model_sha="", precision="", tasks_sha=tasks_sha, golden={})
         async with self._load(self._settings, self._tasks, self._model, threads=self._threads) as ready:
             self._engine = ready.engine
-            self._calls = LocalExecutor(
+            executor = LocalExecutor(
                 ready.engine, self._tasks, model=self._model.name, worker=self._id, record=health.record
             )
             health.describe(
@@ -94,7 +93,7 @@ class WorkerServer:
                 tasks_sha=tasks_sha,
                 golden=ready.golden,
             )
-            door.open(Pipeline(self._calls))
+            gate.open(Pipeline(executor))
             log.info("ready worker=%s model=%s url=%s", self._id, self._model.name, self._url)
             raise await ready.engine.wait_failed()
 
@@ -105,19 +104,12 @@ class WorkerServer:
             meter=ProcessMeter(threads=self._threads),
         )
 
-    def _app(self, door: AdmissionGate, health: WorkerHealth) -> FastAPI:
+    def _app(self, gate: AdmissionGate, health: WorkerHealth) -> FastAPI:
         create = partial(
             create_worker_app,
-            door,
-            calls=lambda: self._ready_calls(door),
+            gate,
             status=lambda: health.latest,
             allowed_hosts=allowed_hosts(self._settings),
             proxy=proxy_settings(self._settings),
         )
-        return self._add_page(create, door, self._id) if self._add_page else create()
-
-    def _ready_calls(self, door: AdmissionGate) -> LocalExecutor:
-        if self._calls is None:
-            assert door.refusal is not None
-            raise door.refusal
-        return self._calls
+        return self._add_page(create, gate, self._id) if self._add_page else create()

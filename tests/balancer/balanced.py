@@ -83,7 +83,7 @@ async def balanced(
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         app = create_balancer_app(balancer, gate)
-        serving = asyncio.create_task(run_server(app, sock=sock, door=gate, life=balancer.live, grace_s=grace_s))
+        serving = asyncio.create_task(run_server(app, sock=sock, gate=gate, life=balancer.live, grace_s=grace_s))
         client = await stack.enter_async_context(Client(url))
         service = Service(balancer, gate, client, url, serving, paths, engines)
         try:

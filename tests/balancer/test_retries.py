@@ -29,7 +29,7 @@ from qwen_aio.errors import (
     QwenAioError,
     RequestFailed,
 )
-from qwen_aio.serving.deadline import within
+from qwen_aio.serving.deadline import Deadline
 from tests.balancer.world import CAPABILITIES, SENTIMENT, World
 
 CHAT, DECIDE = (
@@ -109,7 +109,7 @@ class Scene:
         return worker_id in self.gone
 
     async def make(self, call: EngineRequest) -> list[EngineEvent]:
-        async with aclosing(self.executor.make(call)) as events:
+        async with aclosing(self.executor.execute(call)) as events:
             return [event async for event in events]
 
     def making(self, call: EngineRequest) -> asyncio.Task[list[EngineEvent]]:
@@ -137,7 +137,7 @@ class ScriptedClient:
     def __init__(self, scene: Scene, name: str) -> None:
         self._scene, self._name = scene, name
 
-    def make(self, call: EngineRequest) -> Events:
+    def execute(self, call: EngineRequest) -> Events:
         self._scene.asked.append((self._name, call))
         return self._scene.scripts[self._name].pop(0)(call)
 
@@ -371,8 +371,8 @@ async def test_the_log_tells_a_deadline_from_a_client_that_left():
 
     scene.scripts["a"] = [passing, nothing]
     with pytest.raises(DeadlineExceeded):
-        async with aclosing(within(scene.executor.make(DECIDE), 0.01)) as events:
-            await anext(events)
+        async with aclosing(scene.executor.execute(DECIDE)) as events:
+            await Deadline(0.01).next(events)
     assert (scene.row().outcome, scene.row().error) == ("failed", "deadline_exceeded")
     leaving = scene.making(DECIDE)
     await scene.until(lambda: len(scene.asked) == 2)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from qwen_aio.bounds import BOUNDS
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.models.find import BUNDLED
-from qwen_aio.wire.engine import CALL_PATH
+from qwen_aio.wire.engine import ENGINE_PATH
 from tests.asking import sse
 from tests.e2e.processes import App, start
 
@@ -158,11 +158,11 @@ def test_the_pieces_of_a_call_are_its_answer_wherever_a_second_worker_goes_on(bo
     sampling = {name: value for name, value in HOT.items() if name != "mode"}
     for seed in range(6):
         call = {"task": "chat", "text": "death", "seed": seed, **sampling}
-        *pieces, (_, answer) = sse(first.post(CALL_PATH, call)[1])
+        *pieces, (_, answer) = sse(first.post(ENGINE_PATH, call)[1])
         assert "".join(piece["text"] for _, piece in pieces) == answer["text"]
         for cut in range(1, len(pieces), 5):
             sent = [token for _, piece in pieces[:cut] for token in piece["token_ids"]]
-            *rest, (_, end) = sse(second.post(CALL_PATH, call | {"resume": {"token_ids": sent}})[1])
+            *rest, (_, end) = sse(second.post(ENGINE_PATH, call | {"resume": {"token_ids": sent}})[1])
             assert "".join(piece["text"] for _, piece in rest) == end["text"]
             ids = [*sent, *(token for _, piece in rest for token in piece["token_ids"])]
             raw = b"".join(map(tokenizer.token_bytes, ids))

@@ -19,7 +19,7 @@ from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
 from qwen_aio.engine.quant.int8_weights import Int8Weights
 from qwen_aio.engine.quant.quantise import Quantised, readings, recipe
-from qwen_aio.replacing import replacing
+from qwen_aio.files import replacing
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, with_outliers
 from tests.engine.running import run, score, scores_of
@@ -143,7 +143,7 @@ def test_what_a_killed_writer_left_is_gone_with_the_next_copy(place: CopyPlace, 
     code = f"""
 import os
 from pathlib import Path
-from qwen_aio.replacing import replacing
+from qwen_aio.files import replacing
 with replacing(Path({str(place.path)!r})) as partial:
     partial.write_bytes(b"half")
     os._exit(1)

@@ -28,9 +28,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(model: Path) -> str:
-    with pytest.raises(InvalidModel) as told:
+    with pytest.raises(InvalidModel) as caught:
         Folder.open(find_model(str(model), home=model.parent).path)
-    message = told.value.message
+    message = caught.value.message
     assert "\n" not in message and "{" not in message.partition("python -c")[0]
     return message
 
@@ -122,7 +122,7 @@ def lacks_a_shard(folder: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_model_is_told_with_what_to_do(folder, change, what, do):
+def test_what_is_no_model_is_reported_with_what_to_do(folder, change, what, do):
     change(folder)
     message = refused(folder)
     assert what in message
@@ -150,7 +150,7 @@ def test_a_broken_link_where_the_full_model_belongs_is_not_passed_over(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may read everything")
-def test_a_folder_without_permission_is_told(folder):
+def test_a_folder_without_permission_is_reported(folder):
     folder.chmod(0)
     try:
         assert "cannot be read (Permission denied)" in refused(folder)
@@ -199,7 +199,7 @@ def test_of_a_cache_the_snapshot_is_taken_that_main_names(tmp_path):
     assert find_model(str(top), home=tmp_path).path == top / "snapshots" / "new"
 
 
-def test_a_download_that_was_broken_off_is_told(tmp_path):
+def test_a_download_that_was_broken_off_is_reported(tmp_path):
     top = cached(tmp_path, "0a1b2c")
     (top / "blobs" / "model.safetensors").rename(top / "blobs" / "4d7a.incomplete")
     assert "a download that was broken off" in refused(top)
@@ -212,7 +212,7 @@ def test_a_download_that_was_broken_off_is_told(tmp_path):
 @pytest.mark.parametrize(
     "names", [("pytorch_model.bin",), ("pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"), ("m.pt",)]
 )
-def test_the_way_to_convert_pickles_works_as_it_is_told(folder, names):
+def test_the_reported_way_to_convert_pickles_works(folder, names):
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     for number, name in enumerate(names):
@@ -232,5 +232,5 @@ def test_the_way_to_convert_pickles_works_as_it_is_told(folder, names):
 def test_the_command_prints_one_line_and_no_traceback(folder, capsys):
     dangles("model.safetensors")(folder)
     assert main(["run", "你好", "--model", str(folder)]) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "is a link to" in told
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "is a link to" in output

@@ -32,7 +32,7 @@ def test_a_stated_folder_goes_before_all(tmp_path):
     assert (model.path, model.name, model.is_bundled) == (other, "other", False)
 
 
-def test_a_folder_that_is_no_model_is_told(tmp_path):
+def test_a_folder_that_is_no_model_is_reported(tmp_path):
     with pytest.raises(InvalidModel, match="no model folder"):
         find_model(str(tmp_path / "nowhere"), home=tmp_path)
 

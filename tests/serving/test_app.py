@@ -26,16 +26,16 @@ async def test_the_published_story_over_http():
     worker = Worker(FakeEngine(pieces=("抱歉", "。")))
     async with calling(worker) as client:
         response = await client.post("/v1/run", json={"text": STORY, "reply": True}, headers={"X-Request-ID": "mine-1"})
-    told = response.json()
+    fields = response.json()
     assert response.status_code == 200
-    assert (told["request_id"], response.headers["x-request-id"]) == ("mine-1", "mine-1")
-    assert (told["mode"], told["label"], told["confidence"]) == ("sentiment", "negative", "高")
-    assert told["reply"]["text"] == "抱歉。"
-    assert told["merged"] == '【😔 LLM 情感判断:负面|高置信】→ "抱歉。"'
-    assert told["route"] == "rule sentiment.words: 失望"
+    assert (fields["request_id"], response.headers["x-request-id"]) == ("mine-1", "mine-1")
+    assert (fields["mode"], fields["label"], fields["confidence"]) == ("sentiment", "negative", "高")
+    assert fields["reply"]["text"] == "抱歉。"
+    assert fields["merged"] == '【😔 LLM 情感判断:负面|高置信】→ "抱歉。"'
+    assert fields["route"] == "rule sentiment.words: 失望"
 
 
-async def test_every_call_of_the_engine_is_recorded_for_health():
+async def test_every_engine_request_is_recorded_for_health():
     worker = Worker(FakeEngine())
     async with calling(worker) as client:
         await client.post("/v1/run", json={"text": STORY, "reply": True})
@@ -67,14 +67,14 @@ async def test_texts_are_answered_in_order():
 
 
 async def test_only_a_few_of_many_texts_run_at_once():
-    gate = asyncio.Event()
-    engine = WatchedEngine(gate=gate)
+    release = asyncio.Event()
+    engine = WatchedEngine(gate=release)
     worker = Worker(engine)
     async with calling(worker) as client:
         sending = asyncio.create_task(client.post("/v1/run", json={"texts": ["失望"] * 30}))
         await engine.begun.wait()
-        assert (len(engine.call_ids), worker.door.in_flight) == (PARALLEL_TEXTS, 1)
-        gate.set()
+        assert (len(engine.call_ids), worker.gate.in_flight) == (PARALLEL_TEXTS, 1)
+        release.set()
         assert len((await sending).json()["results"]) == 30
 
 
@@ -90,7 +90,7 @@ async def test_one_failing_text_fails_the_list_and_frees_the_rest():
     async with calling(worker) as client:
         response = await client.post("/v1/run", json={"texts": ["a", "b", "c"], "mode": "sentiment"})
     check_refusal(response, 503, "queue_full")
-    assert worker.door.in_flight == 0
+    assert worker.gate.in_flight == 0
     assert engine.cancelled == 2
 
 
@@ -101,7 +101,7 @@ async def test_a_deadline_ends_the_work(body):
     async with calling(worker) as client:
         response = await client.post("/v1/run", json=body | {"mode": "sentiment", "timeout_s": 0.01})
     check_refusal(response, 504, "deadline_exceeded")
-    assert worker.door.in_flight == 0
+    assert worker.gate.in_flight == 0
     assert engine.cancelled >= 1
 
 
@@ -193,7 +193,7 @@ async def test_a_bug_of_ours_does_not_end_a_stream_in_silence():
     assert [name for name, _ in events] == ["token", "error"]
     assert events[-1][1]["error"]["code"] == "internal"
     assert b"SECRET" not in response.content
-    assert worker.door.in_flight == engine.open_streams == 0
+    assert worker.gate.in_flight == engine.open_streams == 0
 
 
 async def test_a_bug_of_ours_is_a_sentence():
@@ -206,7 +206,7 @@ async def test_a_bug_of_ours_is_a_sentence():
         response = await client.post("/v1/run", json={"text": STORY})
     check_refusal(response, 500, "internal")
     assert b"SECRET" not in response.content
-    assert worker.door.in_flight == 0
+    assert worker.gate.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ async def test_no_path_leads_to_a_file(path):
     ]
     + [("POST", path, "GET, HEAD") for path in ("/v1/tasks", "/health", "/readyz", "/livez")],
 )
-async def test_a_wrong_method_is_told_the_right_one(method, path, allow):
+async def test_a_wrong_method_gets_the_right_one(method, path, allow):
     async with calling(Worker(FakeEngine())) as client:
         response = await client.request(method, path, headers={"Origin": "http://localhost"})
     check_refusal(response, 405, "method_not_allowed")
@@ -271,12 +271,12 @@ async def test_a_page_mounted_at_the_root_does_not_answer_for_the_api():
 
 async def test_tasks_are_listed_with_their_limits():
     async with calling(Worker(FakeEngine())) as client:
-        told = (await client.get("/v1/tasks")).json()
-    assert [task["name"] for task in told["tasks"]] == sorted(TASKS)
-    sentiment = next(task for task in told["tasks"] if task["name"] == "sentiment")
+        fields = (await client.get("/v1/tasks")).json()
+    assert [task["name"] for task in fields["tasks"]] == sorted(TASKS)
+    sentiment = next(task for task in fields["tasks"] if task["name"] == "sentiment")
     assert [label["text"] for label in sentiment["labels"]] == ["正面", "中性", "负面"]
     assert sentiment["limits"] == {"timeout_s": 60.0, "max_tokens": None}
-    assert told["limits"]["context_tokens"] == 2048
+    assert fields["limits"]["context_tokens"] == 2048
 
 
 async def test_health_is_the_record_of_the_status_file_and_more():
@@ -285,22 +285,27 @@ async def test_health_is_the_record_of_the_status_file_and_more():
         response = await client.get("/health")
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         assert (await client.head("/health")).content == b""
-    told = response.json()
+    fields = response.json()
     assert response.status_code == 200
-    assert (told["id"], told["state"], told["golden"], told["in_flight"]) == ("qwen-1", "ready", {"sentiment": "ok"}, 0)
+    assert (fields["id"], fields["state"], fields["golden"], fields["in_flight"]) == (
+        "qwen-1",
+        "ready",
+        {"sentiment": "ok"},
+        0,
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "state", "code"),
     [
         (lambda _: None, "starting", "not_ready"),
-        (lambda door: door.drain(), "draining", "draining"),
-        (lambda door: door.fail("the engine is gone: SECRET"), "failed", "engine_stopped"),
+        (lambda gate: gate.drain(), "draining", "draining"),
+        (lambda gate: gate.fail("the engine is gone: SECRET"), "failed", "engine_stopped"),
     ],
 )
 async def test_a_worker_that_takes_nothing_says_so_everywhere_but_in_livez(change, state, code):
     worker = Worker(FakeEngine(), is_open=False)
-    change(worker.door)
+    change(worker.gate)
     async with calling(worker) as client:
         for method, path in (("POST", "/v1/run"), ("GET", "/readyz"), ("GET", "/v1/tasks")):
             check_refusal(await client.request(method, path), 503, code)
@@ -338,7 +343,7 @@ RUNS = {
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("body", RUNS.values(), ids=RUNS.keys())
-async def test_whoever_hangs_up_frees_the_engine(body, how):
+async def test_a_client_that_disconnects_frees_the_engine(body, how):
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there:
         _, writer = await send(there.port, body)
@@ -350,14 +355,14 @@ async def test_whoever_hangs_up_frees_the_engine(body, how):
         else:
             writer.close()
         await engine.freed.wait()
-        await there.worker.door.wait_empty()
+        await there.worker.gate.wait_empty()
         assert engine.open_streams == 0
         writer.close()
 
 
 async def test_hanging_up_leaves_the_neighbour_running():
-    gate = asyncio.Event()
-    engine = WatchedEngine(gate=gate)
+    release = asyncio.Event()
+    engine = WatchedEngine(gate=release)
     async with served(Worker(engine)) as there:
         _, leaving = await send(there.port, RUNS["answer stream"])
         await engine.begun.wait()
@@ -366,28 +371,28 @@ async def test_hanging_up_leaves_the_neighbour_running():
         await engine.begun.wait()
         leaving.close()
         await engine.freed.wait()
-        gate.set()
+        release.set()
         await staying.readuntil(b"event: done\n")
 
 
 async def test_a_silent_stream_gets_comments():
-    gate = asyncio.Event()
-    worker = Worker(WatchedEngine(gate=gate), times=StreamTimes(keep_alive_s=0.01))
+    release = asyncio.Event()
+    worker = Worker(WatchedEngine(gate=release), times=StreamTimes(keep_alive_s=0.01))
     async with served(worker) as there:
         reader, _ = await send(there.port, RUNS["answer stream"])
         await reader.readuntil(b"event: token\n")
         await reader.readuntil(b": still here\n\n")
         await reader.readuntil(b": still here\n\n")
-        gate.set()
+        release.set()
         await reader.readuntil(b"event: done\n")
 
 
-async def test_a_reader_who_takes_nothing_is_given_up():
+async def test_a_client_that_reads_nothing_is_dropped():
     endless = FakeEngine(pieces=("x" * 10_000,) * 10_000)
     worker = Worker(endless, times=StreamTimes(patience_s=0.05))
     async with served(worker) as there:
         reader, writer = await send(there.port, RUNS["answer stream"])
         await reader.readuntil(b"event: token\n")
-        await worker.door.wait_empty()
+        await worker.gate.wait_empty()
         assert endless.open_streams == 0
         writer.transport.abort()

@@ -1,4 +1,4 @@
-"""A stream of /v1 through a real nginx: token by token, however little nginx was told."""
+"""A stream of /v1 through a real nginx: token by token, with a default nginx."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_both_languages_document_the_same_block() -> None:
 
 @pytest.mark.parametrize("locations", [documented(), BARE], ids=["documented", "bare"])
 async def test_a_stream_arrives_token_by_token(locations: str, tmp_path: Path) -> None:
-    gate = asyncio.Event()
-    worker = Worker(FakeEngine(pieces=("抱", "歉"), gate=gate))
+    release = asyncio.Event()
+    worker = Worker(FakeEngine(pieces=("抱", "歉"), gate=release))
     async with served(worker) as there, httpx.AsyncClient(trust_env=False) as client:
         with nginx(tmp_path, locations, {BALANCER: f"127.0.0.1:{there.port}"}) as port:
             body = {"text": "讲一个故事", "mode": "chat", "stream": True}
@@ -33,5 +33,5 @@ async def test_a_stream_arrives_token_by_token(locations: str, tmp_path: Path) -
                 async for line in response.aiter_lines():
                     if '"index"' in line:
                         tokens.append(json.loads(line.removeprefix("data: "))["text"])
-                        gate.set()  # the second one is not made before the first is here
+                        release.set()  # the second one is not made before the first is here
                 assert tokens == ["抱", "歉"]

@@ -16,8 +16,8 @@ from tests.served import Worker, served
 JSON = {"content-type": "application/json"}
 
 
-class Behind:
-    """The application behind the guard: remembers what reached it."""
+class RecordingApp:
+    """The application that a guard protects: remembers the bodies that reach it."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -30,11 +30,11 @@ class Behind:
 
 
 @pytest.fixture
-def behind() -> Behind:
-    return Behind()
+def app() -> RecordingApp:
+    return RecordingApp()
 
 
-async def call(
+async def fetch(
     app, method: str = "POST", path: str = "/", *, headers=(), chunks=(b"",), more_body=False
 ) -> httpx.Response:
     """One request, byte for byte as given; `more_body`: the sender never finishes."""
@@ -76,22 +76,22 @@ def code(response: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 64])
-async def test_a_sane_request_id_is_kept(behind, given):
-    response = await call(Guard(behind), headers={"x-request-id": given})
+async def test_a_sane_request_id_is_kept(app, given):
+    response = await fetch(Guard(app), headers={"x-request-id": given})
     assert response.headers["x-request-id"] == response.json()["id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\r\nset-cookie: x", "\x1b[31m", "ä", "a/b", "a\n"])
-async def test_any_other_request_id_is_replaced(behind, given):
-    response = await call(Guard(behind), headers={"x-request-id": given})
+async def test_any_other_request_id_is_replaced(app, given):
+    response = await fetch(Guard(app), headers={"x-request-id": given})
     assert len(response.headers["x-request-id"]) == 32
     assert int(response.headers["x-request-id"], 16)
 
 
-async def test_every_reply_has_safe_headers_and_html_a_policy(behind):
-    guard = Guard(behind, page_csp="default-src 'none'")
-    plain, page = await call(guard), await call(guard, "GET", "/page")
-    refused = await call(guard, headers={"host": "evil.com"})
+async def test_every_reply_has_safe_headers_and_html_a_policy(app):
+    guard = Guard(app, page_csp="default-src 'none'")
+    plain, page = await fetch(guard), await fetch(guard, "GET", "/page")
+    refused = await fetch(guard, headers={"host": "evil.com"})
     for response in (plain, page, refused):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
@@ -107,9 +107,9 @@ async def test_every_reply_has_safe_headers_and_html_a_policy(behind):
     "host",
     ["localhost", "LOCALHOST:7861", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:7860", "box.lan:80", "[fd00::1]:9"],
 )
-async def test_our_names_are_served_on_any_port(behind, host):
-    guard = Guard(behind, allowed_hosts=("Box.LAN", "fd00::1"))
-    assert (await call(guard, "GET", headers={"host": host})).status_code == 200
+async def test_our_names_are_served_on_any_port(app, host):
+    guard = Guard(app, allowed_hosts=("Box.LAN", "fd00::1"))
+    assert (await fetch(guard, "GET", headers={"host": host})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -142,20 +142,20 @@ async def test_our_names_are_served_on_any_port(behind, host):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
-async def test_a_foreign_name_is_refused_whatever_is_asked(behind, host, method):
-    response = await call(Guard(behind), method, headers={"host": host})
+async def test_a_foreign_name_is_refused_whatever_is_asked(app, host, method):
+    response = await fetch(Guard(app), method, headers={"host": host})
     assert (response.status_code, code(response)) == (400, "host_refused")
-    assert behind.bodies == []
+    assert app.bodies == []
 
 
-async def test_no_host_and_two_hosts_are_refused(behind):
+async def test_no_host_and_two_hosts_are_refused(app):
     for headers in ([("host", None)], [("host", "localhost"), ("host", "localhost")]):
-        assert code(await call(Guard(behind), headers=headers)) == "host_refused"
+        assert code(await fetch(Guard(app), headers=headers)) == "host_refused"
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/run", "/v1/tasks", "/health", "/nowhere", "/livez/", "/livez/x", "//livez"])
 async def test_the_name_is_checked_on_every_route_but_the_probes(path):
-    response = await call(Worker(FakeEngine()).app, "GET", path, headers={"host": "evil.com"})
+    response = await fetch(Worker(FakeEngine()).app, "GET", path, headers={"host": "evil.com"})
     assert (response.status_code, code(response)) == (400, "host_refused")
 
 
@@ -164,7 +164,7 @@ async def test_the_name_is_checked_on_every_route_but_the_probes(path):
 async def test_a_probe_is_answered_whatever_name_it_uses(hosts, path, status):
     headers = [("host", host) for host in hosts] or [("host", None)]
     for method in ("GET", "HEAD"):
-        response = await call(Worker(FakeEngine()).app, method, path, headers=headers)
+        response = await fetch(Worker(FakeEngine()).app, method, path, headers=headers)
         assert response.status_code == 200
         assert response.content == b"" or response.json() == {"status": status}
 
@@ -172,8 +172,8 @@ async def test_a_probe_is_answered_whatever_name_it_uses(hosts, path, status):
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 async def test_only_a_probe_that_reads_is_answered(path):
     for method, headers in (("POST", {"host": "evil.com"}), ("POST", [("host", None)]), ("DELETE", {"host": ""})):
-        assert code(await call(Worker(FakeEngine()).app, method, path, headers=headers)) == "host_refused"
-    response = await call(Worker(FakeEngine()).app, "OPTIONS", path, headers=[("host", None)])
+        assert code(await fetch(Worker(FakeEngine()).app, method, path, headers=headers)) == "host_refused"
+    response = await fetch(Worker(FakeEngine()).app, "OPTIONS", path, headers=[("host", None)])
     assert (response.status_code, code(response)) == (405, "method_not_allowed")
 
 
@@ -194,12 +194,12 @@ async def test_only_a_probe_that_reads_is_answered(path):
 async def test_a_whole_url_is_a_path_and_a_host(target, path):
     asked = []
 
-    async def behind(scope, receive, send) -> None:
+    async def app(scope, receive, send) -> None:
         asked.append((scope["path"], scope["raw_path"][:1], Headers(scope=scope)["host"].lower()))
         await JSONResponse({})(scope, receive, send)
 
     for host in ({"host": "evil.com"}, {"host": "localhost"}, [("host", None)]):
-        assert (await call(OriginForm(Guard(behind)), "GET", target, headers=host)).status_code == 200
+        assert (await fetch(OriginForm(Guard(app)), "GET", target, headers=host)).status_code == 200
     assert asked == [(path, b"/", target.lower().split("/")[2])] * 3
 
 
@@ -210,17 +210,17 @@ async def test_a_whole_url_is_a_path_and_a_host(target, path):
         *("http://localhost:/page", "http://localhost,evil.com/page", "http://localhost.evil.com/page"),
     ],
 )
-async def test_the_host_in_a_url_counts_and_not_the_header(behind, target):
-    response = await call(OriginForm(Guard(behind)), "GET", target, headers={"host": "localhost"})
+async def test_the_host_in_a_url_counts_and_not_the_header(app, target):
+    response = await fetch(OriginForm(Guard(app)), "GET", target, headers={"host": "localhost"})
     assert (response.status_code, code(response)) == (400, "host_refused")
-    assert behind.bodies == []
+    assert app.bodies == []
 
 
-async def test_the_page_that_calls_must_be_of_the_host_in_the_url(behind):
+async def test_the_page_that_calls_must_be_of_the_host_in_the_url(app):
     for origin, status in (("http://localhost:1", 200), ("http://127.0.0.1:1", 403)):
         headers = {"host": "127.0.0.1:1", "origin": origin}
         assert (
-            await call(OriginForm(Guard(behind)), "POST", "http://localhost:1/", headers=headers)
+            await fetch(OriginForm(Guard(app)), "POST", "http://localhost:1/", headers=headers)
         ).status_code == status
 
 
@@ -228,10 +228,10 @@ async def test_the_page_that_calls_must_be_of_the_host_in_the_url(behind):
     "target", ["*", "localhost:7861", "livez", "", "ftp://localhost/", "http:/page", "file:///etc"]
 )
 @pytest.mark.parametrize("method", ["OPTIONS", "CONNECT", "GET", "POST"])
-async def test_any_other_target_is_refused(behind, target, method):
-    response = await call(OriginForm(Guard(behind)), method, target)
+async def test_any_other_target_is_refused(app, target, method):
+    response = await fetch(OriginForm(Guard(app)), method, target)
     assert (response.status_code, code(response)) == (400, "invalid_request")
-    assert behind.bodies == []
+    assert app.bodies == []
 
 
 # ---- C2: Origin ----
@@ -255,23 +255,23 @@ async def test_any_other_target_is_refused(behind, target, method):
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "BREW"])
-async def test_a_foreign_page_may_change_nothing(behind, origin, method):
+async def test_a_foreign_page_may_change_nothing(app, origin, method):
     headers = {"host": "localhost:7861", "origin": origin}
-    response = await call(Guard(behind), method, headers=headers)
+    response = await fetch(Guard(app), method, headers=headers)
     assert (response.status_code, code(response)) == (403, "origin_refused")
-    assert behind.bodies == []
+    assert app.bodies == []
 
 
 @pytest.mark.parametrize(
     ("host", "origin"), [("localhost:80", "https://localhost"), ("localhost:8443", "https://localhost:8")]
 )
-async def test_another_port_of_this_machine_is_another_site(behind, host, origin):
-    assert code(await call(Guard(behind), headers={"host": host, "origin": origin})) == "origin_refused"
+async def test_another_port_of_this_machine_is_another_site(app, host, origin):
+    assert code(await fetch(Guard(app), headers={"host": host, "origin": origin})) == "origin_refused"
 
 
-async def test_one_foreign_origin_among_two_is_enough(behind):
+async def test_one_foreign_origin_among_two_is_enough(app):
     headers = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.com")]
-    assert code(await call(Guard(behind), headers=headers)) == "origin_refused"
+    assert code(await fetch(Guard(app), headers=headers)) == "origin_refused"
 
 
 @pytest.mark.parametrize(
@@ -283,13 +283,13 @@ async def test_one_foreign_origin_among_two_is_enough(behind):
         ("localhost:443", "https://localhost"),
     ],
 )
-async def test_our_own_page_may_call(behind, host, origin):
+async def test_our_own_page_may_call(app, host, origin):
     headers = {"host": host, "origin": origin}
-    assert (await call(Guard(behind), headers=headers)).status_code == 200
+    assert (await fetch(Guard(app), headers=headers)).status_code == 200
 
 
-async def test_a_foreign_page_may_read_no_more_than_its_browser_lets_it(behind):
-    response = await call(Guard(behind), "GET", headers={"origin": "http://evil.com"})
+async def test_a_foreign_page_may_read_no_more_than_its_browser_lets_it(app):
+    response = await fetch(Guard(app), "GET", headers={"origin": "http://evil.com"})
     assert response.status_code == 200
     assert "access-control-allow-origin" not in response.headers
 
@@ -301,10 +301,10 @@ async def test_a_foreign_page_may_read_no_more_than_its_browser_lets_it(behind):
     "media",
     ["application/json", "Application/JSON", "application/json; charset=UTF-8", 'application/json;charset="utf-8"'],
 )
-async def test_json_is_passed_on_whole(behind, media):
-    response = await call(Guard(behind), headers={"content-type": media}, chunks=[b'{"a"', b"", b": 1}"])
+async def test_json_is_passed_on_whole(app, media):
+    response = await fetch(Guard(app), headers={"content-type": media}, chunks=[b'{"a"', b"", b": 1}"])
     assert response.status_code == 200
-    assert behind.bodies == [b'{"a": 1}']
+    assert app.bodies == [b'{"a": 1}']
 
 
 @pytest.mark.parametrize(
@@ -322,70 +322,70 @@ async def test_json_is_passed_on_whole(behind, media):
         "text/plain; application/json",
     ],
 )
-async def test_anything_but_json_is_415(behind, media):
-    response = await call(Guard(behind), headers={"content-type": media}, chunks=[b'{"a": 1}'])
+async def test_anything_but_json_is_415(app, media):
+    response = await fetch(Guard(app), headers={"content-type": media}, chunks=[b'{"a": 1}'])
     assert (response.status_code, code(response)) == (415, "unsupported_media")
-    assert behind.bodies == []
+    assert app.bodies == []
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, identity", "x"])
-async def test_a_compressed_body_is_415_and_never_unpacked(behind, encoding):
-    response = await call(Guard(behind), headers=JSON | {"content-encoding": encoding}, chunks=[b"\x1f\x8b"])
+async def test_a_compressed_body_is_415_and_never_unpacked(app, encoding):
+    response = await fetch(Guard(app), headers=JSON | {"content-encoding": encoding}, chunks=[b"\x1f\x8b"])
     assert (response.status_code, code(response)) == (415, "unsupported_media")
 
 
-async def test_a_post_without_a_body_needs_no_type(behind):
-    assert (await call(Guard(behind))).status_code == 200
+async def test_a_post_without_a_body_needs_no_type(app):
+    assert (await fetch(Guard(app))).status_code == 200
 
 
-async def test_the_largest_body_passes_and_one_byte_more_does_not(behind):
-    guard = Guard(behind)
+async def test_the_largest_body_passes_and_one_byte_more_does_not(app):
+    guard = Guard(app)
     half = b"x" * (MAX_BODY_BYTES // 2)
-    assert (await call(guard, headers=JSON, chunks=[half, half])).status_code == 200
+    assert (await fetch(guard, headers=JSON, chunks=[half, half])).status_code == 200
     for length in ({}, {"content-length": "10"}, {"content-length": str(MAX_BODY_BYTES + 1)}):
-        response = await call(guard, headers=JSON | length, chunks=[half, half, b"x"])
+        response = await fetch(guard, headers=JSON | length, chunks=[half, half, b"x"])
         assert (response.status_code, code(response)) == (413, "body_too_large")
         message = response.json()["error"]["message"]
         assert str(MAX_BODY_BYTES + 1) in message and f"limit is {MAX_BODY_BYTES}" in message
         assert response.headers["connection"] == "close"
-    assert len(behind.bodies) == 1
+    assert len(app.bodies) == 1
 
 
-async def test_an_endless_body_is_cut_off(behind):
+async def test_an_endless_body_is_cut_off(app):
     chunks = [b"x" * MAX_BODY_BYTES] * (MAX_DISCARDED_BYTES // MAX_BODY_BYTES + 1)
-    response = await call(Guard(behind), headers=JSON, chunks=chunks, more_body=True)
+    response = await fetch(Guard(app), headers=JSON, chunks=chunks, more_body=True)
     assert code(response) == "body_too_large"
 
 
-async def test_a_body_announced_as_huge_is_not_waited_for(behind):
-    response = await call(Guard(behind), headers=JSON | {"content-length": "9" * 18}, more_body=True)
+async def test_a_body_announced_as_huge_is_not_waited_for(app):
+    response = await fetch(Guard(app), headers=JSON | {"content-length": "9" * 18}, more_body=True)
     assert code(response) == "body_too_large"
 
 
-async def test_a_body_that_does_not_come_is_408(behind):
-    response = await call(Guard(behind, body_timeout_s=0.01), headers=JSON, chunks=[b"{"], more_body=True)
+async def test_a_body_that_does_not_come_is_408(app):
+    response = await fetch(Guard(app, body_timeout_s=0.01), headers=JSON, chunks=[b"{"], more_body=True)
     assert (response.status_code, code(response)) == (408, "body_too_slow")
     assert response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize("length", ["-1", "abc", "1.5", "", "²", "9" * 5000])
-async def test_a_length_that_is_none_is_refused(behind, length):
-    response = await call(Guard(behind), headers=JSON | {"content-length": length}, chunks=[b"{}"])
+async def test_a_length_that_is_none_is_refused(app, length):
+    response = await fetch(Guard(app), headers=JSON | {"content-length": length}, chunks=[b"{}"])
     assert (response.status_code, code(response)) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("headers", [[("x", "y" * 40_000)], [(f"x-{n}", "") for n in range(1000)]], ids=["one", "many"])
-async def test_headers_are_bounded_together(behind, headers):
-    response = await call(Guard(behind), headers=headers)
+async def test_headers_are_bounded_together(app, headers):
+    response = await fetch(Guard(app), headers=headers)
     assert (response.status_code, code(response)) == (400, "invalid_request")
 
 
-async def test_two_ways_to_frame_a_body_are_refused(behind):
-    response = await call(Guard(behind), headers=JSON | {"content-length": "2", "transfer-encoding": "chunked"})
+async def test_two_ways_to_frame_a_body_are_refused(app):
+    response = await fetch(Guard(app), headers=JSON | {"content-length": "2", "transfer-encoding": "chunked"})
     assert (response.status_code, code(response)) == (400, "invalid_request")
 
 
-async def test_whoever_hangs_up_in_the_middle_of_a_body_gets_no_answer(behind):
+async def test_a_client_that_disconnects_inside_a_body_gets_no_answer(app):
     sent = []
 
     async def receive():
@@ -395,8 +395,8 @@ async def test_whoever_hangs_up_in_the_middle_of_a_body_gets_no_answer(behind):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
-    await Guard(behind)(scope, receive, send)
-    assert sent == behind.bodies == []
+    await Guard(app)(scope, receive, send)
+    assert sent == app.bodies == []
 
 
 # ---- broken HTTP (real sockets): a 4xx or a closed connection, never a 5xx, and the next one is served ----

@@ -29,7 +29,7 @@ LARGE = 50_000_000  # more than the system's buffers hold
 
 
 @dataclass
-class Caller:
+class RawClient:
     """One connection, and what has come over it."""
 
     reader: asyncio.StreamReader
@@ -58,10 +58,10 @@ class Caller:
             assert "retry-after: 1" in head.lower()
 
 
-async def caller(there: Served) -> Caller:
+async def connected(there: Served) -> RawClient:
     reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
     there.connections.append(writer)
-    return Caller(reader, writer)
+    return RawClient(reader, writer)
 
 
 def few(most: int, extra: int = 1, **seconds: float):
@@ -73,22 +73,22 @@ def few(most: int, extra: int = 1, **seconds: float):
 
 async def test_beyond_the_bound_a_request_is_refused_and_a_probe_is_answered():
     async with few(2) as there:
-        first, _ = await caller(there), await caller(there)
+        first, _ = await connected(there), await connected(there)
         for path in ("/health", "/v1/tasks", "/", "/nowhere"):
-            extra = await caller(there)
+            extra = await connected(there)
             extra.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             await extra.refused("too_many_connections")
         for path in ("/livez", "/readyz"):
-            extra = await caller(there)
+            extra = await connected(there)
             assert (await extra.ask(path))[0] == 200
             assert await extra.reader.read() == b""
         assert (await first.ask("/health"))[0] == 200
 
 
-async def test_a_refused_sender_hears_it_behind_its_whole_body():
+async def test_a_refused_sender_gets_the_error_after_its_whole_body():
     async with few(1) as there:
-        await caller(there)
-        extra = await caller(there)
+        await connected(there)
+        extra = await connected(there)
         head = b"POST /v1/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900000\r\n\r\n"
         extra.writer.write(head)
         for _ in range(9):
@@ -97,54 +97,54 @@ async def test_a_refused_sender_hears_it_behind_its_whole_body():
         await extra.refused("too_many_connections")
 
 
-async def test_whoever_leaves_makes_room():
+async def test_a_client_that_leaves_makes_room():
     async with few(1) as there:
-        first = await caller(there)
-        assert (await (await caller(there)).ask("/health", close=True))[0] == 503
+        first = await connected(there)
+        assert (await (await connected(there)).ask("/health", close=True))[0] == 503
         first.writer.close()
-        while (await (await caller(there)).ask("/health", close=True))[0] == 503:
+        while (await (await connected(there)).ask("/health", close=True))[0] == 503:
             pass
 
 
 async def test_idle_between_two_requests_makes_room():
     async with few(2) as there:
-        silent, idle = await caller(there), await caller(there)
+        silent, idle = await connected(there), await connected(there)
         assert (await idle.ask("/health"))[0] == 200
-        assert (await (await caller(there)).ask("/health"))[0] == 200
+        assert (await (await connected(there)).ask("/health"))[0] == 200
         assert await idle.reader.read() == b""
         assert (await silent.ask("/health"))[0] == 200
 
 
-async def test_whoever_has_no_room_and_says_nothing_is_told_so_when_others_come():
+async def test_an_extra_client_that_sends_nothing_gives_way_to_others():
     async with few(1, extra=1) as there:
-        await caller(there)
-        silent = await caller(there)
-        assert (await (await caller(there)).ask("/livez"))[0] == 200
+        await connected(there)
+        silent = await connected(there)
+        assert (await (await connected(there)).ask("/livez"))[0] == 200
         await silent.refused("too_many_connections")
 
 
-async def test_a_probe_is_answered_behind_a_flood_that_came_at_once():
+async def test_a_probe_is_answered_after_a_flood_that_came_at_once():
     async with few(2, extra=3) as there:
         with ExitStack() as held:  # the server's turn comes when all of them are there
             flood = [held.enter_context(socket.create_connection(("127.0.0.1", there.port))) for _ in range(100)]
-            assert (await (await caller(there)).ask("/livez"))[0] == 200
+            assert (await (await connected(there)).ask("/livez"))[0] == 200
             replies = [await asyncio.to_thread(connection.recv, 65536) for connection in flood[2:-2]]
     assert {reply.split(b" ")[1] for reply in replies} == {b"503"}
 
 
 async def test_without_any_place_a_connection_is_refused_unheard():
     async with few(1, extra=0) as there:
-        await caller(there)
-        await (await caller(there)).refused("too_many_connections")
+        await connected(there)
+        await (await connected(there)).refused("too_many_connections")
 
 
 async def test_a_flood_is_one_line_a_second(caplog):
     caplog.set_level(logging.INFO)
     async with few(1) as there:
         started_at = asyncio.get_running_loop().time()
-        await caller(there)
+        await connected(there)
         for _ in range(200):
-            await (await caller(there)).ask("/health")
+            await (await connected(there)).ask("/health")
         took_s = asyncio.get_running_loop().time() - started_at
     lines = [record for record in caplog.records if record.name == "qwen_aio.serving.listener"]
     assert 1 <= len(lines) <= 1 + took_s
@@ -193,9 +193,9 @@ class Exhausted(socket.socket):
 async def test_while_no_file_can_be_opened_the_log_is_quiet_and_afterwards_all_is_well(caplog):
     worker = Worker(FakeEngine())
     sock = Exhausted(fileno=bind("127.0.0.1", 0).detach())
-    serving = asyncio.ensure_future(run_server(worker.app, sock=sock, door=worker.door, life=asyncio.Event().wait))
+    serving = asyncio.ensure_future(run_server(worker.app, sock=sock, gate=worker.gate, life=asyncio.Event().wait))
     try:
-        first = await caller(Served(worker, sock.getsockname()[1], serving, asyncio.Future()))
+        first = await connected(Served(worker, sock.getsockname()[1], serving, asyncio.Future()))
         asked = asyncio.ensure_future(first.ask("/health"))
         while sock.num_tries < 5:
             await asyncio.wait({asked}, timeout=0.01)
@@ -214,7 +214,7 @@ async def test_while_no_file_can_be_opened_the_log_is_quiet_and_afterwards_all_i
 @pytest.mark.parametrize("method", ["GET / HTTP/1.1\r\nHost: ", "GET", "POST /v1/run HTTP/1.1\r\nHost: localhost\r\n"])
 async def test_headers_that_come_byte_by_byte_are_not_waited_for(method):
     async with few(10, headers_s=0.1) as there:
-        slow = await caller(there)
+        slow = await connected(there)
         slow.writer.write(method.encode())
         refused = asyncio.ensure_future(slow.refused("headers_too_slow"))
         while not refused.done():
@@ -225,7 +225,7 @@ async def test_headers_that_come_byte_by_byte_are_not_waited_for(method):
 
 async def test_a_second_request_has_no_more_time_than_the_first():
     async with few(10, headers_s=0.1) as there:
-        slow = await caller(there)
+        slow = await connected(there)
         assert (await slow.ask("/health"))[0] == 200
         slow.writer.write(b"GET")
         await slow.refused("headers_too_slow")
@@ -233,23 +233,23 @@ async def test_a_second_request_has_no_more_time_than_the_first():
 
 async def test_a_client_that_never_asks_is_hung_up_on():
     async with few(10, headers_s=0.01) as there:
-        assert await (await caller(there)).reader.read() == b""
+        assert await (await connected(there)).reader.read() == b""
 
 
 async def test_a_client_that_asks_no_more_is_hung_up_on_later():
     async with few(10, idle_s=0) as there:
-        idle = await caller(there)
+        idle = await connected(there)
         assert (await idle.ask("/health"))[0] == 200
         assert await idle.reader.read() == b""
 
 
 async def test_headers_in_time_leave_the_body_and_the_reply_their_own():
     async with few(10, headers_s=0.1) as there:
-        slow = await caller(there)
+        slow = await connected(there)
         slow.writer.write(
             b"POST /v1/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{"
         )
-        silent = await caller(there)
+        silent = await connected(there)
         await silent.reader.read()  # younger, and hung up on
         slow.writer.write(b'"text": "hi", "mode": "chat"}'.ljust(39))
         assert (await slow.reply())[0] == 200
@@ -274,7 +274,7 @@ async def _whole(_):
 
 @pytest.mark.parametrize("endpoint", [_stream, _whole])
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
-async def test_a_reply_that_nobody_reads_is_given_up(endpoint, connection):
+async def test_a_reply_that_no_client_reads_is_dropped(endpoint, connection):
     worker = Worker(FakeEngine())
     worker.app.router.routes.append(Route("/large", endpoint))
     async with served(worker, patience=Patience(reading_s=0.05)) as there:
@@ -289,6 +289,6 @@ async def test_a_large_reply_that_is_read_comes_whole():
     worker = Worker(FakeEngine())
     worker.app.router.routes.append(Route("/large", _whole))
     async with served(worker, patience=Patience(reading_s=5)) as there:
-        reader = await caller(there)
+        reader = await connected(there)
         for _ in range(2):
             assert await reader.ask("/large") == (200, b"x" * LARGE)

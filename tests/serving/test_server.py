@@ -53,9 +53,9 @@ async def test_a_signal_ends_an_idle_server(number):
     assert signal.getsignal(number) == before
 
 
-async def test_while_draining_those_inside_finish_and_others_are_told():
-    gate = asyncio.Event()
-    async with served(Worker(WatchedEngine(gate=gate))) as there:
+async def test_while_draining_requests_in_flight_finish_and_others_are_refused():
+    release = asyncio.Event()
+    async with served(Worker(WatchedEngine(gate=release))) as there:
         stream = await begun_stream(there)
         signal.raise_signal(signal.SIGTERM)
         refused = await (await post(there, close=True)).read()
@@ -63,7 +63,7 @@ async def test_while_draining_those_inside_finish_and_others_are_told():
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         assert b'"state": "draining"' in await get(there, "/health")
         assert (await get(there, "/livez")).startswith(b"HTTP/1.1 200")
-        gate.set()
+        release.set()
         assert b"event: done\n" in await stream.read()
         assert await there.serving == 0
 
@@ -96,7 +96,7 @@ async def test_a_second_signal_ends_everything_at_once():
     assert engine.open_streams == 0
 
 
-async def test_when_the_engine_fails_those_inside_are_told_and_the_failure_is_raised():
+async def test_when_the_engine_fails_requests_in_flight_get_the_error_and_the_failure_is_raised():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there:
         stream = await begun_stream(there)
@@ -105,7 +105,7 @@ async def test_when_the_engine_fails_those_inside_are_told_and_the_failure_is_ra
         assert b'"code":"engine_stopped"' in ending and b"SECRET" not in ending
         with pytest.raises(ZeroDivisionError):
             await there.serving
-    assert there.worker.door.state == "failed"
+    assert there.worker.gate.state == "failed"
 
 
 async def test_an_engine_that_fails_while_draining_is_a_failure():
@@ -134,24 +134,24 @@ async def test_a_signal_while_loading_ends_the_loading():
 
 
 async def test_the_life_ends_after_the_last_request():
-    gate = asyncio.Event()
-    worker = Worker(WatchedEngine(gate=gate))
+    release = asyncio.Event()
+    worker = Worker(WatchedEngine(gate=release))
     seen_at_the_end = []
 
     async def live() -> None:
         try:
             await asyncio.Future()
         finally:
-            seen_at_the_end.append(worker.door.in_flight)
+            seen_at_the_end.append(worker.gate.in_flight)
 
     with bind("127.0.0.1", 0) as sock:
-        serving = asyncio.create_task(run_server(worker.app, sock=sock, door=worker.door, life=live))
+        serving = asyncio.create_task(run_server(worker.app, sock=sock, gate=worker.gate, life=live))
         there = Served(worker, sock.getsockname()[1], serving, asyncio.Future())
         stream = await begun_stream(there)
         signal.raise_signal(signal.SIGTERM)
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         assert seen_at_the_end == []
-        gate.set()
+        release.set()
         await stream.read()
         assert await serving == 0
     assert seen_at_the_end == [0]
@@ -182,7 +182,7 @@ async def test_an_open_page_does_not_hold_the_process():
 # ---- ports ----
 
 
-def test_a_port_in_use_is_told():
+def test_a_port_in_use_is_reported():
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidSettings, match=f"127.0.0.1:{port}: it is in use.*--port"):
@@ -191,7 +191,7 @@ def test_a_port_in_use_is_told():
             assert next_one.getsockname()[1] > port
 
 
-def test_an_address_that_is_not_ours_is_told_at_once():
+def test_an_address_that_is_not_ours_is_reported_at_once():
     for take in (bind, bind_first_free):
         for host, shown in (("192.0.2.1", r"192\.0\.2\.1:7861"), ("2001:db8::1", r"\[2001:db8::1\]:7861")):
             with pytest.raises(InvalidSettings, match=rf"{shown}.*another with --host"):

@@ -37,14 +37,14 @@ def test_an_unknown_variable_in_a_branch_that_did_not_run_is_found():
     assert any("mood" in problem for problem in lint(hidden, Characters()).problems)
 
 
-def test_labels_that_share_a_first_token_and_missing_golden_cases_are_told():
+def test_labels_that_share_a_first_token_and_missing_golden_cases_are_reported():
     labels = (Label("a", "好评", ""), Label("b", "好的", ""))
     report = lint(replace(SENTIMENT, labels=labels, golden=()), Characters())
     assert any("share their first token" in hint for hint in report.hints)
     assert any("golden" in problem for problem in report.problems)
 
 
-def test_focus_words_that_the_template_does_not_name_are_told():
+def test_focus_words_that_the_template_does_not_name_are_reported():
     deaf = replace(
         SENTIMENT, template=re.sub(r"{% if focus_words %}.*?{% endif %}", "", SENTIMENT.template, flags=re.S)
     )

@@ -41,7 +41,7 @@ def test_a_folder_is_all_a_task_needs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("extra", "line", "told"),
+    ("extra", "line", "message"),
     [
         ("colour = 3", 8, "unknown key"),
         ("[confidence]\nhigh = 0.9\nhihg = 1", 10, "confidence.hihg"),
@@ -56,16 +56,16 @@ def test_a_folder_is_all_a_task_needs(tmp_path):
         ),
     ],
 )
-def test_a_wrong_key_is_told_with_file_and_line(tmp_path, extra, line, told):
+def test_a_wrong_key_is_reported_with_file_and_line(tmp_path, extra, line, message):
     folder = write_task(tmp_path / "mood", DECISION + extra)
     with pytest.raises(InvalidTask, match=r"task\.toml") as caught:
         load_task(folder)
     assert f"task.toml:{line}:" in caught.value.message
-    assert told in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("toml", "told"),
+    ("toml", "message"),
     [
         ("kind = 'decision'\ntitle = {en = 'x'}", "at least two labels"),
         (DECISION + "[neutral]\nlabel = 'so so'\nbelow = 0.5", "neutral.label"),
@@ -79,8 +79,8 @@ def test_a_wrong_key_is_told_with_file_and_line(tmp_path, extra, line, told):
         ("kind = ", "not TOML"),
     ],
 )
-def test_a_task_that_makes_no_sense_is_refused_in_words(tmp_path, toml, told):
-    with pytest.raises(InvalidTask, match=told):
+def test_a_task_that_makes_no_sense_is_refused_in_words(tmp_path, toml, message):
+    with pytest.raises(InvalidTask, match=message):
         load_task(write_task(tmp_path / "mood", toml))
 
 
@@ -91,7 +91,7 @@ def test_names_that_could_not_be_modes_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("golden", ["{", '{"txt": "x"}', '{"text": "x", "answer": "y"}'])
-def test_a_bad_golden_case_is_told_with_its_line(tmp_path, golden):
+def test_a_bad_golden_case_is_reported_with_its_line(tmp_path, golden):
     with pytest.raises(InvalidTask, match=r"golden\.jsonl:2"):
         load_task(write_task(tmp_path / "mood", DECISION, golden='{"text": "ok"}\n' + golden))
 
@@ -103,7 +103,7 @@ def test_a_companion_must_exist_and_be_of_the_other_kind(tmp_path):
         load_tasks(tmp_path)
 
 
-def test_an_empty_or_missing_folder_is_told(tmp_path):
+def test_an_empty_or_missing_folder_is_reported(tmp_path):
     with pytest.raises(InvalidTask, match="holds no task"):
         load_tasks(tmp_path)
     with pytest.raises(InvalidTask, match="no folder of tasks"):

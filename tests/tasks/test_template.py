@@ -76,7 +76,7 @@ def test_the_feeling_reaches_the_answer_and_only_when_known():
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "message"),
     [
         (
             "{% block system %}{{ text }}{% endblock %}{% block user %}{% endblock %}{% block answer %}{% endblock %}",
@@ -102,6 +102,6 @@ def test_the_feeling_reaches_the_answer_and_only_when_known():
         ),
     ],
 )
-def test_a_template_that_cannot_be_trusted_is_refused_when_loaded(template, told):
-    with pytest.raises(InvalidTask, match=told):
+def test_a_template_that_cannot_be_trusted_is_refused_when_loaded(template, message):
+    with pytest.raises(InvalidTask, match=message):
         PromptTemplate(task_with(template))

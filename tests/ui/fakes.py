@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from qwen_aio.core import (
     Answer,
+    Capabilities,
+    ContextLimits,
     Decided,
     Decision,
     Done,
@@ -57,15 +59,15 @@ class FakeService:
 
     def __init__(self, script: Script, *, errors: Sequence[QwenAioError] = ()) -> None:
         self._script = script
-        self._errors = list(errors)  # what asking for the tasks meets first
+        self._errors = list(errors)  # what asking for the capabilities meets first
         self.requests: list[Request] = []
         self.num_open = 0
         self.closed_early = threading.Event()  # a stream was closed before its script ended
 
-    async def tasks(self) -> Mapping[str, Task]:
+    async def capabilities(self) -> Capabilities:
         if self._errors:
             raise self._errors.pop(0)
-        return TASKS
+        return Capabilities(TASKS, ContextLimits(2048, 1024), "tiny", "qwen-1")
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         self.requests.append(request)

@@ -14,17 +14,17 @@ from tests.fakes import FakeClock
 from tests.ui.fakes import TASKS, FakeService, both
 
 URL = "http://there:8000"
-OFFER = Capabilities(TASKS, ContextLimits(2048, 1024), "tiny", "qwen-1")
+CAPABILITIES = Capabilities(TASKS, ContextLimits(2048, 1024), "tiny", "qwen-1")
 
 
 class FakeServer:
-    """Offers `offer`, unless an error is in its place."""
+    """Has `capabilities`, unless an error is in their place."""
 
-    def __init__(self, offer: Capabilities | QwenAioError) -> None:
-        self.current = offer
+    def __init__(self, capabilities: Capabilities | QwenAioError) -> None:
+        self.current = capabilities
         self.service = FakeService(lambda _: both("yes"))
 
-    async def offer(self) -> Capabilities:
+    async def capabilities(self) -> Capabilities:
         if isinstance(self.current, QwenAioError):
             raise self.current
         return self.current
@@ -33,49 +33,51 @@ class FakeServer:
         return self.service.stream(request)
 
 
-def behind(offer: Capabilities | QwenAioError, clock: FakeClock | None = None) -> tuple[RemoteService, FakeServer]:
-    server = FakeServer(offer)
+def behind(
+    capabilities: Capabilities | QwenAioError, clock: FakeClock | None = None
+) -> tuple[RemoteService, FakeServer]:
+    server = FakeServer(capabilities)
     return RemoteService(server, url=URL, version="1.0", clock=clock or FakeClock()), server
 
 
 async def test_nothing_is_claimed_before_it_was_asked() -> None:
-    page, _ = behind(OFFER)
+    page, _ = behind(CAPABILITIES)
     assert page.failure is not None and page.failure.code == "not_ready"
     assert page.about().model is None
     assert page.record() == {"server": URL, "answers": None, "age_s": None, "model": None, "worker": None}
 
 
 async def test_tasks_and_streams_come_from_the_server() -> None:
-    page, server = behind(OFFER)
-    assert await page.tasks() == TASKS
+    page, server = behind(CAPABILITIES)
+    assert await page.capabilities() == CAPABILITIES
     assert [event async for event in page.stream(Request("hi"))] == both("yes")
     assert server.service.requests == [Request("hi")]
 
 
 async def test_a_visitors_question_tells_as_much_as_a_look() -> None:
-    page, _ = behind(OFFER)
-    await page.tasks()
+    page, _ = behind(CAPABILITIES)
+    await page.capabilities()
     assert page.failure is None
     assert (page.about().model, page.about().worker, page.about().url) == ("tiny", "qwen-1", URL)
 
 
 @pytest.mark.parametrize("failure", [ServerUnreachable("nobody"), NoWorker("none")])
 async def test_a_failure_is_raised_to_who_asks_and_kept_for_who_watches(failure: QwenAioError) -> None:
-    page, server = behind(OFFER)
+    page, server = behind(CAPABILITIES)
     await page.look()
     server.current = failure
     with pytest.raises(type(failure)):
-        await page.tasks()
+        await page.capabilities()
     assert page.failure is failure
     assert page.about().model is None and page.record()["answers"] is False
-    server.current = OFFER
+    server.current = CAPABILITIES
     await page.look()
     assert page.failure is None and page.about().model == "tiny"
 
 
 async def test_the_age_of_what_is_known_is_told() -> None:
     clock = FakeClock()
-    page, _ = behind(OFFER, clock)
+    page, _ = behind(CAPABILITIES, clock)
     await page.look()
     clock.advance(4.25)
     assert page.record() == {"server": URL, "answers": True, "age_s": 4.2, "model": "tiny", "worker": "qwen-1"}

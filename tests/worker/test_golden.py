@@ -50,9 +50,9 @@ async def test_a_shipped_record_is_strict_and_names_cases(tmp_path):
     assert (await check_golden(engine(), TASKS, shipped, policy=None))["sentiment"] == "ok 12 cases"
     with pytest.raises(
         GoldenMismatch, match="12 of 12 golden cases of task sentiment changed: '快递太慢了,差评!'"
-    ) as told:
+    ) as caught:
         await check_golden(engine(0.85), TASKS, shipped, policy=None)
-    assert len(told.value.message) < 1000
+    assert len(caught.value.message) < 1000
 
 
 async def test_other_weights_under_a_shipped_record_are_refused_even_if_they_answer_alike(tmp_path):
@@ -63,7 +63,7 @@ async def test_other_weights_under_a_shipped_record_are_refused_even_if_they_ans
     assert "not those that shipped" in outcome["sentiment"]
 
 
-async def test_a_damaged_shipped_record_is_told_as_that(tmp_path):
+async def test_a_damaged_shipped_record_is_reported_as_that(tmp_path):
     shipped = await shipped_book(tmp_path)
     (shipped.shipped / "sentiment.json").write_text('[{"model_sha": "abc", "answers": [{"text": "x"}]}]')
     with pytest.raises(GoldenMismatch, match="is damaged"):
@@ -96,11 +96,11 @@ async def test_flips_of_a_changed_task_are_named_at_every_start_until_they_are_a
     await check_golden(engine(), SENTIMENT, book(tmp_path), policy=None)
     for _ in range(2):
         caplog.clear()
-        told = (await check_golden(NEUTRAL, EDITED, book(tmp_path), policy=None))["sentiment"]
-        assert told.startswith(
+        message = (await check_golden(NEUTRAL, EDITED, book(tmp_path), policy=None))["sentiment"]
+        assert message.startswith(
             "changed: 12 of 12 labels flipped (the task was changed): '快递太慢了,差评!': negative 0.9"
         )
-        assert len(told) < 1000
+        assert len(message) < 1000
         assert all(repr(case.text[:40]) in caplog.text for case in TASKS["sentiment"].golden)
         with pytest.raises(GoldenMismatch, match=r"12 of 12 labels flipped.*qwen-aio tasks lint sentiment --accept"):
             await check_golden(NEUTRAL, EDITED, book(tmp_path), policy="strict")
@@ -110,8 +110,8 @@ async def test_flips_of_a_changed_task_are_named_at_every_start_until_they_are_a
 
 async def test_flips_against_a_shipped_record_are_named_too_and_do_not_stop_the_owner(tmp_path):
     shipped = await shipped_book(tmp_path)
-    told = (await check_golden(NEUTRAL, EDITED, shipped, policy=None))["sentiment"]
-    assert told.startswith("changed: 12 of 12 labels flipped")
+    message = (await check_golden(NEUTRAL, EDITED, shipped, policy=None))["sentiment"]
+    assert message.startswith("changed: 12 of 12 labels flipped")
     with pytest.raises(GoldenMismatch, match="labels flipped"):
         await check_golden(NEUTRAL, EDITED, shipped, policy="strict")
     with pytest.raises(GoldenMismatch, match="not those that shipped"):
@@ -120,8 +120,8 @@ async def test_flips_against_a_shipped_record_are_named_too_and_do_not_stop_the_
 
 async def test_a_change_without_flips_is_said_once_and_recorded(tmp_path):
     shipped = await shipped_book(tmp_path)
-    told = (await check_golden(engine(0.7), EDITED, shipped, policy="strict"))["sentiment"]
-    assert told == "ok 12 cases: the task was changed, no label flipped"
+    message = (await check_golden(engine(0.7), EDITED, shipped, policy="strict"))["sentiment"]
+    assert message == "ok 12 cases: the task was changed, no label flipped"
     assert (await check_golden(engine(0.7), EDITED, shipped, policy="strict"))["sentiment"] == "ok 12 cases"
     with pytest.raises(GoldenMismatch, match="12 of 12 golden cases"):
         await check_golden(engine(0.9), EDITED, shipped, policy="strict")
@@ -149,24 +149,24 @@ async def test_only_the_latest_records_are_kept(tmp_path):
 async def test_labels_are_compared_across_precisions(tmp_path):
     await check_golden(engine(), SENTIMENT, book(tmp_path), policy=None)
     int8 = book(tmp_path, precision="int8")
-    told = (await check_golden(NEUTRAL, SENTIMENT, int8, policy=None))["sentiment"]
-    assert told.startswith("changed: 12 of 12 labels flipped (now int8, before fp32)")
-    told = (await check_golden(engine(0.7), SENTIMENT, int8, policy="strict"))["sentiment"]
-    assert told == "ok 12 cases: now int8, before fp32, no label flipped"
+    message = (await check_golden(NEUTRAL, SENTIMENT, int8, policy=None))["sentiment"]
+    assert message.startswith("changed: 12 of 12 labels flipped (now int8, before fp32)")
+    message = (await check_golden(engine(0.7), SENTIMENT, int8, policy="strict"))["sentiment"]
+    assert message == "ok 12 cases: now int8, before fp32, no label flipped"
 
 
-async def test_cases_that_come_and_go_are_told_apart_from_flips(tmp_path):
+async def test_cases_that_come_and_go_are_not_taken_for_flips(tmp_path):
     shipped = await shipped_book(tmp_path)
     cases = (*TASKS["sentiment"].golden[2:], GoldenCase("x"))
     other_cases = {"sentiment": replace(TASKS["sentiment"], golden=cases)}
-    told = (await check_golden(engine(), other_cases, shipped, policy="strict"))["sentiment"]
-    assert told == "ok 11 cases, 1 new, 2 gone"
+    message = (await check_golden(engine(), other_cases, shipped, policy="strict"))["sentiment"]
+    assert message == "ok 11 cases, 1 new, 2 gone"
     assert (await check_golden(engine(), other_cases, shipped, policy="strict"))["sentiment"] == "ok 11 cases"
     with pytest.raises(GoldenMismatch, match="11 of 11 golden cases"):
         await check_golden(engine(0.85), other_cases, shipped, policy="strict")
     edited = {"sentiment": replace(EDITED["sentiment"], golden=(GoldenCase("y"), *cases))}
-    told = (await check_golden(NEUTRAL, edited, shipped, policy=None))["sentiment"]
-    assert told.startswith("changed: 11 of 12 labels flipped (the task was changed, 1 new)")
+    message = (await check_golden(NEUTRAL, edited, shipped, policy=None))["sentiment"]
+    assert message.startswith("changed: 11 of 12 labels flipped (the task was changed, 1 new)")
 
 
 async def test_new_cases_of_a_shipped_task_do_not_loosen_the_others(tmp_path):
@@ -198,8 +198,8 @@ async def test_an_answer_that_a_changed_prompt_makes_far_less_likely_is_named(tm
 
     await check_golden(says(0.8), {"chat": TASKS["chat"]}, book(tmp_path), policy=None)
     edited = {"chat": replace(TASKS["chat"], hash="edited")}
-    told = (await check_golden(says(0.1), edited, book(tmp_path), policy=None))["chat"]
-    assert told.startswith(
+    message = (await check_golden(says(0.1), edited, book(tmp_path), policy=None))["chat"]
+    assert message.startswith(
         "changed: 6 of 6 answers flipped (the task was changed): '你好': 你好 0.800 became 你好 0.100"
     )
     assert (await check_golden(says(0.5), edited, book(tmp_path), policy=None))["chat"].startswith("ok 6 cases")
@@ -208,8 +208,8 @@ async def test_an_answer_that_a_changed_prompt_makes_far_less_likely_is_named(tm
 async def test_a_label_that_is_neutral_only_because_nothing_was_clear_says_so(tmp_path):
     await check_golden(engine(), SENTIMENT, book(tmp_path), policy=None)
     unsure = FakeEngine(probabilities={"正面": 0.45, "中性": 0.1, "负面": 0.4})
-    told = (await check_golden(unsure, EDITED, book(tmp_path), policy=None))["sentiment"]
-    assert "negative 0.900 became neutral (unsure: positive 0.474)" in told
+    message = (await check_golden(unsure, EDITED, book(tmp_path), policy=None))["sentiment"]
+    assert "negative 0.900 became neutral (unsure: positive 0.474)" in message
 
 
 async def test_a_model_that_gives_no_numbers_is_refused_under_every_policy_but_off(tmp_path):

@@ -201,7 +201,7 @@ def test_requests_that_wait_for_a_dead_loop_stop_the_pulse_too() -> None:
     assert [world.seq(), world.seq()] == [1, 1]
 
 
-def test_a_failed_engine_is_told_and_has_no_pulse() -> None:
+def test_a_failed_engine_is_reported_and_has_no_heartbeat() -> None:
     world = World()
     world.engine = replace(IDLE, failure="out of memory", steps=3)
     status = world.health.status("ready")

@@ -116,12 +116,12 @@ async def test_the_last_record_says_draining_and_nothing_follows_it() -> None:
     assert "heartbeat" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
-@pytest.mark.parametrize("told_by", ["the worker", "the engine"])
-async def test_the_last_record_of_a_failed_worker_says_so(told_by: str) -> None:
+@pytest.mark.parametrize("state_of", ["the worker", "the engine"])
+async def test_the_last_record_of_a_failed_worker_says_so(state_of: str) -> None:
     worker = Worker()
     async with worker.heartbeat.beating():
         await worker.metronome.reached()
-        if told_by == "the worker":
+        if state_of == "the worker":
             worker.state = "failed"
         else:
             worker.engine = EngineSnapshot(failure="out of memory")
@@ -136,7 +136,7 @@ async def test_the_last_record_is_written_also_when_the_service_ends_in_an_error
     assert worker.disk.records[-1].state == "draining"
 
 
-async def test_a_record_that_cannot_be_written_is_counted_told_once_and_tried_again(
+async def test_a_record_that_cannot_be_written_is_counted_logged_once_and_tried_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="qwen_aio.worker.heartbeat")
@@ -154,7 +154,7 @@ async def test_a_record_that_cannot_be_written_is_counted_told_once_and_tried_ag
     assert [line.message for line in caplog.records][1:] == ["status written again id=qwen-1 errors=4"]
 
 
-async def test_a_heartbeat_that_ends_unasked_is_told_at_once_and_raised_at_the_end(
+async def test_a_heartbeat_that_fails_is_logged_at_once_and_raised_at_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     worker = Worker()
@@ -166,8 +166,8 @@ async def test_a_heartbeat_that_ends_unasked_is_told_at_once_and_raised_at_the_e
             worker.metronome.let_go(SAMPLES_PER_RECORD)
             await asyncio.wait([beating])
             worker.disk.error = None
-            told = [line.levelname for line in caplog.records]
-    assert told == ["CRITICAL"]
+            levels = [line.levelname for line in caplog.records]
+    assert levels == ["CRITICAL"]
     assert worker.disk.records[-1].state == "draining"
 
 

@@ -71,14 +71,14 @@ class RemoteExecutor:
         self._numbers = itertools.count(1)
         self._attempts: set[Attempt] = set()  # those that run
 
-    def offer(self) -> Capabilities:
+    def capabilities(self) -> Capabilities:
         """What the workers can do. Raises NoWorker until one has reported it."""
         capabilities = self._registry.capabilities()
         if capabilities is None:
             raise NoWorker(self._registry.absence(), retry_after_s=5)
         return capabilities
 
-    async def make(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    async def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """One Decision, or TextDelta*, Answer, whatever workers do meanwhile.
 
         Closing it cancels what runs.
@@ -100,7 +100,7 @@ class RemoteExecutor:
                 attempt.call_off()
 
     def _begin(self, request: EngineRequest) -> RetryState:
-        task = self.offer().tasks.get(request.task)
+        task = self.capabilities().tasks.get(request.task)
         if task is None:
             raise NoWorker(f"whoever could do {request.task} has just gone", retry_after_s=2)
         now, costs = self._clock(), self._registry.costs
@@ -123,7 +123,7 @@ class RemoteExecutor:
         async with self._dispatcher.slot(state.queued) as slot:
             request = state.start(slot, now=self._clock())
             try:
-                async with aclosing(self._clients.to(slot.url).make(request)) as events:
+                async with aclosing(self._clients.to(slot.url).execute(request)) as events:
                     attempt = Attempt(slot, events, self._params)
                     self._attempts.add(attempt)
                     try:

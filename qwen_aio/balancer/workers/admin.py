@@ -13,8 +13,7 @@ from filelock import FileLock, Timeout
 
 from qwen_aio.balancer.snapshot import AdminState
 from qwen_aio.errors import InvalidSettings, StatusUnwritable
-from qwen_aio.replacing import replacing
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text, replacing
 
 log = logging.getLogger(__name__)
 

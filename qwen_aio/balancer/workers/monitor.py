@@ -176,6 +176,6 @@ class HealthMonitor:
             self._on_change()
 
     async def _ask_capabilities(self, worker_id: str, url: str) -> None:
-        capabilities = await self._clients.to(url).offer()
+        capabilities = await self._clients.to(url).capabilities()
         if self._registry.url(worker_id) == url:  # the id may belong to another process by now
             self._registry.describe(worker_id, capabilities)

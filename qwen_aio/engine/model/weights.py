@@ -21,7 +21,7 @@ from qwen_aio.engine.config import UNPACKED, ModelConfig
 from qwen_aio.engine.model.forward import Attention, Layer, Mlp, Qwen2, RmsNorm, paired, rotations
 from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Linear
 from qwen_aio.errors import InvalidModel
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PACKED = (".qweight", ".qzeros", ".scales", ".weight_packed", ".absmax")  # how quantizers name what they pack

@@ -28,7 +28,7 @@ from qwen_aio.engine.model.linear import Int8Matrix, activation_levels
 from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.int8_weights import Int8Weights
 from qwen_aio.engine.quant.quantise import recipe
-from qwen_aio.replacing import replacing
+from qwen_aio.files import replacing
 
 # To be raised whenever the same checkpoint would lead to other int8 weights, or the same ones to another file.
 VERSION = "1"  # followed by what processors differ in, and by what tells other sentences and numbers apart

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from qwen_aio.core import Control, Segment, Text
 from qwen_aio.errors import InvalidModel, InvalidRequest
-from qwen_aio.text_file import read_text
+from qwen_aio.files import read_text
 
 REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")
 END_CONTROLS = ("<|im_end|>", "<|endoftext|>")

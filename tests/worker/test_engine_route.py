@@ -1,13 +1,15 @@
-"""What a balancer asks of a worker, over HTTP: one call, one stream of events."""
+"""What a balancer requests of a worker, over HTTP: one engine request, one stream of events."""
 
 import asyncio
+import gc
 import json
+from types import AsyncGeneratorType
 
 import pytest
 
 from qwen_aio.core import Text
 from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull, RequestFailed
-from qwen_aio.wire.engine import CALL_PATH, MAX_CALL_BYTES
+from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.asking import calling, check_refusal, sse
 from tests.fakes import FakeEngine, user_text
@@ -17,10 +19,10 @@ DECISION = {"task": "sentiment", "text": "有点小失望"}
 ANSWER = {"task": "chat", "text": "你好"}
 
 
-async def call(engine: FakeEngine, body: dict) -> list[tuple[str, dict]]:
+async def execute(engine: FakeEngine, body: dict) -> list[tuple[str, dict]]:
     """The events that `body` leads to."""
     async with calling(Worker(engine)) as client:
-        response = await client.post(CALL_PATH, json=body)
+        response = await client.post(ENGINE_PATH, json=body)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     return sse(response.text)
@@ -37,57 +39,57 @@ def spelled(engine: FakeEngine) -> str:
 
 
 async def test_a_decision_is_one_event_that_names_its_worker_and_model():
-    [(name, told)] = await call(FakeEngine(), DECISION)
+    [(name, fields)] = await execute(FakeEngine(), DECISION)
     assert name == "decision"
-    assert (told["label"], told["emotion"], told["decision_worker"], told["model"]) == (
+    assert (fields["label"], fields["emotion"], fields["decision_worker"], fields["model"]) == (
         "negative",
         "负面",
         "qwen-1",
         "fake",
     )
-    assert told["usage"] == {"prompt_tokens": 95, "cached_tokens": 71, "completion_tokens": 0}
+    assert fields["usage"] == {"prompt_tokens": 95, "cached_tokens": 71, "completion_tokens": 0}
 
 
 async def test_an_answer_is_pieces_with_their_token_ids_and_then_the_whole():
-    *pieces, (name, told) = await call(FakeEngine(pieces=("抱", "歉", "。")), ANSWER)
+    *pieces, (name, fields) = await execute(FakeEngine(pieces=("抱", "歉", "。")), ANSWER)
     assert pieces == [
         ("piece", {"text": "抱", "token_ids": [0]}),
         ("piece", {"text": "歉", "token_ids": [1]}),
         ("piece", {"text": "。", "token_ids": [2]}),
     ]
-    assert (name, told["text"], told["finish_reason"], told["worker"], told["model"]) == (
+    assert (name, fields["text"], fields["finish_reason"], fields["worker"], fields["model"]) == (
         "answer",
         "抱歉。",
         "stop",
         "qwen-1",
         "fake",
     )
-    assert told["usage"]["completion_tokens"] == 3
+    assert fields["usage"]["completion_tokens"] == 3
 
 
-async def test_every_call_is_recorded_for_health():
+async def test_every_request_is_recorded_for_health():
     worker = Worker(FakeEngine())
     async with calling(worker) as client:
-        await client.post(CALL_PATH, json=DECISION)
-        await client.post(CALL_PATH, json=ANSWER)
+        await client.post(ENGINE_PATH, json=DECISION)
+        await client.post(ENGINE_PATH, json=ANSWER)
     assert [kind for kind, _ in worker.recorded] == ["decision", "generation"]
 
 
 async def test_the_text_is_taken_as_it_is_and_no_rule_looks_at_it():
     engine = FakeEngine()
-    events = await call(engine, {"task": "chat", "text": "我不想活了"})  # planning was the balancer's part
+    events = await execute(engine, {"task": "chat", "text": "我不想活了"})  # planning was the balancer's part
     assert [name for name, _ in events] == ["piece", "piece", "answer"]
     assert user_text(engine.prompts[0]) == "我不想活了"
 
 
-# ---- what a call carries ----
+# ---- what a request carries ----
 
 
-async def test_the_verdict_reaches_the_prompt_of_the_answer():
+async def test_the_decided_label_reaches_the_prompt_of_the_answer():
     engine = FakeEngine()
-    await call(engine, ANSWER)
+    await execute(engine, ANSWER)
     without = spelled(engine)
-    await call(engine, ANSWER | {"decision": {"task": "sentiment", "label": "negative"}})
+    await execute(engine, ANSWER | {"decision": {"task": "sentiment", "label": "negative"}})
     assert "负面" not in without
     assert "负面" in spelled(engine)
 
@@ -95,31 +97,31 @@ async def test_the_verdict_reaches_the_prompt_of_the_answer():
 async def test_the_history_reaches_the_prompt():
     engine = FakeEngine()
     history = [{"role": "user", "content": "昨天"}, {"role": "assistant", "content": "嗯"}]
-    await call(engine, ANSWER | {"history": history})
+    await execute(engine, ANSWER | {"history": history})
     [turn] = engine.prompts[0].turns
     assert next(segment.text for segment in turn if isinstance(segment, Text)) == "user\n昨天"
 
 
 async def test_wishes_reach_the_engine_and_the_rest_is_as_the_task_says():
     engine = FakeEngine()
-    await call(engine, ANSWER | {"max_tokens": 7, "seed": 2**62, "stop": ["。"]})
+    await execute(engine, ANSWER | {"max_tokens": 7, "seed": 2**62, "stop": ["。"]})
     [sampling] = engine.samplings
     assert (sampling.max_tokens, sampling.seed, sampling.stop) == (7, 2**62, ("。",))
     assert sampling.temperature == TASKS["chat"].sampling.temperature
 
 
-async def test_an_answer_goes_on_behind_the_tokens_that_were_sent():
+async def test_an_answer_continues_after_the_tokens_that_were_sent():
     engine = FakeEngine(pieces=("抱", "歉", "。"))
-    events = await call(engine, ANSWER | {"resume": {"token_ids": [0, 1]}})
+    events = await execute(engine, ANSWER | {"resume": {"token_ids": [0, 1]}})
     assert engine.resumes == [(0, 1)]
-    assert [(name, told["text"]) for name, told in events] == [("piece", "。"), ("answer", "。")]
+    assert [(name, fields["text"]) for name, fields in events] == [("piece", "。"), ("answer", "。")]
     assert events[0][1]["token_ids"] == [2]
 
 
 async def test_the_id_of_the_request_reaches_the_engine_and_comes_back():
     engine = FakeEngine()
     async with calling(Worker(engine)) as client:
-        response = await client.post(CALL_PATH, json=ANSWER, headers={"X-Request-ID": "from-the-balancer"})
+        response = await client.post(ENGINE_PATH, json=ANSWER, headers={"X-Request-ID": "from-the-balancer"})
     assert engine.call_ids == ["from-the-balancer"]
     assert response.headers["x-request-id"] == "from-the-balancer"
 
@@ -130,7 +132,7 @@ async def test_the_id_of_the_request_reaches_the_engine_and_comes_back():
 @pytest.mark.parametrize("body", [DECISION, ANSWER])
 async def test_an_error_before_the_first_event_has_a_status(body):
     async with calling(Worker(FakeEngine(error=QueueFull("full up", retry_after_s=4)))) as client:
-        response = await client.post(CALL_PATH, json=body)
+        response = await client.post(ENGINE_PATH, json=body)
     assert check_refusal(response, 503, "queue_full")["message"] == "full up"
     assert response.headers["retry-after"] == "4"
 
@@ -138,31 +140,31 @@ async def test_an_error_before_the_first_event_has_a_status(body):
 @pytest.mark.parametrize("body", [DECISION, ANSWER])
 async def test_a_request_that_failed_alone_is_answered_with_500(body):
     async with calling(Worker(FakeEngine(error=RequestFailed("it failed")))) as client:
-        check_refusal(await client.post(CALL_PATH, json=body), 500, "request_failed")
+        check_refusal(await client.post(ENGINE_PATH, json=body), 500, "request_failed")
         check_refusal(await client.post("/v1/run", json={"text": "你好", "mode": body["task"]}), 500, "request_failed")
 
 
 async def test_pieces_without_text_are_sent_since_their_tokens_count():
-    *pieces, (_, told) = await call(FakeEngine(pieces=("", "a", "", " b")), ANSWER)
+    *pieces, (_, fields) = await execute(FakeEngine(pieces=("", "a", "", " b")), ANSWER)
     assert [(piece["text"], piece["token_ids"]) for _, piece in pieces] == [
         ("", [0]),
         ("a", [1]),
         ("", [2]),
         (" b", [3]),
     ]
-    assert told["text"] == "a b"
+    assert fields["text"] == "a b"
 
 
 async def test_an_error_inside_the_stream_is_its_last_event():
-    events = await call(FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1), ANSWER)
+    events = await execute(FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1), ANSWER)
     assert [name for name, _ in events] == ["piece", "error"]
     assert events[-1][1]["error"]["code"] == "engine_stopped"
 
 
-async def test_what_the_engine_cannot_go_on_with_is_the_caller_s_mistake():
+async def test_what_the_engine_cannot_continue_is_the_client_s_mistake():
     refusal = InvalidRequest("the answer is over", param="resume")
     async with calling(Worker(FakeEngine(error=refusal))) as client:
-        error = check_refusal(await client.post(CALL_PATH, json=ANSWER), 400, "invalid_request")
+        error = check_refusal(await client.post(ENGINE_PATH, json=ANSWER), 400, "invalid_request")
     assert error["param"] == "resume"
 
 
@@ -185,10 +187,10 @@ async def test_what_the_engine_cannot_go_on_with_is_the_caller_s_mistake():
         ({"text": "a"}, 400, "invalid_request", "task"),
     ],
 )
-async def test_a_call_that_is_none_is_refused_and_the_field_named(body, status, code, param):
+async def test_an_invalid_request_is_refused_and_the_field_named(body, status, code, param):
     engine = FakeEngine()
     async with calling(Worker(engine)) as client:
-        error = check_refusal(await client.post(CALL_PATH, json=body), status, code)
+        error = check_refusal(await client.post(ENGINE_PATH, json=body), status, code)
     assert error["param"] == param
     assert engine.call_ids == []
 
@@ -197,35 +199,35 @@ async def test_a_call_that_is_none_is_refused_and_the_field_named(body, status, 
     ("change", "code"),
     [
         (lambda _: None, "not_ready"),
-        (lambda door: door.drain(), "draining"),
-        (lambda door: door.fail("the engine is gone"), "engine_stopped"),
+        (lambda gate: gate.drain(), "draining"),
+        (lambda gate: gate.fail("the engine is gone"), "engine_stopped"),
     ],
 )
-async def test_a_worker_that_takes_nothing_takes_no_calls(change, code):
+async def test_a_closed_worker_takes_no_engine_requests(change, code):
     worker = Worker(FakeEngine(), is_open=False)
-    change(worker.door)
+    change(worker.gate)
     async with calling(worker) as client:
-        check_refusal(await client.post(CALL_PATH, json=ANSWER), 503, code)
+        check_refusal(await client.post(ENGINE_PATH, json=ANSWER), 503, code)
 
 
-async def test_a_worker_that_drains_takes_no_more_calls():
+async def test_a_worker_that_drains_takes_no_more_engine_requests():
     worker = Worker(FakeEngine())
-    worker.door.drain()
+    worker.gate.drain()
     async with calling(worker) as client:
-        check_refusal(await client.post(CALL_PATH, json=ANSWER), 503, "draining")
-        check_refusal(await client.get(CALL_PATH), 405, "method_not_allowed")
+        check_refusal(await client.post(ENGINE_PATH, json=ANSWER), 503, "draining")
+        check_refusal(await client.get(ENGINE_PATH), 405, "method_not_allowed")
 
 
-async def test_a_call_may_be_as_large_as_a_request_and_what_the_balancer_adds():
+async def test_an_engine_request_may_be_as_large_as_a_request_and_what_the_balancer_adds():
     def body(size: int) -> bytes:
         written = json.dumps(DECISION | {"text": ""}).encode()
         return written.replace(b'""', b'"' + b"x" * (size - len(written)) + b'"')
 
     json_body = {"Content-Type": "application/json"}
     async with calling(Worker(FakeEngine())) as client:
-        largest = await client.post(CALL_PATH, content=body(MAX_CALL_BYTES), headers=json_body)
+        largest = await client.post(ENGINE_PATH, content=body(MAX_ENGINE_REQUEST_BYTES), headers=json_body)
         assert [name for name, _ in sse(largest.text)] == ["decision"]
-        too_large = await client.post(CALL_PATH, content=body(MAX_CALL_BYTES + 1), headers=json_body)
+        too_large = await client.post(ENGINE_PATH, content=body(MAX_ENGINE_REQUEST_BYTES + 1), headers=json_body)
         check_refusal(too_large, 413, "body_too_large")
         public = await client.post("/v1/run", content=body(MAX_BODY_BYTES + 1), headers=json_body)
         check_refusal(public, 413, "body_too_large")
@@ -235,23 +237,23 @@ async def test_a_call_may_be_as_large_as_a_request_and_what_the_balancer_adds():
 
 
 @pytest.mark.parametrize("body", [DECISION, ANSWER])
-async def test_a_call_that_takes_too_long_ends_and_frees_the_engine(body):
+async def test_a_request_that_takes_too_long_ends_and_frees_the_engine(body):
     engine = WatchedEngine(gate=asyncio.Event())
     worker = Worker(engine)
     async with calling(worker) as client:
-        response = await client.post(CALL_PATH, json=body | {"timeout_s": 0.01})
+        response = await client.post(ENGINE_PATH, json=body | {"timeout_s": 0.01})
     assert "deadline_exceeded" in response.text
-    assert (engine.cancelled, engine.open_streams, worker.door.in_flight) == (1, 0, 0)
+    assert (engine.cancelled, engine.open_streams, worker.gate.in_flight) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("body", [DECISION, ANSWER])
-async def test_a_balancer_that_hangs_up_frees_the_engine(body, how):
+async def test_a_balancer_that_disconnects_frees_the_engine(body, how):
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there:
         _, writer = await asyncio.open_connection("127.0.0.1", there.port)
         content = json.dumps(body).encode()
-        head = f"POST {CALL_PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head = f"POST {ENGINE_PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         await engine.begun.wait()
         match how:
@@ -262,35 +264,63 @@ async def test_a_balancer_that_hangs_up_frees_the_engine(body, how):
             case "half":
                 writer.write_eof()
         await engine.freed.wait()
-        await there.worker.door.wait_empty()
+        await there.worker.gate.wait_empty()
         assert engine.open_streams == 0
         writer.close()
 
 
-async def test_calls_under_way_are_inside_and_are_waited_for():
-    gate = asyncio.Event()
-    engine = WatchedEngine(gate=gate)
+async def test_engine_requests_are_in_flight_and_are_waited_for():
+    release = asyncio.Event()
+    engine = WatchedEngine(gate=release)
     worker = Worker(engine)
     async with calling(worker) as client:
-        asking = asyncio.create_task(client.post(CALL_PATH, json=ANSWER))
+        asking = asyncio.create_task(client.post(ENGINE_PATH, json=ANSWER))
         await engine.begun.wait()
-        assert worker.door.in_flight == 1
-        worker.door.drain()
-        gate.set()
+        assert worker.gate.in_flight == 1
+        worker.gate.drain()
+        release.set()
         events = sse((await asking).text)
     assert [name for name, _ in events] == ["piece", "piece", "answer"]
-    await worker.door.wait_empty()
+    await worker.gate.wait_empty()
 
 
-async def test_those_who_are_cut_off_hear_why():
+async def test_requests_that_are_cut_off_get_the_reason():
     engine = WatchedEngine(gate=asyncio.Event())
     worker = Worker(engine)
     async with calling(worker) as client:
-        asking = asyncio.create_task(client.post(CALL_PATH, json=ANSWER))
+        asking = asyncio.create_task(client.post(ENGINE_PATH, json=ANSWER))
         await engine.begun.wait()
-        worker.door.drain()
-        worker.door.cut_off()
+        worker.gate.drain()
+        worker.gate.cut_off()
         events = sse((await asking).text)
     assert [name for name, _ in events] == ["piece", "error"]
     assert events[-1][1]["error"]["code"] == "draining"
     assert engine.open_streams == 0
+
+
+# ---- what it passes through ----
+
+
+def open_generators() -> int:
+    """Asynchronous generators of the product that have not ended."""
+    found = (item for item in gc.get_objects() if type(item) is AsyncGeneratorType and item.ag_frame is not None)
+    return sum("qwen_aio" in generator.ag_code.co_filename for generator in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "most"),
+    [
+        (ENGINE_PATH, DECISION, 2),
+        ("/v1/run", {"mode": "sentiment", "text": "a"}, 2),
+        ("/v1/run", {"mode": "sentiment", "text": "a", "stream": True}, 3),
+    ],
+)
+async def test_a_decision_passes_through_few_generators(path, body, most):
+    engine = WatchedEngine(gate=asyncio.Event())
+    before = open_generators()
+    async with calling(Worker(engine)) as client:
+        asking = asyncio.create_task(client.post(path, json=body))
+        await engine.begun.wait()
+        assert open_generators() - before <= most
+        engine.gate.set()
+        assert (await asking).status_code == 200

@@ -1,4 +1,4 @@
-"""A call and its events survive the way to a worker and back."""
+"""An engine request and its events survive the way to a worker and back."""
 
 import json
 from contextlib import suppress
@@ -25,7 +25,7 @@ from qwen_aio.core import (
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.visible import has_visible
 from qwen_aio.wire.engine import (
-    MAX_CALL_BYTES,
+    MAX_ENGINE_REQUEST_BYTES,
     EngineRequestShape,
     engine_frame,
     engine_request_to_json,
@@ -52,7 +52,7 @@ WISHES = st.builds(
     stop=st.none() | st.lists(TEXT, min_size=1, max_size=8).map(tuple),
     seed=st.none() | st.integers(0, 2**63 - 1),
 )
-CALLS = st.builds(
+REQUESTS = st.builds(
     EngineRequest,
     request_id=st.just("r1"),
     task=TEXT,
@@ -61,7 +61,7 @@ CALLS = st.builds(
         tuple
     ),
     sampling=WISHES,
-    verdict=st.none() | st.builds(DecidedLabel, TEXT, TEXT),
+    decided=st.none() | st.builds(DecidedLabel, TEXT, TEXT),
     resume=st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     timeout_s=st.none() | st.floats(0.001, 600),
 )
@@ -104,34 +104,34 @@ def refused(body: str) -> InvalidRequest:
     return caught.value
 
 
-@given(CALLS)
-def test_a_call_survives_the_way_there(call: EngineRequest):
+@given(REQUESTS)
+def test_a_request_survives_the_way_there(request: EngineRequest):
     # What is too long for a field is not what this is about.
-    call = replace(call, task=call.task[:64])
-    assert EngineRequestShape.read(engine_request_to_json(call)).to_core("r1") == call
+    request = replace(request, task=request.task[:64])
+    assert EngineRequestShape.read(engine_request_to_json(request)).to_core("r1") == request
 
 
 @given(DECISIONS | PIECES | ANSWERS)
 def test_an_event_survives_the_way_back(event):
     name, data = read_frame(engine_frame(event))
-    assert name == type(event).__name__.lower()
+    assert name == {Decision: "decision", TextDelta: "piece", Answer: "answer"}[type(event)]
     assert read_engine_event(name, data) == event
 
 
-def test_every_field_of_a_call_travels():
-    """Whoever adds a field to Call is reminded of its shape."""
-    shaped = {"task", "text", "history", "sampling", "verdict", "resume", "timeout_s"}
+def test_every_field_of_a_request_travels():
+    """A new field of EngineRequest needs one in its shape."""
+    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s"}
     assert {field.name for field in fields(EngineRequest)} == shaped | {"request_id"}  # the id travels as a header
     wishes = {field.name for field in fields(SamplingWish)}
-    assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "verdict"} | {"decision"}
+    assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "decided"} | {"decision"}
 
 
 def test_what_was_decided_and_what_was_sent_are_written_as_the_contract_says():
-    call = EngineRequest("r1", "chat", "你好", verdict=DecidedLabel("sentiment", "negative"), resume=(7, 8))
-    told = json.loads(engine_request_to_json(call))
-    assert told["decision"] == {"task": "sentiment", "label": "negative"}
-    assert told["resume"] == {"token_ids": [7, 8]}
-    assert "你好".encode() in engine_request_to_json(call)  # six bytes, not twelve
+    request = EngineRequest("r1", "chat", "你好", decided=DecidedLabel("sentiment", "negative"), resume=(7, 8))
+    fields = json.loads(engine_request_to_json(request))
+    assert fields["decision"] == {"task": "sentiment", "label": "negative"}
+    assert fields["resume"] == {"token_ids": [7, 8]}
+    assert "你好".encode() in engine_request_to_json(request)  # six bytes, not twelve
 
 
 @pytest.mark.parametrize("letter", ["x", "好", "\n", '"', "\x01", "😊", "\u2028"])
@@ -145,9 +145,9 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         assert MAX_BODY_BYTES - 10 < len(sent) <= MAX_BODY_BYTES
         [request] = RunRequest.read(sent).to_core("r1")
         most = SamplingWish(MAX_TOKENS, 1 / 3, 1 / 3, 1_000_000, 1 / 3, (letter * 64,) * 8, 2**63 - 1)
-        verdict, resume = DecidedLabel("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
-        call = EngineRequest("r1", "t" * 64, text, request.history, most, verdict, resume, 599.999999999)
-        assert len(engine_request_to_json(call)) <= MAX_CALL_BYTES
+        decided, resume = DecidedLabel("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
+        request = EngineRequest("r1", "t" * 64, text, request.history, most, decided, resume, 599.999999999)
+        assert len(engine_request_to_json(request)) <= MAX_ENGINE_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -164,17 +164,17 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         ('{"task": "chat", "task": "chat", "text": "a"}', None),
     ],
 )
-def test_a_call_is_read_as_strictly_as_a_request(body, param):
+def test_an_engine_request_is_read_as_strictly_as_a_public_one(body, param):
     assert refused(body).param == param
 
 
-def test_an_unknown_field_inside_another_is_not_told_the_fields_of_a_third():
+def test_an_unknown_field_inside_another_does_not_name_the_fields_of_a_third():
     message = refused('{"task": "chat", "text": "a", "resume": {"token_ids": [1], "text": "a"}}').message
     assert message == 'unknown field "text"'
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_lead_to_anything_but_a_call_or_a_refusal(body):
+def test_no_bytes_lead_to_anything_but_a_request_or_a_refusal(body):
     try:
         EngineRequestShape.read(body)
     except InvalidRequest as exc:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.core import Decided, Done, Message, Request, SamplingWish, TextDelta
+from qwen_aio.core import Decided, Done, Message, Request, Result, SamplingWish, TextDelta
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, InvalidRequest, UnknownTask
-from qwen_aio.serving.pipeline import Pipeline, result_of
+from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.executor import LocalExecutor
 from tests.fakes import FakeClock, FakeEngine, user_text
@@ -14,13 +14,14 @@ TASKS = load_tasks(Path("prompts"))
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 
 
-def runs(engine: FakeEngine) -> Pipeline:
-    calls = LocalExecutor(engine, TASKS, model="fake", worker="qwen-1", record=lambda *_: None)
-    return Pipeline(calls, clock=FakeClock())
+def pipeline(engine: FakeEngine) -> Pipeline:
+    executor = LocalExecutor(engine, TASKS, model="fake", worker="qwen-1", record=lambda *_: None)
+    return Pipeline(executor, clock=FakeClock())
 
 
-def run(engine: FakeEngine, request: Request):
-    return result_of(runs(engine).stream(request))
+async def run(engine: FakeEngine, request: Request) -> Result:
+    *_, done = [event async for event in pipeline(engine).stream(request)]
+    return done.result
 
 
 async def test_the_published_story():
@@ -35,7 +36,7 @@ async def test_the_published_story():
 
 
 async def test_the_decision_comes_first_then_the_tokens_then_the_end():
-    events = [event async for event in runs(FakeEngine()).stream(Request(STORY, reply=True))]
+    events = [event async for event in pipeline(FakeEngine()).stream(Request(STORY, reply=True))]
     assert [type(event) for event in events] == [Decided, TextDelta, TextDelta, Done]
     assert [event.index for event in events if isinstance(event, TextDelta)] == [0, 1]
 
@@ -47,7 +48,7 @@ async def test_a_decision_alone_generates_nothing():
     assert engine.samplings == []
 
 
-async def test_a_greeting_is_answered_and_with_reply_also_felt():
+async def test_a_greeting_is_answered_and_with_reply_also_decided():
     assert (await run(FakeEngine(), Request("你好"))).decision is None
     both = await run(FakeEngine(), Request("你好", reply=True))
     assert (both.mode, both.route) == ("chat", "default chat")
@@ -81,7 +82,7 @@ async def test_what_is_out_of_bounds_is_refused_before_a_decision_is_made(wish):
 
 async def test_the_tokens_of_a_stream_are_the_answer_and_none_of_them_is_empty():
     engine = FakeEngine(pieces=("", "a", "", " b", "\n\n", "c", ""))
-    *tokens, done = [event async for event in runs(engine).stream(Request("你好"))]
+    *tokens, done = [event async for event in pipeline(engine).stream(Request("你好"))]
     assert [(token.index, token.text) for token in tokens] == [(0, "a"), (1, " b"), (2, "\n\n"), (3, "c")]
     assert done.result.answer.text == "a b\n\nc"
 
@@ -98,7 +99,7 @@ async def test_self_harm_is_answered_by_people_not_by_the_model(mode):
 
 async def test_closing_the_stream_frees_the_engine():
     engine = FakeEngine(gate=asyncio.Event())
-    stream = runs(engine).stream(Request("你好"))
+    stream = pipeline(engine).stream(Request("你好"))
     assert isinstance(await anext(stream), TextDelta)
     assert engine.open_streams == 1
     await stream.aclose()
@@ -125,9 +126,9 @@ async def test_an_unknown_task_is_refused():
         await run(FakeEngine(), Request("x", mode="poem"))
 
 
-async def test_a_failure_of_the_engine_reaches_the_caller_after_the_decision():
+async def test_a_failure_of_the_engine_reaches_the_client_after_the_first_delta():
     engine = FakeEngine(error=EngineStopped("gone"), error_after=1)
-    stream = runs(engine).stream(Request("你好"))
+    stream = pipeline(engine).stream(Request("你好"))
     assert isinstance(await anext(stream), TextDelta)
     with pytest.raises(EngineStopped):
         await anext(stream)
