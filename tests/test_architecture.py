@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,10 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def imports_of(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports_of(path: Path, *, deep: bool = True) -> set[str]:
+    """What a module imports; without `deep` only what it imports while it is imported itself."""
+    found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if deep else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -106,3 +108,20 @@ def test_cuda_is_hidden_before_anything_else_is_imported():
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "-1"
     assert imports_of(Path("app.py")) == {"qwen_aio.doorway", "qwen_aio.doorway.start"}
+
+
+def module_named(name: str) -> str:
+    """The module of an imported name: `qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
+    known = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in modules()}
+    return next((part for part in (name, name.rpartition(".")[0]) if part in known), "")
+
+
+def test_modules_import_each_other_in_no_circle():
+    graph = {}
+    for path in modules():
+        name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = {module_named(imported) for imported in imports_of(path, deep=False)} - {"", name}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        pytest.fail(f"import circle: {' -> '.join(exc.args[1])}")

@@ -14,12 +14,12 @@ from qwen_aio.serving.proxied import ProxySettings
 
 
 def create_balancer_app(
-    balancer: Balancer, door: AdmissionGate, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
+    balancer: Balancer, gate: AdmissionGate, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
 ) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
     return create_app(
-        door,
-        routes=[*v1_routes(door), *dashboard_routes(balancer)],
+        gate,
+        routes=[*v1_routes(gate), *dashboard_routes(balancer)],
         health=balancer.health,
         allowed_hosts=allowed_hosts,
         proxy=proxy,

@@ -1,6 +1,6 @@
-"""The balancer, put together: pool, line, calls, watch, admin file and board, and what is shown of them.
+"""The balancer, put together from its parts, and the snapshot that shows them.
 
-Owned by the event loop. `live` is its life: it looks after the workers and moves the charts until it is cancelled.
+Owned by the event loop. `live` monitors the workers and updates the charts until it is cancelled.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 from random import Random
 
 from qwen_aio import __version__
-from qwen_aio.balancer.cost.estimate import CostModel
 from qwen_aio.balancer.cost.policies import POLICIES
 from qwen_aio.balancer.cost.queue import RequestQueue
 from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
 from qwen_aio.balancer.dispatch.placement import Placement
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
-from qwen_aio.balancer.dispatch.upstream import RemoteExecutor, Surroundings
-from qwen_aio.balancer.params import RULES, Params
+from qwen_aio.balancer.dispatch.upstream import RemoteExecutor
+from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery
 from qwen_aio.balancer.workers.monitor import HealthMonitor
+from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import Settings
 from qwen_aio.errors import NoWorker, QwenAioError, StatusUnwritable
 from qwen_aio.serving.admission import AdmissionGate
@@ -36,122 +36,114 @@ TICK_S = 1.0
 
 
 class Balancer:
-    """Everything between the door and the workers."""
+    """Everything between the admission gate and the workers."""
 
     def __init__(
         self,
         settings: Settings,
-        door: AdmissionGate,
+        gate: AdmissionGate,
         *,
         status_dir: Path,
-        rules: Params = RULES,
+        params: Params = PARAMS,
     ) -> None:
         """Raises InvalidSettings."""
-        rules = replace(rules, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
+        params = replace(params, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
-        sources = Discovery.parse(settings.workers)
-        self.board = Stats()
-        self._door = door
+        discovery = Discovery.parse(settings.workers)
+        self.stats = Stats()
+        self._gate = gate
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
-        self._line = RequestQueue(rules)
-        self._links = WorkerClients()
-        self._pool = Placement(
-            rules,
-            policy=POLICIES[settings.policy](rules, random),
-            clock=clock,
-            wall_clock=time.time,
-            on_event=self.board.event,
-            asked_for=sources.named_ids,
+        self._queue = RequestQueue(params)
+        self._clients = WorkerClients()
+        self._registry = Registry(
+            params, clock=clock, wall_clock=time.time, on_event=self.stats.event, asked_for=discovery.named_ids
         )
-        for worker_id, url in sources.urls:
-            self._pool.expect(worker_id, url)
-        dispatcher = Dispatcher(self._pool, self._line, rules=rules, clock=clock, random=random)
+        for worker_id, url in discovery.urls:
+            self._registry.expect(worker_id, url)
+        placement = Placement(self._registry, POLICIES[settings.policy](params, random))
+        dispatcher = Dispatcher(self._registry, placement, self._queue, params=params, clock=clock, random=random)
         self._match = dispatcher.match
-        self._watch = HealthMonitor(
-            self._pool, self._links, sources, status_dir / "status.json", clock=clock, on_change=dispatcher.match
+        self._monitor = HealthMonitor(
+            self._registry,
+            self._clients,
+            discovery,
+            status_dir / "status.json",
+            clock=clock,
+            on_change=dispatcher.match,
         )
-        self.calls = RemoteExecutor(
-            Surroundings(
-                pool=self._pool,
-                dispatcher=dispatcher,
-                links=self._links,
-                estimator=CostModel(self._pool.reference),
-                budget=RetryBudget(rules, clock),
-                board=self.board,
-                rules=rules,
-                clock=clock,
-                is_gone=self._watch.is_gone,
-            )
+        self.executor = RemoteExecutor(
+            self._registry,
+            dispatcher,
+            self._clients,
+            RetryBudget(params, clock),
+            self.stats,
+            params=params,
+            clock=clock,
+            is_gone=self._monitor.is_gone,
         )
 
     async def live(self) -> None:
-        """Look after the workers until cancelled; the door opens at once, since requests may wait for a worker."""
-        self._pool.restore_admin(self._admin_file.read())
+        """Run until cancelled; the gate opens at once, since requests may wait for a worker."""
+        self._registry.restore_admin(self._admin_file.read())
         try:
-            await self._watch.look()
-            self._door.open(Pipeline(self.calls))
+            await self._monitor.check()
+            self._gate.open(Pipeline(self.executor))
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch.run(), name="watch")
-                tasks.create_task(self._tick(), name="board")
+                tasks.create_task(self._monitor.run(), name="monitor")
+                tasks.create_task(self._tick(), name="stats")
         finally:
-            await self._links.keep(())
+            await self._clients.keep(())
 
     def snapshot(self) -> Snapshot:
         """The whole service at this moment."""
-        rows = self._pool.rows()
+        rows = self._registry.rows()
         return Snapshot(
             time=time.time(),
-            state="draining" if self._door.state == "draining" else self._pool.state(),
+            state="draining" if self._gate.state == "draining" else self._registry.state(),
             policy=self._policy,
-            asked_for=self._pool.num_asked_for,
-            ready=self._pool.num_ready,
-            waiting=len(self._line),
-            waiting_work_s=self._line.work_s,
+            asked_for=self._registry.num_asked_for,
+            ready=self._registry.num_ready,
+            waiting=len(self._queue),
+            waiting_work_s=self._queue.work_s,
             in_flight=sum(row.in_flight for row in rows),
-            requests=self.board.num_requests,
-            failures=self.board.num_failures,
+            requests=self.stats.num_requests,
+            failures=self.stats.num_failures,
             version=__version__,
             workers=rows,
         )
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """A person's word about a worker, kept over restarts. Raises UnknownWorker, LastWorker, StatusUnwritable."""
-        before = self._pool.admin_states()
-        self._pool.set_admin(worker_id, state, force=force)
+        """Kept through restarts. Raises UnknownWorker, LastWorker, StatusUnwritable."""
+        before = self._registry.admin_states()
+        self._registry.set_admin(worker_id, state, force=force)
         try:
-            self._admin_file.write(self._pool.admin_states())
+            self._admin_file.write(self._registry.admin_states())
         except StatusUnwritable:
-            self._pool.restore_admin(before)
+            self._registry.restore_admin(before)
             raise
         if state == "maint":
-            self.calls.call_off(worker_id)
+            self.executor.call_off(worker_id)
         self._match()
 
     def health(self) -> Health:
         """ok with all workers, degraded with fewer, a refusal with none."""
-        shown = self.snapshot()
-        record: dict[str, object] = {
-            "state": shown.state,
-            "ready": shown.ready,
-            "asked_for": shown.asked_for,
-            "waiting": shown.waiting,
-            "policy": shown.policy,
-            "version": shown.version,
-            "workers": {row.id: row.health if row.admin == "ready" else row.admin for row in shown.workers},
-        }
-        return Health(record, self._refusal(shown))
+        snapshot = self.snapshot()
+        names = ("state", "ready", "asked_for", "waiting", "policy", "version")
+        record: dict[str, object] = {name: getattr(snapshot, name) for name in names}
+        record["workers"] = {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers}
+        return Health(record, self._refusal(snapshot))
 
-    def _refusal(self, shown: Snapshot) -> QwenAioError | None:
-        if self._door.refusal is not None:
-            return self._door.refusal
-        if shown.ready:
+    def _refusal(self, snapshot: Snapshot) -> QwenAioError | None:
+        if self._gate.refusal is not None:
+            return self._gate.refusal
+        if snapshot.ready:
             return None
-        return NoWorker(self._pool.absence(), retry_after_s=5)
+        return NoWorker(self._registry.absence(), retry_after_s=5)
 
     async def _tick(self) -> None:
         while True:
-            if self._door.state == "draining":
-                self.board.close()
-            self.board.tick(self.snapshot())
+            if self._gate.state == "draining":
+                self.stats.close()
+            self.stats.tick(self.snapshot())
             await asyncio.sleep(TICK_S)

@@ -1,6 +1,6 @@
-"""Tells every change of a worker's state once: who or what changed it, what, and why. Owned by the event loop.
+"""Records every change of a worker's state once: who or what changed it, what, and why.
 
-A new life of a worker goes on where the old one ended: `up -> starting`.
+A restarted worker continues the history of its id: `up -> starting`. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ OnEvent = Callable[[str, str, str, str], None]  # worker, actor, change, why
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What was last told of a worker."""
+class _State:
+    """What was last recorded of a worker."""
 
     health: HealthState | Literal["unknown"] = "unknown"
     breaker: BreakerState = "closed"
-    is_frozen: bool = False  # its record stands still although it is up
+    is_frozen: bool = False  # its report stands still although it is up
 
 
 class EventLog:
-    """Compares a life with what was last told of its worker."""
+    """Compares a worker with what was last recorded of its id."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._told: dict[str, _Told] = {}  # by worker id
+        self._states: dict[str, _State] = {}  # by worker id
 
-    def tell(self, life: Worker, actor: Actor) -> None:
-        """Tell what has changed; nothing, if nothing has."""
-        told, found = self._told.get(life.id, _Told()), life.finding
-        now = _Told(found.health, life.breaker.state, life.is_well and life.pulse.is_frozen)
-        self._told[life.id] = now
-        if now.health != told.health:
-            self._on_event(life.id, actor, f"{told.health} -> {now.health}", found.why)
-        elif now.is_frozen and not told.is_frozen:
-            self._on_event(life.id, actor, "record stands still", found.why)
-        if now.breaker != told.breaker:
-            self._on_event(life.id, actor, f"breaker {told.breaker} -> {now.breaker}", _breaker_why(life))
+    def record(self, worker: Worker, actor: Actor) -> None:
+        """Record what has changed, if anything has."""
+        before, health = self._states.get(worker.id, _State()), worker.health
+        now = _State(health.state, worker.breaker.state, worker.is_well and worker.heartbeat.is_frozen)
+        self._states[worker.id] = now
+        if now.health != before.health:
+            self._on_event(worker.id, actor, f"{before.health} -> {now.health}", health.why)
+        elif now.is_frozen and not before.is_frozen:
+            self._on_event(worker.id, actor, "record stands still", health.why)
+        if now.breaker != before.breaker:
+            self._on_event(worker.id, actor, f"breaker {before.breaker} -> {now.breaker}", _breaker_why(worker))
 
-    def forget(self, life: Worker) -> None:
-        """Tell that the worker has left the table."""
-        told = self._told.pop(life.id, _Told())
-        self._on_event(life.id, "clock", f"{told.health} -> forgotten", life.finding.why)
+    def forget(self, worker: Worker) -> None:
+        """Record that the worker has left the table."""
+        before = self._states.pop(worker.id, _State())
+        self._on_event(worker.id, "clock", f"{before.health} -> forgotten", worker.health.why)
 
 
-def _breaker_why(life: Worker) -> str:
-    match life.breaker.state:
+def _breaker_why(worker: Worker) -> str:
+    match worker.breaker.state:
         case "open":
-            return f"no calls for {life.breaker.retry_in_s:.0f} s, since too many failed: {life.last_failure}"
+            return f"no calls for {worker.breaker.retry_in_s:.0f} s, since too many failed: {worker.last_failure}"
         case "half_open":
             return "one call may try whether it works again"
         case "closed":

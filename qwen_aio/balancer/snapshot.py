@@ -1,12 +1,12 @@
-"""What the balancer shows of itself: plain, frozen rows for /status, the dashboard and whoever scripts against them."""
+"""What the balancer shows of itself: frozen rows for /status, the dashboard and scripts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-AdminState = Literal["ready", "drain", "maint"]  # a person's word
-HealthState = Literal["starting", "up", "demoted", "suspect", "down"]  # what the balancer has seen
+AdminState = Literal["ready", "drain", "maint"]  # set by a person
+HealthState = Literal["starting", "up", "demoted", "suspect", "down"]  # seen by the balancer
 BreakerState = Literal["closed", "open", "half_open"]
 ServiceState = Literal["ok", "degraded", "unavailable", "draining"]
 RequestOutcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4xx; failed: any other error
@@ -14,7 +14,7 @@ RequestOutcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4
 
 @dataclass(frozen=True)
 class Cost:
-    """What the next request would cost on a worker, and why: `total` is the product of the rest (BALANCING 2)."""
+    """What the next request would cost on a worker, and why: `total` is the product of the rest."""
 
     queue_s: float  # work in flight and of a typical decision, at this worker's speed
     jitter_factor: float
@@ -25,7 +25,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """One line of the table. Percentages are 0 to 100; None: not known yet."""
+    """One line of the table. Percentages are 0 to 100; None: unknown yet."""
 
     id: str
     url: str
@@ -33,10 +33,10 @@ class WorkerRow:
     health: HealthState
     why: str  # one English sentence: why it is in this state
     breaker: BreakerState
-    in_flight: int  # our own count: requests bound to it
-    running: int  # its report: sequences computed
+    in_flight: int  # counted by the balancer: requests bound to it
+    running: int  # from its report: sequences being computed
     capacity: int
-    queue_depth: int  # its report: requests waiting inside it
+    queue_depth: int  # from its report: requests waiting inside it
     cpu_percent: float
     cpu_jitter: float
     latency_ms_last5: tuple[float, ...]
@@ -48,7 +48,7 @@ class WorkerRow:
     status_age_s: float | None  # since its report last moved
     completed: int
     speed: float
-    cost: Cost | None  # None: it gets no work at the moment
+    cost: Cost | None  # None: it gets no requests at the moment
     pid: int
     generation: int
     model: str
@@ -75,22 +75,22 @@ class Snapshot:
     workers: tuple[WorkerRow, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RequestRow:
-    """One call of one request. `number` counts calls; a request with a reply has two rows of the same `id`."""
+    """One engine request; a request with a decision and an answer has two rows of one `id`."""
 
-    number: int
-    time: float  # unix seconds, when it ended
+    number: int = 0  # set by Stats, as are time, outcome and error
+    time: float = 0.0  # unix seconds, when it ended
     id: str
     task: str
-    worker: str  # the one that answered; empty if none did
+    worker: str  # of the last attempt; empty without one
     why: str  # why this worker, e.g. "cost 0.012: queue 0.010 s, jitter x1.2"
     attempts: int
     queue_ms: float
     total_ms: float
     tokens: int  # generated; 0 for a decision
-    outcome: RequestOutcome
-    error: str  # code of the error, if there was one
+    outcome: RequestOutcome = "ok"
+    error: str = ""  # its code; empty without one
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class EventRow:
 
 @dataclass(frozen=True)
 class Sample:
-    """One point of the charts: what happened since the moment before it."""
+    """One point of the charts: what happened since the point before it."""
 
     time: float
     requests_per_s: float

@@ -1,7 +1,7 @@
-"""What has happened lately, for people who watch: the last requests and events, the charts, and who is looking on.
+"""The recent past for the dashboard: requests, events and charts, and the subscribers to news.
 
-Knows no HTTP. Owned by the event loop; nothing here awaits but `listen`. All of it is bounded: what is old is
-forgotten, and an onlooker who reads too slowly is let go and must begin again.
+Knows no HTTP. Owned by the event loop; nothing here awaits but `listen`. All of it is bounded: old
+rows are dropped, and so is a subscriber that reads too slowly; it may subscribe again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwen_aio.balancer.snapshot import EventRow, RequestOutcome, RequestRow, Sample, Snapshot
 from qwen_aio.errors import Draining, QwenAioError
@@ -19,15 +19,15 @@ from qwen_aio.wire.error import http_status
 
 MAX_REQUESTS = 1000
 MAX_EVENTS = 500
-MOMENT_S = 2.0
-MAX_MOMENTS = 450  # 15 minutes
-MAX_BEHIND = 1000  # pieces of news that wait for one onlooker
-PACE_S = 0.1  # between two batches: a page shows no more than ten changes a second
+SAMPLE_S = 2.0
+MAX_SAMPLES = 450  # 15 minutes
+MAX_PENDING = 1000  # news that wait for one subscriber
+PACE_S = 0.1  # between two batches: a page gets at most ten updates a second
 
 
 @dataclass(frozen=True)
 class StatsHistory:
-    """All that is remembered, oldest first."""
+    """All that is kept, oldest first."""
 
     moments: tuple[Sample, ...]
     requests: tuple[RequestRow, ...]
@@ -38,7 +38,7 @@ News = StatsHistory | Snapshot | Sample | RequestRow | EventRow
 
 
 class Stats:
-    """The memory of one balancer since it started."""
+    """What one balancer keeps of its past."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time
@@ -47,151 +47,126 @@ class Stats:
         self._wall_clock = wall_clock
         self._requests: deque[RequestRow] = deque(maxlen=MAX_REQUESTS)
         self._events: deque[EventRow] = deque(maxlen=MAX_EVENTS)
-        self._moments: deque[Sample] = deque(maxlen=MAX_MOMENTS)
+        self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
         self._num_requests = 0
         self._num_failures = 0
         self._num_events = 0
         self._period = _Period(clock())
         self._snapshot: Snapshot | None = None  # the last one
-        self._onlookers: set[_Onlooker] = set()
+        self._subscribers: set[_Subscriber] = set()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Board {self._num_requests} requests, {self._num_events} events, {len(self._onlookers)} looking on>"
+        return f"<Stats {self._num_requests} requests, {self._num_events} events, {len(self._subscribers)} subscribers>"
 
     @property
     def num_requests(self) -> int:
-        """Calls that have ended, also those that were refused or given up."""
+        """Engine requests that have ended, also refused and cancelled ones."""
         return self._num_requests
 
     @property
     def num_failures(self) -> int:
-        """Those of them that failed, through no fault of the caller."""
+        """Those that failed through no fault of the client."""
         return self._num_failures
 
     @property
-    def num_onlookers(self) -> int:
-        """Who listens now."""
-        return len(self._onlookers)
+    def num_subscribers(self) -> int:
+        """Subscribers now."""
+        return len(self._subscribers)
 
-    def record(
-        self,
-        *,
-        request_id: str,
-        task: str,
-        worker: str,
-        why: str,
-        attempts: int,
-        queue_ms: float,
-        total_ms: float,
-        tokens: int,
-        error: BaseException | None,
-    ) -> None:
-        """One call has ended; `error` is what ended it, if it was not done."""
+    def record(self, row: RequestRow, error: BaseException | None) -> None:
+        """An engine request has ended, with `error` if it was not done."""
         outcome, code = _outcome(error)
         self._num_requests += 1
         self._num_failures += outcome == "failed"
-        self._period.add(total_ms if outcome == "ok" else None)
-        row = RequestRow(
-            number=self._num_requests,
-            time=self._wall_clock(),
-            id=request_id,
-            task=task,
-            worker=worker,
-            why=why,
-            attempts=attempts,
-            queue_ms=queue_ms,
-            total_ms=total_ms,
-            tokens=tokens,
-            outcome=outcome,
-            error=code,
-        )
+        self._period.add(row.total_ms if outcome == "ok" else None)
+        row = replace(row, number=self._num_requests, time=self._wall_clock(), outcome=outcome, error=code)
         self._requests.append(row)
-        self._tell(row)
+        self._publish(row)
 
     def event(self, worker: str, actor: str, change: str, why: str) -> None:
-        """The state of a worker has changed (in the order in which the pool tells it)."""
+        """The state of a worker has changed; an OnEvent of the event log."""
         self._num_events += 1
         row = EventRow(self._num_events, self._wall_clock(), worker, actor, change, why)
         self._events.append(row)
-        self._tell(row)
+        self._publish(row)
 
     def tick(self, snapshot: Snapshot) -> None:
-        """Show `snapshot` to everybody, and when it is time add a point to the charts. Called about once a second."""
+        """Publish `snapshot`, and in time a point of the charts. Called once a second."""
         self._snapshot = snapshot
-        self._tell(snapshot)
+        self._publish(snapshot)
         now = self._clock()
-        if now - self._period.began < MOMENT_S * 0.75:  # ticks are not exact: the nearest one to the full period
+        if now - self._period.began < SAMPLE_S * 0.75:  # ticks are not exact: the nearest one to the full period
             return
-        moment = self._period.finished(now, snapshot)
+        sample = self._period.finished(now, snapshot)
         self._period = _Period(now)
-        self._moments.append(moment)
-        self._tell(moment)
+        self._samples.append(sample)
+        self._publish(sample)
 
     def history(self) -> StatsHistory:
-        """All that is remembered."""
-        return StatsHistory(tuple(self._moments), tuple(self._requests), tuple(self._events))
+        """All that is kept."""
+        return StatsHistory(tuple(self._samples), tuple(self._requests), tuple(self._events))
 
     async def listen(self) -> AsyncGenerator[tuple[News, ...], None]:
-        """All that is remembered, then what comes, in batches; ends for a reader who falls behind, and with `close`.
+        """All that is kept, then news in batches; ends with `close`, or if a subscriber is slow.
 
         Raises Draining after `close`.
         """
         if self._is_closed:
             raise Draining("this balancer is shutting down", retry_after_s=2)
-        onlooker = _Onlooker([self.history(), *([self._snapshot] if self._snapshot else [])])
-        self._onlookers.add(onlooker)
+        subscriber = _Subscriber([self.history(), *([self._snapshot] if self._snapshot else [])])
+        self._subscribers.add(subscriber)
         try:
-            while news := await onlooker.news():
+            while news := await subscriber.news():
                 yield news
                 await asyncio.sleep(PACE_S)
         finally:
-            self._onlookers.discard(onlooker)
+            self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """Let go of everybody who listens."""
+        """End all subscriptions."""
         self._is_closed = True
-        for onlooker in self._onlookers:
-            onlooker.end()
+        for subscriber in self._subscribers:
+            subscriber.end()
 
-    def _tell(self, news: News) -> None:
-        for onlooker in self._onlookers:
-            onlooker.tell(news)
+    def _publish(self, news: News) -> None:
+        for subscriber in self._subscribers:
+            subscriber.add(news)
 
 
-class _Onlooker:
-    """What one reader has still to fetch."""
+class _Subscriber:
+    """The news that one reader has not fetched yet."""
 
     def __init__(self, first: Iterable[News]) -> None:
-        self._waiting: list[News] = list(first)
+        self._pending: list[News] = list(first)
         self._has_news = asyncio.Event()
         self._has_news.set()
         self._is_over = False
 
-    def tell(self, news: News) -> None:
-        if len(self._waiting) >= MAX_BEHIND:
+    def add(self, news: News) -> None:
+        if len(self._pending) >= MAX_PENDING:
             self.end()
         if not self._is_over:
-            self._waiting.append(news)
+            self._pending.append(news)
             self._has_news.set()
 
     def end(self) -> None:
         self._is_over = True
-        self._waiting.clear()
+        self._pending.clear()
         self._has_news.set()
 
     async def news(self) -> tuple[News, ...]:
-        """What has come since the last time, at least one piece; nothing when it is over."""
+        """The news since the last time, at least one; empty at the end."""
         await self._has_news.wait()
         if self._is_over:
             return ()
         self._has_news.clear()
-        news, self._waiting = tuple(self._waiting), []
+        news, self._pending = tuple(self._pending), []
         return news
 
 
 class _Period:
-    """The calls that ended since `began` (seconds of the clock)."""
+    """The engine requests that ended since `began` (of the clock)."""
 
     def __init__(self, began: float) -> None:
         self.began = began
@@ -199,7 +174,7 @@ class _Period:
         self._done_ms: list[float] = []
 
     def add(self, done_ms: float | None) -> None:
-        """A call has ended; None if it was not done, since a quick refusal says nothing about speed."""
+        """One has ended; None if it was not done: a quick refusal says nothing about speed."""
         self._num_ended += 1
         if done_ms is not None:
             self._done_ms.append(done_ms)
@@ -223,10 +198,10 @@ def _percentile(ordered: Sequence[float], share: float) -> float | None:
 
 
 def _outcome(error: BaseException | None) -> tuple[RequestOutcome, str]:
-    """How a call ended that ended with `error`, and the error's code."""
+    """The outcome of a request that ended with `error`, and the code of the error."""
     if error is None:
         return "ok", ""
-    if not isinstance(error, Exception):  # CancelledError, GeneratorExit: nobody waits any more
+    if not isinstance(error, Exception):  # CancelledError, GeneratorExit: no client waits any more
         return "cancelled", ""
     code = error.code if isinstance(error, QwenAioError) else QwenAioError.code
     return "refused" if isinstance(error, QwenAioError) and http_status(error) < 500 else "failed", code

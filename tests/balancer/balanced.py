@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
-from qwen_aio.balancer.params import RULES, Params
+from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.client import Client
 from qwen_aio.config import Settings
 from qwen_aio.serving.admission import AdmissionGate
@@ -19,9 +19,9 @@ from tests.balancer.chaos import ChaosProxy, chaos_before
 from tests.fakes import FakeEngine
 from tests.served import Worker, served
 
-# Fake engines take no time, and tests no more than they must.
+# Fake engines take no time, and tests as little as possible.
 HASTY = replace(
-    RULES,
+    PARAMS,
     first_token_slack_s=0.2,
     least_gap_s=0.2,
     first_open_s=0.05,
@@ -34,10 +34,10 @@ HASTY = replace(
 
 @dataclass
 class Service:
-    """A running balancer, a client of it, and the way to every worker."""
+    """A running balancer, a client of it, and a chaos proxy before every worker."""
 
     balancer: Balancer
-    door: AdmissionGate
+    gate: AdmissionGate
     client: Client
     url: str
     serving: asyncio.Task[int]
@@ -46,7 +46,7 @@ class Service:
 
     async def until(self, check) -> None:
         """Wait for something the balancer comes to see; the test's own time limit ends a wait in vain."""
-        while not check():  # noqa: ASYNC110  the balancer tells nobody
+        while not check():  # noqa: ASYNC110  the balancer signals nothing
             await asyncio.sleep(0.01)
 
     async def until_ready(self, count: int) -> None:
@@ -54,21 +54,21 @@ class Service:
 
     def rows(self):
         """The request log, oldest first."""
-        return self.balancer.board.history().requests
+        return self.balancer.stats.history().requests
 
     def row(self, worker_id: str):
         return next(row for row in self.balancer.snapshot().workers if row.id == worker_id)
 
     def assert_quiet(self) -> None:
-        """Nothing is counted any more, and nobody waits."""
+        """Nothing is in flight or waiting."""
         shown = self.balancer.snapshot()
-        assert (shown.in_flight, shown.waiting, self.door.in_flight) == (0, 0, 0)
+        assert (shown.in_flight, shown.waiting, self.gate.in_flight) == (0, 0, 0)
         assert all(engine.open_streams == 0 for engine in self.engines.values())
 
 
 @asynccontextmanager
 async def balanced(
-    engines: Mapping[str, FakeEngine], status_dir: Path, *, rules: Params = HASTY, grace_s: float = 5.0, **more: object
+    engines: Mapping[str, FakeEngine], status_dir: Path, *, params: Params = HASTY, grace_s: float = 5.0, **more: object
 ) -> AsyncIterator[Service]:
     """A balancer before one worker for each of `engines`, ready."""
     async with AsyncExitStack() as stack:
@@ -78,16 +78,16 @@ async def balanced(
             paths[worker_id] = await stack.enter_async_context(chaos_before(worker.port))
         workers = tuple(f"{worker_id}={path.url}" for worker_id, path in paths.items())
         settings = Settings(workers=workers, **more)
-        door = AdmissionGate()
-        balancer = Balancer(settings, door, status_dir=status_dir, rules=rules)
+        gate = AdmissionGate()
+        balancer = Balancer(settings, gate, status_dir=status_dir, params=params)
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        app = create_balancer_app(balancer, door)
-        serving = asyncio.create_task(run_server(app, sock=sock, gate=door, life=balancer.live, grace_s=grace_s))
+        app = create_balancer_app(balancer, gate)
+        serving = asyncio.create_task(run_server(app, sock=sock, gate=gate, life=balancer.live, grace_s=grace_s))
         client = await stack.enter_async_context(Client(url))
-        service = Service(balancer, door, client, url, serving, paths, engines)
+        service = Service(balancer, gate, client, url, serving, paths, engines)
         try:
-            await service.until(lambda: door.state == "ready")
+            await service.until(lambda: gate.state == "ready")
             await service.until_ready(len(engines))
             yield service
         finally:

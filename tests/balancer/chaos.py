@@ -1,4 +1,4 @@
-"""A TCP proxy before a worker that does to its calls what bad networks and dying processes do."""
+"""A TCP proxy before a worker that does to its requests what bad networks and dying processes do."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CALL = b"POST /internal/call"
 
 @dataclass
 class Fault:
-    """What happens to the answer of a call. Bytes are counted from its first one, headers included."""
+    """What happens to the response of a request. Bytes are counted from its first one, headers included."""
 
     reset_after: int | None = None  # so many bytes pass, then the connection is reset
     hang_after: int | None = None  # so many bytes pass, then nothing does
     reply: bytes | None = None  # this is said instead, and the connection closed
     is_sliced: bool = False  # every byte travels alone
-    times: int | None = None  # so many calls; None: all
+    times: int | None = None  # so many requests; None: all
 
 
 class ChaosProxy:
-    """Health and tasks pass untouched; calls meet `fault`. `kill` is a process that dies, `revive` its next life."""
+    """Health and tasks pass untouched; engine requests meet `fault`. `kill` is a process that dies, `revive` its restart."""
 
     def __init__(self, target: int) -> None:
         self.fault = Fault()

@@ -30,7 +30,7 @@ def test_a_damaged_file_counts_as_nothing_decided(tmp_path, content):
     assert AdminFile(tmp_path).read() == {}
 
 
-def test_a_folder_in_the_place_of_the_file_is_told(tmp_path):
+def test_a_folder_instead_of_the_file_is_reported(tmp_path):
     (tmp_path / "admin.json").mkdir()
     assert AdminFile(tmp_path).read() == {}
     with pytest.raises(StatusUnwritable, match=r"admin\.json"):
@@ -45,7 +45,7 @@ def test_a_second_balancer_on_the_same_folder_is_refused_until_the_first_ends(tm
         pass
 
 
-def test_a_folder_that_cannot_be_used_is_told(tmp_path):
+def test_a_folder_that_cannot_be_used_is_reported(tmp_path):
     (tmp_path / "status").write_text("a file")
     with pytest.raises(InvalidSettings, match="--status-dir"), AdminFile(tmp_path / "status").owned():
         pass

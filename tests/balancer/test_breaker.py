@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from qwen_aio.balancer.params import RULES
+from qwen_aio.balancer.params import PARAMS
 from qwen_aio.balancer.workers.breaker import Breaker
 from tests.fakes import FakeClock
 
@@ -17,7 +17,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.breaker = Breaker(RULES, self.clock)
+        self.breaker = Breaker(PARAMS, self.clock)
 
     def fail(self, times: int = 1, *, may_open: bool = True) -> None:
         for _ in range(times):
@@ -86,7 +86,7 @@ def test_a_share_counts_only_the_last_ten_seconds(world: World) -> None:
     for _ in range(2):
         world.succeed()
         world.fail()
-    world.clock.advance(RULES.failure_memory_s)
+    world.clock.advance(PARAMS.failure_memory_s)
     world.succeed()
     world.fail()
     assert world.breaker.state == "closed"
@@ -104,7 +104,7 @@ def test_eight_requests_that_break_together_open_it_once(world: World) -> None:
         world.breaker.begin()
     for _ in range(8):
         world.breaker.fail(may_open=True)
-    assert world.breaker.retry_in_s == RULES.first_open_s
+    assert world.breaker.retry_in_s == PARAMS.first_open_s
 
 
 # ---- half-open ------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_eight_requests_that_break_together_open_it_once(world: World) -> None:
 
 def test_time_alone_makes_it_half_open(world: World) -> None:
     world.fail(3)
-    world.clock.advance(RULES.first_open_s - 0.01)
+    world.clock.advance(PARAMS.first_open_s - 0.01)
     assert world.breaker.state == "open"
     world.clock.advance(0.01)
     assert world.breaker.state == "half_open"
@@ -133,7 +133,7 @@ def test_a_good_trial_closes_it_and_forgets_what_led_to_the_opening(world: World
     world.fail(2)
     assert world.breaker.state == "closed"
     world.fail()
-    assert world.breaker.retry_in_s == RULES.first_open_s
+    assert world.breaker.retry_in_s == PARAMS.first_open_s
 
 
 def test_what_led_to_the_opening_is_not_counted_twice(world: World) -> None:
@@ -210,7 +210,7 @@ def test_a_trial_that_is_overtaken_by_a_failure_does_not_hold_up_the_next_one(wo
 def test_one_failure_among_none_is_half_and_fades(world: World) -> None:
     world.fail()
     assert world.breaker.failure_rate == pytest.approx(0.5)
-    world.clock.advance(3 * RULES.failure_memory_s)
+    world.clock.advance(3 * PARAMS.failure_memory_s)
     assert world.breaker.failure_rate < 0.05
 
 
@@ -245,7 +245,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.breaker = Breaker(RULES, self.clock)
+        self.breaker = Breaker(PARAMS, self.clock)
         self.in_flight = 0
         self.begun_half_open = 0  # since it last became half-open
 
@@ -291,7 +291,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def it_is_never_open_for_longer_than_thirty_seconds(self) -> None:
-        assert 0.0 <= self.breaker.retry_in_s <= RULES.longest_open_s
+        assert 0.0 <= self.breaker.retry_in_s <= PARAMS.longest_open_s
         assert (self.breaker.retry_in_s > 0) == (self.breaker.state == "open")
 
     @invariant()

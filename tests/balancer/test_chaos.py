@@ -17,14 +17,14 @@ from qwen_aio.core import Done, Event, Request, TextDelta
 from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest, QueueFull, QwenAioError
 from tests.balancer.balanced import HASTY, Service, balanced
 from tests.balancer.chaos import Fault
-from tests.balancer.test_calls import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
+from tests.balancer.test_upstream import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
 from tests.campaign import CAMPAIGN
 from tests.fakes import FakeEngine
 
 SEEDS, STEPS = (range(60), 150) if CAMPAIGN else (range(4), 40)
 NAMES = "abc"
 PIECE_S = 0.002  # so that answers overlap with what happens to their workers
-PATIENT = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)  # where nobody hangs, slowness is the machine's
+PATIENT = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)  # where no worker hangs, slowness is the machine's
 # Nobody is to blame but the state of the service; PoisonRequest is the one 500 there may be.
 HONEST = (NoWorker, QueueFull, AnswerBroken, EngineStopped, PoisonRequest)
 
@@ -147,7 +147,7 @@ class Chaos:
     # ---- how it ends ----
 
     async def end(self) -> None:
-        """Everybody is well again: whoever still waits gets an answer."""
+        """All workers are well again: every request that still waits gets an answer."""
         for name in self.service.engines:
             await self.heal(name)
         if self.running:
@@ -160,12 +160,12 @@ class Chaos:
 
     async def assert_quiet(self) -> None:
         service = self.service
-        await service.until(lambda: service.door.in_flight == service.balancer.snapshot().in_flight == 0)
+        await service.until(lambda: service.gate.in_flight == service.balancer.snapshot().in_flight == 0)
         await service.until(lambda: all(engine.open_streams == 0 for engine in service.engines.values()))
         service.assert_quiet()
 
-    def assert_told(self) -> None:
-        """The log has each call once, and says of it what the caller has heard."""
+    def assert_logged(self) -> None:
+        """The log has each request once, with the outcome that its client got."""
         rows = self.service.rows()
         for asked in self.asked:
             if asked.task.cancelled():
@@ -174,7 +174,7 @@ class Chaos:
             tasks = ["sentiment", "chat"] if asked.request.reply else [asked.request.mode]
             if asked.task.exception() is None:
                 assert [(row.task, row.outcome) for row in mine] == [(task, "ok") for task in tasks]
-            elif mine:  # a request that found nobody at all is no call
+            elif mine:  # a request without any worker has no row
                 *before, last = mine
                 assert [row.task for row in mine] == tasks[: len(mine)]
                 assert [row.outcome for row in before] == ["ok"] * len(before)
@@ -182,22 +182,22 @@ class Chaos:
 
 
 @asynccontextmanager
-async def chaos(tmp_path, seed: int, rules: Params = HASTY):
+async def chaos(tmp_path, seed: int, params: Params = HASTY):
     """Nothing complains, and no task is left when all is over."""
     before, complaints = asyncio.all_tasks(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    async with balanced({name: Unhurried(pieces=PIECES) for name in NAMES}, tmp_path, rules=rules) as service:
+    async with balanced({name: Unhurried(pieces=PIECES) for name in NAMES}, tmp_path, params=params) as service:
         script = Chaos(service, seed)
         yield script
         await script.end()
         await script.assert_quiet()
-        script.assert_told()
+        script.assert_logged()
     await service.until(lambda: asyncio.all_tasks() == before)
     assert complaints == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_while_one_worker_is_well_nobody_notices_what_happens_to_the_others(tmp_path, seed):
+async def test_while_one_worker_is_well_no_client_notices_what_happens_to_the_others(tmp_path, seed):
     async with chaos(tmp_path, seed, PATIENT) as script:
         for _ in range(STEPS):
             name = script.random.choice("ab")

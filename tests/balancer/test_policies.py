@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.balancer.cost.policies import POLICIES, WorkerLoad, cost
-from qwen_aio.balancer.params import RULES
+from qwen_aio.balancer.params import PARAMS
 
 IDLE = WorkerLoad(
     id="qwen-1",
@@ -50,25 +50,31 @@ candidates_of_any_kind = st.lists(
 
 
 def chosen(name: str, *candidates: WorkerLoad, work_s: float = WORK_S) -> str:
-    choice = POLICIES[name](RULES, Random(1)).choose(work_s, candidates)
+    choice = POLICIES[name](PARAMS, Random(1)).choose(work_s, candidates)
     assert choice is not None
-    return choice.id
+    return choice.load.id
 
 
-def total(candidate: WorkerLoad) -> float:
-    return cost(candidate, WORK_S, RULES).total
+def why(name: str, *candidates: WorkerLoad) -> str:
+    choice = POLICIES[name](PARAMS, Random(1)).choose(WORK_S, candidates)
+    assert choice is not None
+    return choice.why
+
+
+def total(load: WorkerLoad) -> float:
+    return cost(load, WORK_S, PARAMS).total
 
 
 def spread(name: str, *, num_requests: int, has_clock: bool) -> Counter[str]:
     """Who gets how many, when everybody is idle again each time. Without a clock all times are the same."""
-    policy = POLICIES[name](RULES, Random(1))
+    policy = POLICIES[name](PARAMS, Random(1))
     workers = {worker_id: replace(IDLE, id=worker_id) for worker_id in ("qwen-1", "qwen-2", "qwen-3")}
     counts: Counter[str] = Counter()
     for number in range(1, num_requests + 1):
         choice = policy.choose(WORK_S, list(workers.values()))
         assert choice is not None
-        counts[choice.id] += 1
-        workers[choice.id] = replace(choice, last_used=float(number) if has_clock else 0.0)
+        counts[choice.load.id] += 1
+        workers[choice.load.id] = replace(choice.load, last_used=float(number) if has_clock else 0.0)
     return counts
 
 
@@ -76,15 +82,15 @@ def spread(name: str, *, num_requests: int, has_clock: bool) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nobody_is_chosen_among_nobody(name: str) -> None:
-    assert POLICIES[name](RULES, Random(1)).choose(WORK_S, []) is None
+def test_without_candidates_none_is_chosen(name: str) -> None:
+    assert POLICIES[name](PARAMS, Random(1)).choose(WORK_S, []) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(candidates=candidates_of_any_kind, work_s=st.floats(0.001, 1000))
-def test_somebody_of_the_candidates_is_chosen(name: str, candidates: list[WorkerLoad], work_s: float) -> None:
-    choice = POLICIES[name](RULES, Random(1)).choose(work_s, candidates)
-    assert choice in candidates if candidates else choice is None
+def test_one_of_the_candidates_is_chosen(name: str, candidates: list[WorkerLoad], work_s: float) -> None:
+    choice = POLICIES[name](PARAMS, Random(1)).choose(work_s, candidates)
+    assert choice.load in candidates if candidates else choice is None
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "random"])
@@ -108,7 +114,7 @@ def test_the_cost_of_an_idle_worker_is_the_request_itself() -> None:
 
 def test_the_cost_is_the_product_of_what_is_shown() -> None:
     worker = replace(IDLE, work_s=0.9, speed=0.5, cpu_jitter=25.0, jitter_age_s=0.0, failure_rate=0.25, is_demoted=True)
-    terms = cost(worker, WORK_S, RULES)
+    terms = cost(worker, WORK_S, PARAMS)
     assert terms.queue_s == pytest.approx(2.0)
     assert terms.jitter_factor == pytest.approx(1.25)
     assert terms.failure_factor == pytest.approx(2.0)
@@ -163,16 +169,16 @@ def test_a_demoted_worker_gets_work_only_when_the_others_are_much_busier() -> No
 
 
 @given(candidates=candidates_of_any_kind.filter(bool), work_s=st.floats(0.001, 1000))
-def test_nobody_is_cheaper_than_the_one_chosen(candidates: list[WorkerLoad], work_s: float) -> None:
-    choice = POLICIES["weighted"](RULES, Random(1)).choose(work_s, candidates)
+def test_no_candidate_is_cheaper_than_the_one_chosen(candidates: list[WorkerLoad], work_s: float) -> None:
+    choice = POLICIES["weighted"](PARAMS, Random(1)).choose(work_s, candidates)
     assert choice is not None
-    assert cost(choice, work_s, RULES).total == min(cost(c, work_s, RULES).total for c in candidates)
+    assert cost(choice.load, work_s, PARAMS).total == min(cost(c, work_s, PARAMS).total for c in candidates)
 
 
 # ---- the baselines --------------------------------------------------------------------------------------------------
 
 
-def test_round_robin_takes_turns_however_busy_somebody_is() -> None:
+def test_round_robin_takes_turns_however_busy_a_worker_is() -> None:
     busy = replace(IDLE, id="busy", in_flight=7, work_s=50.0, last_used=1.0)
     assert chosen("round_robin", busy, replace(IDLE, id="idle", last_used=2.0)) == "busy"
 
@@ -198,3 +204,29 @@ def test_in_the_linear_sum_a_worker_without_a_latency_is_not_taken_for_fast() ->
     unknown = replace(IDLE, id="unknown", latency_ms=None)
     fast, slow = replace(IDLE, id="fast", latency_ms=10.0), replace(IDLE, id="slow", latency_ms=1000.0)
     assert chosen("linear", unknown, fast, slow) == "fast"
+
+
+# ---- reasons --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("weighted", "cost 0.150: queue 0.100 s, jitter x1.50"),
+        ("linear", "linear 1.500: queue 0.50, latency 0.00, jitter 1.00"),
+        ("least_loaded", "least loaded: 1 in flight"),
+        ("round_robin", "round robin"),
+        ("random", "random"),
+    ],
+)
+def test_the_reason_states_the_terms_of_the_policy_itself(name: str, reason: str) -> None:
+    load = replace(IDLE, id="chosen", in_flight=1, cpu_jitter=50.0)
+    busy = replace(load, id="busy", in_flight=2, work_s=9.0, cpu_jitter=50.0, last_used=1.0)
+    candidates = (load,) if name == "random" else (load, busy)
+    assert why(name, *candidates) == reason
+
+
+def test_factors_that_change_nothing_are_left_out_of_the_reason() -> None:
+    assert why("weighted", IDLE) == "cost 0.100: queue 0.100 s"
+    worse = replace(IDLE, failure_rate=0.25, is_demoted=True)
+    assert why("weighted", worse) == "cost 0.800: queue 0.100 s, failures x2.00, demotion x4.00"

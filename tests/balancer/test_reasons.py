@@ -12,8 +12,8 @@ import pytest
 from qwen_aio.balancer import dashboard
 from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
 from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH
-from qwen_aio.balancer.params import RULES
-from tests.balancer.pooled import World
+from qwen_aio.balancer.params import PARAMS
+from tests.balancer.world import World
 
 ROOM = Path(dashboard.__file__).parent.parent
 
@@ -32,8 +32,10 @@ def nodes(*names: str) -> list[ast.AST]:
 
 def findings() -> set[str]:
     """The reasons that stand in the code beside a state of health."""
-    calls = [node for node in nodes("pulse.py", "life.py") if isinstance(node, ast.Call)]
-    found = [text_of(call.args[1]) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Finding"]
+    calls = [node for node in nodes("workers/health.py", "workers/worker.py") if isinstance(node, ast.Call)]
+    found = [
+        text_of(call.args[1]) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "HealthStatus"
+    ]
     return {text for text in found if text}
 
 
@@ -45,7 +47,7 @@ def test_every_state_of_health_has_its_reason_in_chinese():
 
 
 def test_nothing_is_translated_that_nobody_says():
-    said = "\n".join(map(text_of, nodes(*(path.name for path in ROOM.glob("*.py")))))
+    said = "\n".join(map(text_of, nodes(*(str(path) for path in ROOM.rglob("*.py")))))
     for reason in IN_CHINESE:
         for part in re.split(r"#|(?=; )|, \w+ x", reason):
             assert part in said, reason
@@ -55,17 +57,18 @@ def test_what_people_want_is_told_in_chinese():
     world = World()
     world.up("a", "b")
     for state in ("drain", "maint", "ready"):
-        world.pool.set_admin("a", state, force=False)
-    world.pool.restore_admin({"a": "maint"})
-    reasons = [why for _, actor, change, why in world.told if "maint" in change or actor == "person"]
+        world.registry.set_admin("a", state, force=False)
+    world.registry.restore_admin({"a": "maint"})
+    reasons = [why for _, actor, change, why in world.recorded if "maint" in change or actor == "person"]
     assert len(reasons) == 4
     assert {CHINESE.reason_of(why)[1] for why in reasons} == {"zh-CN"}
 
 
 def test_the_cost_of_a_worker_is_told_in_chinese_with_all_its_terms():
-    world = World(rules=replace(RULES, breaker_failures=9, breaker_samples=9))
-    world.up("a", cpu_jitter=50.0)
-    world.fail("a")
+    world = World(params=replace(PARAMS, breaker_failures=9, breaker_samples=9))
+    world.up("a", "b", cpu_jitter=50.0)
+    for name in "ab":
+        world.fail(name)
     why = world.bind(work_s=0.2).why
     assert re.fullmatch(r"cost [\d.]+: queue [\d.]+ s, jitter x1\.50, failures x[\d.]+", why)
     told, language = CHINESE.reason_of(why)

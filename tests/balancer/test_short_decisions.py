@@ -1,4 +1,4 @@
-"""Short decisions through the balancer while long ones and answers hold every place they can get."""
+"""Short decisions through the balancer while long ones and answers hold every slot they can get."""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ async def decide_short_texts(service, count: int) -> None:
 
 @pytest.mark.parametrize(("num_answers", "long_in_flight"), [(0, 8), (12, 2)])
 async def test_short_decisions_pass_long_ones_and_answers(tmp_path, num_answers: int, long_in_flight: int):
-    """Two workers of eight places; the line is full, so that a short one that had to wait would be refused."""
+    """Two workers of eight slots; the queue is full, so that a short one that had to wait would be refused."""
     gate = asyncio.Event()
     workers = {name: SlowReader(gate=gate, pieces=("好", "的")) for name in "ab"}
-    async with balanced(workers, tmp_path, rules=PATIENT, max_queue=10) as service:
+    async with balanced(workers, tmp_path, params=PATIENT, max_queue=10) as service:
         asking = [ask(service, "hi", "chat") for _ in range(num_answers)]
         await service.until(lambda: service.balancer.snapshot().in_flight == num_answers)
         asking += [ask(service, f"{number} {LONG_TEXT}") for number in range(long_in_flight + 10)]
@@ -54,7 +54,7 @@ async def test_short_decisions_pass_long_ones_and_answers(tmp_path, num_answers:
 
 async def test_short_decisions_pass_long_ones_that_come_first_since_they_lost_their_worker(tmp_path):
     gate = asyncio.Event()
-    async with balanced({name: SlowReader(gate=gate) for name in "ab"}, tmp_path, rules=PATIENT) as service:
+    async with balanced({name: SlowReader(gate=gate) for name in "ab"}, tmp_path, params=PATIENT) as service:
         asking = [ask(service, f"{number} {LONG_TEXT}") for number in range(10)]
         await service.until(lambda: service.paths["a"].calls == service.paths["b"].calls == 4)
         service.paths["b"].kill()

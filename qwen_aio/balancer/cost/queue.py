@@ -1,11 +1,11 @@
-"""Who waits for a place, and who is first in line.
+"""The requests that wait for a slot, and their order.
 
-    calls that lost their worker    first: they have waited once
-    whoever waited beyond 30 s      oldest first, so that nobody starves
-    everybody else                  least work first, less 0.25 s for every second waited
+    requests that lost their worker      first: they have waited once
+    requests that wait 30 s or longer    oldest first, so that none starves
+    all others                           least work first, less 0.25 s for every second waited
 
-Short before long costs the long ones little and saves the short ones almost all their waiting (BALANCING 1). Knows no
-worker. Owned by the event loop.
+Short before long costs the long ones little and saves the short ones almost all of their waiting.
+Knows no worker. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ from qwen_aio.core import ContextLimits, EngineRequest, TaskKind
 
 
 @dataclass(frozen=True)
-class Twin:
-    """What a worker must have to go on with an answer that another one began."""
+class Compatibility:
+    """What two workers must have in common for one to resume an answer of the other."""
 
     model_sha: str
     precision: str
     task_hash: str
-    context: ContextLimits  # they decide what of a long prompt was cut
+    context: ContextLimits  # they decide how a long prompt is truncated
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """One call on its way to a worker. Whoever makes the call owns it; pool and line only read it."""
+    """One request on its way to a worker; owned by its executor, read by placement and queue."""
 
     number: int
-    call: EngineRequest
+    request: EngineRequest
     kind: TaskKind
-    work_s: float  # reference seconds (estimate.py)
+    work_s: float  # reference seconds (cost_model.py)
     arrived: float  # of the clock
     deadline: float  # of the clock
-    is_long: bool = False  # a decision that takes its worker many steps, as far as one can tell (estimate.py)
-    tried: set[str] = field(default_factory=set)  # ids of workers that are not asked again
+    is_long: bool = False  # a decision that is predicted to take its worker many steps
+    tried: set[str] = field(default_factory=set)  # ids of workers that do not get it again
     is_returned: bool = False  # it lost its worker
-    needs: Twin | None = None  # set when it goes on with an answer
+    needs: Compatibility | None = None  # set when it resumes an answer
 
 
 class RequestQueue:
-    """The jobs that no worker has a place for."""
+    """The requests for which no worker has a slot."""
 
-    def __init__(self, rules: Params) -> None:
-        self._rules = rules
-        self._jobs: set[QueuedRequest] = set()
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._requests: set[QueuedRequest] = set()
 
     def __repr__(self) -> str:
-        return f"<WaitingLine {len(self)} waiting, {self.work_s:.1f} s of work>"
+        return f"<RequestQueue {len(self)} waiting, {self.work_s:.1f} s of work>"
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._requests)
 
     @property
     def work_s(self) -> float:
-        """Reference seconds of all that wait."""
-        return sum(job.work_s for job in self._jobs)
+        """Reference seconds of all requests in the queue."""
+        return sum(queued.work_s for queued in self._requests)
 
-    def add(self, job: QueuedRequest) -> None:
-        """Let `job` wait; whether there is room is asked before (dispatcher.py)."""
-        self._jobs.add(job)
+    def add(self, queued: QueuedRequest) -> None:
+        """Let `queued` wait; the dispatcher has checked that there is room."""
+        self._requests.add(queued)
 
-    def remove(self, job: QueuedRequest) -> None:
-        """`job` waits no longer; nothing happens if it does not wait."""
-        self._jobs.discard(job)
+    def remove(self, queued: QueuedRequest) -> None:
+        """End the wait of `queued`; does nothing if it does not wait."""
+        self._requests.discard(queued)
 
     def in_order(self, now: float) -> list[QueuedRequest]:
-        """All that wait, first one first; `now` is of the clock."""
-        return sorted(self._jobs, key=lambda job: self._rank(job, now))
+        """All requests in the queue, the next one first; `now` is of the clock."""
+        return sorted(self._requests, key=lambda queued: self._rank(queued, now))
 
-    def ahead_of_s(self, job: QueuedRequest, now: float) -> float:
-        """Reference seconds of those who are let in before `job`, which need not wait yet."""
-        rank = self._rank(job, now)
-        return sum(other.work_s for other in self._jobs if self._rank(other, now) < rank)
+    def ahead_of_s(self, queued: QueuedRequest, now: float) -> float:
+        """Reference seconds of the requests ahead of `queued`, which may not be in it yet."""
+        rank = self._rank(queued, now)
+        return sum(other.work_s for other in self._requests if self._rank(other, now) < rank)
 
-    def _rank(self, job: QueuedRequest, now: float) -> tuple[int, float, int]:
-        waited_s = now - job.arrived
-        if job.is_returned:
-            return 0, job.arrived, job.number
-        if waited_s >= self._rules.oldest_first_after_s:
-            return 1, job.arrived, job.number
-        return 2, job.work_s - self._rules.ageing * waited_s, job.number
+    def _rank(self, queued: QueuedRequest, now: float) -> tuple[int, float, int]:
+        waited_s = now - queued.arrived
+        if queued.is_returned:
+            return 0, queued.arrived, queued.number
+        if waited_s >= self._params.oldest_first_after_s:
+            return 1, queued.arrived, queued.number
+        return 2, queued.work_s - self._params.ageing * waited_s, queued.number

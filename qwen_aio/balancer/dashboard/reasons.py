@@ -1,7 +1,8 @@
 """The balancer's own sentences about why something is as it is, in Chinese.
 
-They are made in English where they are meant (pulse.py, life.py, roster.py, chronicle.py, pool.py). A number in them
-is written # here. What is not here, such as the words of an operating system, stays as it is.
+They are made in English where they are meant (health.py, worker.py, registry.py, event_log.py, policies.py,
+placement.py). A number in them is written # here. What is not here, such as the words of an operating system, stays as
+it is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ _BREAKER = {
     "one call may try whether it works again": "放行一个请求，看它是否恢复",
     "it works again": "已恢复正常",
 }
+_CHOICES = {
+    "only free worker": "唯一空闲的实例",
+    "least loaded: # in flight": "负载最少：# 个正在处理",
+    "linear #: queue #, latency #, jitter #": "线性得分 #：队列 #，延迟 #，抖动 #",
+    "round robin": "轮询",
+    "random": "随机",
+    "probe of a half-open breaker": "试探半开的熔断器",
+    "probe of a demoted worker": "试探已降级的实例",
+    "probe of an idle worker": "试探久未使用的实例",
+}
 _FACTORS = {"jitter": "抖动", "failures": "失败", "demotion": "降级"}
 
 
@@ -48,4 +59,4 @@ def _costs() -> Iterator[tuple[str, str]]:
         yield f"cost #: queue # s{english}", "代价 #：队列 # 秒" + "".join(f"，{word} ×#" for _, word in told)
 
 
-IN_CHINESE: Mapping[str, str] = {**_HEALTH, **_PEOPLE, **_BREAKER, **dict(_costs())}
+IN_CHINESE: Mapping[str, str] = {**_HEALTH, **_PEOPLE, **_BREAKER, **_CHOICES, **dict(_costs())}

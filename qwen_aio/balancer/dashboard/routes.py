@@ -31,7 +31,7 @@ class DashboardView(Protocol):
     """What the dashboard needs of a balancer."""
 
     @property
-    def board(self) -> Stats:
+    def stats(self) -> Stats:
         """What has happened; closing it ends all streams."""
 
     def snapshot(self) -> Snapshot:
@@ -48,7 +48,7 @@ def dashboard_routes(view: DashboardView, *, times: StreamTimes = STREAM_TIMES) 
         Route("/", routes.page),
         Route("/status", routes.status),
         Route("/history", routes.history),
-        Route("/events", EventsRoute(view.board, times=times), methods=["GET"]),
+        Route("/events", EventsRoute(view.stats, times=times), methods=["GET"]),
         Route("/admin/workers/{id}", routes.set_admin, methods=["POST"]),
         Route("/static/{name}", Files().get),
     ]
@@ -64,7 +64,7 @@ class DashboardRoutes:
     async def page(self, request: Request) -> Response:
         """The first paint, in the language of `?lang=` or of the browser."""
         language = language_for(request.headers.get("accept-language", ""), wanted=request.query_params.get("lang", ""))
-        html = self._page.render(self._view.snapshot(), self._view.board.history(), language)
+        html = self._page.render(self._view.snapshot(), self._view.stats.history(), language)
         return HTMLResponse(html, headers=FRESH | {"Vary": "Accept-Language"})
 
     async def status(self, _: Request) -> Response:
@@ -73,7 +73,7 @@ class DashboardRoutes:
 
     async def history(self, _: Request) -> Response:
         """What is remembered: charts, requests, events."""
-        return _answer(self._view.board.history())
+        return _answer(self._view.stats.history())
 
     async def set_admin(self, request: Request) -> Response:
         """The service as it is after what a person wanted. Raises InvalidRequest and what `set_admin` raises."""

@@ -1,110 +1,73 @@
-"""Who takes the next job: asks the policy among the workers that have a place for it, and hands out a seat there.
+"""Binds requests to workers: the policy chooses among the workers with a free slot.
 
-Owned by the event loop, like the roster beneath it.
+Owned by the event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 
-from qwen_aio.balancer.cost.policies import Policy, cost
+from qwen_aio.balancer.cost.policies import Policy
 from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.dispatch.slot import Slot
-from qwen_aio.balancer.event_log import OnEvent
-from qwen_aio.balancer.params import Params
-from qwen_aio.balancer.snapshot import Cost
-from qwen_aio.balancer.workers import ejection as half
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import Capabilities, ContextLimits
 
 
-class Placement(Registry):
-    """A roster whose workers are given work."""
+class Placement:
+    """Binds requests to the workers of a registry."""
 
-    def __init__(
-        self,
-        rules: Params,
-        *,
-        policy: Policy,
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
-        on_event: OnEvent,
-        asked_for: Collection[str],
-    ) -> None:
-        """`asked_for`: ids that stay in the table, whatever becomes of them."""
-        super().__init__(rules, clock=clock, wall_clock=wall_clock, on_event=on_event, asked_for=asked_for)
+    def __init__(self, registry: Registry, policy: Policy) -> None:
+        self._registry = registry
         self._policy = policy
-        self._turns = 0  # jobs bound so far
-        self._last_offer: Capabilities | None = None
+        self._turns = 0  # requests bound so far
 
-    def bind(self, job: QueuedRequest) -> Slot | None:
-        """A seat on the best worker that has a place for `job`; None if nobody has."""
-        free = self._free(job)
-        candidate = self._policy.choose(job.work_s, [life.candidate for life in _due(free, job) or free])
-        if candidate is None:
+    def bind(self, queued: QueuedRequest) -> Slot | None:
+        """A slot on the best worker that has one for `queued`; None if none has."""
+        free = self._free(queued)
+        candidates = {worker.id: worker for worker in _to_probe(free, queued) or free}
+        choice = self._policy.choose(queued.work_s, [worker.load for worker in candidates.values()])
+        if choice is None:
             return None
-        life = self._lives[candidate.id]
-        if life.is_probe_due:
-            life.demotion.probe_sent()
+        worker = candidates[choice.load.id]
+        why = _probe_why(worker, queued) or (choice.why if len(free) > 1 else "only free worker")
+        if worker.is_probe_due:
+            worker.demotion.probe_sent()
         self._turns += 1
-        life.take(job, self._turns)
-        return Slot(
-            life,
-            job,
-            why=_in_words(cost(candidate, job.work_s, self._rules)),
-            may_open=lambda: half.may_open(life, self._serving()),
-            on_change=lambda: self._settle(life, "call"),
-        )
+        worker.bind(queued, self._turns)
+        return Slot(self._registry, worker, queued, why=why)
 
-    def has_place(self, job: QueuedRequest) -> bool:
-        """Would `bind` find a seat?"""
-        return bool(self._free(job))
-
-    def has_another(self, job: QueuedRequest) -> bool:
-        """Is somebody there who could take `job`, now or later?"""
-        return any(life.suits(job) for life in self._ready())
+    def has_slot(self, queued: QueuedRequest) -> bool:
+        """Would `bind` find a slot?"""
+        return bool(self._free(queued))
 
     def predicted_wait_s(self, ahead_s: float) -> float | None:
-        """Seconds until what waits, `ahead_s` of work, has found its places; None while nobody is ready.
+        """Seconds until requests of `ahead_s` of work have a slot; None while no worker is ready.
 
-        A speed is that of one call among those it ran beside, so a worker does as many times that as calls run on it.
+        A speed is that of one request among those beside it, so a worker with n requests does n
+        times that.
         """
-        ready = self._ready()
+        ready = self._registry.ready()
         if not ready:
             return None
-        if ahead_s == 0 and any(life.has_room for life in ready):
+        if ahead_s == 0 and any(worker.has_room for worker in ready):
             return 0.0
-        work_s = ahead_s + sum(life.work_s for life in ready)
-        return work_s / sum(life.speed * max(life.in_flight, 1) for life in ready)
+        work_s = ahead_s + sum(worker.work_s for worker in ready)
+        return work_s / sum(worker.speed * max(worker.in_flight, 1) for worker in ready)
 
-    def offer(self) -> Capabilities | None:
-        """What the ready workers can do, all together, else what was last known; None until one has told."""
-        offers = [life.offer for life in self._ready() if life.offer is not None]
-        if offers:
-            self._last_offer = _together(offers)
-        return self._last_offer
-
-    def _free(self, job: QueuedRequest) -> list[Worker]:
-        return [life for life in self._ready() if life.can_take(job)]
+    def _free(self, queued: QueuedRequest) -> list[Worker]:
+        return [worker for worker in self._registry.ready() if worker.can_take(queued)]
 
 
-def _due(free: Sequence[Worker], job: QueuedRequest) -> list[Worker]:
-    """Whoever must be given something short, whatever it costs, or could never show that it is better than believed."""
-    return [life for life in free if life.is_probe_due] if job.kind == "decision" else []
+def _to_probe(free: Sequence[Worker], queued: QueuedRequest) -> list[Worker]:
+    """Workers that get a short request at any cost, to show whether they have recovered."""
+    return [worker for worker in free if worker.is_probe_due] if queued.kind == "decision" else []
 
 
-def _in_words(terms: Cost) -> str:
-    """The cost and its terms, as the log shows them; factors that change nothing are left out."""
-    factors = {"jitter": terms.jitter_factor, "failures": terms.failure_factor, "demotion": terms.demotion_factor}
-    told = [f"{name} x{factor:.2f}" for name, factor in factors.items() if factor >= 1.005]
-    return ", ".join([f"cost {terms.total:.3f}: queue {terms.queue_s:.3f} s", *told])
-
-
-def _together(offers: Sequence[Capabilities]) -> Capabilities:
-    """All tasks; limits that every worker can keep."""
-    tasks = {name: task for offer in reversed(offers) for name, task in offer.tasks.items()}
-    context = ContextLimits(
-        min(offer.context.tokens for offer in offers), min(offer.context.answer_tokens for offer in offers)
-    )
-    return Capabilities(tasks, context, offers[0].model, "balancer")
+def _probe_why(worker: Worker, queued: QueuedRequest) -> str:
+    """The reason, if `queued` is a probe of `worker`; else empty."""
+    if worker.breaker.state == "half_open":
+        return "probe of a half-open breaker"
+    if _to_probe([worker], queued):
+        return "probe of a demoted worker" if worker.is_demoted else "probe of an idle worker"
+    return ""

@@ -1,4 +1,4 @@
-"""How many attempts may follow error answers: when everything fails, trying again only doubles the load."""
+"""Limits the retries after error answers: when everything fails, retries only double the load."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from qwen_aio.balancer.params import Params
 
-LARGEST = 20.0  # so many may follow one another
+MAX_BALANCE = 20.0  # retries in a burst
 
 
 class RetryBudget:
-    """A share of the requests plus some a second. Owned by the event loop."""
+    """A share of the requests, plus some a second. Owned by the event loop."""
 
-    def __init__(self, rules: Params, clock: Callable[[], float]) -> None:
-        self._rules = rules
+    def __init__(self, params: Params, clock: Callable[[], float]) -> None:
+        self._params = params
         self._clock = clock
-        self._balance = LARGEST / 2
+        self._balance = MAX_BALANCE / 2
         self._counted_at = clock()
 
     def __repr__(self) -> str:
@@ -23,12 +23,12 @@ class RetryBudget:
 
     def earn(self) -> None:
         """A request came."""
-        self._add(self._rules.retry_share)
+        self._add(self._params.retry_share)
 
     def spend(self) -> bool:
         """Whether one more retry is allowed; if so it is counted."""
         now = self._clock()
-        self._add((now - self._counted_at) * self._rules.retries_per_s)
+        self._add((now - self._counted_at) * self._params.retries_per_s)
         self._counted_at = now
         if self._balance < 1:
             return False
@@ -36,4 +36,4 @@ class RetryBudget:
         return True
 
     def _add(self, amount: float) -> None:
-        self._balance = min(self._balance + amount, LARGEST)
+        self._balance = min(self._balance + amount, MAX_BALANCE)

@@ -1,100 +1,94 @@
-"""The place of one job on one life of a worker: taken before it is made, given back by `release`.
+"""The slot of one request on one worker: taken by placement, given back by `release`.
 
-Whoever makes the call tells it what happens, and it tells the worker's life and the pool. Owned by that coroutine.
+Its executor reports to it how the attempt goes, and the slot passes that to worker and registry.
+Owned by the coroutine that makes the attempt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from qwen_aio.balancer.cost.queue import QueuedRequest
+from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.balancer.workers.worker import Worker
 from qwen_aio.core import Timings, Usage
 
 
 class Slot:
-    """Gets at most one of `succeed` and `fail`; without either the call said nothing about the worker."""
+    """At most one of `succeed` and `fail` is called; without either the worker is not judged."""
 
-    def __init__(
-        self,
-        life: Worker,
-        job: QueuedRequest,
-        *,
-        why: str,
-        may_open: Callable[[], bool],
-        on_change: Callable[[], None],
-    ) -> None:
-        """`job` is bound to `life` already. `may_open`: its breaker; `on_change`: something about it has changed."""
-        self.id = life.id
-        self.url = life.url
+    def __init__(self, registry: Registry, worker: Worker, queued: QueuedRequest, *, why: str) -> None:
+        """`queued` is bound to `worker` already; `why` is the reason for this worker."""
+        self.id = worker.id
+        self.url = worker.url
         self.why = why
-        self.twin = life.twin(job.call.task)
-        self.patience_s = life.patience_s(job)
-        self._life = life
-        self._job = job
-        self._may_open = may_open
-        self._on_change = on_change
-        self._has_verdict = False
+        self.compatibility = worker.compatibility(queued.request.task)
+        self.patience_s = worker.patience_s(queued)
+        self._registry = registry
+        self._worker = worker
+        self._queued = queued
+        self._has_outcome = False
         self._is_released = False
 
     def __repr__(self) -> str:
-        return f"<Seat of job {self._job.number} on {self.id}{', released' if self._is_released else ''}>"
+        return f"<Slot of request {self._queued.number} on {self.id}{', released' if self._is_released else ''}>"
 
     @property
     def usual_gap_s(self) -> float:
         """Seconds between two tokens of this worker."""
-        return self._life.usual_gap_s
+        return self._worker.usual_gap_s
 
     def progressed(self) -> None:
         """A token or a decision came."""
-        was_suspect = self._life.finding.health == "suspect"
-        self._life.pulse.flow()
+        was_suspect = self._worker.health.state == "suspect"
+        self._worker.heartbeat.flow()
         if was_suspect:
-            self._on_change()
+            self._settle()
 
     def stalled(self) -> None:
-        """Nothing came for too long: the worker gets no new work until something does."""
-        self._life.pulse.stall()
-        self._on_change()
+        """Nothing came for too long: the worker gets no new requests until something does."""
+        self._worker.heartbeat.stall()
+        self._settle()
 
     def ended(self, why: str) -> None:
-        """Its worker takes no more work: it is taken for dead, or has said that it shuts down."""
-        self._life.pulse.refuse(why)
-        self._on_change()
+        """The worker takes no more requests: it counts as dead, or has said that it shuts down."""
+        self._worker.heartbeat.refuse(why)
+        self._settle()
 
     def succeed(self, *, service_s: float, usage: Usage, timings: Timings) -> None:
-        """The call went well and took `service_s` seconds."""
+        """The attempt succeeded and took `service_s` seconds."""
         self._end()
-        self._life.breaker.succeed()
-        self._life.learn(self._job, service_s=service_s, usage=usage, timings=timings)
-        self._life.pulse.flow()
-        self._on_change()
+        self._worker.breaker.succeed()
+        self._worker.learn(self._queued, service_s=service_s, usage=usage, timings=timings)
+        self._worker.heartbeat.flow()
+        self._settle()
 
     def fail(self, why: str) -> None:
-        """The call failed, and the worker is to blame."""
+        """The attempt failed, and the worker is to blame."""
         self._end()
-        self._life.last_failure = why
-        self._life.breaker.fail(may_open=self._may_open())
-        self._on_change()
+        self._worker.last_failure = why
+        self._worker.breaker.fail(may_open=self._registry.may_open(self._worker))
+        self._settle()
 
     def blame(self, why: str) -> None:
-        """After the end, and without a verdict before: the worker is to blame after all."""
-        assert self._is_released and not self._has_verdict, f"{self} cannot be blamed"
-        self._has_verdict = True
-        self._life.last_failure = why
-        self._life.breaker.blame(may_open=self._may_open())
-        self._on_change()
+        """Only after a release without an outcome: the worker is to blame after all."""
+        assert self._is_released and not self._has_outcome, f"{self} cannot be blamed"
+        self._has_outcome = True
+        self._worker.last_failure = why
+        self._worker.breaker.blame(may_open=self._registry.may_open(self._worker))
+        self._settle()
 
     def release(self) -> None:
-        """Give the place back. Does nothing the second time."""
+        """Give the slot back. Does nothing the second time."""
         if self._is_released:
             return
         self._is_released = True
-        if not self._has_verdict:
-            self._life.breaker.abandon()
-        self._life.give_back(self._job)
+        if not self._has_outcome:
+            self._worker.breaker.abandon()
+        self._worker.release(self._queued)
 
     def _end(self) -> None:
-        assert not self._has_verdict, f"{self} was judged before"
-        assert not self._is_released, f"{self} was given back before"
-        self._has_verdict = True
+        assert not self._has_outcome, f"{self} has an outcome already"
+        assert not self._is_released, f"{self} is released already"
+        self._has_outcome = True
+
+    def _settle(self) -> None:
+        self._registry.settle(self._worker, "call")

@@ -1,12 +1,7 @@
-"""Calls made on workers elsewhere: attempts, what to do when one fails, and going on with a broken answer.
+"""Executes requests on the best workers, and retries on others (rules: retry_state.py).
 
-    nothing sent yet       another worker, at most two more
-    pieces sent already    another worker of the same model and task goes on behind them
-    the caller's mistake   is the caller's to hear; nobody else is asked
-    two workers died       the request is poison; no third one gets it
-    computing it failed    one more worker; where that one can do it, the first is to blame, else the request is
-
-Attempts after error answers come out of a budget; after a lost connection they are free. Owned by the event loop.
+Retries after error answers come out of a budget; after a lost connection they are free. Owned by
+the event loop.
 """
 
 from __future__ import annotations
@@ -14,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
-from qwen_aio.balancer.cost.estimate import CostModel
 from qwen_aio.balancer.cost.queue import QueuedRequest
-from qwen_aio.balancer.dispatch.attempts import RetryState, seeded
+from qwen_aio.balancer.dispatch.attempt import Attempt
 from qwen_aio.balancer.dispatch.dispatcher import MARGIN_S, Dispatcher
-from qwen_aio.balancer.dispatch.failure import check_sense, is_blameless, is_callers, is_free
-from qwen_aio.balancer.dispatch.placement import Placement
+from qwen_aio.balancer.dispatch.failure import check_sense, is_blameless, is_clients
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
+from qwen_aio.balancer.dispatch.retry_state import RetryState, answer_broken, seeded
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.snapshot import RequestRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.clients import WorkerClients
-from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest, TextDelta
+from qwen_aio.balancer.workers.registry import Registry
+from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest
 from qwen_aio.errors import (
-    AnswerBroken,
     BadReply,
     CalledOff,
     ConnectionLost,
@@ -40,10 +34,8 @@ from qwen_aio.errors import (
     EngineStopped,
     NotReady,
     NoWorker,
-    PoisonRequest,
     QueueFull,
     QwenAioError,
-    RequestFailed,
     ServerUnreachable,
     WorkerStalled,
 )
@@ -52,243 +44,166 @@ from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a call meets on its way; all of it lives as long as the balancer."""
-
-    pool: Placement
-    dispatcher: Dispatcher
-    links: WorkerClients
-    estimator: CostModel
-    budget: RetryBudget
-    board: Stats
-    rules: Params
-    clock: Callable[[], float]
-    is_gone: Callable[[str], Awaitable[bool]]  # asks a worker whether it lives, and tells the pool
-
-
 class RemoteExecutor:
-    """Makes every call on the worker that is best for it."""
+    """Executes every request on the worker that is best for it."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        clients: WorkerClients,
+        budget: RetryBudget,
+        stats: Stats,
+        *,
+        params: Params,
+        clock: Callable[[], float],
+        is_gone: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        """`is_gone` asks a worker whether it lives, and reports to the registry."""
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._clients = clients
+        self._budget = budget
+        self._stats = stats
+        self._params = params
+        self._clock = clock
+        self._is_gone = is_gone
         self._numbers = itertools.count(1)
-        self._first_waits: dict[asyncio.Timeout, Slot] = {}  # of the calls that no token has come of yet
-        self._called_off: set[asyncio.Timeout] = set()
+        self._attempts: set[Attempt] = set()  # those that run
 
     def capabilities(self) -> Capabilities:
-        """What the workers can do. Raises NoWorker until one has said it."""
-        offer = self._around.pool.offer()
-        if offer is None:
-            raise NoWorker(self._around.pool.absence(), retry_after_s=5)
-        return offer
+        """What the workers can do. Raises NoWorker until one has reported it."""
+        capabilities = self._registry.capabilities()
+        if capabilities is None:
+            raise NoWorker(self._registry.absence(), retry_after_s=5)
+        return capabilities
 
-    async def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer; whatever workers do meanwhile. Closing it cancels what runs.
+    async def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """One Decision, or TextDelta*, Answer, whatever workers do meanwhile.
 
-        Raises what a worker says to the caller, QueueFull, NoWorker, AnswerBroken, PoisonRequest.
+        Closing it cancels what runs.
+
+        Raises what a worker says to the client, QueueFull, NoWorker, AnswerBroken, PoisonRequest.
         """
-        journey = self._journey(call)
-        error: BaseException | None = None
-        last: Decision | Answer | None = None
-        self._around.budget.earn()
-        try:
-            async with aclosing(self._attempts(journey)) as events:
-                async for event in events:
-                    last = event if isinstance(event, Decision | Answer) else None
-                    yield event
-        except (NoWorker, QueueFull) as exc:
-            error = _broken() if journey.token_ids else exc  # it has begun: "try again later" is not the point
-            raise error from exc
-        except BaseException as exc:
-            error = self._deadline_passed(journey, exc) or exc
-            raise
-        finally:
-            self._record(journey, last, None if last else error)  # who has what they asked for may hang up
+        state = self._begin(request)
+        self._budget.earn()
+        with self._recorded(state):
+            while state.last is None:
+                async with self._attempt(state) as attempt:
+                    while state.last is None:
+                        yield await self._next(state, attempt)
 
     def call_off(self, worker_id: str) -> None:
-        """Calls on this worker that have got nothing yet are made elsewhere."""
-        for wait in [wait for wait, seat in self._first_waits.items() if seat.id == worker_id]:
-            if not wait.expired():  # else it is ending already, of this or of a stall
-                self._called_off.add(wait)
-                wait.reschedule(asyncio.get_running_loop().time())
+        """Move requests that have got nothing from this worker yet to others."""
+        for attempt in self._attempts:
+            if attempt.slot.id == worker_id:
+                attempt.call_off()
 
-    def _journey(self, call: EngineRequest) -> RetryState:
-        around = self._around
-        task = self.capabilities().tasks.get(call.task)
+    def _begin(self, request: EngineRequest) -> RetryState:
+        task = self.capabilities().tasks.get(request.task)
         if task is None:
-            raise NoWorker(f"whoever could do {call.task} has just gone", retry_after_s=2)
-        now = around.clock()
-        deadline = now + (call.timeout_s or ANSWER_TIMEOUT_S)
-        job = QueuedRequest(
+            raise NoWorker(f"whoever could do {request.task} has just gone", retry_after_s=2)
+        now, costs = self._clock(), self._registry.costs
+        deadline = now + (request.timeout_s or ANSWER_TIMEOUT_S)
+        queued = QueuedRequest(
             number=next(self._numbers),
-            call=call,
+            request=request,
             kind=task.kind,
-            work_s=around.estimator.work_s(call, task.kind),
+            work_s=costs.work_s(request, task.kind),
             arrived=now,
             deadline=deadline,
-            is_long=around.estimator.is_long(call, task.kind),
+            is_long=costs.is_long(request, task.kind),
         )
-        return RetryState(seeded(call, task.kind), job, now, deadline)
+        return RetryState(seeded(request, task.kind), queued, self._params, deadline)
 
-    async def _attempts(self, journey: RetryState) -> AsyncGenerator[EngineEvent, None]:
-        while True:
-            journey.wait(now=self._around.clock())
-            async with self._around.dispatcher.seat(journey.job) as seat:
-                journey.sit(seat, now=self._around.clock())
-                try:
-                    async with aclosing(self._attempt(journey, seat)) as events:
-                        async for event in events:
-                            yield event
-                    return
-                except QwenAioError as exc:
-                    failure = exc
-            await self._prepare_next(journey, seat, failure)
+    @asynccontextmanager
+    async def _attempt(self, state: RetryState) -> AsyncIterator[Attempt]:
+        """One worker's turn. Swallows a failure after which another worker may try."""
+        state.queue(now=self._clock())
+        async with self._dispatcher.slot(state.queued) as slot:
+            request = state.start(slot, now=self._clock())
+            try:
+                async with aclosing(self._clients.to(slot.url).execute(request)) as events:
+                    attempt = Attempt(slot, events, self._params)
+                    self._attempts.add(attempt)
+                    try:
+                        yield attempt
+                    finally:
+                        self._attempts.discard(attempt)
+                return
+            except QwenAioError as exc:
+                failure = exc
+        await self._prepare_retry(state, slot, failure)
 
-    async def _attempt(self, journey: RetryState, seat: Slot) -> AsyncGenerator[EngineEvent, None]:
-        """One worker's events. Tells the seat how it went."""
-        around = self._around
-        started = around.clock()
+    async def _next(self, state: RetryState, attempt: Attempt) -> EngineEvent:
+        """The next event for the client. Reports to the slot how the attempt goes."""
+        slot = attempt.slot
         try:
-            link = around.links.to(seat.url)
-            async with aclosing(self._watched(link.execute(journey.next_call(now=started)), seat)) as events:
-                async for event in events:
-                    check_sense(event, journey.job.kind)
-                    seat.progressed()
-                    if isinstance(event, TextDelta):
-                        journey.add(event)
-                        yield event
-                        continue
-                    service_s = around.clock() - started
-                    seat.succeed(service_s=service_s, usage=event.usage, timings=event.timings)
-                    around.estimator.learn(journey.call, journey.job.kind, event.usage)
-                    if journey.doubted is not None and journey.doubted.id != seat.id:
-                        journey.doubted.blame(f"it failed at what {seat.id} could do")
-                    yield journey.finished(event, now=around.clock())
-                    return
+            event = check_sense(await attempt.next(), state.queued.kind)
         except QwenAioError as exc:
             if not is_blameless(exc):
-                seat.fail(exc.message)
+                slot.fail(exc.message)
             raise
+        slot.progressed()
+        now = self._clock()
+        if isinstance(event, Decision | Answer):
+            slot.succeed(service_s=now - state.attempt_began, usage=event.usage, timings=event.timings)
+            state.clear(slot)
+        return state.send(event, now=now)
 
-    async def _watched(
-        self, events: AsyncGenerator[EngineEvent, None], seat: Slot
-    ) -> AsyncGenerator[EngineEvent, None]:
-        """All of `events`. The seat hears of a silence; one of twice that length is the end. Raises WorkerStalled."""
-        rules = self._around.rules
-        async with aclosing(events):
-            event = await self._first(events, seat, seat.patience_s)
-            while event is not None:
-                yield event
-                limit_s = max(rules.least_gap_s, rules.gap_factor * seat.usual_gap_s)
-                event = await self._next(events, seat, asyncio.timeout(2 * limit_s))
-
-    async def _first(self, events: AsyncGenerator[EngineEvent, None], seat: Slot, limit_s: float) -> EngineEvent | None:
-        """The first event; a call may be called off until it comes. Raises Draining then."""
-        wait = asyncio.timeout(2 * limit_s)
-        self._first_waits[wait] = seat
-        try:
-            return await self._next(events, seat, wait)
-        except WorkerStalled as exc:
-            if wait in self._called_off:
-                raise CalledOff(f"{seat.id} was taken offline") from exc
-            raise
-        finally:
-            del self._first_waits[wait]
-            self._called_off.discard(wait)
-
-    async def _next(
-        self, events: AsyncGenerator[EngineEvent, None], seat: Slot, wait: asyncio.Timeout
-    ) -> EngineEvent | None:
-        """The next event, None at the end; half-way through the wait the seat hears of the silence."""
-        loop = asyncio.get_running_loop()
-        silence_s = (wait.when() or loop.time()) - loop.time()
-        warning = loop.call_later(silence_s / 2, seat.stalled)
-        try:
-            async with wait:
-                return await anext(events, None)
-        except TimeoutError as exc:
-            raise WorkerStalled(f"{seat.id} gave nothing for {silence_s:.0f} s") from exc
-        finally:
-            warning.cancel()
-
-    async def _prepare_next(self, journey: RetryState, seat: Slot, failure: QwenAioError) -> None:
-        """Make the journey ready for one more attempt. Raises what the caller is to hear if there is none."""
-        around, job = self._around, journey.job
-        if is_callers(failure):
+    async def _prepare_retry(self, state: RetryState, slot: Slot, failure: QwenAioError) -> None:
+        """Prepare one more attempt. Raises what the client is to get if there is none."""
+        if is_clients(failure):
             raise failure
-        if await self._has_died(seat, failure):
-            journey.num_deaths += 1
-        if journey.num_deaths >= around.rules.max_deaths:
-            raise PoisonRequest("two workers died while this request was on them; no third one gets it") from failure
-        if isinstance(failure, Draining | NotReady):
-            if not isinstance(failure, CalledOff):
-                seat.ended(f"it takes no work: {failure.message}")
-        else:
-            journey.num_failures += 1
-        job.tried.add(seat.id)
-        job.is_returned = True
-        job.deadline = journey.deadline
-        if journey.token_ids:
-            job.needs = seat.twin
-        has_another = around.pool.has_another(job)
-        is_last = journey.num_failures > around.rules.max_other_workers
-        if isinstance(failure, RequestFailed):
-            is_last = is_last or journey.doubted is not None or not has_another
-            journey.doubted = seat
-        if is_last or not (is_free(failure) or around.budget.spend()):
-            raise _last_word(journey, failure)
+        state.fail(slot, failure, has_died=await self._has_died(slot, failure))
+        if isinstance(failure, Draining | NotReady) and not isinstance(failure, CalledOff):
+            slot.ended(f"it takes no work: {failure.message}")
+        has_another = self._registry.has_another(state.queued)
+        state.check_retry(slot, failure, self._budget, has_another=has_another)
         if not has_another:
-            self._start_over(journey)
-        logger.warning("call sent on id=%s from=%s why=%s", journey.call.request_id, seat.id, failure.code)
+            state.start_over(now=self._clock())
+        logger.warning("retry id=%s from=%s why=%s", state.request.request_id, slot.id, failure.code)
 
-    def _start_over(self, journey: RetryState) -> None:
-        """Nobody is left who was not tried: then those are good who come back."""
-        job = journey.job
-        job.tried.clear()
-        if journey.token_ids:  # somebody waits in the middle of a sentence: not for ever
-            job.deadline = min(journey.deadline, self._around.clock() + self._around.rules.no_worker_grace_s)
-
-    async def _has_died(self, seat: Slot, failure: QwenAioError) -> bool:
+    async def _has_died(self, slot: Slot, failure: QwenAioError) -> bool:
         if isinstance(failure, WorkerStalled | EngineStopped):
-            seat.ended(failure.message)
+            slot.ended(failure.message)
             return True
         if isinstance(failure, BadReply) or not isinstance(failure, ServerUnreachable):
             return False
-        return await self._around.is_gone(seat.id) and isinstance(failure, ConnectionLost)
+        return await self._is_gone(slot.id) and isinstance(failure, ConnectionLost)
 
-    def _deadline_passed(self, journey: RetryState, error: BaseException) -> DeadlineExceeded | None:
-        """What the caller hears in the place of a cancellation, if that is what it is."""
-        if not isinstance(error, asyncio.CancelledError) or self._around.clock() < journey.deadline - MARGIN_S:
+    @contextmanager
+    def _recorded(self, state: RetryState) -> Iterator[None]:
+        """Writes the request log; after the first text, QueueFull and NoWorker are AnswerBroken."""
+        error: BaseException | None = None
+        try:
+            yield
+        except (NoWorker, QueueFull) as exc:
+            error = answer_broken() if state.token_ids else exc
+            raise error from exc
+        except BaseException as exc:
+            error = self._deadline_exceeded(state, exc) or exc
+            raise
+        finally:
+            self._record(state, None if state.last else error)  # the client has everything
+
+    def _deadline_exceeded(self, state: RetryState, error: BaseException) -> DeadlineExceeded | None:
+        """The error that the client gets in the place of a cancellation, if that is what it is."""
+        if not isinstance(error, asyncio.CancelledError) or self._clock() < state.deadline - MARGIN_S:
             return None
         return DeadlineExceeded("not finished in time")
 
-    def _record(self, journey: RetryState, last: Decision | Answer | None, error: BaseException | None) -> None:
-        now = self._around.clock()
-        journey.stand(now=now)
-        seat = journey.seat
-        self._around.board.record(
-            request_id=journey.call.request_id,
-            task=journey.call.task,
-            worker=seat.id if seat else "",
-            why=seat.why if seat else "",
-            attempts=journey.attempts,
-            queue_ms=journey.waited_s * 1000,
-            total_ms=(now - journey.began) * 1000,
-            tokens=last.usage.completion_tokens if last else len(journey.token_ids),
-            error=error,
+    def _record(self, state: RetryState, error: BaseException | None) -> None:
+        now = self._clock()
+        state.unqueue(now=now)
+        row = RequestRow(
+            id=state.request.request_id,
+            task=state.request.task,
+            worker=state.slot.id if state.slot else "",
+            why=state.slot.why if state.slot else "",
+            attempts=state.attempts,
+            queue_ms=state.queued_s * 1000,
+            total_ms=(now - state.queued.arrived) * 1000,
+            tokens=state.last.usage.completion_tokens if state.last else len(state.token_ids),
         )
-
-
-def _last_word(journey: RetryState, failure: QwenAioError) -> QwenAioError:
-    if isinstance(failure, RequestFailed):
-        return failure
-    if journey.token_ids:
-        return _broken()
-    if isinstance(failure, ServerUnreachable):
-        return NoWorker(f"{journey.attempts} workers in a row could not be reached", retry_after_s=2)
-    return failure
-
-
-def _broken() -> AnswerBroken:
-    return AnswerBroken("a worker was lost in the middle of this answer, and no other could go on", retry_after_s=1)
+        self._stats.record(row, error)

@@ -1,4 +1,4 @@
-"""What people decided about workers, kept over restarts in admin.json, which one balancer at a time owns."""
+"""The administrative states of workers, kept in admin.json; one balancer at a time owns it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class AdminFile:
-    """`status/admin.json`: worker id -> drain or maint. Nobody else writes it."""
+    """`status/admin.json`: worker id -> drain or maint. Only the balancer writes it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -27,7 +27,7 @@ class AdminFile:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Own the folder's balancing while the context lasts. Raises InvalidSettings, also if another balancer does."""
+        """Lock the folder for this balancer. Raises InvalidSettings, also if another one has it."""
         lock = FileLock(self._folder / "balancer.lock", fallback_to_soft=False)
         try:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class AdminFile:
             lock.release()
 
     def read(self) -> dict[str, AdminState]:
-        """What was decided; a damaged file is told and counts as nothing decided."""
+        """The states; a damaged file is logged and counts as empty."""
         try:
             states = json.loads(read_text(self._path))
             return {str(worker_id): state for worker_id, state in states.items() if state in get_args(AdminState)}
@@ -57,7 +57,7 @@ class AdminFile:
             return {}
 
     def write(self, states: Mapping[str, AdminState]) -> None:
-        """Put `states` in the place of what was there. Raises StatusUnwritable."""
+        """Replace the states in the file. Raises StatusUnwritable."""
         try:
             with replacing(self._path) as partial:
                 partial.write_text(json.dumps(states, indent=1, sort_keys=True), encoding="utf-8")

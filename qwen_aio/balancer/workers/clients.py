@@ -1,4 +1,4 @@
-"""One HTTP client per worker address, kept for as long as the balancer lives. Owned by the event loop."""
+"""One HTTP client per worker address, for the life of the balancer. Owned by the event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qwen_aio.client import Client
 
 
 class WorkerClients:
-    """Made when first asked for; `keep` closes those whose worker has left."""
+    """Makes a client at its first use; `keep` closes those of workers that have left."""
 
     def __init__(self) -> None:
         self._clients: dict[str, Client] = {}
@@ -21,6 +21,6 @@ class WorkerClients:
         return client
 
     async def keep(self, urls: Collection[str]) -> None:
-        """Close the connections to everywhere else."""
+        """Close all clients but those of `urls`."""
         for url in [url for url in self._clients if url not in urls]:
             await self._clients.pop(url).close()

@@ -1,9 +1,9 @@
-"""Where workers are found: `--workers` taken apart.
+"""Where the workers are: `--workers`, parsed.
 
-qwen-1                    an id that will appear in status.json
-qwen-1=http://host:7861   a worker elsewhere, asked at its /health
-dns:name:7861             every address behind a name, asked the same way
-(nothing)                 every id that appears in status.json
+qwen-1                    an id in status.json
+qwen-1=http://host:7861   a remote worker, asked at its /health
+dns:name:7861             every address of a name, asked the same way
+(nothing)                 every id in status.json
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DNS = re.compile(r"dns:(?P<name>[A-Za-z0-9.-]{1,253}):(?P<port>[0-9]{1,5})")
 
 @dataclass(frozen=True)
 class DnsName:
-    """A name whose addresses are workers."""
+    """A host name whose addresses are workers."""
 
     name: str
     port: int
@@ -33,20 +33,20 @@ class DnsName:
 
 @dataclass(frozen=True)
 class Discovery:
-    """Whom to look for. Without any, whoever appears in status.json is served."""
+    """The workers to look for; if none are named, all in status.json."""
 
     ids: tuple[str, ...] = ()  # in status.json
     urls: tuple[tuple[str, str], ...] = ()  # id, address
     names: tuple[DnsName, ...] = ()
 
     @property
-    def takes_everybody(self) -> bool:
-        """Nobody was named."""
+    def takes_all(self) -> bool:
+        """Are all workers in status.json taken?"""
         return not (self.ids or self.urls or self.names)
 
     @property
     def named_ids(self) -> tuple[str, ...]:
-        """Ids that somebody wrote down; those behind a name come and go."""
+        """Ids that the setting names; those of a host name come and go."""
         return (*self.ids, *(worker_id for worker_id, _ in self.urls))
 
     @classmethod

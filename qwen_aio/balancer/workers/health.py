@@ -1,12 +1,13 @@
-"""What was heard of one life of a worker, and what to think of it.
+"""The health of one worker process, from its reports, its answers and its tokens.
 
-    starting   it loads its model, or nothing was heard that could not be old
-    up         its record moves, or tokens come from it
-    suspect    its record stands still, or a call got nothing from it for too long
-    down       it said so, its address refused us, or for long nothing at all was heard
+    starting   it loads its model, or all that was heard of it may be old
+    up         its report moves, or tokens come from it
+    suspect    its report stands still, or a request got nothing from it for too long
+    down       it said so, its address refuses connections, or nothing was heard for long
 
-A record proves life by moving, not by being there: the file may be old, and a worker whose engine hangs still answers
-at /health. Knows neither calls nor what people want of the worker. Owned by the event loop.
+A report proves life by moving, not by existing: the file may be old, and a worker whose engine
+hangs still answers at /health. Knows neither requests nor administrative states. Owned by the event
+loop.
 """
 
 from __future__ import annotations
@@ -19,42 +20,43 @@ from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.snapshot import HealthState
 from qwen_aio.core import WorkerState, WorkerStatus
 
-# A life goes through its states in this order and never back, so of two records with one `seq` the later is known.
+# A process goes through its states in this order and never back, which orders two reports with one
+# `seq`.
 STATES: tuple[WorkerState, ...] = ("starting", "ready", "draining", "failed")
 STANDING: dict[HealthState, int] = {"down": 0, "suspect": 0, "starting": 1, "up": 2}
-SILENCE = 3  # times as long as a record may stand still, then a worker of which nothing is heard is given up
+SILENCE_FACTOR = 3  # a worker that is silent for so many times `stale_after_s` is down
 
 
 @dataclass(frozen=True)
 class HealthStatus:
-    """What to think of a worker, and one English sentence why."""
+    """The health of a worker, and one English sentence why."""
 
-    health: HealthState
+    state: HealthState
     why: str
 
 
 class HeartbeatReader:
-    """One per worker life."""
+    """One per `Worker`."""
 
-    def __init__(self, rules: Params, clock: Callable[[], float]) -> None:
-        self.status: WorkerStatus | None = None  # the newest record
-        self.news_at = -math.inf  # when that came
-        self._read: WorkerStatus | None = None  # the last one that came from the file
-        self._rules = rules
+    def __init__(self, params: Params, clock: Callable[[], float]) -> None:
+        self.status: WorkerStatus | None = None  # the newest report
+        self.news_at = -math.inf  # when it came
+        self._read: WorkerStatus | None = None  # the last one from the file
+        self._params = params
         self._clock = clock
-        self._heard_at = clock()  # the last sign of any kind; not having begun to listen yet is no silence
+        self._heard_at = clock()  # the last sign of any kind; at first, the start
         self._moved_at: float | None = None  # when `seq` went up, or the first answer came
         self._flowed_at: float | None = None  # when the last token or decision came
         self._refusal: str | None = None
-        self._refused_at = 0.0  # means something only with a refusal
+        self._refused_at = 0.0  # valid only with a refusal
         self._is_stalled = False
 
     def __repr__(self) -> str:
-        return f"<Pulse {self.finding.health}: {self.finding.why}>"
+        return f"<HeartbeatReader {self.health.state}: {self.health.why}>"
 
     @property
-    def finding(self) -> HealthStatus:
-        """What to think at this moment."""
+    def health(self) -> HealthStatus:
+        """The health at this moment."""
         state = self.status.state if self.status else None
         if state == "failed":
             return HealthStatus("down", "its engine has failed")
@@ -62,7 +64,7 @@ class HeartbeatReader:
             return HealthStatus("down", "it is shutting down")
         if self._refusal is not None:
             return HealthStatus("down", self._refusal)
-        if self.silent_s >= SILENCE * self._rules.stale_after_s:
+        if self.silent_s >= SILENCE_FACTOR * self._params.stale_after_s:
             return HealthStatus("down", f"nothing was heard of it for {self.silent_s:.0f} s")
         if state is None:
             return HealthStatus("starting", "nothing was heard of it yet")
@@ -74,12 +76,12 @@ class HeartbeatReader:
 
     @property
     def standing(self) -> int:
-        """How good a holder of its id it is: 2 if it is up, 1 if it is known to be starting, else 0."""
-        return STANDING[self.finding.health] if self.status_age_s is not None else 0
+        """Its claim to its id: 2 if it is up, 1 if it is known to be starting, else 0."""
+        return STANDING[self.health.state] if self.status_age_s is not None else 0
 
     @property
     def status_age_s(self) -> float | None:
-        """Seconds since its record moved; None if it never did."""
+        """Seconds since its report moved; None if it never did."""
         return self._clock() - self._moved_at if self._moved_at is not None else None
 
     @property
@@ -89,14 +91,14 @@ class HeartbeatReader:
 
     @property
     def is_frozen(self) -> bool:
-        """Its record stands still, whether tokens come from it or not."""
-        return (self.status_age_s or 0.0) >= self._rules.stale_after_s
+        """Does its report stand still, whether tokens come from it or not?"""
+        return (self.status_age_s or 0.0) >= self._params.stale_after_s
 
     def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
-        """A record of this life was read, or given by the worker itself when asked at `asked_at`. Whether it is news.
+        """Take in a report from the file, or given at `asked_at`. Returns whether it is new.
 
-        What is read may come late, come twice, or not be what the worker wrote. What the worker says itself counts,
-        whatever its `seq`, if it was asked after all else was heard.
+        A report from the file may come late, twice or damaged. A report given by the worker counts
+        whatever its `seq`, if the worker was asked after everything else was heard.
         """
         if asked_at is None:
             if status == self._read:
@@ -112,14 +114,14 @@ class HeartbeatReader:
         return True
 
     def answer(self) -> None:
-        """It answered a question: somebody is there. That alone does not make a record move that stands still."""
+        """It answered a question, so it is there. That alone does not make its report move."""
         self._refusal = None
         self._heard_at = self._clock()
         if self._moved_at is None:
             self._moved_at = self._clock()
 
     def refuse(self, why: str) -> None:
-        """Nobody is there."""
+        """It is gone, or takes no requests any more."""
         self._refusal = why
         self._refused_at = self._clock()
 
@@ -129,11 +131,11 @@ class HeartbeatReader:
         self._is_stalled = False
 
     def stall(self) -> None:
-        """A call got nothing for too long."""
+        """A request got nothing for too long."""
         self._is_stalled = True
 
     def forgive(self) -> None:
-        """Forget a stall, since no call is left that could prove it wrong."""
+        """Forget a stall, since no request is left that could disprove it."""
         self._is_stalled = False
 
     def _liveliness(self, status_age_s: float) -> HealthStatus:
@@ -141,12 +143,12 @@ class HeartbeatReader:
             return HealthStatus("suspect", "a call on it got nothing for too long")
         if not self.is_frozen:
             return HealthStatus("up", "its status reports arrive on time")
-        if self._flowed_at is not None and self._clock() - self._flowed_at < self._rules.stale_after_s:
+        if self._flowed_at is not None and self._clock() - self._flowed_at < self._params.stale_after_s:
             return HealthStatus("up", f"its record stands still for {status_age_s:.0f} s, but tokens come from it")
         return HealthStatus("suspect", f"its record stands still for {status_age_s:.0f} s")
 
     def _move(self) -> None:
-        if self._refusal is not None and self._clock() - self._refused_at < self._rules.report_period_s:
+        if self._refusal is not None and self._clock() - self._refused_at < self._params.report_period_s:
             return  # it may have been written just before the end
         self._refusal = None
         self._heard_at = self._moved_at = self._clock()

@@ -1,23 +1,24 @@
-"""Which workers there are and how they are: what was heard of them, what people want of them, what follows for whom.
+"""The workers there are: their reports, their administrative states, who is ready, who is demoted.
 
-Whether a worker may take work is judged at the moment it is asked, never read off an answer that could be out of date.
-Knows no HTTP and no file. Owned by the event loop: no method awaits, so each one is atomic and there is no lock.
+Whether a worker may take requests is judged at the moment of the question, never from an answer
+that could be out of date. Knows no HTTP and no file. Owned by the event loop: no method awaits, so
+each one is atomic and there is no lock.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import fmean
 
-from qwen_aio.balancer.cost.reference import UsualSpeed
+from qwen_aio.balancer.cost.cost_model import CostModel
+from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
-from qwen_aio.balancer.workers import ejection as half
 from qwen_aio.balancer.workers.claims import Claims
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import Capabilities, WorkerStatus
+from qwen_aio.core import Capabilities, ContextLimits, WorkerStatus
 from qwen_aio.errors import LastWorker, UnknownWorker
 
 _MEANING: dict[AdminState, str] = {
@@ -28,125 +29,126 @@ _MEANING: dict[AdminState, str] = {
 
 
 class Registry:
-    """The life of every worker, one for each id, and people's word about it."""
+    """One `Worker` for each id, and its administrative state."""
 
     def __init__(
         self,
-        rules: Params,
+        params: Params,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         on_event: OnEvent,
         asked_for: Collection[str],
     ) -> None:
-        """`asked_for`: ids that stay in the table, whatever becomes of them."""
-        self.reference = UsualSpeed(rules)
-        self._rules = rules
+        """`asked_for`: ids that stay in the table for ever."""
+        self.costs = CostModel(params)
+        self._params = params
         self._clock = clock
         self._wall_clock = wall_clock
         self._on_event = on_event
-        self._chronicle = EventLog(on_event)
-        self._lives: dict[str, Worker] = {}  # by worker id
-        self._claims = Claims(self._lives, new_life=self._new_life, rules=rules, clock=clock)
-        self._admin: dict[str, AdminState] = {}  # by worker id, known or not; who is not in it is "ready"
+        self._event_log = EventLog(on_event)
+        self._workers: dict[str, Worker] = {}  # by id
+        self._claims = Claims(self._workers, new_worker=self._new_worker, params=params, clock=clock)
+        self._admin: dict[str, AdminState] = {}  # by id; an absent id is "ready"
         self._asked_for = frozenset(asked_for)
-        self._last_up = clock()  # when somebody was last ready; at the start nobody can have come yet
+        self._last_ready = clock()  # when a worker was last ready; at the start none can be yet
+        self._last_capabilities: Capabilities | None = None
         for worker_id in asked_for:
             self.expect(worker_id)
 
     def __repr__(self) -> str:
-        lives = ", ".join(f"{life.id} {life.finding.health} {life.in_flight}" for life in self._sorted())
-        return f"<{type(self).__name__} [{lives}]>"
+        workers = ", ".join(f"{worker.id} {worker.health.state} {worker.in_flight}" for worker in self._sorted())
+        return f"<Registry [{workers}]>"
 
-    # ---- what is heard of workers -----------------------------------------------------------------------------------
+    # ---- reports ---------------------------------------------------------------------------------
 
     def expect(self, worker_id: str, url: str = "") -> None:
         """There should be such a worker, at `url` if that is known."""
-        life = self._lives.get(worker_id)
-        if life is None:
-            life = self._lives[worker_id] = self._new_life(worker_id, url)
-            self._chronicle.tell(life, "balancer")
-        life.named_at = self._clock()
-        life.url = url or life.url
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            worker = self._workers[worker_id] = self._new_worker(worker_id, url)
+            self._event_log.record(worker, "balancer")
+        worker.named_at = self._clock()
+        worker.url = url or worker.url
 
     def report(self, status: WorkerStatus) -> None:
-        """A record was read; it may be an old one, or have been read before."""
-        life = self._claims.writer_of(status)
-        life.named_at = self._clock()
-        if life.hear(status):
-            self._settle(life, "report")
+        """A report was read from the file; it may be old or known already."""
+        worker = self._claims.writer_of(status)
+        worker.named_at = self._clock()
+        if worker.hear(status):
+            self.settle(worker, "report")
         self._settle_claim(status.id)
 
-    def describe(self, worker_id: str, offer: Capabilities) -> None:
-        """The worker has said what it can do."""
-        life = self._lives[worker_id]
-        life.offer = offer
-        self._settle(life, "report")
+    def describe(self, worker_id: str, capabilities: Capabilities) -> None:
+        """The worker has reported its capabilities."""
+        worker = self._workers[worker_id]
+        worker.capabilities = capabilities
+        self.settle(worker, "report")
 
     def answered(self, status: WorkerStatus, *, asked_at: float) -> None:
-        """The worker at `status.url` gave this record when it was asked, at `asked_at`."""
-        life = self._claims.writer_of(status)
-        holder = self._lives[status.id]
-        if life is not holder and status.url == holder.url and asked_at > holder.pulse.news_at:
-            holder.pulse.refuse("another process listens at its address now")
-        life.hear(status, asked_at=asked_at)
-        life.pulse.answer()
-        self._settle(life, "report")
+        """The worker at `status.url` was asked at `asked_at` and gave this report."""
+        worker = self._claims.writer_of(status)
+        holder = self._workers[status.id]
+        if worker is not holder and status.url == holder.url and asked_at > holder.heartbeat.news_at:
+            holder.heartbeat.refuse("another process listens at its address now")
+        worker.hear(status, asked_at=asked_at)
+        worker.heartbeat.answer()
+        self.settle(worker, "report")
         self._settle_claim(status.id)
 
     def refused(self, worker_id: str, why: str, *, url: str = "") -> None:
-        """Nobody listens at `url`, the worker's address unless another is given, or it is taken for dead."""
+        """The worker is gone: nothing listens at `url`, by default its address."""
         url = url or self.url(worker_id)
-        for life in (*self._lives.values(), *self._claims):
-            if (life.id, life.url) == (worker_id, url):
-                life.pulse.refuse(why)
-                self._settle(life, "call")
+        for worker in (*self._workers.values(), *self._claims):
+            if (worker.id, worker.url) == (worker_id, url):
+                worker.heartbeat.refuse(why)
+                self.settle(worker, "call")
         self._settle_claim(worker_id)
 
     def tick(self) -> None:
-        """Draw the conclusions that time alone brings about."""
-        for life in list(self._lives.values()):
-            self._settle(life, "clock")
-            if self._is_over(life):
-                del self._lives[life.id]
-                self._chronicle.forget(life)
+        """Draw the conclusions that follow from time alone."""
+        for worker in list(self._workers.values()):
+            self.settle(worker, "clock")
+            if self._is_over(worker):
+                del self._workers[worker.id]
+                self._event_log.forget(worker)
         for claimant in self._claims:
             self._settle_claim(claimant.id)
 
-    # ---- what is asked of workers -----------------------------------------------------------------------------------
+    # ---- questions of the health monitor ---------------------------------------------------------
 
     def to_ask(self) -> set[tuple[str, str]]:
-        """Id and address of the workers whose records say too little: they have to be asked themselves."""
-        soon_old_s = 2 * self._rules.report_period_s
+        """Id and address of the workers to ask at /health, since their reports say too little."""
+        soon_old_s = 2 * self._params.report_period_s
         doubtful = [
-            life
-            for life in self._lives.values()
-            if not life.is_well or (life.pulse.status_age_s or 0.0) >= soon_old_s or life.id in self._claims
+            worker
+            for worker in self._workers.values()
+            if not worker.is_well or (worker.heartbeat.status_age_s or 0.0) >= soon_old_s or worker.id in self._claims
         ]
-        return {(life.id, life.url) for life in (*doubtful, *self._claims) if life.url}
+        return {(worker.id, worker.url) for worker in (*doubtful, *self._claims) if worker.url}
 
-    def lacks_offer(self, worker_id: str) -> bool:
-        """Is only missing what the worker can do?"""
-        life = self._lives.get(worker_id)
-        return life is not None and life.offer is None and life.finding.health != "down"
+    def lacks_capabilities(self, worker_id: str) -> bool:
+        """Is the worker there, but its capabilities unknown?"""
+        worker = self._workers.get(worker_id)
+        return worker is not None and worker.capabilities is None and worker.health.state != "down"
 
     def url(self, worker_id: str) -> str:
-        """Where the worker listens; empty if that is not known."""
-        life = self._lives.get(worker_id)
-        return life.url if life is not None else ""
+        """The worker's address; empty if it is unknown."""
+        worker = self._workers.get(worker_id)
+        return worker.url if worker is not None else ""
 
     def urls(self) -> set[str]:
-        """Where workers listen."""
-        return {life.url for life in (*self._lives.values(), *self._claims) if life.url}
+        """The addresses of all workers."""
+        return {worker.url for worker in (*self._workers.values(), *self._claims) if worker.url}
 
-    # ---- what people want -------------------------------------------------------------------------------------------
+    # ---- administrative states -------------------------------------------------------------------
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """A person's word, which nothing else changes. Raises UnknownWorker and, unless `force`, LastWorker."""
-        life = self._lives.get(worker_id)
-        if life is None:
-            raise UnknownWorker(f"no worker {worker_id!r}; known: {', '.join(sorted(self._lives)) or 'none'}")
-        if state != "ready" and not force and self._ready() == [life]:
+        """Set by a person alone. Raises UnknownWorker and, unless `force`, LastWorker."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            raise UnknownWorker(f"no worker {worker_id!r}; known: {', '.join(sorted(self._workers)) or 'none'}")
+        if state != "ready" and not force and self.ready() == [worker]:
             raise LastWorker(f'nobody but {worker_id} is ready; send "force": true if that is meant')
         self._set_admin(worker_id, state, actor="person", why=_MEANING[state])
 
@@ -155,86 +157,129 @@ class Registry:
         return dict(self._admin)
 
     def restore_admin(self, states: Mapping[str, AdminState]) -> None:
-        """Make `admin_states` what it was."""
+        """Make `states` the result of `admin_states`."""
         for worker_id in self._admin.keys() | states.keys():
             self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why="as it was before")
 
-    # ---- how the whole stands ---------------------------------------------------------------------------------------
+    # ---- the whole service -----------------------------------------------------------------------
 
     @property
     def num_asked_for(self) -> int:
         """Workers there should be: those asked for, or else all that are known."""
-        return len(self._lives)
+        return len(self._workers)
 
     @property
     def num_ready(self) -> int:
         """Workers that take requests."""
-        return len(self._ready())
+        return len(self.ready())
 
     def state(self) -> ServiceState:
-        """Is everybody there who should be, or anybody?"""
+        """ok with all workers, degraded with fewer, unavailable with none."""
         if self.num_ready == 0:
             return "unavailable"
         return "ok" if self.num_ready >= self.num_asked_for else "degraded"
 
     def absence(self) -> str:
-        """Why nobody is ready, in a sentence."""
-        if not self._lives:
+        """Why no worker is ready, in a sentence."""
+        if not self._workers:
             return "no worker has been heard of; start one with: python app.py --mode worker"
         reasons = [
-            f"{life.id}: {_MEANING[self._admin[life.id]] if life.id in self._admin else life.finding.why}"
-            for life in self._sorted()
+            f"{worker.id}: {_MEANING[self._admin[worker.id]] if worker.id in self._admin else worker.health.why}"
+            for worker in self._sorted()
         ]
         return f"no worker is ready ({'; '.join(reasons)})"
 
-    def has_been_up_within(self, seconds: float) -> bool:
-        """Was somebody ready not longer ago than that?"""
-        return bool(self._ready()) or self._clock() - self._last_up <= seconds
+    def was_ready_within(self, seconds: float) -> bool:
+        """Was a worker ready in the last `seconds`?"""
+        return bool(self.ready()) or self._clock() - self._last_ready <= seconds
+
+    def capabilities(self) -> Capabilities | None:
+        """Of all ready workers together, else the last known ones; None until any are known."""
+        known = [worker.capabilities for worker in self.ready() if worker.capabilities is not None]
+        if known:
+            self._last_capabilities = _merged(known)
+        return self._last_capabilities
 
     def rows(self) -> tuple[WorkerRow, ...]:
         """The table."""
         wall_time = self._wall_clock()
-        return tuple(life.row(admin=self._admin_of(life.id), wall_time=wall_time) for life in self._sorted())
+        return tuple(worker.row(admin=self._admin_of(worker.id), wall_time=wall_time) for worker in self._sorted())
 
-    # ---- beneath ----------------------------------------------------------------------------------------------------
+    # ---- questions and news of placement ---------------------------------------------------------
 
-    def _new_life(self, worker_id: str, url: str) -> Worker:
+    def ready(self) -> list[Worker]:
+        """Workers that take requests."""
+        return [worker for worker in self._workers.values() if self._admin_of(worker.id) == "ready" and worker.is_well]
+
+    def has_another(self, queued: QueuedRequest) -> bool:
+        """Is a worker ready that could do `queued`, now or later?"""
+        return any(worker.suits(queued) for worker in self.ready())
+
+    def settle(self, worker: Worker, actor: Actor) -> None:
+        """Something has changed for `worker`: decide who is demoted, and record the changes."""
+        if self._workers.get(worker.id) is not worker:
+            return  # a request of a former process has ended
+        demoted = self._demoted()
+        others = [
+            other for other in self._workers.values() if other.is_demoted != (other in demoted) and other is not worker
+        ]
+        for each in (worker, *others):
+            each.is_demoted = each in demoted
+        self._event_log.record(worker, actor)
+        for other in others:
+            self._event_log.record(other, "balancer")
+        if self.ready():
+            self._last_ready = self._clock()
+
+    def may_open(self, worker: Worker) -> bool:
+        """May the worker's breaker open, with the other breakers as they are?"""
+        serving = self._serving()
+        num_open = sum(other.breaker.state != "closed" for other in serving if other is not worker)
+        return num_open + 1 <= self._max_ejected(serving)
+
+    # ---- internals -------------------------------------------------------------------------------
+
+    def _demoted(self) -> list[Worker]:
+        """The slowest of the workers whose reports call for demotion."""
+        serving = self._serving()
+        slow = sorted((w for w in serving if w.demotion.is_wanted), key=lambda worker: -worker.demotion.slow_ms)
+        return slow[: self._max_ejected(serving)]
+
+    def _max_ejected(self, serving: Sequence[Worker]) -> int:
+        """When most workers look bad the load is to blame, and the rest could not bear it alone."""
+        return len(serving) * self._params.max_ejection_percent // 100
+
+    def _serving(self) -> list[Worker]:
+        """Workers that do requests, well or not."""
+        return [
+            worker
+            for worker in self._workers.values()
+            if self._admin_of(worker.id) == "ready" and worker.health.state in ("up", "demoted", "suspect")
+        ]
+
+    def _new_worker(self, worker_id: str, url: str) -> Worker:
         return Worker(
             worker_id,
             url,
-            rules=self._rules,
+            params=self._params,
             clock=self._clock,
-            reference=self.reference,
+            costs=self.costs,
             usual_speed=self._usual_speed,
         )
 
-    def _settle_claim(self, worker_id: str) -> None:
-        if self._claims.settle(worker_id):
-            self._settle(self._lives[worker_id], "report")
-
     def _usual_speed(self) -> float:
-        speeds = [life.known_speed for life in self._lives.values() if life.known_speed is not None]
+        speeds = [worker.known_speed for worker in self._workers.values() if worker.known_speed is not None]
         return fmean(speeds or [1.0])
 
-    def _settle(self, life: Worker, actor: Actor) -> None:
-        """Something has changed for `life`: decide what follows for all, and tell it."""
-        if self._lives.get(life.id) is not life:
-            return  # a call of an earlier life has ended
-        demoted = half.demoted(self._serving())
-        others = [each for each in self._lives.values() if each.is_demoted != (each in demoted) and each is not life]
-        for each in (life, *others):
-            each.is_demoted = each in demoted
-        self._chronicle.tell(life, actor)
-        for each in others:
-            self._chronicle.tell(each, "balancer")
-        if self._ready():
-            self._last_up = self._clock()
+    def _settle_claim(self, worker_id: str) -> None:
+        if self._claims.settle(worker_id):
+            self.settle(self._workers[worker_id], "report")
 
-    def _is_over(self, life: Worker) -> bool:
-        """Has the worker gone for good, and does nobody speak of it any more?"""
-        is_named = life.id in self._asked_for or self._clock() - life.named_at < self._rules.stale_after_s
-        is_gone = life.finding.health == "down" and life.pulse.silent_s >= self._rules.forget_after_s
-        return is_gone and not is_named and life.in_flight == 0
+    def _is_over(self, worker: Worker) -> bool:
+        """Is the worker gone for good, and no longer named by a report or a setting?"""
+        is_named = worker.id in self._asked_for or self._clock() - worker.named_at < self._params.stale_after_s
+        is_gone = worker.health.state == "down" and worker.heartbeat.silent_s >= self._params.forget_after_s
+        return is_gone and not is_named and worker.in_flight == 0
 
     def _admin_of(self, worker_id: str) -> AdminState:
         return self._admin.get(worker_id, "ready")
@@ -247,24 +292,20 @@ class Registry:
         if state == "ready":
             del self._admin[worker_id]
         self._on_event(worker_id, actor, f"{before} -> {state}", why)
-        if worker_id in self._lives:
-            self._settle(self._lives[worker_id], "balancer")
-
-    def _ready(self) -> list[Worker]:
-        return [life for life in self._lives.values() if self._admin_of(life.id) == "ready" and life.is_well]
-
-    def _serving(self) -> list[Worker]:
-        """Those who work, well or not: what "at most half" is counted over."""
-        well_or_not = ("up", "demoted", "suspect")
-        return [
-            life
-            for life in self._lives.values()
-            if self._admin_of(life.id) == "ready" and life.finding.health in well_or_not
-        ]
+        if worker_id in self._workers:
+            self.settle(self._workers[worker_id], "balancer")
 
     def _sorted(self) -> list[Worker]:
         """qwen-2 before qwen-10."""
-        return sorted(self._lives.values(), key=lambda life: [*map(_number_or_text, re.split(r"(\d+)", life.id))])
+        return sorted(self._workers.values(), key=lambda worker: [*map(_number_or_text, re.split(r"(\d+)", worker.id))])
+
+
+def _merged(known: Sequence[Capabilities]) -> Capabilities:
+    """All tasks; limits that every worker can keep."""
+    tasks = {name: task for capabilities in reversed(known) for name, task in capabilities.tasks.items()}
+    contexts = [capabilities.context for capabilities in known]
+    context = ContextLimits(min(c.tokens for c in contexts), min(c.answer_tokens for c in contexts))
+    return Capabilities(tasks, context, known[0].model, "balancer")
 
 
 def _number_or_text(part: str) -> tuple[int, str]:

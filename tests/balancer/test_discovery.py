@@ -4,8 +4,8 @@ from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.errors import InvalidSettings
 
 
-def test_without_anything_everybody_is_taken():
-    assert Discovery.parse(()).takes_everybody
+def test_without_a_setting_all_workers_are_taken():
+    assert Discovery.parse(()).takes_all
 
 
 def test_ids_addresses_and_names():
@@ -13,7 +13,7 @@ def test_ids_addresses_and_names():
     assert found.ids == ("qwen-1",)
     assert found.urls == (("far", "http://10.0.0.7:7861"),)
     assert found.names == (DnsName("workers.local", 7861),)
-    assert not found.takes_everybody
+    assert not found.takes_all
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_ids_addresses_and_names():
         "=http://h:1",
     ],
 )
-def test_what_makes_no_sense_is_told_by_name(part):
+def test_a_part_that_makes_no_sense_is_named(part):
     with pytest.raises(InvalidSettings, match="--workers"):
         Discovery.parse((part,))
 
@@ -52,5 +52,5 @@ def test_an_id_may_be_named_only_once():
         ("fd00::7", ("fd00--7-7861", "http://[fd00::7]:7861")),
     ],
 )
-def test_an_address_behind_a_name_becomes_an_id(address, worker):
+def test_an_address_of_a_name_becomes_an_id(address, worker):
     assert DnsName("n", 7861).worker(address) == worker

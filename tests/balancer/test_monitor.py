@@ -1,4 +1,4 @@
-"""What the watch tells the pool about workers near and far."""
+"""What the health monitor reports to the registry about local and remote workers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from aiohttp import web
 
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
-from qwen_aio.balancer.workers.monitor import RESOLVE_S, HealthMonitor, Resolve
+from qwen_aio.balancer.workers.monitor import RESOLVE_PERIOD_S, HealthMonitor, Resolve
 from qwen_aio.core import WorkerStatus
 from tests.balancer.balanced import Service, balanced
-from tests.balancer.pooled import World
+from tests.balancer.world import World
 from tests.fakes import FakeEngine
 from tests.served import STATUS, Worker, served
 
@@ -32,7 +32,7 @@ def ready(worker_id: str, url: str, **more: object) -> WorkerStatus:
     return replace(STATUS, id=worker_id, url=url, state="ready", capacity=8, **more)
 
 
-async def until_told(service: Service, worker_id: str, health: str) -> None:
+async def until_shown(service: Service, worker_id: str, health: str) -> None:
     await service.until(lambda: any(row.id == worker_id for row in service.balancer.snapshot().workers))
     await service.until(lambda: service.row(worker_id).health == health)
 
@@ -44,17 +44,17 @@ async def test_a_worker_that_appears_in_the_file_is_served_once_it_answers(tmp_p
         assert (await service.client.capabilities()).tasks.keys() == {"sentiment", "chat", "summarize"}
 
 
-async def test_the_record_of_a_dead_worker_makes_nobody_ready(tmp_path):
+async def test_the_record_of_a_dead_worker_makes_no_worker_ready(tmp_path):
     async with balanced({}, tmp_path) as service:
         write(tmp_path, ready("ghost", "http://127.0.0.1:1"))
-        await until_told(service, "ghost", "down")
+        await until_shown(service, "ghost", "down")
         assert service.balancer.snapshot().ready == 0
 
 
 async def test_an_address_that_another_worker_has_by_now_is_not_taken_for_the_first(tmp_path):
     async with served(Worker(FakeEngine(), worker_id="new")) as worker, balanced({}, tmp_path) as service:
         write(tmp_path, ready("old", worker.url))
-        await until_told(service, "old", "down")
+        await until_shown(service, "old", "down")
         assert "new listens at its address" in service.row("old").why
 
 
@@ -76,7 +76,7 @@ async def test_a_worker_that_comes_back_at_another_address_is_found_there_howeve
 
 
 @pytest.mark.parametrize(("before", "after"), [(LATER, {}), ({}, LATER)])
-async def test_another_process_at_the_address_of_a_worker_is_its_next_life(tmp_path, before, after):
+async def test_another_process_at_the_address_of_a_worker_is_its_next_process(tmp_path, before, after):
     worker = Worker(FakeEngine(), worker_id="w", status=replace(STATUS, **before))
     async with served(worker) as place, balanced({}, tmp_path) as service:
         write(tmp_path, ready("w", place.url, **before))
@@ -87,13 +87,13 @@ async def test_another_process_at_the_address_of_a_worker_is_its_next_life(tmp_p
         await service.until_ready(1)
 
 
-async def test_only_those_who_were_asked_for_are_taken_from_the_file(tmp_path):
+async def test_only_workers_that_were_asked_for_are_taken_from_the_file(tmp_path):
     write(tmp_path, ready("near", "http://127.0.0.1:1"))
     async with balanced({"far": FakeEngine()}, tmp_path) as service:
         assert [row.id for row in service.balancer.snapshot().workers] == ["far"]
 
 
-async def test_a_worker_elsewhere_that_hangs_delays_nobody(tmp_path):
+async def test_a_remote_worker_that_hangs_delays_no_other(tmp_path):
     held = asyncio.Event()
 
     async def hang(_: web.Request) -> web.Response:
@@ -118,7 +118,7 @@ async def test_a_worker_elsewhere_that_hangs_delays_nobody(tmp_path):
         await runner.cleanup()
 
 
-async def test_a_file_that_cannot_be_read_is_counted_and_those_who_answer_stay(tmp_path):
+async def test_a_file_that_cannot_be_read_is_counted_and_workers_that_answer_stay(tmp_path):
     async with served(Worker(FakeEngine(), worker_id="w")) as worker, balanced({}, tmp_path) as service:
         write(tmp_path, ready("w", worker.url))
         await service.until_ready(1)
@@ -146,53 +146,53 @@ async def test_an_address_that_is_none_harms_only_the_worker_that_gave_it(tmp_pa
     async with served(Worker(FakeEngine(), worker_id="fine")) as worker, balanced({}, tmp_path) as service:
         write(tmp_path, ready("odd", url), ready("fine", worker.url))
         await service.until_ready(1)
-        await until_told(service, "odd", "down")
+        await until_shown(service, "odd", "down")
         assert service.row("fine").health == "up"
 
 
-class Looking:
-    """A watch of the addresses behind a name, over a pool with a clock that stands still."""
+class Monitoring:
+    """A monitor of the addresses of a name, over a registry with a clock that stands still."""
 
     def __init__(self, folder: Path, resolve: Resolve) -> None:
         self.world = World()
-        self.links = WorkerClients()
-        sources = Discovery.parse(["dns:workers.local:7861"])
+        self.clients = WorkerClients()
+        discovery = Discovery.parse(["dns:workers.local:7861"])
         more = {"clock": self.world.clock, "on_change": lambda: None, "resolve": resolve}
-        self.watch = HealthMonitor(self.world.pool, self.links, sources, folder / "status.json", **more)
+        self.monitor = HealthMonitor(self.world.registry, self.clients, discovery, folder / "status.json", **more)
 
-    async def __aenter__(self) -> Looking:
-        self.running = asyncio.create_task(self.watch.run())
+    async def __aenter__(self) -> Monitoring:
+        self.running = asyncio.create_task(self.monitor.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.running.cancel()
         await asyncio.wait({self.running})
-        await self.links.keep(())
+        await self.clients.keep(())
 
     @property
     def ids(self) -> list[str]:
-        return [row.id for row in self.world.pool.rows()]
+        return [row.id for row in self.world.registry.rows()]
 
 
-async def test_addresses_behind_a_name_are_followed(tmp_path):
+async def test_addresses_of_a_name_are_followed(tmp_path):
     found = [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]]
 
     async def resolve(_: DnsName) -> list[str]:
         return found.pop(0)
 
-    async with Looking(tmp_path, resolve) as looking:
-        while looking.ids != ["127.0.0.1-7861"]:
-            await looking.watch.look()
+    async with Monitoring(tmp_path, resolve) as monitoring:
+        while monitoring.ids != ["127.0.0.1-7861"]:
+            await monitoring.monitor.check()
         for _ in range(3):  # what was found a moment ago is not looked up again
-            await looking.watch.look()
+            await monitoring.monitor.check()
         assert len(found) == 1
-        looking.world.clock.advance(RESOLVE_S)
-        while looking.ids != ["127.0.0.1-7861", "127.0.0.2-7861"]:
-            await looking.watch.look()
+        monitoring.world.clock.advance(RESOLVE_PERIOD_S)
+        while monitoring.ids != ["127.0.0.1-7861", "127.0.0.2-7861"]:
+            await monitoring.monitor.check()
         assert not found
 
 
-async def test_a_name_server_that_hangs_delays_nobody(tmp_path):
+async def test_a_name_server_that_hangs_delays_no_worker(tmp_path):
     asked = asyncio.Event()
 
     async def resolve(_: DnsName) -> list[str]:
@@ -200,12 +200,12 @@ async def test_a_name_server_that_hangs_delays_nobody(tmp_path):
         await asyncio.Event().wait()
         return []
 
-    async with Looking(tmp_path, resolve) as looking:
+    async with Monitoring(tmp_path, resolve) as monitoring:
         await asked.wait()
         for _ in range(3):
-            looking.world.clock.advance(RESOLVE_S)
-            await looking.watch.look()
-        assert looking.ids == []
+            monitoring.world.clock.advance(RESOLVE_PERIOD_S)
+            await monitoring.monitor.check()
+        assert monitoring.ids == []
 
 
 @pytest.mark.parametrize("error", [OSError("no such name"), UnicodeError("label empty or too long")])
@@ -217,9 +217,9 @@ async def test_a_name_that_cannot_be_resolved_keeps_its_last_addresses(tmp_path,
             raise error
         return found.pop()
 
-    async with Looking(tmp_path, resolve) as looking:
+    async with Monitoring(tmp_path, resolve) as monitoring:
         for _ in range(3):
-            await looking.watch.look()
-            looking.world.clock.advance(RESOLVE_S)
-        assert looking.ids == ["127.0.0.1-7861"]
-        assert not looking.running.done()
+            await monitoring.monitor.check()
+            monitoring.world.clock.advance(RESOLVE_PERIOD_S)
+        assert monitoring.ids == ["127.0.0.1-7861"]
+        assert not monitoring.running.done()

@@ -1,4 +1,4 @@
-"""What clients see while workers behind the balancer fail in every way: real sockets, fake engines."""
+"""What clients see while the balancer's workers fail in every way: real sockets, fake engines."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ async def test_an_answer_names_the_worker_that_gave_it(tmp_path):
         service.assert_quiet()
 
 
-async def test_a_decision_and_its_reply_are_two_calls_of_one_request(tmp_path):
+async def test_a_decision_and_its_reply_are_two_rows_of_one_request(tmp_path):
     async with balanced(engines("a", "b"), tmp_path) as service:
         async with aclosing(service.client.stream(Request("太失望了", reply=True, request_id="both"))) as events:
             kinds = [type(found) async for found in events]
@@ -86,7 +86,7 @@ async def test_a_decision_and_its_reply_are_two_calls_of_one_request(tmp_path):
         service.assert_quiet()
 
 
-async def test_the_time_in_the_line_is_told(tmp_path):
+async def test_the_time_in_the_queue_is_reported(tmp_path):
     gate = asyncio.Event()
     engine = FakeEngine(gate=gate)
     async with balanced({"a": engine}, tmp_path) as service:
@@ -153,7 +153,7 @@ async def test_a_worker_that_dies_is_left_at_once_and_found_again_when_it_is_bac
         service.assert_quiet()
 
 
-async def test_a_callers_mistake_is_the_callers_to_hear(tmp_path):
+async def test_a_clients_mistake_goes_to_the_client(tmp_path):
     async with balanced(engines("a", "b"), tmp_path) as service:
         with pytest.raises(InvalidRequest, match="max_tokens"):
             await service.client.run(Request("hi", mode="chat", sampling=SamplingWish(max_tokens=4000)))
@@ -189,7 +189,7 @@ async def test_a_request_that_kills_two_workers_is_not_sent_to_a_third(tmp_path)
         assert service.balancer.snapshot().ready == 1
 
 
-async def test_a_broken_answer_that_nobody_can_go_on_with_ends_with_an_error(tmp_path):
+async def test_a_broken_answer_that_no_worker_can_resume_ends_with_an_error(tmp_path):
     gate = asyncio.Event()
     async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path) as service:
         async with aclosing(service.client.stream(Request("讲个故事", mode="chat"))) as events:
@@ -203,7 +203,7 @@ async def test_a_broken_answer_that_nobody_can_go_on_with_ends_with_an_error(tmp
 async def test_a_broken_answer_waits_a_while_for_its_only_worker(tmp_path):
     gate = asyncio.Event()
     patient = replace(HASTY, no_worker_grace_s=30.0)
-    async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path, rules=patient) as service:
+    async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path, params=patient) as service:
         async with aclosing(service.client.stream(Request("讲个故事", mode="chat"))) as events:
             parts = [(await anext(events)).text]
             service.paths["only"].kill()
@@ -214,7 +214,7 @@ async def test_a_broken_answer_waits_a_while_for_its_only_worker(tmp_path):
         assert "".join(parts) == STORY
 
 
-async def test_without_any_worker_everybody_hears_at_once_how_to_start_one(tmp_path):
+async def test_without_any_worker_clients_learn_at_once_how_to_start_one(tmp_path):
     async with balanced({}, tmp_path) as service:
         with pytest.raises(NoWorker, match=r"app\.py --mode worker") as caught:
             await service.client.run(Request("hi"))
@@ -235,7 +235,7 @@ async def test_when_all_workers_fail_retries_do_not_multiply_the_load(tmp_path):
         service.assert_quiet()
 
 
-async def test_who_hangs_up_in_any_phase_frees_everything(tmp_path):
+async def test_a_client_that_hangs_up_in_any_phase_frees_everything(tmp_path):
     gate = asyncio.Event()
     async with balanced({name: FakeEngine(gate=gate, pieces=PIECES) for name in "ab"}, tmp_path) as service:
         asking = [asyncio.create_task(service.client.run(Request("hi", mode="chat"))) for _ in range(40)]
@@ -245,11 +245,11 @@ async def test_who_hangs_up_in_any_phase_frees_everything(tmp_path):
         await asyncio.gather(*asking, return_exceptions=True)
         await service.until(lambda: service.balancer.snapshot().in_flight == 0)
         await service.until(lambda: all(engine.open_streams == 0 for engine in service.engines.values()))
-        await service.until(lambda: service.door.in_flight == 0)
+        await service.until(lambda: service.gate.in_flight == 0)
         service.assert_quiet()
 
 
-async def test_a_full_line_says_when_to_come_back_and_lets_in_who_lost_a_worker(tmp_path):
+async def test_a_full_queue_says_when_to_come_back_and_takes_requests_that_lost_a_worker(tmp_path):
     gate = asyncio.Event()
     held = {name: FakeEngine(gate=gate, pieces=PIECES) for name in "ab"}
     async with balanced(held, tmp_path, max_queue=3) as service:
@@ -268,7 +268,7 @@ async def test_a_full_line_says_when_to_come_back_and_lets_in_who_lost_a_worker(
 async def test_two_bursts_of_a_hundred_are_all_answered_and_spread(tmp_path):
     # A machine that pauses is no worker that hangs, or else some would be asked again elsewhere.
     patient = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)
-    async with balanced(engines("a", "b", "c"), tmp_path, rules=patient) as service:
+    async with balanced(engines("a", "b", "c"), tmp_path, params=patient) as service:
         for _ in range(2):
             results = await asyncio.gather(
                 *(service.client.run(Request("hi", mode=("chat", "sentiment")[i % 2])) for i in range(100))
@@ -305,7 +305,7 @@ async def test_taking_a_worker_offline_moves_what_waits_on_it_at_once(tmp_path):
         await service.until(lambda: stuck.cancelled == 1)
         service.balancer.set_admin("stuck", "ready", force=False)
         stuck.gate.set()
-        assert (await waiting).decision.worker == "stuck"  # nobody else was there: it came back
+        assert (await waiting).decision.worker == "stuck"  # no other worker was there: it came back
         assert service.row("stuck").breaker == "closed"
         service.assert_quiet()
 
@@ -314,7 +314,7 @@ async def test_an_answer_that_lost_its_worker_after_the_last_token_is_whole(tmp_
     async with balanced(engines("a", "b"), tmp_path) as service:
         whole = await read(service, Request("讲个故事", mode="chat"))
         sent = len(b"".join(engine_frame(TextDelta(piece, (n,))) for n, piece in enumerate(PIECES)))
-        for cut in range(sent + 150, sent + 500, 25):  # behind the last piece, in the middle of the answer's own event
+        for cut in range(sent + 150, sent + 500, 25):  # after the last delta, in the middle of the answer's own event
             for path in service.paths.values():
                 path.fault = Fault(reset_after=cut, times=1)
             assert (await read(service, Request("讲个故事", mode="chat")))[0] == whole[0]

@@ -1,4 +1,4 @@
-"""How a call goes from worker to worker: scripted workers instead of sockets, and a clock that stands still."""
+"""How a request goes from worker to worker: scripted workers instead of sockets, and a clock that stands still."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from random import Random
 
 import pytest
 
-from qwen_aio.balancer.cost.estimate import CostModel
 from qwen_aio.balancer.cost.queue import RequestQueue
 from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
-from qwen_aio.balancer.dispatch.upstream import RemoteExecutor, Surroundings
-from qwen_aio.balancer.params import RULES
+from qwen_aio.balancer.dispatch.upstream import RemoteExecutor
+from qwen_aio.balancer.params import PARAMS
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest, TextDelta, Timings, Usage
 from qwen_aio.errors import (
@@ -31,7 +30,7 @@ from qwen_aio.errors import (
     RequestFailed,
 )
 from qwen_aio.serving.deadline import Deadline
-from tests.balancer.pooled import OFFER, SENTIMENT, World
+from tests.balancer.world import CAPABILITIES, SENTIMENT, World
 
 CHAT, DECIDE = (
     EngineRequest("r1", "chat", "hi", timeout_s=100.0),
@@ -73,48 +72,51 @@ async def nothing(_: EngineRequest) -> Events:
 
 
 class Scene:
-    """Everything a call meets. What a worker is asked is in `asked`; what it does is its next script."""
+    """Everything around a request. What a worker is asked is in `asked`; what it does is its next script."""
 
-    def __init__(self, *names: str, offer: Capabilities = OFFER) -> None:
+    def __init__(self, *names: str, capabilities: Capabilities = CAPABILITIES) -> None:
         self.world = World()
-        self.world.up(*names, offer=offer)
+        self.world.up(*names, capabilities=capabilities)
         self.asked: list[tuple[str, EngineRequest]] = []
         self.scripts: dict[str, list[Script]] = {name: [] for name in names}
         self.gone: set[str] = set()
-        self.board = Stats(clock=self.world.clock)
-        line = RequestQueue(RULES)
-        self.dispatcher = Dispatcher(self.world.pool, line, rules=RULES, clock=self.world.clock, random=Random(1))
-        self.calls = RemoteExecutor(
-            Surroundings(
-                pool=self.world.pool,
-                dispatcher=self.dispatcher,
-                links=self,  # type: ignore[arg-type]  # it makes the calls itself
-                estimator=CostModel(self.world.pool.reference),
-                budget=RetryBudget(RULES, self.world.clock),
-                board=self.board,
-                rules=RULES,
-                clock=self.world.clock,
-                is_gone=self.is_gone,
-            )
+        self.stats = Stats(clock=self.world.clock)
+        self.dispatcher = Dispatcher(
+            self.world.registry,
+            self.world.placement,
+            RequestQueue(PARAMS),
+            params=PARAMS,
+            clock=self.world.clock,
+            random=Random(1),
+        )
+        self.executor = RemoteExecutor(
+            self.world.registry,
+            self.dispatcher,
+            self,  # type: ignore[arg-type]  # it makes the clients itself
+            RetryBudget(PARAMS, self.world.clock),
+            self.stats,
+            params=PARAMS,
+            clock=self.world.clock,
+            is_gone=self.is_gone,
         )
 
-    def to(self, url: str) -> Link:
-        return Link(self, url.removeprefix("http://"))
+    def to(self, url: str) -> ScriptedClient:
+        return ScriptedClient(self, url.removeprefix("http://"))
 
     async def is_gone(self, worker_id: str) -> bool:
         if worker_id in self.gone:
-            self.world.pool.refused(worker_id, "nobody listens")
+            self.world.registry.refused(worker_id, "nobody listens")
         return worker_id in self.gone
 
     async def make(self, call: EngineRequest) -> list[EngineEvent]:
-        async with aclosing(self.calls.execute(call)) as events:
+        async with aclosing(self.executor.execute(call)) as events:
             return [event async for event in events]
 
     def making(self, call: EngineRequest) -> asyncio.Task[list[EngineEvent]]:
         return asyncio.create_task(self.make(call))
 
     async def until(self, check: Callable[[], object]) -> None:
-        while not check():  # noqa: ASYNC110  nobody tells
+        while not check():  # noqa: ASYNC110  nothing signals it
             await asyncio.sleep(0)
 
     def later(self, seconds: float, *beating: str) -> None:
@@ -124,14 +126,14 @@ class Scene:
             self.world.record(name)
 
     def row(self):
-        return self.board.history().requests[-1]
+        return self.stats.history().requests[-1]
 
     def assert_quiet(self) -> None:
         assert self.world.in_flight() == 0
         assert repr(self.dispatcher) == "<Dispatcher 0 waiting>"
 
 
-class Link:
+class ScriptedClient:
     def __init__(self, scene: Scene, name: str) -> None:
         self._scene, self._name = scene, name
 
@@ -160,15 +162,15 @@ async def test_the_next_worker_is_given_the_time_that_is_left():
     scene.assert_quiet()
 
 
-async def test_time_in_the_line_is_not_given_to_the_worker_again():
+async def test_time_in_the_queue_is_not_given_to_the_worker_again():
     scene = Scene("a")
     held = [scene.world.bind() for _ in range(8)]
     scene.scripts["a"] = [says(decision())]
     waiting = scene.making(DECIDE)
     await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
     scene.later(20, "a")
-    for seat in held:
-        seat.release()
+    for slot in held:
+        slot.release()
     scene.dispatcher.match()
     await waiting
     assert scene.asked[0][1].timeout_s == 80.0
@@ -191,18 +193,18 @@ async def test_an_answer_that_breaks_again_much_later_has_its_whole_time_to_find
         raise ConnectionLost("gone")
 
     scene.scripts = {"a": [breaks, breaks_again], "b": [says(TextDelta("3", (3,)), answer(tokens=3))]}
-    scene.world.pool.refused("b", "nobody listens")
+    scene.world.registry.refused("b", "nobody listens")
     making = scene.making(CHAT)
-    await scene.until(lambda: len(scene.asked) == 2)  # nobody else was there: a had another chance
+    await scene.until(lambda: len(scene.asked) == 2)  # no other worker was there: a had another chance
     scene.world.record("b")
     others = [scene.world.bind(tried={"a"}) for _ in range(8)]
     is_b_back.set()
     await scene.until(lambda: repr(scene.dispatcher) == "<Dispatcher 1 waiting>")
-    for _ in range(5):  # whoever has no time left would give up
+    for _ in range(5):  # a request without time left would give up
         await asyncio.sleep(0)
     assert repr(scene.dispatcher) == "<Dispatcher 1 waiting>"
-    for seat in others:
-        seat.release()
+    for slot in others:
+        slot.release()
     scene.dispatcher.match()
     assert (await making)[-1].text == "123"
     assert [name for name, _ in scene.asked] == ["a", "a", "b"]
@@ -212,7 +214,7 @@ async def test_an_answer_that_breaks_again_much_later_has_its_whole_time_to_find
 async def test_a_worker_whose_engine_has_stopped_gets_nothing_more():
     scene = Scene("a", "b")
     scene.scripts = {"a": [says(EngineStopped("the engine is gone"))], "b": [says(decision())] * 3}
-    scene.world.pool.refused("b", "nobody listens")
+    scene.world.registry.refused("b", "nobody listens")
     making = scene.making(DECIDE)
     await scene.until(lambda: scene.world.health("a") == "down")
     scene.world.answer("b")
@@ -295,7 +297,7 @@ async def test_an_event_of_the_other_kind_is_a_failure_of_the_worker(call, odd, 
         (Usage(10, 0, 2), Timings(decode_ms=math.nan)),
     ],
 )
-async def test_costs_that_nobody_can_have_measured_are_a_failure_and_spoil_no_average(usage, timings):
+async def test_costs_that_no_worker_can_have_measured_are_a_failure_and_spoil_no_average(usage, timings):
     scene = Scene("a")
     scene.scripts["a"] = [says(replace(answer(), usage=usage, timings=timings)), says(answer())]
     await scene.make(CHAT)
@@ -307,13 +309,13 @@ async def test_costs_that_nobody_can_have_measured_are_a_failure_and_spoil_no_av
 async def test_a_worker_that_is_taken_offline_is_not_taken_for_dead():
     scene = Scene("a", "b")
     scene.scripts = {"a": [nothing], "b": [says(decision())]}
-    scene.world.pool.set_admin("b", "maint", force=False)
+    scene.world.registry.set_admin("b", "maint", force=False)
     making = scene.making(DECIDE)
     await scene.until(lambda: scene.asked)
-    scene.world.pool.set_admin("b", "ready", force=False)
-    scene.world.pool.set_admin("a", "maint", force=False)
+    scene.world.registry.set_admin("b", "ready", force=False)
+    scene.world.registry.set_admin("a", "maint", force=False)
     for _ in range(5):  # a double click, and more
-        scene.calls.call_off("a")
+        scene.executor.call_off("a")
         await asyncio.sleep(0)
     await making
     assert (scene.world.health("a"), scene.world.row("a").breaker) == ("up", "closed")
@@ -350,15 +352,15 @@ async def test_two_deaths_are_the_end_and_two_lost_connections_are_not():
     scene.assert_quiet()
 
 
-async def test_a_task_whose_only_worker_has_gone_is_told_and_is_no_bug():
+async def test_a_task_whose_only_worker_has_gone_is_refused_and_is_no_bug():
     scene = Scene("a")
-    scene.world.up("b", offer=Capabilities({"sentiment": SENTIMENT}, OFFER.context, "fake", "b"))
-    scene.world.pool.refused("a", "nobody listens")
+    scene.world.up("b", capabilities=Capabilities({"sentiment": SENTIMENT}, CAPABILITIES.context, "fake", "b"))
+    scene.world.registry.refused("a", "nobody listens")
     with pytest.raises(NoWorker):
         await scene.make(CHAT)
 
 
-async def test_the_log_tells_a_deadline_from_a_caller_who_left():
+async def test_the_log_tells_a_deadline_from_a_client_that_left():
     scene = Scene("a")
 
     async def passing(call: EngineRequest) -> Events:
@@ -369,7 +371,7 @@ async def test_the_log_tells_a_deadline_from_a_caller_who_left():
 
     scene.scripts["a"] = [passing, nothing]
     with pytest.raises(DeadlineExceeded):
-        async with aclosing(scene.calls.execute(DECIDE)) as events:
+        async with aclosing(scene.executor.execute(DECIDE)) as events:
             await Deadline(0.01).next(events)
     assert (scene.row().outcome, scene.row().error) == ("failed", "deadline_exceeded")
     leaving = scene.making(DECIDE)
@@ -380,7 +382,7 @@ async def test_the_log_tells_a_deadline_from_a_caller_who_left():
     scene.assert_quiet()
 
 
-async def test_who_waited_in_vain_is_in_the_log_with_the_time_that_took():
+async def test_a_request_that_waited_in_vain_is_in_the_log_with_the_time_that_took():
     scene = Scene("a")
     held = [scene.world.bind() for _ in range(8)]
     waiting = scene.making(EngineRequest("r", "sentiment", "hi", timeout_s=0.1))
@@ -389,6 +391,6 @@ async def test_who_waited_in_vain_is_in_the_log_with_the_time_that_took():
     with pytest.raises(QueueFull):
         await waiting
     assert (scene.row().queue_ms, scene.row().attempts) == (7000, 0)
-    for seat in held:
-        seat.release()
+    for slot in held:
+        slot.release()
     scene.assert_quiet()
