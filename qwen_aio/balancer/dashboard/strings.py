@@ -5,15 +5,12 @@ Words in braces are filled in by whoever shows the sentence, be it cells.py or t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
+from qwen_aio.balancer.reasons import SENTENCES, Reason
 from qwen_aio.language import Language
-
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class DashboardStrings:
     refused_origin: str
     raw: str
     words: Mapping[str, str]  # states, outcomes and actors as the balancer calls them
-    reasons: Mapping[str, str]  # the balancer's own sentences, where they are told otherwise; # is a number
+    reasons: Mapping[str, str]  # sentences by the codes of the balancer's reasons
 
     def word(self, name: str) -> str:
         """`name` in this language; itself if there is no word for it."""
@@ -108,13 +105,9 @@ class DashboardStrings:
         """`up -> suspect` in this language, word by word unless there is one for the whole."""
         return self.words.get(change) or " ".join(self.word(part) for part in change.split(" "))
 
-    def reason_of(self, sentence: str) -> tuple[str, str]:
-        """Why something is as it is, and the code of the language that is told in: English if we have no other."""
-        told = self.reasons.get(_NUMBER.sub("#", sentence))
-        if told is None:
-            return sentence, "en"
-        parts = zip_longest(told.split("#"), _NUMBER.findall(sentence), fillvalue="")
-        return "".join(text + number for text, number in parts), self.code
+    def reason_of(self, why: str) -> tuple[str, str]:
+        """`why` in this language, and the code of its language: what the balancer only passes on is English."""
+        return (why.said_with(self.reasons), self.code) if isinstance(why, Reason) else (why, "en")
 
 
 ENGLISH = DashboardStrings(
@@ -227,7 +220,7 @@ ENGLISH = DashboardStrings(
         "record stands still": "its report stands still",
         "->": "→",
     },
-    reasons={},
+    reasons=SENTENCES,
 )
 
 CHINESE = DashboardStrings(

@@ -12,6 +12,7 @@ from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.event_log import OnEvent
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.balancer.workers import ejection as half
 from qwen_aio.balancer.workers.registry import Registry
@@ -52,7 +53,7 @@ class Placement(Registry):
         return Slot(
             life,
             job,
-            why=_in_words(cost(candidate, job.work_s, self._rules)),
+            why=_reason(cost(candidate, job.work_s, self._rules)),
             may_open=lambda: half.may_open(life, self._serving()),
             on_change=lambda: self._settle(life, "call"),
         )
@@ -94,11 +95,11 @@ def _due(free: Sequence[Worker], job: QueuedRequest) -> list[Worker]:
     return [life for life in free if life.is_probe_due] if job.kind == "decision" else []
 
 
-def _in_words(terms: Cost) -> str:
+def _reason(terms: Cost) -> Reason:
     """The cost and its terms, as the log shows them; factors that change nothing are left out."""
     factors = {"jitter": terms.jitter_factor, "failures": terms.failure_factor, "demotion": terms.demotion_factor}
-    told = [f"{name} x{factor:.2f}" for name, factor in factors.items() if factor >= 1.005]
-    return ", ".join([f"cost {terms.total:.3f}: queue {terms.queue_s:.3f} s", *told])
+    told = [Reason(name, factor=factor) for name, factor in factors.items() if factor >= 1.005]
+    return Reason("cost", *told, total=terms.total, queue_s=terms.queue_s)
 
 
 def _together(offers: Sequence[Capabilities]) -> Capabilities:

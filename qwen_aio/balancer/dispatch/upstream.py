@@ -27,6 +27,7 @@ from qwen_aio.balancer.dispatch.placement import Placement
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest, TextDelta
@@ -223,7 +224,7 @@ class RemoteExecutor:
             raise PoisonRequest("two workers died while this request was on them; no third one gets it") from failure
         if isinstance(failure, Draining | NotReady):
             if not isinstance(failure, CalledOff):
-                seat.ended(f"it takes no work: {failure.message}")
+                seat.ended(Reason("takes_no_work", failure=failure.message))
         else:
             journey.num_failures += 1
         job.tried.add(seat.id)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qwen_aio.balancer.dispatch.placement import Placement
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.config import WORKER_ID
@@ -163,7 +164,7 @@ class HealthMonitor:
                 # Elsewhere it may go by another name, and its own idea of its address means nothing here.
                 status = replace(status, id=worker_id if worker_id in self._remote else status.id, url=url)
                 if status.id != worker_id:
-                    self._pool.refused(worker_id, f"{status.id} listens at its address now", url=url)
+                    self._pool.refused(worker_id, Reason("other_worker", worker=status.id), url=url)
                     return
                 self._pool.answered(status, asked_at=asked_at)
                 if status.state == "ready" and self._pool.lacks_offer(worker_id):

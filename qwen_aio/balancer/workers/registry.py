@@ -13,6 +13,7 @@ from statistics import fmean
 from qwen_aio.balancer.cost.reference import UsualSpeed
 from qwen_aio.balancer.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.balancer.workers import ejection as half
 from qwen_aio.balancer.workers.claims import Claims
@@ -21,9 +22,9 @@ from qwen_aio.core import Capabilities, WorkerStatus
 from qwen_aio.errors import LastWorker, UnknownWorker
 
 _MEANING: dict[AdminState, str] = {
-    "ready": "brought back",
-    "drain": "gets no new work, what runs may end",
-    "maint": "taken offline",
+    "ready": Reason("set_ready"),
+    "drain": Reason("set_drain"),
+    "maint": Reason("set_maint"),
 }
 
 
@@ -88,7 +89,7 @@ class Registry:
         life = self._claims.writer_of(status)
         holder = self._lives[status.id]
         if life is not holder and status.url == holder.url and asked_at > holder.pulse.news_at:
-            holder.pulse.refuse("another process listens at its address now")
+            holder.pulse.refuse(Reason("replaced"))
         life.hear(status, asked_at=asked_at)
         life.pulse.answer()
         self._settle(life, "report")
@@ -157,7 +158,7 @@ class Registry:
     def restore_admin(self, states: Mapping[str, AdminState]) -> None:
         """Make `admin_states` what it was."""
         for worker_id in self._admin.keys() | states.keys():
-            self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why="as it was before")
+            self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why=Reason("restored"))
 
     # ---- how the whole stands ---------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from qwen_aio.balancer.cost.policies import WorkerLoad, cost
 from qwen_aio.balancer.cost.queue import QueuedRequest, Twin
 from qwen_aio.balancer.cost.reference import UsualSpeed
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
@@ -73,13 +74,13 @@ class Worker:
         if found.health != "up":
             return found
         if self.offer is None:
-            return HealthStatus("starting", "it has not said yet what it can do")
+            return HealthStatus("starting", Reason("no_capabilities"))
         if not self.demotion.wants:
             return found
-        slow = f"slow: {self.demotion.slow_ms:.0f} ms on average, report after report"
+        slow_ms = self.demotion.slow_ms
         if self.is_demoted:
-            return HealthStatus("demoted", slow)
-        return HealthStatus("up", f"{slow}; but at most half of the workers are demoted, the slowest")
+            return HealthStatus("demoted", Reason("slow", milliseconds=slow_ms))
+        return HealthStatus("up", Reason("slow", Reason("not_demoted"), milliseconds=slow_ms))
 
     @property
     def is_well(self) -> bool:
