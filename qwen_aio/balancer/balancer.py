@@ -50,7 +50,7 @@ class Balancer:
         rules = replace(rules, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
         sources = Discovery.parse(settings.workers)
-        self.board = Stats()
+        self.stats = Stats()
         self._door = door
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
@@ -61,7 +61,7 @@ class Balancer:
             policy=POLICIES[settings.policy](rules, random),
             clock=clock,
             wall_clock=time.time,
-            on_event=self.board.event,
+            on_event=self.stats.event,
             asked_for=sources.named_ids,
         )
         for worker_id, url in sources.urls:
@@ -78,7 +78,7 @@ class Balancer:
                 links=self._links,
                 estimator=CostModel(self._pool.reference),
                 budget=RetryBudget(rules, clock),
-                board=self.board,
+                board=self.stats,
                 rules=rules,
                 clock=clock,
                 is_gone=self._watch.is_gone,
@@ -109,8 +109,8 @@ class Balancer:
             waiting=len(self._line),
             waiting_work_s=self._line.work_s,
             in_flight=sum(row.in_flight for row in rows),
-            requests=self.board.num_requests,
-            failures=self.board.num_failures,
+            requests=self.stats.num_requests,
+            failures=self.stats.num_failures,
             version=__version__,
             workers=rows,
         )
@@ -152,6 +152,6 @@ class Balancer:
     async def _tick(self) -> None:
         while True:
             if self._door.state == "draining":
-                self.board.close()
-            self.board.tick(self.snapshot())
+                self.stats.close()
+            self.stats.tick(self.snapshot())
             await asyncio.sleep(TICK_S)

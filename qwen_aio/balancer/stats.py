@@ -70,7 +70,7 @@ class Stats:
         return self._num_failures
 
     @property
-    def num_onlookers(self) -> int:
+    def num_subscribers(self) -> int:
         """Who listens now."""
         return len(self._onlookers)
 

@@ -54,7 +54,7 @@ class Service:
 
     def rows(self):
         """The request log, oldest first."""
-        return self.balancer.board.history().requests
+        return self.balancer.stats.history().requests
 
     def row(self, worker_id: str):
         return next(row for row in self.balancer.snapshot().workers if row.id == worker_id)

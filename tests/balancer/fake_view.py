@@ -1,10 +1,11 @@
-"""A balancer for the dashboard: rows that a test sets, a real board, the rules of a real pool for what people want."""
+"""A balancer for the dashboard: rows that a test sets, a real stats, the rules of a real pool for what people want."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, Cost, Snapshot, WorkerRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.errors import LastWorker, UnknownWorker
@@ -45,7 +46,7 @@ NEW = replace(
     id="qwen-3",
     url="",
     health="starting",
-    why="nothing was heard of it yet",
+    why=Reason("never_heard"),
     in_flight=0,
     capacity=0,
     latency_ms_last5=(),
@@ -62,12 +63,12 @@ NEW = replace(
 
 
 class FakeView:
-    """What the dashboard sees. Change `rows` and `tick`, or record something on the board."""
+    """What the dashboard sees. Change `rows` and `tick`, or record something on the stats."""
 
     def __init__(self, *rows: WorkerRow, time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
         self.rows = {row.id: row for row in rows or (ROW, SECOND)}
         self.wall_clock = time
-        self.board = Stats(wall_clock=time)
+        self.stats = Stats(wall_clock=time)
         self.wanted: list[tuple[str, AdminState, bool]] = []
 
     def snapshot(self) -> Snapshot:
@@ -81,8 +82,8 @@ class FakeView:
             waiting=2,
             waiting_work_s=1.234,
             in_flight=sum(row.in_flight for row in self.rows.values()),
-            requests=self.board.num_requests,
-            failures=self.board.num_failures,
+            requests=self.stats.num_requests,
+            failures=self.stats.num_failures,
             version="0.1.0",
             workers=tuple(self.rows.values()),
         )
@@ -96,10 +97,10 @@ class FakeView:
             raise LastWorker(f"without {worker_id} nobody would be left")
         self.wanted.append((worker_id, state, force))
         self.rows[worker_id] = replace(row, admin=state, why=f"a person set it to {state}")
-        self.board.event(worker_id, "person", f"{row.admin} -> {state}", "by the dashboard")
+        self.stats.event(worker_id, "person", f"{row.admin} -> {state}", "by the dashboard")
 
     def tick(self) -> None:
-        self.board.tick(self.snapshot())
+        self.stats.tick(self.snapshot())
 
     def finish(
         self,
@@ -111,7 +112,7 @@ class FakeView:
         error: BaseException | None = None,
     ) -> None:
         """One call has ended."""
-        self.board.record(
+        self.stats.record(
             request_id=request_id,
             task=task,
             worker=worker,

@@ -202,5 +202,5 @@ async def test_nobody_is_kept_who_has_gone():
     boards = Boards()
     async with aclosing(boards.board.listen()) as news:
         await anext(news)
-        assert boards.board.num_onlookers == 1
-    assert boards.board.num_onlookers == 0
+        assert boards.board.num_subscribers == 1
+    assert boards.board.num_subscribers == 0

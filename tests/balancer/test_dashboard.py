@@ -24,6 +24,7 @@ from qwen_aio.balancer.dashboard.files import FOLDER
 from qwen_aio.balancer.dashboard.page import MAX_ROWS, Page
 from qwen_aio.balancer.dashboard.routes import EventsRoute, dashboard_routes
 from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH, STRINGS, DashboardStrings
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, BreakerState, HealthState, RequestOutcome, ServiceState
 from qwen_aio.errors import InvalidRequest, QueueFull
 from qwen_aio.language import language_for
@@ -79,7 +80,7 @@ class Reader(HTMLParser):
 
 
 def painted(view: FakeView, language: str = "en") -> Reader:
-    return Reader(Page().render(view.snapshot(), view.board.history(), language))
+    return Reader(Page().render(view.snapshot(), view.stats.history(), STRINGS[language]))
 
 
 # ---- the page ----
@@ -89,7 +90,7 @@ async def test_the_first_paint_is_complete():
     view = FakeView(ROW, replace(SECOND, health="down", why="connection refused", breaker="open", cost=None), NEW)
     view.finish("request-1")
     view.finish("request-2", task="chat", error=QueueFull("full"))
-    view.board.event("qwen-2", "call", "up -> down", "connection refused")
+    view.stats.event("qwen-2", "call", "up -> down", "connection refused")
     async with calling(view) as client:
         response = await client.get("/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
@@ -135,7 +136,7 @@ def test_what_comes_from_elsewhere_stays_text(text):
     row = replace(ROW, **dict.fromkeys(texts, text))
     view = FakeView(row)
     view.finish(text, worker=text, task=text, why=text)
-    view.board.event(text, text, text, text)
+    view.stats.event(text, text, text, text)
     page = painted(view)
     assert page.tags == painted(FakeView()).tags
     assert page.inline == []
@@ -186,7 +187,7 @@ async def test_the_snapshot_is_there_as_json():
 async def test_the_history_is_there_as_json():
     view = FakeView()
     view.finish("a")
-    view.board.event("qwen-1", "clock", "up -> suspect", "silent for 6 s")
+    view.stats.event("qwen-1", "clock", "up -> suspect", "silent for 6 s")
     async with calling(view) as client:
         told = (await client.get("/history")).json()
     assert [row["id"] for row in told["requests"]] == ["a"]
@@ -200,13 +201,19 @@ async def test_the_history_is_there_as_json():
 class Caller:
     """One who reads /events through ASGI, so that hanging up is an event and no guess."""
 
-    def __init__(self, view: FakeView, *, times: StreamTimes | None = None) -> None:
-        self._route = EventsRoute(view.board, times=times or StreamTimes())
+    def __init__(self, view: FakeView, *, language: str = "en", times: StreamTimes | None = None) -> None:
+        self._route = EventsRoute(view.stats, times=times or StreamTimes())
         self._gone = asyncio.Event()
         self.sent: asyncio.Queue[dict] = asyncio.Queue()
         self.can_read = asyncio.Event()
         self.can_read.set()
-        scope = {"type": "http", "method": "GET", "state": {"request_id": "r"}}
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "headers": [],
+            "query_string": f"lang={language}".encode(),
+            "state": {"request_id": "r"},
+        }
         self.serving = asyncio.ensure_future(self._route(scope, self._receive, self._send))
 
     def hang_up(self) -> None:
@@ -238,9 +245,22 @@ async def test_the_stream_begins_with_everything_and_goes_on_with_news():
     view.finish("after")
     ((name, row),) = await caller.next_events()
     assert (name, row["id"], row["outcome"]) == ("request", "after", "ok")
-    view.board.event("qwen-1", "person", "ready -> maint", "line\nbreak\r\n\ndata: x")
+    view.stats.event("qwen-1", "person", "ready -> maint", "line\nbreak\r\n\ndata: x")
     ((name, row),) = await caller.next_events()
     assert (name, row["why"]) == ("event", "line\nbreak\r\n\ndata: x")
+    caller.hang_up()
+    await caller.serving
+
+
+async def test_the_stream_has_the_texts_of_the_cells_in_the_language_of_the_page():
+    view = FakeView(replace(ROW, why=Reason("loading"), health="starting"))
+    view.tick()
+    caller = Caller(view, language="zh-CN")
+    (_, snapshot) = await caller.next_events()
+    row = snapshot[1]["workers"][0]
+    assert (row["state_word"], row["why"], row["why_lang"]) == ("启动中", "正在加载模型", "zh-CN")
+    assert (row["tokens"], row["uptime"], row["cpu_width"]) == ("24.1", "2 h 13 min", "93.1")
+    assert snapshot[1]["summary"]["waiting"] == "2 (1.2 s)"
     caller.hang_up()
     await caller.serving
 
@@ -249,10 +269,10 @@ async def test_whoever_hangs_up_is_forgotten():
     view = FakeView()
     caller = Caller(view)
     await caller.next_events()
-    assert view.board.num_onlookers == 1
+    assert view.stats.num_subscribers == 1
     caller.hang_up()
     await caller.serving
-    assert view.board.num_onlookers == 0
+    assert view.stats.num_subscribers == 0
 
 
 async def test_a_closed_board_ends_every_stream():
@@ -260,14 +280,14 @@ async def test_a_closed_board_ends_every_stream():
     callers = [Caller(view) for _ in range(5)]
     for caller in callers:
         await caller.next_events()
-    view.board.close()
+    view.stats.close()
     await asyncio.gather(*(caller.serving for caller in callers))
-    assert view.board.num_onlookers == 0
+    assert view.stats.num_subscribers == 0
 
 
 async def test_while_the_board_is_closed_nobody_comes_in():
     view = FakeView()
-    view.board.close()
+    view.stats.close()
     async with calling(view) as client:
         check_refusal(await client.get("/events"), 503, "draining")
 
@@ -287,7 +307,7 @@ async def test_a_reader_who_takes_nothing_is_given_up():
     caller.can_read.clear()
     view.finish("never read")
     await caller.serving
-    assert view.board.num_onlookers == 0
+    assert view.stats.num_subscribers == 0
 
 
 async def test_asking_only_for_the_head_opens_no_stream():
@@ -295,7 +315,7 @@ async def test_asking_only_for_the_head_opens_no_stream():
     async with calling(view) as client:
         response = await client.head("/events")
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert view.board.num_onlookers == 0
+    assert view.stats.num_subscribers == 0
 
 
 # ---- the buttons ----
@@ -394,7 +414,7 @@ async def test_no_other_file_is_in_reach(name):
 
 
 def test_the_page_asks_only_for_files_there_are_and_by_relative_addresses():
-    html = Page().render(FakeView().snapshot(), FakeView().board.history(), "en")
+    html = Page().render(FakeView().snapshot(), FakeView().stats.history(), ENGLISH)
     asked = set(re.findall(r'(?:src|href)="([^"?]+)"', html))
     assert not [path for path in asked if path.startswith("/")]
     paths = {route.path for route in dashboard_routes(FakeView()) if isinstance(route, Route)}

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from qwen_aio.balancer.dashboard.page import MAX_ROWS
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.errors import QueueFull
 from qwen_aio.serving.admission import AdmissionGate
@@ -30,8 +31,8 @@ from tests.e2e.geometry import flaws
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 PULSE_S = 0.3
 # What is shown where, so that the first paint and the script's can be compared.
-SHOWN = """root => [...root.querySelectorAll("main [data-text], main rect")].map(
-    node => node.dataset.text ? `${node.dataset.text}=${node.textContent} ${node.dataset.lang ? node.lang : ""}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
+SHOWN = """root => [...root.querySelectorAll("main [data-text], main [data-time], main rect")].map(
+    node => node.localName !== "rect" ? `${node.dataset.text}=${node.textContent} ${node.dataset.lang ? node.lang : ""}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
 )"""
 
 
@@ -58,14 +59,14 @@ class Site:
         self._thread.start()
 
     def stop(self) -> None:
-        self.do(self.view.board.close)
+        self.do(self.view.stats.close)
         self._server.should_exit = True
         self._thread.join()
         self._loop.close()
         self._sock.close()
 
     def do(self, change: Callable[[], Any]) -> None:
-        """Run `change` where the board lives, and show what came of it."""
+        """Run `change` where the stats lives, and show what came of it."""
         done = threading.Event()
 
         def run() -> None:
@@ -145,7 +146,7 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
             id="qwen-4",
             admin="maint",
             health="down",
-            why="nothing was heard of it for 18 s",
+            why=Reason("silent", seconds=18),
             breaker="half_open",
             cpu_percent=120.0,
             in_flight=9,
@@ -160,9 +161,9 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
     for index in range(MAX_ROWS + 20):
         site.do(lambda index=index: site.view.finish(f"request-{index}", task=("chat", "sentiment")[index % 2]))
     site.do(lambda: site.view.finish("refused", worker="", error=QueueFull("full")))
-    site.do(lambda: site.view.board.event("qwen-2", "person", "ready -> drain", "by the dashboard"))
-    stands_still = "its record stands still for 6 s, but tokens come from it"
-    site.do(lambda: site.view.board.event("qwen-3", "clock", "record stands still", stands_still))
+    site.do(lambda: site.view.stats.event("qwen-2", "person", "ready -> drain", "by the dashboard"))
+    stands_still = Reason("frozen_but_serving", seconds=6)
+    site.do(lambda: site.view.stats.event("qwen-3", "clock", "record stands still", stands_still))
     page = live(visit(site.url, locale=locale))
     expect(page.locator("#requests tbody tr")).to_have_count(MAX_ROWS)
     painted = (
@@ -356,7 +357,7 @@ def full_of(texts: list[str]) -> Site:
     site = Site(FakeView(*rows, time=time.time))
     for text in texts:
         site.do(lambda text=text: site.view.finish(text, worker=text, task=text, why=text))
-        site.do(lambda text=text: site.view.board.event(text, text, text, text))
+        site.do(lambda text=text: site.view.stats.event(text, text, text, text))
     return site
 
 
@@ -420,7 +421,7 @@ def test_no_barriers_are_found(site: Site, visit: Visit, locale: str, scheme: st
     site.view.rows = {row.id: row for row in shapes}
     for error in (None, QueueFull("full"), asyncio.CancelledError(), ValueError()):
         site.do(lambda error=error: site.view.finish("request", error=error))
-    site.do(lambda: site.view.board.event("qwen-4", "call", "up -> down", "connection refused"))
+    site.do(lambda: site.view.stats.event("qwen-4", "call", "up -> down", "connection refused"))
     page = live(visit(site.url, locale=locale, color_scheme=scheme, viewport={"width": width, "height": 800}))
     expect(page.locator("html")).to_have_attribute("lang", locale[:2] if locale == "en-US" else "zh-CN")
     expect(page.locator("#charts canvas")).to_have_count(4)
@@ -444,7 +445,7 @@ def test_no_text_runs_into_another_or_out_of_its_box(site: Site, visit: Visit, l
     site.view.rows[long_id] = replace(SECOND, id=long_id, url="http://[fd00:1234:5678:9abc::1234]:7861", **stalled)
     site.do(lambda: site.view.finish("i" * 64, worker=long_id, task="sentiment", error=QueueFull("full")))
     site.do(lambda: site.view.finish("short", task="chat"))
-    site.do(lambda: site.view.board.event(long_id, "report", "half_open -> closed", "it works again"))
+    site.do(lambda: site.view.stats.event(long_id, "report", "half_open -> closed", "it works again"))
     page = live(visit(site.url, locale=locale, viewport={"width": width, "height": 844}))
     expect(page.locator("#charts .key").first).to_be_visible()
     assert flaws(page) == []
@@ -456,7 +457,7 @@ def test_the_language_can_be_changed(site: Site, visit: Visit) -> None:
     page.get_by_role("link", name="中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(worker(live(page), "qwen-1").locator(".badge")).to_have_text("正常")
-    site.set_row("qwen-1", health="starting", why="it is loading its model")
+    site.set_row("qwen-1", health="starting", why=Reason("loading"))
     expect(worker(page, "qwen-1").locator(".why:lang(zh)")).to_have_text("正在加载模型")
     site.set_row("qwen-1", health="down", why="connection refused")
     expect(worker(page, "qwen-1").locator(".why:lang(en)")).to_have_text("connection refused")

@@ -1,7 +1,5 @@
 // The charts of the last fifteen minutes. uPlot draws; titles, keys and the value under the pointer are the page's.
 
-import { milliseconds, number } from "./cells.js";
-
 /* global uPlot */
 
 const SPAN_S = 900;
@@ -146,6 +144,14 @@ function key({ label, tone }) {
 // Asked at every drawing, so that the charts follow a change from light to dark.
 function colour(name) {
   return () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+function number(value, digits = 0) {
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function milliseconds(value) {
+  return value < 1000 ? `${number(value)} ms` : `${number(value / 1000, value < 10_000 ? 2 : 1)} s`;
 }
 
 function hourAndMinute(unixS) {
