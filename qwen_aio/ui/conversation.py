@@ -12,7 +12,7 @@ from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import View
 
 # Runs once in the browser, with `element` the panel. Copies a message, and keeps the newest one in sight unless the
-# visitor scrolled away. Without https there is no navigator.clipboard, hence the older way.
+# visitor scrolled away. Without https there is no navigator.clipboard, hence execCommand.
 BEHAVIOUR = """
 const box = element.parentElement;
 let follows = true, asked = 0;

@@ -107,7 +107,7 @@ async def test_the_first_paint_is_complete():
         "connection refused",
         "open",
         "starting",
-        "gets no work now",
+        "gets no requests now",
         "degraded",
         "1 / 3",
         "2 (1.2 s)",
@@ -164,7 +164,7 @@ async def test_the_page_speaks_the_language_that_is_asked_for():
         browser = await client.get("/", headers={"Accept-Language": "zh-CN,zh;q=0.9"})
         chosen = await client.get("/?lang=en", headers={"Accept-Language": "zh-CN"})
     assert '<html lang="en">' in plain.text and "Workers ready" in plain.text
-    assert '<html lang="zh-CN">' in browser.text and "可用工作进程" in browser.text
+    assert '<html lang="zh-CN">' in browser.text and "可用实例" in browser.text
     assert '<html lang="en">' in chosen.text
     assert plain.headers["vary"] == "Accept-Language"
 

@@ -129,7 +129,7 @@ def test_the_first_paint_needs_no_script(site: Site, visit: Visit) -> None:
     expect(page.locator("#workers tbody")).to_have_count(2)
     expect(worker(page, "qwen-1")).to_contain_text("93 %")
     expect(page.locator("#requests")).to_contain_text("request-1")
-    expect(page.get_by_role("button", name="Take offline qwen-1")).to_have_count(0)
+    expect(page.get_by_role("button", name="Maintenance qwen-1")).to_have_count(0)
 
 
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
@@ -191,7 +191,7 @@ def test_workers_come_and_go(site: Site, visit: Visit) -> None:
     expect(page.locator("#workers tbody")).to_have_count(3)
     site.do(site.view.rows.clear)
     expect(page.locator("#workers tbody")).to_have_count(0)
-    expect(page.get_by_text("No worker has been heard of")).to_be_visible()
+    expect(page.get_by_text("No worker is known")).to_be_visible()
 
 
 def test_the_charts_are_drawn_and_tell_their_last_values(site: Site, visit: Visit) -> None:
@@ -253,11 +253,11 @@ def test_a_failed_request_says_why(site: Site, visit: Visit) -> None:
 
 def test_a_worker_is_taken_offline_drained_and_brought_back(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
-    page.get_by_role("button", name="Take offline qwen-2").click()
-    expect(worker(page, "qwen-2").locator(".badge")).to_have_text("offline")
-    expect(page.locator("#events tbody tr").first).to_contain_text("ready → offline")
-    expect(page.get_by_role("button", name="Take offline qwen-2")).to_be_hidden()
-    page.get_by_role("button", name="Bring back qwen-2").click()
+    page.get_by_role("button", name="Maintenance qwen-2").click()
+    expect(worker(page, "qwen-2").locator(".badge")).to_have_text("maintenance")
+    expect(page.locator("#events tbody tr").first).to_contain_text("ready → maintenance")
+    expect(page.get_by_role("button", name="Maintenance qwen-2")).to_be_hidden()
+    page.get_by_role("button", name="Resume qwen-2").click()
     expect(worker(page, "qwen-2").locator(".badge")).to_have_text("up")
     page.get_by_role("button", name="Drain qwen-2").click()
     expect(worker(page, "qwen-2").locator(".badge")).to_have_text("draining")
@@ -267,17 +267,17 @@ def test_a_worker_is_taken_offline_drained_and_brought_back(site: Site, visit: V
 def test_the_last_worker_goes_only_when_it_is_meant(site: Site, browser: Browser) -> None:
     site.set_row("qwen-2", health="down")
     page = opened(browser, site.url)
-    page.get_by_role("button", name="Take offline qwen-1").click()
-    dialog = page.get_by_role("dialog", name="Nobody would be left")
+    page.get_by_role("button", name="Maintenance qwen-1").click()
+    dialog = page.get_by_role("dialog", name="This is the last worker")
     expect(dialog).to_contain_text("Without qwen-1")
     expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     assert violations(page) == []
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
     assert site.view.wanted == []
-    page.get_by_role("button", name="Take offline qwen-1").click()
+    page.get_by_role("button", name="Maintenance qwen-1").click()
     dialog.get_by_role("button", name="Do it anyway").click()
-    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("offline")
+    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("maintenance")
     assert site.view.wanted == [("qwen-1", "maint", True)]
     page.context.close()
 
@@ -285,7 +285,7 @@ def test_the_last_worker_goes_only_when_it_is_meant(site: Site, browser: Browser
 def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
     site.set_row("qwen-2", health="down")
     page = opened(browser, site.url)
-    button = page.get_by_role("button", name="Take offline qwen-1")
+    button = page.get_by_role("button", name="Maintenance qwen-1")
     for _ in range(20):
         page.keyboard.press("Tab")
         if button.evaluate("node => node === document.activeElement"):
@@ -302,8 +302,8 @@ def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("offline")
-    expect(page.get_by_role("button", name="Bring back qwen-1")).to_be_focused()
+    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("maintenance")
+    expect(page.get_by_role("button", name="Resume qwen-1")).to_be_focused()
     page.context.close()
 
 
@@ -324,7 +324,7 @@ def test_the_page_survives_a_restart_of_the_balancer(site: Site, browser: Browse
     page = opened(browser, site.url)
     expect(page.locator("#requests tbody tr")).to_have_count(1)
     site.stop()
-    expect(page.locator("#stale")).to_contain_text("No news from the balancer")
+    expect(page.locator("#stale")).to_contain_text("No update from the balancer")
     assert violations(page) == []
     page.get_by_role("button", name="Drain qwen-2").click()
     expect(page.locator("#trouble")).to_contain_text("could not be reached")
@@ -342,7 +342,7 @@ def test_the_page_survives_a_restart_of_the_balancer(site: Site, browser: Browse
 def test_silence_is_told_even_if_the_connection_stands(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
     site.is_silent = True
-    expect(page.locator("#stale")).to_contain_text("No news from the balancer for 5 s")
+    expect(page.locator("#stale")).to_contain_text("No update from the balancer for 5 s")
     expect(page.locator("#live")).to_be_hidden()
     site.is_silent = False
     expect(page.locator("#stale")).to_be_hidden()
@@ -434,7 +434,7 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
     site.do(lambda: site.view.finish("i" * 64, task="t" * 64, worker="w" * 64))
     page = live(visit(site.url, viewport={"width": width, "height": 800}))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    expect(page.get_by_role("button", name="Take offline qwen-1")).to_be_visible()
+    expect(page.get_by_role("button", name="Maintenance qwen-1")).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [320, 360, 390, 414, 768, 901, 1024, 1280])

@@ -103,7 +103,7 @@ def request_cells(row: RequestRow, strings: DashboardStrings) -> Cells:
         "time": row.time,
         "id": row.id,
         "task": row.task,
-        "worker": row.worker or strings.nobody,
+        "worker": row.worker or strings.no_worker,
         **_reason(row.why or NONE, strings),
         "attempts": number(row.attempts),
         "queue": milliseconds(row.queue_ms),
