@@ -1,6 +1,6 @@
 """Why something is as it is: a code with values, and the English sentence they make.
 
-/status and the logs show the English sentence; the dashboard says the same in its own language from code and values.
+/status and the logs show the English sentence; the dashboard makes one in the language of the page.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SENTENCES: Mapping[str, str] = {
 
 
 class Reason(str):
-    """An English sentence that remembers its code and values. What others say, such as an error, is a plain str."""
+    """An English sentence with its code and values. Other messages, such as errors, are plain str."""
 
     code: str
     values: Mapping[str, object]

@@ -16,7 +16,7 @@ MAX_QUOTE_CHARS = 160
 
 
 def decision_html(latest: LatestMessage, strings: PageStrings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
-    """The panel: the text, its label with confidence, bars for all labels, the merged line, route and timing."""
+    """The text, its label with confidence, all scores, the merged line, route and timings."""
     parts = [_quote(latest.text)]
     if latest.decision is not None:
         parts += _decided(latest.decision, strings, tasks)

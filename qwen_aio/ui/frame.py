@@ -1,4 +1,4 @@
-"""The page around the two panels, as HTML: name, headings, notices, footer. Everything passes `escape`."""
+"""The page around the two panels, as HTML. Everything that is shown passes `escape`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a visitor's acts do: requests go to the service, views come back. Knows nothing of Gradio."""
+"""What a visitor's acts do: requests to the service, views for the page. Knows no Gradio."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ask:
     is_enhanced: bool = True
 
     def expects_answer(self, tasks: Mapping[str, Task]) -> bool:
-        """Whether there will be an answer, whatever is decided: then the text enters the conversation at once."""
+        """Whether there will be an answer, whatever is decided: the text is then shown at once."""
         task = tasks.get(self.mode)
         return self.is_enhanced or (task is not None and task.kind == "generation")
 
@@ -52,7 +52,7 @@ class Handlers:
         self._retry_s = retry_s  # between two attempts to reach the service
 
     async def open(self, session: Session, tab: TabState, accept_language: str) -> AsyncGenerator[View, None]:
-        """The first view, in the language of the tab or the browser; then one per attempt to get the tasks."""
+        """The first view, in the language of tab or browser; more until the service answers."""
         if not session.is_known:
             _adopt(session, tab, accept_language)
         remembered = session.view.notices
@@ -63,7 +63,7 @@ class Handlers:
             yield session.view
             if failure is None:
                 return
-            session.view = replace(session.view, draft=None)  # set once; from here on the box is the visitor's
+            session.view = replace(session.view, draft=None)  # set once, then the visitor's
             # Any failure may pass; yielding a view shows whether the tab is still open.
             await asyncio.sleep(self._retry_s)
 
@@ -91,7 +91,7 @@ class Handlers:
                         yield session.view
 
     def stop(self, session: Session) -> View | None:
-        """Ends the running request; its own handler then shows the outcome, so there is a view only if none runs."""
+        """End the running request, whose own handler shows the outcome; a view if none runs."""
         if session.is_running:
             session.stop()
             return None
@@ -99,7 +99,7 @@ class Handlers:
         return session.view
 
     def begin_anew(self, session: Session) -> View | None:
-        """The empty page; None if a request runs: it is stopped, and its own handler shows the empty page."""
+        """The empty page; None if a request runs, whose own handler stops and shows it."""
         if session.is_running:
             session.leave()
             return None

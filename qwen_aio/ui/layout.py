@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-# Before gradio is imported: it would ask the internet for new versions, and run pandas over its statistics at
-# every event.
+# Before gradio is imported: it would ask the internet for new versions, and run pandas over its
+# statistics at every event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 
@@ -32,7 +32,7 @@ EXAMPLES = (
 
 
 class Layout:
-    """Places every component in the current `gr.Blocks`; the visitor's language follows when the page is opened."""
+    """Every component, placed in the current `gr.Blocks`; the language is set at the opening."""
 
     def __init__(self, words: PageStrings, about: About) -> None:
         self.session = gr.State(Session())  # copied for every tab

@@ -35,8 +35,7 @@ PAGE_PATHS = frozenset(
     }
 )
 PAGE_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-# Gradio writes an address of its own into the page. Made relative, it is the one that the visitor's browser uses,
-# whatever proxy is in between.
+# Gradio writes its own address into the page. Made relative, it works through any proxy.
 RELATIVE_ROOT = (b"x-gradio-server", b".")
 
 # What the page needs, and no more: scripts in the page and `Function` are Gradio's way of starting.
@@ -48,7 +47,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
-    """Serve `page` at "/". Call it after the app has its own routes: the page takes every other path.
+    """Serve `page` at "/". Call it when the app has its own routes: the page takes all others.
 
     `app` sends the headers, CONTENT_SECURITY_POLICY among them.
     """
@@ -74,16 +73,16 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
 
 
 def _theme() -> gr.themes.Base:
-    """System fonts, and the page's own background from the first paint on; the rest is in style.css."""
+    """System fonts, and the page's background from the first paint on; the rest is in style.css."""
     theme = gr.themes.Base(font=SYSTEM_FONTS, font_mono=("ui-monospace", "Consolas", "monospace"))
     return theme.set(body_background_fill="#f6f4ef", body_background_fill_dark="#13171a")
 
 
 class PageOnly:
-    """Lets through the paths that the page needs; Gradio's uploads, files, proxy, editor and statistics are not.
+    """Lets through the paths that the page needs: no uploads, files, proxy, editor or statistics.
 
-    Removes headers: Origin, which the app has checked and Gradio would answer with CORS permissions, and
-    X-Forwarded-*, from which Gradio would make the address that the browser sends its requests to.
+    Removes the headers Origin, which the app has checked and Gradio would answer with CORS
+    permissions, and X-Forwarded-*, from which Gradio would take the address of its requests.
     """
 
     def __init__(self, gradio_app: ASGIApp) -> None:

@@ -1,7 +1,8 @@
 """The page: which act of a visitor calls which handler, and how a view reaches the components.
 
-Every output of a running request has one writer, its own handler, so that late events cannot overwrite newer ones.
-What an act does is in handlers.py, how things look in the *_html functions and style.css.
+Every output of a running request has one writer, its own handler, so that late events cannot
+overwrite newer ones. What an act does is in handlers.py, how things look in the *_html functions
+and style.css.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from qwen_aio.ui.layout import Layout, modes  # first: it tells gradio to stay quiet before gradio is imported
+from qwen_aio.ui.layout import Layout, modes  # first: it sets what gradio reads at its import
 
 import gradio as gr  # isort: skip
 
@@ -33,7 +34,7 @@ MAX_WAITING = 64  # acts of all visitors that wait
 MAX_SESSIONS = 500  # tabs whose conversation is remembered
 
 # Runs in the browser, see tab.js. The last input of a handler is the state that the tab reports.
-TELL_BROWSER = "(language) => qwenTab.opened(language)"
+SET_LANGUAGE = "(language) => qwenTab.opened(language)"
 WITH_STORED = "(...inputs) => [...inputs.slice(0, -1), qwenTab.stored()]"
 WITH_SHOWN = "(...inputs) => [...inputs.slice(0, -1), qwenTab.state()]"
 
@@ -41,7 +42,7 @@ Outputs = dict[Any, Any]  # Gradio component -> its new value
 
 
 def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
-    """The page, not yet served; see mount.py. `about` is asked whenever the page is opened or changes its language."""
+    """The page, not yet served; see mount.py. `about` is read at every opening and language change."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
         now = about()
@@ -76,7 +77,7 @@ class _Wiring:
         speaking = [place.session, place.language, place.tab]
         spoken = place.language.input(self._speak, speaking, place.worded, js=WITH_SHOWN, **quiet)
         for changed in (opened, spoken):
-            changed.success(None, [place.language], None, js=TELL_BROWSER, **quiet)
+            changed.success(None, [place.language], None, js=SET_LANGUAGE, **quiet)
 
         asking = [place.session, place.tab]
         asked: dict[str, Any] = {"js": WITH_SHOWN, **quiet}

@@ -15,7 +15,7 @@ from qwen_aio.core import Capabilities, Event, Request, Task
 from qwen_aio.errors import NotReady, QwenAioError
 from qwen_aio.ui.about import About
 
-DEMONSTRATION = "qwen-aio-bundled"  # what models/find.py calls the model that ships with the package
+DEMONSTRATION = "qwen-aio-bundled"  # the bundled model, as in models/find.py
 
 logger = logging.getLogger(__name__)
 

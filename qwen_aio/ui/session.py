@@ -1,6 +1,7 @@
 """One visitor: what they see, in which language, and the request that runs for them, if any.
 
-Lives on the event loop; Gradio keeps one per browser tab. While a request runs, its handler alone changes the view.
+Lives on the event loop; Gradio keeps one per browser tab. While a request runs, only its handler
+changes the view.
 """
 
 from __future__ import annotations

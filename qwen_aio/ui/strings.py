@@ -58,7 +58,7 @@ class PageStrings:
     about_unknown: str
     about_bundled: str
     notices: Mapping[NoticeKey, str]
-    refusals: Mapping[str, str]  # of requests for the page itself, by the error's code; operators read them too
+    refusals: Mapping[str, str]  # by code of the error; operators read them too
 
     def notice(self, notice: Notice) -> str:
         """The sentence of `notice`."""

@@ -1,5 +1,5 @@
-// The tab's own memory. The server's state of a tab ends with its process, so each act sends what the tab shows, and
-// a reload (Gradio reloads the page when a lost server is back) restores it. Kept in sessionStorage, per tab.
+// The tab's own memory, in sessionStorage. The server's state of a tab ends with its process, so each
+// act sends what the tab shows, and a reload (Gradio's after a lost connection) restores it.
 window.qwenTab = (() => {
     const KEY = "qwen_aio.tab";
     const MAX_CHARS = 100000; // of the conversation, far below the limit of a request's body
@@ -26,7 +26,7 @@ window.qwenTab = (() => {
         });
     }
 
-    // Once the language is known: sets the page's language, and names the groups that Gradio leaves without one.
+    // Sets the language of the page, and names the groups that Gradio leaves without a name.
     function opened(language) {
         isOpen = true;
         document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
@@ -39,7 +39,7 @@ window.qwenTab = (() => {
     const ask = window.fetch;
     window.fetch = async (...request) => {
         const reply = await ask(...request);
-        if (reply.status === 502 || reply.status === 504) throw new TypeError("no server behind the proxy");
+        if (reply.status === 502 || reply.status === 504) throw new TypeError("the proxy reaches no server");
         return reply;
     };
 

@@ -1,6 +1,6 @@
-"""What a tab shows, as tab.js reports it: a server that was restarted, or that replaces another, cannot know.
+"""What a tab shows, as tab.js reports it: a restarted server does not know.
 
-It comes from a browser, so it is trusted no more than what anybody may type on the page.
+It comes from a browser, so it is trusted no more than what a visitor may type on the page.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TabState(BaseModel):
             return cls()
 
     def view(self) -> View:
-        """What the tab showed, without the decision. A partial answer stays; a text without one is a draft again."""
+        """What the tab showed, but for the decision. An unanswered text becomes the draft again."""
         exchanges = tuple(Exchange(asked, answer) for asked, answer in self.exchanges[-MAX_EXCHANGES:])
         view = View(exchanges)
         if self.is_running and exchanges:

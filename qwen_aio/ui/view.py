@@ -1,6 +1,6 @@
-"""What one visitor sees, as frozen data: the conversation, the decision on the latest message, and notices.
+"""What one visitor sees, as frozen data: conversation, decision on the latest message, notices.
 
-Knows no language and no HTML: strings.py has the words, decision.py the left panel, page.py the rest.
+Knows no language and no HTML: strings.py has the words, the *_html functions the panels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from qwen_aio.core import Decided, Decision, Done, Event, Message, Result, TextDelta
 
 MAX_EXCHANGES = 100  # what the page keeps of a conversation; older ones leave it
-MAX_EXCHANGES_SENT = 20  # of these, the latest travel with a request; the model's context is shorter still
+MAX_EXCHANGES_SENT = 20  # the latest of them are sent with a request
 
 NoticeKey = Literal[
     "stopped",
@@ -64,7 +64,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class LatestMessage:
-    """The left panel: the latest text and the decision on it. `result` is None until the request is done."""
+    """The left panel: the latest text and its decision. `result` is None until all is done."""
 
     text: str = ""
     decision: Decision | None = None
@@ -83,7 +83,7 @@ class View:
     draft: str | None = None  # what the text box becomes; None leaves it alone
 
     def asking(self, text: str, *, expects_answer: bool) -> View:
-        """The view at the moment `text` is sent. A text that only gets a decision does not enter the conversation."""
+        """The view when `text` is sent. Without an answer it does not enter the conversation."""
         view = View(self.exchanges, latest=LatestMessage(text), is_running=True, draft="")
         return view._opened() if expects_answer else view
 
@@ -103,7 +103,7 @@ class View:
         return replace(self, is_running=False, is_open=False, notices=notices, draft=None)
 
     def taken_back(self, *notices: Notice) -> View:
-        """The view of a request that failed. Without any answer its text returns to the text box."""
+        """The view of a failed request. Without any answer, its text returns to the box."""
         if self.is_open and self.exchanges[-1].answer:
             return self.ended(*notices)
         latest = self.latest if self.latest.decision is not None else LatestMessage()

@@ -1,4 +1,4 @@
-"""A balancer for the dashboard: rows that a test sets, a real stats, the rules of a real pool for what people want."""
+"""A balancer for the dashboard: rows that a test sets, real Stats, the real rules for admin states."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ NEW = replace(
 
 
 class FakeView:
-    """What the dashboard sees. Change `rows` and `tick`, or record something on the stats."""
+    """The balancer, as the dashboard sees it. Change `rows` and `tick`, or record something in `stats`."""
 
     def __init__(self, *rows: WorkerRow, time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
         self.rows = {row.id: row for row in rows or (ROW, SECOND)}
@@ -94,7 +94,7 @@ class FakeView:
             raise UnknownWorker("no worker has this id")
         others = [other for other in self.rows.values() if other.id != worker_id and _is_ready(other)]
         if state != "ready" and _is_ready(row) and not others and not force:
-            raise LastWorker(f"without {worker_id} nobody would be left")
+            raise LastWorker(f"without {worker_id} no worker would be left")
         self.wanted.append((worker_id, state, force))
         self.rows[worker_id] = replace(row, admin=state, why=f"a person set it to {state}")
         self.stats.event(worker_id, "person", f"{row.admin} -> {state}", "by the dashboard")

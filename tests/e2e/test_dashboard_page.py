@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a real socket, behind the real guard; the balancer behind it is a fake."""
+"""The dashboard in a real browser, over a real socket and the real guard; the balancer is a fake."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from tests.e2e.conftest import Visit
 from tests.e2e.geometry import flaws
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-PULSE_S = 0.3
-# What is shown where, so that the first paint and the script's can be compared.
+TICK_S = 0.3
+# All texts with their places, to compare the first paint with the script's rows.
 SHOWN = """root => [...root.querySelectorAll("main [data-text], main [data-time], main rect")].map(
     node => node.localName !== "rect" ? `${node.dataset.text}=${node.textContent} ${node.dataset.lang ? node.lang : ""}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
 )"""
 
 
 class Site:
-    """A balancer's face in a thread of its own; `stop` and `start` are a restart on the same port."""
+    """A dashboard in a thread of its own; `stop` and `start` are a restart on the same port."""
 
     def __init__(self, view: FakeView) -> None:
         self.view = view
@@ -66,7 +66,7 @@ class Site:
         self._sock.close()
 
     def do(self, change: Callable[[], Any]) -> None:
-        """Run `change` where the stats lives, and show what came of it."""
+        """Run `change` on the event loop of the stats, then tick."""
         done = threading.Event()
 
         def run() -> None:
@@ -81,15 +81,15 @@ class Site:
         self.do(lambda: self.view.rows.update({worker_id: replace(self.view.rows[worker_id], **fields)}))
 
     async def _serve(self) -> None:
-        pulse = asyncio.create_task(self._beat())
+        ticker = asyncio.create_task(self._tick())
         await self._server.serve([self._sock])
-        pulse.cancel()
+        ticker.cancel()
 
-    async def _beat(self) -> None:
+    async def _tick(self) -> None:
         while True:
             if not self.is_silent:
                 self.view.tick()
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(TICK_S)
 
 
 def fresh_view() -> FakeView:
@@ -114,7 +114,7 @@ def worker(page: Page, worker_id: str) -> Any:
 
 
 def opened(browser: Browser, url: str, **context: Any) -> Page:
-    """A page whose console may complain: a server that is gone, or refuses, is told there by the browser itself."""
+    """A page whose console may have errors: the browser logs lost servers and refusals there."""
     page = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800}, **context).new_page()
     page.goto(url)
     return live(page)
@@ -194,7 +194,7 @@ def test_workers_come_and_go(site: Site, visit: Visit) -> None:
     expect(page.get_by_text("No worker is known")).to_be_visible()
 
 
-def test_the_charts_are_drawn_and_tell_their_last_values(site: Site, visit: Visit) -> None:
+def test_the_charts_are_drawn_and_show_their_last_values(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
     expect(page.locator("#charts canvas")).to_have_count(4)
     expect(page.locator("[data-chart=cpu] li")).to_have_text(["qwen-193 %", "qwen-212 %"])
@@ -307,7 +307,7 @@ def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
     page.context.close()
 
 
-def test_a_refusal_is_told_in_words(site: Site, browser: Browser) -> None:
+def test_a_refusal_is_shown_in_words(site: Site, browser: Browser) -> None:
     page = opened(browser, site.url)
     site.is_silent = True
     site.view.rows.pop("qwen-2")  # gone in the meantime
@@ -339,7 +339,7 @@ def test_the_page_survives_a_restart_of_the_balancer(site: Site, browser: Browse
     page.context.close()
 
 
-def test_silence_is_told_even_if_the_connection_stands(site: Site, visit: Visit) -> None:
+def test_silence_is_shown_even_if_the_connection_stands(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
     site.is_silent = True
     expect(page.locator("#stale")).to_contain_text("No update from the balancer for 5 s")
@@ -393,8 +393,8 @@ def test_text_never_becomes_markup(visit: Visit) -> None:
 
 def test_the_policy_is_strict_and_nothing_breaks_it(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
-    told = page.request.get(site.url).headers["content-security-policy"]
-    assert told == "default-src 'self'"
+    policy = page.request.get(site.url).headers["content-security-policy"]
+    assert policy == "default-src 'self'"
 
 
 # ---- for everybody ----
@@ -463,6 +463,6 @@ def test_the_language_can_be_changed(site: Site, visit: Visit) -> None:
     expect(worker(page, "qwen-1").locator(".why:lang(en)")).to_have_text("connection refused")
 
 
-def test_whoever_wants_no_motion_gets_none(site: Site, visit: Visit) -> None:
+def test_reduced_motion_is_respected(site: Site, visit: Visit) -> None:
     page = live(visit(site.url, reduced_motion="reduce"))
     assert page.evaluate("document.getAnimations().length") == 0

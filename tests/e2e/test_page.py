@@ -1,4 +1,4 @@
-"""The page in a real browser, on a real server, under the strictest policy it works with; the service is a fake."""
+"""The page in a real browser, from a real server with its strict policy; the service is a fake."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = (
 
 
 def script(request: Request) -> Sequence[Step]:
-    """What the fake service does, by what is asked."""
+    """What the fake service does, by the text of the request."""
     match request.text:
         case "long":
             return both("A reply that goes on for quite a while, as some do. " * 30)
@@ -41,7 +41,7 @@ def script(request: Request) -> Sequence[Step]:
         case "full":
             return [QueueFull("8 requests wait already")]
         case "bug":
-            return [ZeroDivisionError("nobody foresaw this")]
+            return [ZeroDivisionError("an unforeseen bug")]
         case text if text.startswith("<script"):
             return both(text)
     if request.mode == "sentiment" and not request.reply:
@@ -56,7 +56,7 @@ class Site:
 
 
 class Server(uvicorn.Server):
-    """Tells when it is up."""
+    """Signals when it is up."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -221,11 +221,11 @@ def test_errors_are_sentences_and_the_text_comes_back(site: Site, visit: Visit) 
     expect(page.locator("#send")).to_be_visible()
 
 
-def test_an_error_nobody_foresaw_is_a_sentence_too(site: Site, visit: Visit) -> None:
+def test_a_bug_is_a_sentence_too(site: Site, visit: Visit) -> None:
     page = ready(visit(site.url))
     send(page, "bug")
     expect(page.locator(".notice.error")).to_contain_text("Something went wrong inside")
-    expect(page.locator("body")).not_to_contain_text("nobody foresaw")
+    expect(page.locator("body")).not_to_contain_text("an unforeseen bug")
     send(page, COMPLAINT)
     expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
 

@@ -101,7 +101,7 @@ async def test_the_oldest_exchanges_stay_behind_and_the_page_says_so() -> None:
         (done("ok", finish_reason="fixed"), []),
     ],
 )
-async def test_a_full_context_is_told(end: Event, expected: list[str]) -> None:
+async def test_a_full_context_is_shown(end: Event, expected: list[str]) -> None:
     handlers, _ = serving(TextDelta("ok", index=0), end)
     assert keys(await last(handlers, visitor(), Ask("hello", "chat"))) == expected
 
@@ -156,7 +156,7 @@ async def test_streamed_text_is_flushed_at_most_ten_times_a_second() -> None:
         (QwenAioError("a code of a later version"), "internal"),
     ],
 )
-async def test_a_failure_is_told_and_the_text_returns_to_the_box(error: Exception, key: str) -> None:
+async def test_a_failure_is_shown_and_the_text_returns_to_the_box(error: Exception, key: str) -> None:
     handlers, _ = serving(error)
     session = visitor()
     view = await last(handlers, session, Ask("hello"))
@@ -314,7 +314,7 @@ async def test_the_page_opens_before_the_model_and_waits_for_it() -> None:
     assert session.tasks == TASKS
 
 
-async def test_the_page_opens_also_when_nobody_answers_and_goes_on_when_somebody_does() -> None:
+async def test_the_page_opens_without_a_service_and_goes_on_once_it_answers() -> None:
     session = Session()
     failures = (ServerUnreachable("no"), BadReply("half"), NoWorker("none"), HostRefused("who?"))
     shown = await opened(session, *failures)

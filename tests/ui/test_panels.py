@@ -1,4 +1,4 @@
-"""The HTML of the page: complete, in the visitor's language, and never more than text where text was given."""
+"""The HTML of the page: complete, in the visitor's language, and text stays text."""
 
 from __future__ import annotations
 
@@ -156,18 +156,18 @@ def test_only_the_bundled_model_is_called_a_demonstration() -> None:
     assert "demonstration" in bundled and "demonstration" not in own and "qwen1.5-0.5b-chat" in own
 
 
-def test_whoever_answers_elsewhere_is_named_with_the_address() -> None:
+def test_a_remote_server_is_named_with_its_address() -> None:
     about = About("tiny", is_bundled=False, version="1", worker="qwen-1", url="http://there:8000")
     for strings in (ENGLISH, CHINESE):
-        told = Reader(about_html(about, strings)).text
-        assert all(part in told for part in ("tiny", "qwen-1", "http://there:8000"))
+        shown = Reader(about_html(about, strings)).text
+        assert all(part in shown for part in ("tiny", "qwen-1", "http://there:8000"))
 
 
 def test_a_model_that_is_not_known_is_not_made_up() -> None:
     about = About(None, is_bundled=False, version="1", worker=None, url="http://there:8000")
     for strings in (ENGLISH, CHINESE):
-        told = Reader(about_html(about, strings)).text
-        assert "None" not in told and "http://there:8000" in told
+        shown = Reader(about_html(about, strings)).text
+        assert "None" not in shown and "http://there:8000" in shown
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_who_answered_is_shown_and_both_if_they_differ(
 ) -> None:
     end = done("yes", decision=replace(NEGATIVE, worker=decided), worker=worker, reply_worker=replied)
     latest = View().asking("x", expects_answer=True).after(end).latest
-    for strings, told in ((ENGLISH, english), (CHINESE, chinese)):
+    for strings, workers in ((ENGLISH, english), (CHINESE, chinese)):
         shown = decision_html(latest, strings, tasks=TASKS, is_running=False)
-        assert f"<dt>{strings.answered_by}</dt><dd>{told}</dd>" in shown
+        assert f"<dt>{strings.answered_by}</dt><dd>{workers}</dd>" in shown
 
 
 def test_a_decision_alone_and_a_reply_alone_have_one_worker() -> None:

@@ -1,6 +1,6 @@
 """Rows -> the texts in the cells of the tables, for the first paint and for every update after it.
 
-Knows words and units, nothing of HTML: the templates and static/rows.js put each text where its name is.
+Knows words and units, no HTML: the templates and static/rows.js put each text in its place.
 A `time` is in unix seconds: the script shows it on the visitor's clock.
 """
 
@@ -24,9 +24,9 @@ HASH_CHARS = 8
 
 
 def history_cells(history: StatsHistory, strings: DashboardStrings) -> dict[str, Sequence[Cells | Sample]]:
-    """What a page needs when it begins to follow, oldest first."""
+    """The first event of a stream, oldest rows first."""
     return {
-        "moments": history.moments,
+        "samples": history.moments,
         "requests": [request_cells(row, strings) for row in history.requests],
         "events": [event_cells(row, strings) for row in history.events],
     }

@@ -37,4 +37,4 @@ def _event(news: News, strings: DashboardStrings) -> tuple[str, object]:
         case EventRow():
             return "event", event_cells(news, strings)
         case Sample():
-            return "moment", news
+            return "sample", news

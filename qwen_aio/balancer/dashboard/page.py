@@ -43,5 +43,5 @@ class Page:
 
 
 def _clock_time(unix_s: float) -> str:
-    """Month, day and time where the balancer runs; the script replaces it with the visitor's own time."""
+    """Month, day and time where the balancer runs; the script shows the visitor's own."""
     return datetime.fromtimestamp(unix_s).strftime("%m-%d %H:%M:%S")

@@ -77,7 +77,7 @@ class DashboardRoutes:
         return _answer(self._view.stats.history())
 
     async def set_admin(self, request: Request) -> Response:
-        """The service after the change. Raises InvalidRequest and what DashboardView.set_admin raises."""
+        """The service after the change. Raises InvalidRequest and all that set_admin raises."""
         wanted = AdminRequest.read(await request.body())
         self._view.set_admin(request.path_params["id"], wanted.state, force=wanted.force)
         return _answer(self._view.snapshot())

@@ -1,6 +1,6 @@
 """Every word on the dashboard, in English and Chinese. A missing one is a TypeError at import.
 
-Blanks in braces are filled in where the sentence is shown: in cells.py or in the script of the page.
+Blanks in braces are filled in by cells.py or by the script of the page.
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ class DashboardStrings:
         return self.words.get(name, name)
 
     def change_of(self, change: str) -> str:
-        """`up -> suspect` in this language, word by word unless there is one for the whole."""
+        """`up -> suspect` in this language: the whole if it is known, else word by word."""
         return self.words.get(change) or " ".join(self.word(part) for part in change.split(" "))
 
     def reason_of(self, why: str) -> tuple[str, str]:
-        """`why` in this language, and the code of its language: what the balancer only passes on is English."""
+        """`why` and the code of its language: errors of others stay English."""
         return (why.said_with(self.reasons), self.code) if isinstance(why, Reason) else (why, "en")
 
 

@@ -5,8 +5,8 @@ import { Charts } from "./charts.js";
 import { Log } from "./log.js";
 import { clockTime, fill } from "./rows.js";
 
-const STALE_S = 5; // news comes every second
-const SILENT_S = 15; // then the connection is given up
+const STALE_S = 5; // there is news every second
+const SILENT_S = 15; // then the page reconnects
 const FIRST_PAUSE_S = 0.5;
 const LONGEST_PAUSE_S = 2;
 
@@ -20,7 +20,7 @@ const search = get("search");
 
 let snapshot = null;
 let lastNewsAt = performance.now();
-let askedAt = lastNewsAt; // when the stream was asked for
+let askedAt = lastNewsAt; // when the stream was requested
 let pauseS = FIRST_PAUSE_S;
 let source = null;
 const changed = new Set(); // what the next frame draws
@@ -31,7 +31,7 @@ const readers = {
   history(history) {
     requests.replace(history.requests);
     events.replace(history.events);
-    charts.replace(history.moments);
+    charts.replace(history.samples);
     pauseS = FIRST_PAUSE_S;
     draw("requests", "events", "charts");
   },
@@ -39,8 +39,8 @@ const readers = {
     snapshot = news;
     draw("snapshot");
   },
-  moment(moment) {
-    charts.add(moment);
+  sample(sample) {
+    charts.add(sample);
     draw("charts");
   },
   request(row) {
@@ -67,7 +67,7 @@ function listen() {
   }
 }
 
-// Not left to the browser: it would never come back from a refusal, such as that of a server that is ending.
+// Not left to the browser, which does not reconnect after a refusal, such as 503 at shutdown.
 function leave() {
   if (!source) return;
   source.close();
@@ -77,7 +77,7 @@ function leave() {
   watch();
 }
 
-// What is shown is old when nothing has come for a while, whatever the connection says.
+// The figures are stale when there was no news for a while, whatever the state of the connection.
 function watch() {
   const silentS = (performance.now() - lastNewsAt) / 1000;
   const isStale = !source || silentS > STALE_S;
@@ -123,7 +123,7 @@ function drawSnapshot() {
 function drawRequests() {
   const shown = requests.render();
   const all = requests.rows.length;
-  get("requests-empty").hidden = all > 0; // a filter that nothing passes is something else
+  get("requests-empty").hidden = all > 0; // not when a filter hides all rows
   const isMissing = !shown && search.elements.id.value;
   const count = isMissing ? format(strings.not_found, { all }) : format(strings.found, { shown, all });
   search.querySelector("output").textContent = search.elements.id.value || search.elements.filter.value ? count : "";
@@ -142,7 +142,7 @@ search.addEventListener("input", () => {
 });
 search.addEventListener("submit", (event) => event.preventDefault());
 
-// Both calls of a request, by a click on the id of one of them.
+// A click on an id shows all rows of its request.
 get("requests").addEventListener("click", ({ target }) => {
   if (target.dataset.text !== "id") return;
   search.elements.id.value = target.textContent;
@@ -181,7 +181,8 @@ async function setAdmin(body, state, force = false) {
       complain(format(strings.refused, { message: error.message }));
     }
   } catch (error) {
-    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error; // no connection, or no reply of ours
+    // TypeError: no connection; SyntaxError: not a response of the balancer.
+    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
     complain(strings.unreachable);
   }
 }

@@ -15,7 +15,7 @@ export class Log {
     this.matches = () => true;
   }
 
-  // Begin again: another balancer counts from 1.
+  // Starts over: another balancer counts from 1.
   replace(rows) {
     this.rows = [...rows].reverse();
     this.isNew = true;
@@ -26,7 +26,7 @@ export class Log {
     if (this.rows.length > this.keep) this.rows.pop();
   }
 
-  // Shows the first rows that match, and returns how many do. Rows that are shown already are not touched.
+  // Shows the first rows that match, and returns how many match. Rows that stay are not touched.
   render() {
     if (this.isNew) this.clear();
     const matching = this.rows.filter(this.matches);

@@ -1,4 +1,4 @@
-// Puts the texts that the server made into the rows of the page. Text stays text: nothing here makes markup.
+// Puts the texts of the server into the rows of the page. Text stays text: no markup is made here.
 
 // `row`: made from a template (rows.html.j2); `cells`: name -> text.
 export function fill(row, cells) {
