@@ -51,7 +51,7 @@ class Layout:
     @property
     def changing(self) -> list[gr.blocks.Block]:
         """The components that a request can change."""
-        return [self.conversation, self.latest, self.notices, self.text, self.send, self.stop]
+        return [self.conversation, self.decision, self.notices, self.text, self.send, self.stop]
 
     @property
     def worded(self) -> list[gr.blocks.Block]:
@@ -67,7 +67,7 @@ class Layout:
     def _place_decision(self, words: PageStrings) -> None:
         with gr.Column(elem_id="left", elem_classes="card"):
             self.decision_title = _html(title_html(words.decision))
-            self.latest = _html(decision_html(LatestMessage(), words, tasks={}, is_running=False), elem_id="decision")
+            self.decision = _html(decision_html(LatestMessage(), words, tasks={}, is_running=False), elem_id="decision")
 
     def _place_conversation(self, words: PageStrings) -> None:
         with gr.Column(elem_id="right", elem_classes="card"):
