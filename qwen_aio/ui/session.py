@@ -1,26 +1,28 @@
 """One visitor: what they see, in which language, and the request that runs for them, if any.
 
-Lives on the event loop; Gradio keeps one per browser tab. While a request runs, its handler alone changes the view.
+Lives on the event loop; Gradio keeps one per browser tab. While a request runs, only its handler
+changes the view.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 
 from qwen_aio.core import Event, Task
 from qwen_aio.language import Language
+from qwen_aio.next_event import next_event
 from qwen_aio.ui.view import View
 
 
 class Session:
-    """The state behind one tab."""
+    """The state of one tab."""
 
     def __init__(self) -> None:
-        self.is_known = False  # until the tab has said what it shows
+        self.is_known = False  # whether the tab has reported what it shows
         self.language: Language = "en"
-        self.tasks: Mapping[str, Task] = {}  # as they were when the page was opened
+        self.tasks: Mapping[str, Task] = {}  # as of when the page was opened
         self.view = View()
         self._stop: StopSwitch | None = None  # there while a request runs
         self._is_leaving = False  # the conversation ends with the request that runs
@@ -65,24 +67,26 @@ class StopSwitch:
 
     def __init__(self) -> None:
         self.is_thrown = False
-        self._waiting: asyncio.Timeout | None = None  # around the consumer's current wait
+        self._wait: asyncio.Timeout | None = None  # around the consumer's current wait
 
     def throw(self) -> None:
         """Ends the consumer's wait now, or its next one before it begins."""
         self.is_thrown = True
-        if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
+        if self._wait is not None:
+            self._wait.reschedule(asyncio.get_running_loop().time())
 
-    async def next(self, events: AsyncIterator[Event]) -> Event | None:
+    async def next(self, events: AsyncGenerator[Event, None]) -> Event | None:
         """The next event; None at their end or when the switch is thrown."""
         if self.is_thrown:
             return None
+        self._wait = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as self._waiting:
-                return await anext(events, None)
-        except TimeoutError:
-            if not self.is_thrown:
-                raise
+            return await next_event(events, self._wait, _Stopped)
+        except _Stopped:
             return None
         finally:
-            self._waiting = None
+            self._wait = None
+
+
+class _Stopped(Exception):
+    """The switch was thrown during a wait."""
