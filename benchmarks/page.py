@@ -21,12 +21,12 @@ from benchmarks.servers import last_line, started
 CHROMIUM = shutil.which("chromium") or "chromium"
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 SENTENCES = (STORY, "快递太慢了,差评!", "客服态度超好,必须点赞!", "I love this dress, but it arrived late.")
-# Runs in the page. Resolves with milliseconds once the quoted text is the one sent and its verdict stands below.
-WAIT_FOR_VERDICT = """text => new Promise(resolve => {
+# Runs in the page. Resolves with milliseconds once the quoted text is the one sent and its label stands below.
+WAIT_FOR_DECISION = """text => new Promise(resolve => {
     const started = performance.now();
     const look = () => {
-        const quote = document.querySelector('.feeling blockquote');
-        const shown = quote && quote.textContent === text && document.querySelector('.feeling .verdict');
+        const quote = document.querySelector('.decision blockquote');
+        const shown = quote && quote.textContent === text && document.querySelector('.decision .decided');
         shown ? resolve(performance.now() - started) : requestAnimationFrame(look);
     };
     look();
@@ -37,7 +37,7 @@ async def ask(page: Page, text: str) -> float:
     """Milliseconds from Enter until the feeling is shown; returns when the answer is complete too."""
     box = page.locator("#text textarea")
     await box.fill(text)
-    waiting = asyncio.ensure_future(page.evaluate(WAIT_FOR_VERDICT, text))
+    waiting = asyncio.ensure_future(page.evaluate(WAIT_FOR_DECISION, text))
     await box.press("Enter")
     waited_ms = float(await waiting)
     await page.locator("#send").wait_for(state="visible")

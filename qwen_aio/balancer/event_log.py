@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import BreakerState, HealthState
 from qwen_aio.balancer.workers.worker import Worker
 
@@ -53,8 +54,8 @@ class EventLog:
 def _breaker_why(worker: Worker) -> str:
     match worker.breaker.state:
         case "open":
-            return f"no calls for {worker.breaker.retry_in_s:.0f} s, since too many failed: {worker.last_failure}"
+            return Reason("breaker_open", seconds=worker.breaker.retry_in_s, failure=worker.last_failure)
         case "half_open":
-            return "one call may try whether it works again"
+            return Reason("breaker_half_open")
         case "closed":
-            return "it works again"
+            return Reason("breaker_closed")

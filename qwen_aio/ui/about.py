@@ -1,4 +1,4 @@
-"""Who answers, as the page shows it."""
+"""The model and the worker that answer, as the page shows them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class About:
-    """Who answers, as the page tells it. What is not known at the moment is None."""
+    """Model and worker that answer. None: not known at the moment."""
 
     model: str | None
     is_bundled: bool  # the small model that ships with the package: a demonstration
     version: str
     worker: str | None
-    url: str | None = None  # of the server behind the page; None: it is this process
+    url: str | None = None  # of the server that the page asks; None: it is this process

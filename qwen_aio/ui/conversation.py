@@ -1,7 +1,7 @@
 """The right panel as HTML. Pure functions; everything that is shown passes `escape`.
 
-Not Gradio's own chatbot: with Markdown off it still reads messages as HTML, so that a model could place an image or a
-link. Here a message can only be text.
+Not Gradio's own chatbot: even with Markdown off it reads messages as HTML, so that a model could
+place an image or a link. Here a message can only be text.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from html import escape
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import View
 
-# Runs once in the browser, with `element` the panel. Copies a message, and keeps the newest one in sight unless the
-# visitor scrolled away. Without https there is no navigator.clipboard, hence the older way.
+# Runs once in the browser, with `element` the panel. Copies messages, and keeps the newest in sight
+# unless the visitor scrolled away. Without https there is no navigator.clipboard, hence execCommand.
 BEHAVIOUR = """
 const box = element.parentElement;
 let follows = true, asked = 0;

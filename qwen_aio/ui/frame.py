@@ -1,4 +1,4 @@
-"""What stands around the two panels, as HTML: name, headings, notices, who answers. Everything passes `escape`."""
+"""The page around the two panels, as HTML. Everything that is shown passes `escape`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen_aio.ui.view import Notice
 
 
 def notices_html(notices: Sequence[Notice], strings: PageStrings) -> str:
-    """One line for each notice; errors are told from remarks by a class."""
+    """One line for each notice; errors have a class of their own."""
     lines = (
         f'<p class="notice{" error" if notice.is_error else ""}">{escape(strings.notice(notice))}</p>'
         for notice in notices
@@ -30,11 +30,11 @@ def title_html(title: str) -> str:
 
 
 def about_html(about: About, strings: PageStrings) -> str:
-    """Who answers, and how much to expect of it."""
+    """The footer: which model answers, where, and a warning if it is the bundled one."""
     if about.model is None:
         sentence = strings.about_unknown
     else:
-        sentence = strings.about if about.url is None else strings.about_behind
+        sentence = strings.about if about.url is None else strings.about_remote
     line = sentence.format(model=about.model, worker=about.worker, version=about.version, url=about.url)
     remark = f'<p class="bundled">{escape(strings.about_bundled)}</p>' if about.is_bundled else ""
     return f"{remark}<p>{escape(line)}</p>"

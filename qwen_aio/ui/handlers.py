@@ -1,4 +1,4 @@
-"""What happens when a visitor acts: requests go to the service, views come back. Knows nothing of Gradio."""
+"""What a visitor's acts do: requests to the service, views for the page. Knows no Gradio."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MonotonicClock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Ask:
-    """What the visitor sent: the text, the chosen mode, and whether label and reply are both wanted."""
+    """A message: its text, the chosen mode, and whether both decision and answer are wanted."""
 
     text: str
     mode: str = "auto"
     is_enhanced: bool = True
 
     def expects_answer(self, tasks: Mapping[str, Task]) -> bool:
-        """Whether an answer is certain before anything is decided, so that the text can enter the conversation now."""
+        """Whether there will be an answer, whatever is decided: the text is then shown at once."""
         task = tasks.get(self.mode)
         return self.is_enhanced or (task is not None and task.kind == "generation")
 
@@ -45,14 +45,14 @@ class Handlers:
     def __init__(
         self, service: Service, *, url: str | None = None, clock: MonotonicClock = time.monotonic, retry_s: float = 1.0
     ) -> None:
-        """`url` is where the service is, if it is another process; only sentences for the visitor need it."""
+        """`url` is that of the service, if it is another process; notices name it."""
         self._service = service
         self._url = url
         self._clock = clock
-        self._retry_s = retry_s  # between two looks whether somebody answers by now
+        self._retry_s = retry_s  # between two attempts to reach the service
 
     async def open(self, session: Session, tab: TabState, accept_language: str) -> AsyncGenerator[View, None]:
-        """The first view, in the language of the tab, else of the browser; more of them until somebody answers."""
+        """The first view, in the language of tab or browser; more until the service answers."""
         if not session.is_known:
             _adopt(session, tab, accept_language)
         remembered = session.view.notices
@@ -63,15 +63,15 @@ class Handlers:
             yield session.view
             if failure is None:
                 return
-            session.view = replace(session.view, draft=None)  # set once; from here on the box is the visitor's
-            # Whatever it is, it can be mended over there; and each view finds out whether the tab is still open.
+            session.view = replace(session.view, draft=None)  # set once, then the visitor's
+            # Any failure may pass; yielding a view shows whether the tab is still open.
             await asyncio.sleep(self._retry_s)
 
     async def recognise(self, session: Session, tab: TabState, accept_language: str) -> None:
-        """Take over what the tab shows, if this process has not seen it before: the one that had is gone."""
+        """Take over what the tab shows, if it was opened by an earlier process."""
         if not session.is_known:
             _adopt(session, tab, accept_language)
-            await self._learn_tasks(session)  # if that fails, so does what is asked next, which has words for it
+            await self._learn_tasks(session)  # a failure is shown by the request that follows
 
     async def submit(self, session: Session, ask: Ask) -> AsyncGenerator[View, None]:
         """The views of one request, from the moment it is sent until nothing more comes.
@@ -91,7 +91,7 @@ class Handlers:
                         yield session.view
 
     def stop(self, session: Session) -> View | None:
-        """Ends the running request; its own handler then shows the outcome, so there is a view only if none runs."""
+        """End the running request, whose own handler shows the outcome; a view if none runs."""
         if session.is_running:
             session.stop()
             return None
@@ -99,7 +99,7 @@ class Handlers:
         return session.view
 
     def begin_anew(self, session: Session) -> View | None:
-        """The empty page; None if a request runs: it is stopped, and its own handler shows the empty page."""
+        """The empty page; None if a request runs, whose own handler stops and shows it."""
         if session.is_running:
             session.leave()
             return None
@@ -107,7 +107,7 @@ class Handlers:
         return session.view
 
     def broke(self, session: Session) -> View:
-        """The view after a failure nobody foresaw; its traceback is in the log. The text box keeps what is in it."""
+        """The view after a bug; its traceback is in the log. The text box keeps its text."""
         notice = Notice("internal", is_error=True)
         view = session.view
         session.view = view.taken_back(notice) if view.is_running else replace(view, notices=(notice,), draft=None)

@@ -1,12 +1,12 @@
-"""The components of the page and where they stand. Knows no events; those are in page.py."""
+"""The components of the page and their places. Knows no events; those are in page.py."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
-# Before gradio is imported: it would ask the internet about new versions, and run pandas over its statistics with
-# every event.
+# Before gradio is imported: it would ask the internet for new versions, and run pandas over its
+# statistics at every event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 
@@ -15,11 +15,11 @@ import gradio as gr
 from qwen_aio.core import Task
 from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import BEHAVIOUR, conversation_html
-from qwen_aio.ui.feeling import feeling_html
+from qwen_aio.ui.decision import decision_html
 from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import PageStrings
-from qwen_aio.ui.view import Feeling, View
+from qwen_aio.ui.view import LatestMessage, View
 
 MAX_BOX_CHARS = 100_000  # twice (text and draft) they fit into a request; what can be sent is far less
 EXAMPLES = (
@@ -33,14 +33,14 @@ EXAMPLES = (
 
 
 class Layout:
-    """Places every component once, in the current `gr.Blocks`; a visitor's language comes when the page is opened."""
+    """Every component, placed in the current `gr.Blocks`; the language is set at the opening."""
 
     def __init__(self, words: PageStrings, about: About) -> None:
         self.session = gr.State(Session())  # copied for every tab
         self.tab = gr.Textbox(visible=False)  # filled in the browser, see tab.js
         self._place_top(words)
         with gr.Row(elem_id="panels"):
-            self._place_feeling(words)
+            self._place_decision(words)
             self._place_conversation(words)
         with gr.Column(elem_id="composer", elem_classes="card"):
             self._place_composer(words)
@@ -51,13 +51,13 @@ class Layout:
 
     @property
     def changing(self) -> list[gr.blocks.Block]:
-        """What a request can change."""
-        return [self.conversation, self.feeling, self.notices, self.text, self.send, self.stop]
+        """The components that a request can change."""
+        return [self.conversation, self.decision, self.notices, self.text, self.send, self.stop]
 
     @property
     def worded(self) -> list[gr.blocks.Block]:
-        """What a language has words on, beside all that a request can change."""
-        texts = [self.header, self.feeling_title, self.conversation_title, self.examples_title, self.about]
+        """All components with words, and those that a request can change."""
+        texts = [self.header, self.decision_title, self.conversation_title, self.examples_title, self.about]
         return [*self.changing, *texts, self.language, self.new, self.mode, self.enhance]
 
     def _place_top(self, words: PageStrings) -> None:
@@ -65,10 +65,10 @@ class Layout:
             self.header = _html(header_html(words), elem_id="header")
             self.language = _segments([("English", "en"), ("中文", "zh")], label=words.language, elem_id="language")
 
-    def _place_feeling(self, words: PageStrings) -> None:
+    def _place_decision(self, words: PageStrings) -> None:
         with gr.Column(elem_id="left", elem_classes="card"):
-            self.feeling_title = _html(title_html(words.feeling))
-            self.feeling = _html(feeling_html(Feeling(), words, tasks={}, is_running=False), elem_id="feeling")
+            self.decision_title = _html(title_html(words.decision))
+            self.decision = _html(decision_html(LatestMessage(), words, tasks={}, is_running=False), elem_id="decision")
 
     def _place_conversation(self, words: PageStrings) -> None:
         with gr.Column(elem_id="right", elem_classes="card"):
@@ -96,7 +96,7 @@ class Layout:
 
 
 def modes(tasks: Mapping[str, Task], words: PageStrings) -> list[tuple[str, str]]:
-    """(title, value) of the mode switch: auto, then decisions, then the tasks that write."""
+    """(title, value) of the mode switch: auto, decision tasks, generation tasks."""
     ordered = sorted(tasks.values(), key=lambda task: (task.kind, task.name))
     return [(words.auto, "auto"), *((words.title(task), task.name) for task in ordered)]
 

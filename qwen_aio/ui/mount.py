@@ -1,4 +1,4 @@
-"""The page on a FastAPI app, with nothing of Gradio in reach that the page does not use."""
+"""The page on a FastAPI app; of Gradio only the paths that the page uses can be reached."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ PAGE_PATHS = frozenset(
     }
 )
 PAGE_FOLDERS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-# Gradio writes an address of its own into the page. Made relative, it is the one that the visitor's browser used,
-# whatever proxy is between.
+# Gradio writes its own address into the page. Made relative, it works through any proxy.
 RELATIVE_ROOT = (b"x-gradio-server", b".")
 
 # What the page needs, and no more: scripts in the page and `Function` are Gradio's way of starting.
@@ -48,9 +47,9 @@ CONTENT_SECURITY_POLICY = (
 
 
 def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
-    """Serves `page` at "/". Call it after the app's own routes are there: the page takes every path that is left.
+    """Serve `page` at "/". Call it when the app has its own routes: the page takes all others.
 
-    The headers, CONTENT_SECURITY_POLICY among them, are the business of `app`.
+    `app` sends the headers, CONTENT_SECURITY_POLICY among them.
     """
     gr.mount_gradio_app(
         app,
@@ -74,31 +73,31 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> FastAPI:
 
 
 def _theme() -> gr.themes.Base:
-    """System fonts, and the page's own background from the first paint on; the rest is in style.css."""
+    """System fonts, and the page's background from the first paint on; the rest is in style.css."""
     theme = gr.themes.Base(font=SYSTEM_FONTS, font_mono=("ui-monospace", "Consolas", "monospace"))
     return theme.set(body_background_fill="#f6f4ef", body_background_fill_dark="#13171a")
 
 
 class PageOnly:
-    """Lets through what the page asks for. Uploads, file reading, proxying, editing and statistics do not exist here.
+    """Lets through the paths that the page needs: no uploads, files, proxy, editor or statistics.
 
-    Headers of the way here end here too. The app in front has judged Origin, and Gradio would answer it with CORS
-    permissions; from X-Forwarded-* of anybody it would make the address that the browser sends its calls to.
+    Removes the headers Origin, which the app has checked and Gradio would answer with CORS
+    permissions, and X-Forwarded-*, from which Gradio would take the address of its requests.
     """
 
     def __init__(self, gradio_app: ASGIApp) -> None:
         self._gradio_app = gradio_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises 404 for any other path; the app in front words it."""
+        """Raises HTTPException 404 for any other path."""
         path = scope["path"]
         if path not in PAGE_PATHS and not path.startswith(PAGE_FOLDERS):
             raise HTTPException(404)
-        headers = [(name, value) for name, value in scope["headers"] if not _is_of_the_way(name)]
+        headers = [(name, value) for name, value in scope["headers"] if not _is_removed(name)]
         await self._gradio_app({**scope, "headers": [*headers, RELATIVE_ROOT]}, receive, _unbuffered(send))
 
 
-def _is_of_the_way(name: bytes) -> bool:
+def _is_removed(name: bytes) -> bool:
     return name in (b"origin", RELATIVE_ROOT[0]) or name.startswith(b"x-forwarded-")
 
 

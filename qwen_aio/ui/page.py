@@ -1,7 +1,8 @@
-"""The page: which visitor's act calls which handler, and how a view reaches the components.
+"""The page: which act of a visitor calls which handler, and how a view reaches the components.
 
-Every output of a running request has one writer, its own handler, so that late events cannot overwrite newer ones.
-What an act means is in handlers.py, how things look in the *_html functions and style.css.
+Every output of a running request has one writer, its own handler, so that late events cannot
+overwrite newer ones. What an act does is in handlers.py, how things look in the *_html functions
+and style.css.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from qwen_aio.ui.layout import Layout, modes  # first: it tells gradio to stay quiet before gradio is imported
+from qwen_aio.ui.layout import Layout, modes  # first: it sets what gradio reads at its import
 
 import gradio as gr  # isort: skip
 
@@ -19,7 +20,7 @@ from qwen_aio.core import Service
 from qwen_aio.language import Language
 from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import conversation_html
-from qwen_aio.ui.feeling import feeling_html
+from qwen_aio.ui.decision import decision_html
 from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.handlers import Ask, Handlers
 from qwen_aio.ui.session import Session
@@ -28,12 +29,12 @@ from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import View
 
 TITLE = "Qwen All-in-One"
-MAX_RUNNING = 16  # requests of all visitors that run at once; the service has a queue of its own behind this
+MAX_RUNNING = 16  # requests of all visitors that run at once; the service has a queue of its own
 MAX_WAITING = 64  # acts of all visitors that wait
 MAX_SESSIONS = 500  # tabs whose conversation is remembered
 
-# What runs in the browser, see tab.js. The last input of a handler is what the tab says of itself.
-TELL_BROWSER = "(language) => qwenTab.opened(language)"
+# Runs in the browser, see tab.js. The last input of a handler is the state that the tab reports.
+SET_LANGUAGE = "(language) => qwenTab.opened(language)"
 WITH_STORED = "(...inputs) => [...inputs.slice(0, -1), qwenTab.stored()]"
 WITH_SHOWN = "(...inputs) => [...inputs.slice(0, -1), qwenTab.state()]"
 
@@ -41,7 +42,7 @@ Outputs = dict[Any, Any]  # Gradio component -> its new value
 
 
 def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
-    """The page, not yet served; see mount.py. `about` is asked whenever the page is opened or changes its language."""
+    """The page, not yet served; see mount.py. `about` is read at every opening and language change."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
         now = about()
@@ -54,7 +55,7 @@ def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
 
 
 class _Wiring:
-    """Connects acts with handlers, and views with components."""
+    """Connects acts to handlers, and views to components."""
 
     def __init__(self, page: gr.Blocks, layout: Layout, handlers: Handlers, about: Callable[[], About]) -> None:
         self._page = page
@@ -64,19 +65,19 @@ class _Wiring:
         self._running: dict[str, Session] = {}  # by Gradio's id of the tab; event loop only
 
     def connect(self) -> None:
-        """Registers every event."""
+        """Register every event."""
         place = self._layout
-        # Private, all of them: programs use /v1.
+        # All are private: programs use /v1.
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-        # Without a limit: a page that waits for its server costs nothing, and must not keep another from opening.
+        # Without a limit: a page that waits for its server must not keep another from opening.
         opened = self._page.load(
             self._open, [place.session, place.tab], place.worded, js=WITH_STORED, concurrency_limit=None, **quiet
         )
         speaking = [place.session, place.language, place.tab]
         spoken = place.language.input(self._speak, speaking, place.worded, js=WITH_SHOWN, **quiet)
         for changed in (opened, spoken):
-            changed.success(None, [place.language], None, js=TELL_BROWSER, **quiet)
+            changed.success(None, [place.language], None, js=SET_LANGUAGE, **quiet)
 
         asking = [place.session, place.tab]
         asked: dict[str, Any] = {"js": WITH_SHOWN, **quiet}
@@ -123,7 +124,7 @@ class _Wiring:
                 async for view in views:
                     yield self._changing(view, session)
         finally:
-            if not session.is_running:  # else this one was refused while another goes on
+            if not session.is_running:  # else this request was refused and another one goes on
                 self._running.pop(session_hash, None)
 
     async def _stop(self, session: Session) -> Outputs:
@@ -138,7 +139,7 @@ class _Wiring:
         return self._changing(self._handlers.broke(session), session)
 
     async def _close(self, request: gr.Request) -> None:
-        """The tab is gone: nobody reads the answer any more."""
+        """The tab is closed: its answer has no reader."""
         session = self._running.get(str(request.session_hash))
         if session is not None:
             self._handlers.stop(session)
@@ -147,7 +148,7 @@ class _Wiring:
         place, words = self._layout, STRINGS[session.language]
         return {
             place.conversation: conversation_html(view, words),
-            place.feeling: feeling_html(view.feeling, words, tasks=session.tasks, is_running=view.is_running),
+            place.decision: decision_html(view.latest, words, tasks=session.tasks, is_running=view.is_running),
             place.notices: notices_html(view.notices, words),
             place.text: gr.skip() if view.draft is None else view.draft,
             place.send: gr.update(visible=not view.is_running),
@@ -155,13 +156,13 @@ class _Wiring:
         }
 
     def _worded(self, session: Session) -> Outputs:
-        """The whole page in the visitor's language, without touching what is typed or chosen."""
+        """The whole page in the visitor's language; what is typed or chosen stays."""
         place, words, view = self._layout, STRINGS[session.language], session.view
         return {
             **self._changing(replace(view, draft=None), session),
             place.header: header_html(words),
             place.language: gr.update(value=session.language, label=words.language),
-            place.feeling_title: title_html(words.feeling),
+            place.decision_title: title_html(words.decision),
             place.conversation_title: title_html(words.conversation),
             place.new: words.new,
             place.mode: gr.update(choices=modes(session.tasks, words), label=words.mode),

@@ -1,6 +1,6 @@
-"""What the guard refuses, in a visitor's words.
+"""The guard's refusals in a visitor's language.
 
-Programs read `error`. Gradio's script shows `detail` and nothing else; a person who opens the page gets a page.
+Programs read `error`; Gradio's script shows only `detail`; a person who opens the page gets a page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAGE = '<!doctype html><html lang="{code}"><meta charset="utf-8"><title>Qwen All
 
 
 def worded(error: QwenAioError, response: Response, scope: Scope) -> Response:
-    """`response`, which tells a program of `error`, as this caller can show it."""
+    """`response`, which reports `error` as JSON, in the form that this client can show."""
     headers = Headers(scope=scope)
     strings = STRINGS[language_for(headers.get("accept-language", ""))]
     words = strings.refusals.get(error.code, error.message)

@@ -1,6 +1,7 @@
 """One visitor: what they see, in which language, and the request that runs for them, if any.
 
-Lives on the event loop; Gradio keeps one per browser tab. While a request runs, its handler alone changes the view.
+Lives on the event loop; Gradio keeps one per browser tab. While a request runs, only its handler
+changes the view.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from qwen_aio.ui.view import View
 
 
 class Session:
-    """The state behind one tab."""
+    """The state of one tab."""
 
     def __init__(self) -> None:
-        self.is_known = False  # until the tab has said what it shows
+        self.is_known = False  # whether the tab has reported what it shows
         self.language: Language = "en"
-        self.tasks: Mapping[str, Task] = {}  # as they were when the page was opened
+        self.tasks: Mapping[str, Task] = {}  # as of when the page was opened
         self.view = View()
         self._stop: StopSwitch | None = None  # there while a request runs
         self._is_leaving = False  # the conversation ends with the request that runs

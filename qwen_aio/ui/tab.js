@@ -1,10 +1,9 @@
-// The tab's own memory. The server's state of a tab dies with its process, so each act brings along what the tab
-// shows, and a reload (Gradio reloads the page when a lost server is back) takes it up again. Kept per tab, on this
-// side alone: sessionStorage ends with the tab.
+// The tab's own memory, in sessionStorage. The server's state of a tab ends with its process, so each
+// act sends what the tab shows, and a reload (Gradio's after a lost connection) restores it.
 window.qwenTab = (() => {
     const KEY = "qwen_aio.tab";
     const MAX_CHARS = 100000; // of the conversation or the draft, far below the limit of a request's body
-    let isOpen = false; // before that the page is empty, which is nothing to remember
+    let isOpen = false; // before that the page is empty
 
     function exchanges() {
         const all = [];
@@ -29,7 +28,7 @@ window.qwenTab = (() => {
         });
     }
 
-    // Once the language is known: the page's language, and names for groups that Gradio leaves nameless.
+    // Sets the language of the page, and names the groups that Gradio leaves without a name.
     function opened(language) {
         isOpen = true;
         document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
@@ -38,11 +37,11 @@ window.qwenTab = (() => {
         }
     }
 
-    // A proxy answers for a server that is away. To Gradio only a failed call is a lost connection, which it looks for.
+    // A proxy answers 502 or 504 for a lost server. Gradio reconnects only after a call that fails.
     const ask = window.fetch;
     window.fetch = async (...request) => {
         const reply = await ask(...request);
-        if (reply.status === 502 || reply.status === 504) throw new TypeError("no server behind the proxy");
+        if (reply.status === 502 || reply.status === 504) throw new TypeError("the proxy reaches no server");
         return reply;
     };
 

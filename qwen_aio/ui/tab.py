@@ -1,6 +1,6 @@
-"""What a tab shows, as the tab itself says: a server that was restarted, or that stands in for another, cannot know.
+"""What a tab shows, as tab.js reports it: a restarted server does not know.
 
-tab.js writes it. It comes from a browser, so nothing in it is trusted beyond what anybody may type on the page.
+It comes from a browser, so it is trusted no more than what a visitor may type on the page.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qwen_aio.language import Language
-from qwen_aio.ui.view import MAX_EXCHANGES, Exchange, Feeling, Notice, View
+from qwen_aio.ui.view import MAX_EXCHANGES, Exchange, LatestMessage, Notice, View
 
 
 class TabState(BaseModel):
@@ -23,7 +23,7 @@ class TabState(BaseModel):
     is_enhanced: bool = True
     draft: str = ""
     exchanges: tuple[tuple[str, str], ...] = ()
-    is_running: bool = False  # a request had not ended yet
+    is_running: bool = False  # a request has not ended yet
 
     @classmethod
     def read(cls, text: str) -> TabState:
@@ -34,10 +34,10 @@ class TabState(BaseModel):
             return cls()
 
     def view(self) -> View:
-        """What the tab showed, without the feeling. An unfinished answer stays; a text without one is a draft again."""
+        """What the tab showed, but for the decision. An unanswered text becomes the draft again."""
         exchanges = tuple(Exchange(asked, answer) for asked, answer in self.exchanges[-MAX_EXCHANGES:])
         view = View(exchanges)
         if self.is_running and exchanges:
-            running = View(exchanges, is_open=True, feeling=Feeling(exchanges[-1].asked))
-            view = replace(running.taken_back(Notice("interrupted")), feeling=Feeling())
+            running = View(exchanges, is_open=True, latest=LatestMessage(exchanges[-1].asked))
+            view = replace(running.taken_back(Notice("interrupted")), latest=LatestMessage())
         return replace(view, draft="\n".join(filter(None, (view.draft, self.draft))) or None)

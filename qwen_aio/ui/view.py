@@ -1,6 +1,6 @@
-"""What one visitor sees, as frozen data: the conversation, the feeling of the latest text, and a notice.
+"""What one visitor sees, as frozen data: conversation, decision on the latest message, notices.
 
-Knows no language and no HTML: strings.py has the words, feeling.py the left panel, page.py the rest.
+Knows no language and no HTML: strings.py has the words, the *_html functions the panels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from qwen_aio.core import Decided, Decision, Done, Event, Message, Result, TextDelta
 
 MAX_EXCHANGES = 100  # what the page keeps of a conversation; older ones leave it
-MAX_EXCHANGES_SENT = 20  # of these, the latest travel with a request; the model's context is shorter still
+MAX_EXCHANGES_SENT = 20  # the latest of them are sent with a request
 
 NoticeKey = Literal[
     "stopped",
@@ -47,7 +47,7 @@ NOTICE_KEYS: frozenset[str] = frozenset(get_args(NoticeKey))
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence for the visitor, still without its language. `values` fill its braces."""
+    """A sentence for the visitor in any language. `values` fill its blanks."""
 
     key: NoticeKey
     values: Mapping[str, str | int] = field(default_factory=dict)
@@ -56,15 +56,15 @@ class Notice:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A message and what was answered to it so far."""
+    """A message and the answer to it so far."""
 
     asked: str
     answer: str = ""
 
 
 @dataclass(frozen=True)
-class Feeling:
-    """The left panel: the latest text and what was decided about it. `result` is there once the request is done."""
+class LatestMessage:
+    """The left panel: the latest text and its decision. `result` is None until all is done."""
 
     text: str = ""
     decision: Decision | None = None
@@ -77,21 +77,21 @@ class View:
 
     exchanges: tuple[Exchange, ...] = ()
     is_open: bool = False  # the last exchange belongs to the request that runs
-    feeling: Feeling = Feeling()
+    latest: LatestMessage = LatestMessage()
     notices: tuple[Notice, ...] = ()
     is_running: bool = False
     draft: str | None = None  # what the text box becomes; None leaves it alone
 
     def asking(self, text: str, *, expects_answer: bool) -> View:
-        """The view at the moment `text` is sent. A text that only gets a decision does not enter the conversation."""
-        view = View(self.exchanges, feeling=Feeling(text), is_running=True, draft="")
+        """The view when `text` is sent. Without an answer it does not enter the conversation."""
+        view = View(self.exchanges, latest=LatestMessage(text), is_running=True, draft="")
         return view._opened() if expects_answer else view
 
     def after(self, event: Event) -> View:
         """The view after `event` of the request that runs."""
         match event:
             case Decided(decision):
-                return replace(self, feeling=replace(self.feeling, decision=decision), draft=None)
+                return replace(self, latest=replace(self.latest, decision=decision), draft=None)
             case TextDelta(text):
                 view = self if self.is_open else self._opened()
                 return view._answered(view.exchanges[-1].answer + text)
@@ -99,15 +99,15 @@ class View:
                 return self._done(result)
 
     def ended(self, *notices: Notice) -> View:
-        """The view when nothing more comes. What was answered stays."""
+        """The view when nothing more comes. The answer so far stays."""
         return replace(self, is_running=False, is_open=False, notices=notices, draft=None)
 
     def taken_back(self, *notices: Notice) -> View:
-        """The view of a request that failed. Without any answer its text returns to the text box."""
+        """The view of a failed request. Without any answer, its text returns to the box."""
         if self.is_open and self.exchanges[-1].answer:
             return self.ended(*notices)
-        feeling = self.feeling if self.feeling.decision is not None else Feeling()
-        return replace(self._closed().ended(*notices), feeling=feeling, draft=self.feeling.text)
+        latest = self.latest if self.latest.decision is not None else LatestMessage()
+        return replace(self._closed().ended(*notices), latest=latest, draft=self.latest.text)
 
     def history(self) -> tuple[Message, ...]:
         """The finished exchanges that travel with the next request, oldest first."""
@@ -119,7 +119,7 @@ class View:
         )
 
     def _opened(self) -> View:
-        exchanges = (*self.exchanges, Exchange(self.feeling.text))[-MAX_EXCHANGES:]
+        exchanges = (*self.exchanges, Exchange(self.latest.text))[-MAX_EXCHANGES:]
         return replace(self, exchanges=exchanges, is_open=True)
 
     def _closed(self) -> View:
@@ -130,16 +130,16 @@ class View:
         return replace(self, exchanges=(*self.exchanges[:-1], exchange), draft=None)
 
     def _done(self, result: Result) -> View:
-        view = replace(self, feeling=replace(self.feeling, decision=result.decision, result=result))
+        view = replace(self, latest=replace(self.latest, decision=result.decision, result=result))
         if result.answer is None:
-            return view._closed().ended(*_told(result, num_unsent=0))
+            return view._closed().ended(*_remarks(result, num_unsent=0))
         view = view if view.is_open else view._opened()
         num_unsent = max(0, sum(bool(exchange.answer) for exchange in view.exchanges[:-1]) - MAX_EXCHANGES_SENT)
-        return view._answered(result.answer.text).ended(*_told(result, num_unsent=num_unsent))
+        return view._answered(result.answer.text).ended(*_remarks(result, num_unsent=num_unsent))
 
 
-def _told(result: Result, *, num_unsent: int) -> tuple[Notice, ...]:
-    """What the visitor should know about a request that went well; `num_unsent` exchanges did not even travel."""
+def _remarks(result: Result, *, num_unsent: int) -> tuple[Notice, ...]:
+    """Notices of a request that succeeded; `num_unsent` exchanges were not sent with it."""
     truncations = [part.truncation for part in (result.decision, result.answer) if part is not None]
     num_dropped = num_unsent + max((each.dropped_turns for each in truncations), default=0)
     notices = []

@@ -1,10 +1,11 @@
-"""A balancer for the dashboard: rows that a test sets, real stats, the rules of a real registry for administrative states."""
+"""A balancer for the dashboard: rows that a test sets, real Stats, the real rules for admin states."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, Cost, RequestRow, Snapshot, WorkerRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.errors import LastWorker, UnknownWorker
@@ -45,7 +46,7 @@ NEW = replace(
     id="qwen-3",
     url="",
     health="starting",
-    why="nothing was heard of it yet",
+    why=Reason("never_heard"),
     in_flight=0,
     capacity=0,
     latency_ms_last5=(),
@@ -62,7 +63,7 @@ NEW = replace(
 
 
 class FakeView:
-    """What the dashboard sees. Change `rows` and `tick`, or record something in the stats."""
+    """The balancer, as the dashboard sees it. Change `rows` and `tick`, or record something in `stats`."""
 
     def __init__(self, *rows: WorkerRow, time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
         self.rows = {row.id: row for row in rows or (ROW, SECOND)}
@@ -93,7 +94,7 @@ class FakeView:
             raise UnknownWorker("no worker has this id")
         others = [other for other in self.rows.values() if other.id != worker_id and _is_ready(other)]
         if state != "ready" and _is_ready(row) and not others and not force:
-            raise LastWorker(f"without {worker_id} nobody would be left")
+            raise LastWorker(f"without {worker_id} no worker would be left")
         self.wanted.append((worker_id, state, force))
         self.rows[worker_id] = replace(row, admin=state, why=f"a person set it to {state}")
         self.stats.event(worker_id, "person", f"{row.admin} -> {state}", "by the dashboard")
@@ -110,7 +111,7 @@ class FakeView:
         why: str = "cost 0.010: queue 0.010 s, jitter x1.04",
         error: BaseException | None = None,
     ) -> None:
-        """One engine request has ended."""
+        """One call has ended."""
         row = RequestRow(
             id=request_id,
             task=task,

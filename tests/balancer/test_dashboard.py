@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: the page as the server paints it, the figures as JSON, the stream, the buttons, the files."""
+"""The dashboard over HTTP: first paint, figures as JSON, stream, buttons, files."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from qwen_aio.balancer.dashboard.files import FOLDER
 from qwen_aio.balancer.dashboard.page import MAX_ROWS, Page
 from qwen_aio.balancer.dashboard.routes import EventsRoute, dashboard_routes
 from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH, STRINGS, DashboardStrings
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, BreakerState, HealthState, RequestOutcome, ServiceState
 from qwen_aio.errors import InvalidRequest, QueueFull
 from qwen_aio.language import language_for
@@ -58,7 +59,7 @@ async def calling(view: FakeView):
 
 
 class Reader(HTMLParser):
-    """Reads a page as a browser would: tags, handlers and styles inside them, and the text of every marked cell."""
+    """Reads a page as a browser does: tags, inline handlers and styles, text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class Reader(HTMLParser):
 
 
 def painted(view: FakeView, language: str = "en") -> Reader:
-    return Reader(Page().render(view.snapshot(), view.stats.history(), language))
+    return Reader(Page().render(view.snapshot(), view.stats.history(), STRINGS[language]))
 
 
 # ---- the page ----
@@ -106,7 +107,7 @@ async def test_the_first_paint_is_complete():
         "connection refused",
         "open",
         "starting",
-        "gets no work now",
+        "gets no requests now",
         "degraded",
         "1 / 3",
         "2 (1.2 s)",
@@ -163,7 +164,7 @@ async def test_the_page_speaks_the_language_that_is_asked_for():
         browser = await client.get("/", headers={"Accept-Language": "zh-CN,zh;q=0.9"})
         chosen = await client.get("/?lang=en", headers={"Accept-Language": "zh-CN"})
     assert '<html lang="en">' in plain.text and "Workers ready" in plain.text
-    assert '<html lang="zh-CN">' in browser.text and "可用工作进程" in browser.text
+    assert '<html lang="zh-CN">' in browser.text and "可用实例" in browser.text
     assert '<html lang="en">' in chosen.text
     assert plain.headers["vary"] == "Accept-Language"
 
@@ -174,13 +175,13 @@ async def test_the_page_speaks_the_language_that_is_asked_for():
 async def test_the_snapshot_is_there_as_json():
     view = FakeView(ROW, NEW)
     async with calling(view) as client:
-        told = (await client.get("/status")).json()
-    assert told["state"] == "degraded" and told["ready"] == 1
-    worker = told["workers"][0]
+        reply = (await client.get("/status")).json()
+    assert reply["state"] == "degraded" and reply["ready"] == 1
+    worker = reply["workers"][0]
     assert worker["latency_ms_last5"] == [88.0, 91.4, 102.0, 80.0, 1250.0]
     assert worker["cost"]["total"] == 0.0104
     assert set(worker) == {field.name for field in fields(ROW)}
-    assert told["workers"][1]["cost"] is None
+    assert reply["workers"][1]["cost"] is None
 
 
 async def test_the_history_is_there_as_json():
@@ -188,29 +189,35 @@ async def test_the_history_is_there_as_json():
     view.finish("a")
     view.stats.event("qwen-1", "clock", "up -> suspect", "silent for 6 s")
     async with calling(view) as client:
-        told = (await client.get("/history")).json()
-    assert [row["id"] for row in told["requests"]] == ["a"]
-    assert [row["change"] for row in told["events"]] == ["up -> suspect"]
-    assert told["moments"] == []
+        reply = (await client.get("/history")).json()
+    assert [row["id"] for row in reply["requests"]] == ["a"]
+    assert [row["change"] for row in reply["events"]] == ["up -> suspect"]
+    assert reply["moments"] == []
 
 
 # ---- the stream ----
 
 
-class Caller:
-    """One who reads /events through ASGI, so that hanging up is an event and no guess."""
+class StreamClient:
+    """Reads /events through ASGI, so that a disconnect happens at a known moment."""
 
-    def __init__(self, view: FakeView, *, times: StreamTimes | None = None) -> None:
+    def __init__(self, view: FakeView, *, language: str = "en", times: StreamTimes | None = None) -> None:
         self._route = EventsRoute(view.stats, times=times or StreamTimes())
-        self._gone = asyncio.Event()
+        self._disconnected = asyncio.Event()
         self.sent: asyncio.Queue[dict] = asyncio.Queue()
         self.can_read = asyncio.Event()
         self.can_read.set()
-        scope = {"type": "http", "method": "GET", "state": {"request_id": "r"}}
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "headers": [],
+            "query_string": f"lang={language}".encode(),
+            "state": {"request_id": "r"},
+        }
         self.serving = asyncio.ensure_future(self._route(scope, self._receive, self._send))
 
-    def hang_up(self) -> None:
-        self._gone.set()
+    def disconnect(self) -> None:
+        self._disconnected.set()
 
     async def next_events(self) -> list[tuple[str, dict]]:
         while True:
@@ -219,7 +226,7 @@ class Caller:
                 return sse(message["body"].decode())
 
     async def _receive(self) -> dict:
-        await self._gone.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict) -> None:
@@ -231,41 +238,54 @@ async def test_the_stream_begins_with_everything_and_goes_on_with_news():
     view = FakeView()
     view.finish("before")
     view.tick()
-    caller = Caller(view)
-    (history, snapshot) = await caller.next_events()
+    client = StreamClient(view)
+    (history, snapshot) = await client.next_events()
     assert history[0] == "history" and [row["id"] for row in history[1]["requests"]] == ["before"]
     assert snapshot[0] == "snapshot" and snapshot[1]["workers"][0]["id"] == "qwen-1"
     view.finish("after")
-    ((name, row),) = await caller.next_events()
+    ((name, row),) = await client.next_events()
     assert (name, row["id"], row["outcome"]) == ("request", "after", "ok")
     view.stats.event("qwen-1", "person", "ready -> maint", "line\nbreak\r\n\ndata: x")
-    ((name, row),) = await caller.next_events()
+    ((name, row),) = await client.next_events()
     assert (name, row["why"]) == ("event", "line\nbreak\r\n\ndata: x")
-    caller.hang_up()
-    await caller.serving
+    client.disconnect()
+    await client.serving
 
 
-async def test_whoever_hangs_up_is_forgotten():
+async def test_the_stream_has_the_texts_of_the_cells_in_the_language_of_the_page():
+    view = FakeView(replace(ROW, why=Reason("loading"), health="starting"))
+    view.tick()
+    client = StreamClient(view, language="zh-CN")
+    (_, snapshot) = await client.next_events()
+    row = snapshot[1]["workers"][0]
+    assert (row["state_word"], row["why"], row["why_lang"]) == ("启动中", "正在加载模型", "zh-CN")
+    assert (row["tokens"], row["uptime"], row["cpu_width"]) == ("24.1", "2 h 13 min", "93.1")
+    assert snapshot[1]["summary"]["waiting"] == "2 (1.2 s)"
+    client.disconnect()
+    await client.serving
+
+
+async def test_a_client_that_disconnects_is_no_subscriber_any_more():
     view = FakeView()
-    caller = Caller(view)
-    await caller.next_events()
+    client = StreamClient(view)
+    await client.next_events()
     assert view.stats.num_subscribers == 1
-    caller.hang_up()
-    await caller.serving
+    client.disconnect()
+    await client.serving
     assert view.stats.num_subscribers == 0
 
 
-async def test_a_closed_board_ends_every_stream():
+async def test_closing_the_stats_ends_every_stream():
     view = FakeView()
-    callers = [Caller(view) for _ in range(5)]
-    for caller in callers:
-        await caller.next_events()
+    clients = [StreamClient(view) for _ in range(5)]
+    for client in clients:
+        await client.next_events()
     view.stats.close()
-    await asyncio.gather(*(caller.serving for caller in callers))
+    await asyncio.gather(*(client.serving for client in clients))
     assert view.stats.num_subscribers == 0
 
 
-async def test_while_the_board_is_closed_nobody_comes_in():
+async def test_closed_stats_refuse_new_streams():
     view = FakeView()
     view.stats.close()
     async with calling(view) as client:
@@ -273,20 +293,20 @@ async def test_while_the_board_is_closed_nobody_comes_in():
 
 
 async def test_a_silent_stream_gets_a_comment():
-    caller = Caller(FakeView(), times=StreamTimes(keep_alive_s=0.01))
-    await caller.next_events()
-    assert (await caller.sent.get())["body"] == b": still here\n\n"
-    caller.hang_up()
-    await caller.serving
+    client = StreamClient(FakeView(), times=StreamTimes(keep_alive_s=0.01))
+    await client.next_events()
+    assert (await client.sent.get())["body"] == b": still here\n\n"
+    client.disconnect()
+    await client.serving
 
 
-async def test_a_reader_who_takes_nothing_is_given_up():
+async def test_a_client_that_reads_nothing_is_disconnected():
     view = FakeView()
-    caller = Caller(view, times=StreamTimes(patience_s=0.01))
-    await caller.next_events()
-    caller.can_read.clear()
+    client = StreamClient(view, times=StreamTimes(patience_s=0.01))
+    await client.next_events()
+    client.can_read.clear()
     view.finish("never read")
-    await caller.serving
+    await client.serving
     assert view.stats.num_subscribers == 0
 
 
@@ -339,7 +359,7 @@ async def test_the_last_worker_needs_force():
         b'{"a":' * 10_000,
     ],
 )
-async def test_what_is_not_understood_changes_nothing(body):
+async def test_an_invalid_body_changes_nothing(body):
     view = FakeView()
     async with calling(view) as client:
         response = await client.post(
@@ -394,7 +414,7 @@ async def test_no_other_file_is_in_reach(name):
 
 
 def test_the_page_asks_only_for_files_there_are_and_by_relative_addresses():
-    html = Page().render(FakeView().snapshot(), FakeView().stats.history(), "en")
+    html = Page().render(FakeView().snapshot(), FakeView().stats.history(), ENGLISH)
     asked = set(re.findall(r'(?:src|href)="([^"?]+)"', html))
     assert not [path for path in asked if path.startswith("/")]
     paths = {route.path for route in dashboard_routes(FakeView()) if isinstance(route, Route)}
@@ -404,10 +424,10 @@ def test_the_page_asks_only_for_files_there_are_and_by_relative_addresses():
     assert imported <= modules
 
 
-def test_what_others_wrote_is_what_they_published():
+def test_vendored_files_are_unchanged():
     page = FOLDER.with_name("VENDORED.md").read_text()
-    told = dict(re.findall(r"^\| (\S+) \|.*\| ([0-9a-f]{64}) \|$", page, re.MULTILINE))
-    assert told == {
+    reply = dict(re.findall(r"^\| (\S+) \|.*\| ([0-9a-f]{64}) \|$", page, re.MULTILINE))
+    assert reply == {
         name: hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in ("uplot.js", "uplot.css")
     }
     assert "The MIT License" in page and "Leon Sorokin" in page
@@ -449,7 +469,7 @@ def test_every_state_has_a_word():
         ("something new", "something new"),
     ],
 )
-def test_changes_are_told_in_the_language_of_the_page(change, shown):
+def test_changes_are_shown_in_the_language_of_the_page(change, shown):
     assert CHINESE.change_of(change) == shown
 
 
@@ -481,7 +501,7 @@ def test_the_first_language_we_speak_is_taken(wanted, header, language):
         (200_000, "2 d 7 h"),
     ],
 )
-def test_long_times_are_told_in_their_largest_units(seconds, shown):
+def test_long_times_are_shown_in_their_largest_units(seconds, shown):
     assert cells.span(seconds) == shown
 
 

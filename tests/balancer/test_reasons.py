@@ -1,4 +1,4 @@
-"""The sentences in which the balancer says why, and their Chinese."""
+"""The balancer's reasons: codes and values, in English and in Chinese."""
 
 from __future__ import annotations
 
@@ -6,54 +6,45 @@ import ast
 import re
 from dataclasses import replace
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
-from qwen_aio.balancer import dashboard
+from qwen_aio import balancer
 from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
 from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH
 from qwen_aio.balancer.params import PARAMS
+from qwen_aio.balancer.reasons import SENTENCES, Reason
 from tests.balancer.world import World
 
-ROOM = Path(dashboard.__file__).parent.parent
+ROOM = Path(balancer.__file__).parent
 
 
-def text_of(node: ast.AST) -> str:
-    """The text that stands in the code, # where something is filled in; empty if it is none."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else ""
-    parts = node.values if isinstance(node, ast.JoinedStr) else []
-    return "".join(text_of(part) or "#" for part in parts)
+def blanks(sentence: str) -> set[tuple[str | None, str | None]]:
+    return {(name, spec) for _, name, spec, _ in Formatter().parse(sentence) if name}
 
 
-def nodes(*names: str) -> list[ast.AST]:
-    return [node for name in names for node in ast.walk(ast.parse((ROOM / name).read_text(encoding="utf-8")))]
+def test_both_languages_have_the_same_reasons_with_the_same_blanks():
+    assert IN_CHINESE.keys() == SENTENCES.keys()
+    for code, sentence in SENTENCES.items():
+        assert blanks(IN_CHINESE[code]) == blanks(sentence), code
 
 
-def findings() -> set[str]:
-    """The reasons that stand in the code beside a state of health."""
-    calls = [node for node in nodes("workers/health.py", "workers/worker.py") if isinstance(node, ast.Call)]
-    found = [
-        text_of(call.args[1]) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "HealthStatus"
-    ]
-    return {text for text in found if text}
+def test_every_reason_is_given_and_every_given_reason_is_known():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in ROOM.rglob("*.py"))
+    given = set(re.findall(r'Reason\("(\w+)"', source)) | {"jitter", "failures", "demotion"}
+    assert given == SENTENCES.keys()
 
 
-def test_every_state_of_health_has_its_reason_in_chinese():
-    assert len(findings()) >= 10
-    for reason in findings():
-        pattern = re.escape(reason).replace(r"\#", ".+")
-        assert any(re.fullmatch(pattern, known) for known in IN_CHINESE), reason
+def test_every_state_of_health_is_given_as_a_reason():
+    trees = [ast.parse((ROOM / "workers" / name).read_text(encoding="utf-8")) for name in ("health.py", "worker.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    whys = [call.args[1] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "HealthStatus"]
+    assert len(whys) >= 10
+    assert not [ast.unparse(why) for why in whys if isinstance(why, ast.Constant | ast.JoinedStr)]
 
 
-def test_nothing_is_translated_that_nobody_says():
-    said = "\n".join(map(text_of, nodes(*(str(path) for path in ROOM.rglob("*.py")))))
-    for reason in IN_CHINESE:
-        for part in re.split(r"#|(?=; )|, \w+ x", reason):
-            assert part in said, reason
-
-
-def test_what_people_want_is_told_in_chinese():
+def test_what_an_administrator_sets_is_shown_in_chinese():
     world = World()
     world.up("a", "b")
     for state in ("drain", "maint", "ready"):
@@ -64,35 +55,44 @@ def test_what_people_want_is_told_in_chinese():
     assert {CHINESE.reason_of(why)[1] for why in reasons} == {"zh-CN"}
 
 
-def test_the_cost_of_a_worker_is_told_in_chinese_with_all_its_terms():
+def test_the_cost_of_a_worker_is_shown_in_chinese_with_all_its_terms():
     world = World(params=replace(PARAMS, breaker_failures=9, breaker_samples=9))
     world.up("a", "b", cpu_jitter=50.0)
     for name in "ab":
         world.fail(name)
     why = world.bind(work_s=0.2).why
     assert re.fullmatch(r"cost [\d.]+: queue [\d.]+ s, jitter x1\.50, failures x[\d.]+", why)
-    told, language = CHINESE.reason_of(why)
+    shown, language = CHINESE.reason_of(why)
     assert language == "zh-CN"
-    assert re.findall(r"[\d.]+", told) == re.findall(r"\d[\d.]*", why)
-    assert "抖动 ×1.50，失败 ×" in told
+    assert re.findall(r"[\d.]+", shown) == re.findall(r"\d[\d.]*", why)
+    assert "抖动 ×1.50，失败 ×" in shown
 
 
 @pytest.mark.parametrize(
-    ("sentence", "told"),
+    ("why", "shown"),
     [
-        ("nothing was heard of it for 18 s", ("已有 18 秒没有任何消息", "zh-CN")),
-        ("its status reports arrive on time", ("状态报告按时到达", "zh-CN")),
+        (Reason("silent", seconds=18.2), ("已有 18 秒没有任何消息", "zh-CN")),
+        (Reason("reports"), ("状态报告按时到达", "zh-CN")),
+        (
+            Reason("slow", Reason("not_demoted"), milliseconds=2000),
+            ("响应变慢：平均 2000 毫秒，连续多次报告均如此；但最多降级一半实例，只降最慢的", "zh-CN"),
+        ),
         ("no answer from 10.0.0.7:7861", ("no answer from 10.0.0.7:7861", "en")),
-        ("#", ("#", "en")),
+        ("{seconds}", ("{seconds}", "en")),
         ("", ("", "en")),
     ],
 )
-def test_numbers_stay_and_what_is_not_known_stays_english(sentence, told):
-    assert CHINESE.reason_of(sentence) == told
+def test_reasons_are_translated_and_the_words_of_others_stay(why, shown):
+    assert CHINESE.reason_of(why) == shown
 
 
-@pytest.mark.parametrize("sentence", sorted(IN_CHINESE))
-def test_in_english_every_sentence_is_itself(sentence):
-    filled = sentence.replace("#", "1.25")
-    assert ENGLISH.reason_of(filled) == (filled, "en")
-    assert IN_CHINESE[sentence].count("#") == sentence.count("#")
+def test_values_are_filled_in_as_text():
+    why = Reason("takes_no_work", failure="{seconds} %s {0}")
+    assert why == "it takes no work: {seconds} %s {0}"
+    assert CHINESE.reason_of(why) == ("不接收请求：{seconds} %s {0}", "zh-CN")
+
+
+@pytest.mark.parametrize("code", sorted(SENTENCES))
+def test_in_english_every_reason_is_its_sentence(code):
+    why = Reason(code, **{name: 1.25 for name, _ in blanks(SENTENCES[code])})
+    assert ENGLISH.reason_of(why) == (str(why), "en")

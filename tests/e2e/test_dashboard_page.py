@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a real socket, behind the real guard; the balancer behind it is a fake."""
+"""The dashboard in a real browser, over a real socket and the real guard; the balancer is a fake."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from qwen_aio.balancer.dashboard.page import MAX_ROWS
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.errors import QueueFull
 from qwen_aio.serving.admission import AdmissionGate
@@ -28,15 +29,15 @@ from tests.e2e.conftest import Visit
 from tests.e2e.geometry import flaws
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-PULSE_S = 0.3
-# What is shown where, so that the first paint and the script's can be compared.
-SHOWN = """root => [...root.querySelectorAll("main [data-text], main rect")].map(
-    node => node.dataset.text ? `${node.dataset.text}=${node.textContent} ${node.dataset.lang ? node.lang : ""}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
+TICK_S = 0.3
+# All texts with their places, to compare the first paint with the script's rows.
+SHOWN = """root => [...root.querySelectorAll("main [data-text], main [data-time], main rect")].map(
+    node => node.localName !== "rect" ? `${node.dataset.text}=${node.textContent} ${node.dataset.lang ? node.lang : ""}` : `${node.getAttribute("width")}x${node.getAttribute("height")}`
 )"""
 
 
 class Site:
-    """A balancer's face in a thread of its own; `stop` and `start` are a restart on the same port."""
+    """A dashboard in a thread of its own; `stop` and `start` are a restart on the same port."""
 
     def __init__(self, view: FakeView) -> None:
         self.view = view
@@ -65,7 +66,7 @@ class Site:
         self._sock.close()
 
     def do(self, change: Callable[[], Any]) -> None:
-        """Run `change` where the board lives, and show what came of it."""
+        """Run `change` on the event loop of the stats, then tick."""
         done = threading.Event()
 
         def run() -> None:
@@ -80,15 +81,15 @@ class Site:
         self.do(lambda: self.view.rows.update({worker_id: replace(self.view.rows[worker_id], **fields)}))
 
     async def _serve(self) -> None:
-        pulse = asyncio.create_task(self._beat())
+        ticker = asyncio.create_task(self._tick())
         await self._server.serve([self._sock])
-        pulse.cancel()
+        ticker.cancel()
 
-    async def _beat(self) -> None:
+    async def _tick(self) -> None:
         while True:
             if not self.is_silent:
                 self.view.tick()
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(TICK_S)
 
 
 def fresh_view() -> FakeView:
@@ -113,7 +114,7 @@ def worker(page: Page, worker_id: str) -> Any:
 
 
 def opened(browser: Browser, url: str, **context: Any) -> Page:
-    """A page whose console may complain: a server that is gone, or refuses, is told there by the browser itself."""
+    """A page whose console may have errors: the browser logs lost servers and refusals there."""
     page = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800}, **context).new_page()
     page.goto(url)
     return live(page)
@@ -128,7 +129,7 @@ def test_the_first_paint_needs_no_script(site: Site, visit: Visit) -> None:
     expect(page.locator("#workers tbody")).to_have_count(2)
     expect(worker(page, "qwen-1")).to_contain_text("93 %")
     expect(page.locator("#requests")).to_contain_text("request-1")
-    expect(page.get_by_role("button", name="Take offline qwen-1")).to_have_count(0)
+    expect(page.get_by_role("button", name="Maintenance qwen-1")).to_have_count(0)
 
 
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
@@ -145,7 +146,7 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
             id="qwen-4",
             admin="maint",
             health="down",
-            why="nothing was heard of it for 18 s",
+            why=Reason("silent", seconds=18),
             breaker="half_open",
             cpu_percent=120.0,
             in_flight=9,
@@ -161,7 +162,7 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
         site.do(lambda index=index: site.view.finish(f"request-{index}", task=("chat", "sentiment")[index % 2]))
     site.do(lambda: site.view.finish("refused", worker="", error=QueueFull("full")))
     site.do(lambda: site.view.stats.event("qwen-2", "person", "ready -> drain", "by the dashboard"))
-    stands_still = "its record stands still for 6 s, but tokens come from it"
+    stands_still = Reason("frozen_but_serving", seconds=6)
     site.do(lambda: site.view.stats.event("qwen-3", "clock", "record stands still", stands_still))
     page = live(visit(site.url, locale=locale))
     expect(page.locator("#requests tbody tr")).to_have_count(MAX_ROWS)
@@ -190,10 +191,10 @@ def test_workers_come_and_go(site: Site, visit: Visit) -> None:
     expect(page.locator("#workers tbody")).to_have_count(3)
     site.do(site.view.rows.clear)
     expect(page.locator("#workers tbody")).to_have_count(0)
-    expect(page.get_by_text("No worker has been heard of")).to_be_visible()
+    expect(page.get_by_text("No worker is known")).to_be_visible()
 
 
-def test_the_charts_are_drawn_and_tell_their_last_values(site: Site, visit: Visit) -> None:
+def test_the_charts_are_drawn_and_show_their_last_values(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
     expect(page.locator("#charts canvas")).to_have_count(4)
     expect(page.locator("[data-chart=cpu] li")).to_have_text(["qwen-193 %", "qwen-212 %"])
@@ -252,11 +253,11 @@ def test_a_failed_request_says_why(site: Site, visit: Visit) -> None:
 
 def test_a_worker_is_taken_offline_drained_and_brought_back(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
-    page.get_by_role("button", name="Take offline qwen-2").click()
-    expect(worker(page, "qwen-2").locator(".badge")).to_have_text("offline")
-    expect(page.locator("#events tbody tr").first).to_contain_text("ready → offline")
-    expect(page.get_by_role("button", name="Take offline qwen-2")).to_be_hidden()
-    page.get_by_role("button", name="Bring back qwen-2").click()
+    page.get_by_role("button", name="Maintenance qwen-2").click()
+    expect(worker(page, "qwen-2").locator(".badge")).to_have_text("maintenance")
+    expect(page.locator("#events tbody tr").first).to_contain_text("ready → maintenance")
+    expect(page.get_by_role("button", name="Maintenance qwen-2")).to_be_hidden()
+    page.get_by_role("button", name="Resume qwen-2").click()
     expect(worker(page, "qwen-2").locator(".badge")).to_have_text("up")
     page.get_by_role("button", name="Drain qwen-2").click()
     expect(worker(page, "qwen-2").locator(".badge")).to_have_text("draining")
@@ -266,17 +267,17 @@ def test_a_worker_is_taken_offline_drained_and_brought_back(site: Site, visit: V
 def test_the_last_worker_goes_only_when_it_is_meant(site: Site, browser: Browser) -> None:
     site.set_row("qwen-2", health="down")
     page = opened(browser, site.url)
-    page.get_by_role("button", name="Take offline qwen-1").click()
-    dialog = page.get_by_role("dialog", name="Nobody would be left")
+    page.get_by_role("button", name="Maintenance qwen-1").click()
+    dialog = page.get_by_role("dialog", name="This is the last worker")
     expect(dialog).to_contain_text("Without qwen-1")
     expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     assert violations(page) == []
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
     assert site.view.wanted == []
-    page.get_by_role("button", name="Take offline qwen-1").click()
+    page.get_by_role("button", name="Maintenance qwen-1").click()
     dialog.get_by_role("button", name="Do it anyway").click()
-    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("offline")
+    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("maintenance")
     assert site.view.wanted == [("qwen-1", "maint", True)]
     page.context.close()
 
@@ -284,7 +285,7 @@ def test_the_last_worker_goes_only_when_it_is_meant(site: Site, browser: Browser
 def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
     site.set_row("qwen-2", health="down")
     page = opened(browser, site.url)
-    button = page.get_by_role("button", name="Take offline qwen-1")
+    button = page.get_by_role("button", name="Maintenance qwen-1")
     for _ in range(20):
         page.keyboard.press("Tab")
         if button.evaluate("node => node === document.activeElement"):
@@ -301,12 +302,12 @@ def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("offline")
-    expect(page.get_by_role("button", name="Bring back qwen-1")).to_be_focused()
+    expect(worker(page, "qwen-1").locator(".badge")).to_have_text("maintenance")
+    expect(page.get_by_role("button", name="Resume qwen-1")).to_be_focused()
     page.context.close()
 
 
-def test_a_refusal_is_told_in_words(site: Site, browser: Browser) -> None:
+def test_a_refusal_is_shown_in_words(site: Site, browser: Browser) -> None:
     page = opened(browser, site.url)
     site.is_silent = True
     site.view.rows.pop("qwen-2")  # gone in the meantime
@@ -323,7 +324,7 @@ def test_the_page_survives_a_restart_of_the_balancer(site: Site, browser: Browse
     page = opened(browser, site.url)
     expect(page.locator("#requests tbody tr")).to_have_count(1)
     site.stop()
-    expect(page.locator("#stale")).to_contain_text("No news from the balancer")
+    expect(page.locator("#stale")).to_contain_text("No update from the balancer")
     assert violations(page) == []
     page.get_by_role("button", name="Drain qwen-2").click()
     expect(page.locator("#trouble")).to_contain_text("could not be reached")
@@ -338,10 +339,10 @@ def test_the_page_survives_a_restart_of_the_balancer(site: Site, browser: Browse
     page.context.close()
 
 
-def test_silence_is_told_even_if_the_connection_stands(site: Site, visit: Visit) -> None:
+def test_silence_is_shown_even_if_the_connection_stands(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
     site.is_silent = True
-    expect(page.locator("#stale")).to_contain_text("No news from the balancer for 5 s")
+    expect(page.locator("#stale")).to_contain_text("No update from the balancer for 5 s")
     expect(page.locator("#live")).to_be_hidden()
     site.is_silent = False
     expect(page.locator("#stale")).to_be_hidden()
@@ -392,8 +393,8 @@ def test_text_never_becomes_markup(visit: Visit) -> None:
 
 def test_the_policy_is_strict_and_nothing_breaks_it(site: Site, visit: Visit) -> None:
     page = live(visit(site.url))
-    told = page.request.get(site.url).headers["content-security-policy"]
-    assert told == "default-src 'self'"
+    policy = page.request.get(site.url).headers["content-security-policy"]
+    assert policy == "default-src 'self'"
 
 
 # ---- for everybody ----
@@ -433,7 +434,7 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
     site.do(lambda: site.view.finish("i" * 64, task="t" * 64, worker="w" * 64))
     page = live(visit(site.url, viewport={"width": width, "height": 800}))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    expect(page.get_by_role("button", name="Take offline qwen-1")).to_be_visible()
+    expect(page.get_by_role("button", name="Maintenance qwen-1")).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [320, 360, 390, 414, 768, 901, 1024, 1280])
@@ -456,12 +457,12 @@ def test_the_language_can_be_changed(site: Site, visit: Visit) -> None:
     page.get_by_role("link", name="中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(worker(live(page), "qwen-1").locator(".badge")).to_have_text("正常")
-    site.set_row("qwen-1", health="starting", why="it is loading its model")
+    site.set_row("qwen-1", health="starting", why=Reason("loading"))
     expect(worker(page, "qwen-1").locator(".why:lang(zh)")).to_have_text("正在加载模型")
     site.set_row("qwen-1", health="down", why="connection refused")
     expect(worker(page, "qwen-1").locator(".why:lang(en)")).to_have_text("connection refused")
 
 
-def test_whoever_wants_no_motion_gets_none(site: Site, visit: Visit) -> None:
+def test_reduced_motion_is_respected(site: Site, visit: Visit) -> None:
     page = live(visit(site.url, reduced_motion="reduce"))
     assert page.evaluate("document.getAnimations().length") == 0

@@ -1,4 +1,4 @@
-"""The page in a real browser, on a real server, under the strictest policy it works with; the service is a fake."""
+"""The page in a real browser, from a real server with its strict policy; the service is a fake."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = (
 
 
 def script(request: Request) -> Sequence[Step]:
-    """What the fake service does, by what is asked."""
+    """What the fake service does, by the text of the request."""
     match request.text:
         case "long":
             return both("A reply that goes on for quite a while, as some do. " * 30)
@@ -41,7 +41,7 @@ def script(request: Request) -> Sequence[Step]:
         case "full":
             return [QueueFull("8 requests wait already")]
         case "bug":
-            return [ZeroDivisionError("nobody foresaw this")]
+            return [ZeroDivisionError("an unforeseen bug")]
         case text if text.startswith("<script"):
             return both(text)
     if request.mode == "sentiment" and not request.reply:
@@ -56,7 +56,7 @@ class Site:
 
 
 class Server(uvicorn.Server):
-    """Tells when it is up."""
+    """Signals when it is up."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -116,8 +116,8 @@ def test_one_submit_fills_both_sides(site: Site, visit: Visit) -> None:
     send(page, COMPLAINT)
     expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
     expect(page.locator(".user .bubble")).to_have_text(COMPLAINT)
-    expect(page.locator(".verdict")).to_contain_text("Negative")
-    expect(page.locator(".verdict")).to_contain_text("high confidence")
+    expect(page.locator(".decided")).to_contain_text("Negative")
+    expect(page.locator(".decided")).to_contain_text("high confidence")
     expect(page.locator(".bars li")).to_have_count(3)
     expect(page.locator(".bars .chosen .value")).to_have_text("94.0 %")
     expect(page.locator(".merged")).to_have_text(f'【😔 LLM 情感判断:负面|高置信】→ "{REPLY}"')
@@ -177,7 +177,7 @@ def test_stop_closes_the_stream_and_keeps_what_was_written(site: Site, visit: Vi
 def test_a_closed_tab_frees_its_request(site: Site, visit: Visit) -> None:
     page = ready(visit(site.url))
     send(page, "endless")
-    expect(page.locator(".verdict")).to_be_visible()
+    expect(page.locator(".decided")).to_be_visible()
     site.service.closed_early.clear()
     page.close()
     assert site.service.closed_early.wait(timeout=PATIENCE_MS / 1000)
@@ -191,7 +191,7 @@ def test_language_switches_without_losing_the_conversation(site: Site, visit: Vi
     page.locator("#language label", has_text="中文").click()
     expect(page.locator("#send")).to_have_text("发送")
     expect(page.locator("#mode")).to_contain_text("情感")
-    expect(page.locator(".verdict")).to_contain_text("负面")
+    expect(page.locator(".decided")).to_contain_text("负面")
     expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     send(page, COMPLAINT)
@@ -211,7 +211,7 @@ def test_new_conversation_forgets_everything_even_while_an_answer_runs(site: Sit
     expect(page.locator(".assistant .bubble")).not_to_be_empty()
     page.locator("#new").click()
     expect(page.locator(".bubble")).to_have_count(0)
-    expect(page.locator(".verdict")).to_have_count(0)
+    expect(page.locator(".decided")).to_have_count(0)
     expect(page.locator("#send")).to_be_visible()
     send(page, COMPLAINT)
     expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
@@ -224,7 +224,7 @@ def test_a_decision_alone_leaves_the_conversation_empty(site: Site, visit: Visit
     page.locator("#enhance input").uncheck()
     send(page, COMPLAINT)
     expect(page.locator(".facts")).to_be_visible()
-    expect(page.locator(".verdict")).to_contain_text("Negative")
+    expect(page.locator(".decided")).to_contain_text("Negative")
     expect(page.locator(".bubble")).to_have_count(0)
 
 
@@ -244,11 +244,11 @@ def test_errors_are_sentences_and_the_text_comes_back(site: Site, visit: Visit) 
     expect(page.locator("#send")).to_be_visible()
 
 
-def test_an_error_nobody_foresaw_is_a_sentence_too(site: Site, visit: Visit) -> None:
+def test_a_bug_is_a_sentence_too(site: Site, visit: Visit) -> None:
     page = ready(visit(site.url))
     send(page, "bug")
     expect(page.locator(".notice.error")).to_contain_text("Something went wrong inside")
-    expect(page.locator("body")).not_to_contain_text("nobody foresaw")
+    expect(page.locator("body")).not_to_contain_text("an unforeseen bug")
     send(page, COMPLAINT)
     expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
 
@@ -259,7 +259,7 @@ def test_text_never_becomes_markup(site: Site, visit: Visit) -> None:
     expect(page.locator(".assistant .bubble")).to_have_text(HOSTILE)
     expect(page.locator(".user .bubble")).to_have_text(HOSTILE)
     expect(page.locator(".merged")).to_contain_text(HOSTILE)
-    expect(page.locator(".feeling img, .messages img, .messages script, .messages a")).to_have_count(0)
+    expect(page.locator(".decision img, .messages img, .messages script, .messages a")).to_have_count(0)
     assert page.title() == "Qwen All-in-One"
 
 
@@ -343,7 +343,7 @@ def test_the_page_can_be_used_without_seeing_it(site: Site, visit: Visit) -> Non
     expect(page.get_by_role("heading", level=1)).to_have_text("Qwen All-in-One")
     expect(page.get_by_role("group", name="Task")).to_be_visible()
     expect(page.get_by_role("textbox", name="Your message")).to_be_visible()
-    expect(page.get_by_role("checkbox", name="Feeling and reply together")).to_be_checked()
+    expect(page.get_by_role("checkbox", name="Decision and answer together")).to_be_checked()
     expect(page.get_by_role("log", name="Conversation")).to_be_visible()
     send(page, COMPLAINT)
     expect(page.get_by_role("list", name="All labels").get_by_role("listitem")).to_have_count(3)

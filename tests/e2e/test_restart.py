@@ -47,7 +47,7 @@ def talk(page: Page, app: App) -> str:
 
 def expect_the_conversation_goes_on(page: Page, reply: str) -> None:
     """One more exchange, below the first, with choices and language as they were."""
-    expect(page.locator(".verdict")).to_contain_text("正面", timeout=RECOVERS_WITHIN_MS)
+    expect(page.locator(".decided")).to_contain_text("正面", timeout=RECOVERS_WITHIN_MS)
     expect(page.locator(".user .bubble")).to_have_text([BEFORE, AFTER])
     expect(page.locator(".assistant .bubble")).to_have_text([reply, re.compile(r"\S{2,}")])
     expect(page.locator("#send")).to_have_text("发送")

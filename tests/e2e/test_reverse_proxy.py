@@ -54,7 +54,7 @@ def expect_an_answer(page: Page) -> None:
     box = page.locator("#text textarea")
     box.fill(STORY)
     box.press("Enter")
-    expect(page.locator(".verdict")).to_contain_text("Negative")
+    expect(page.locator(".decided")).to_contain_text("Negative")
     expect(page.locator(".assistant .bubble")).to_have_text(re.compile(r"\S{2,}"))
     expect(page.locator("#send")).to_be_visible()
 
@@ -73,7 +73,7 @@ def test_the_dashboard_works_below_a_path(site: Site, visit: Visit) -> None:
     page.get_by_role("button", name="Drain qwen-2").click()
     worker = page.locator('#workers tbody[data-id="qwen-2"]')
     expect(worker).to_have_attribute("data-admin", "drain")
-    page.get_by_role("button", name="Bring back qwen-2").click()
+    page.get_by_role("button", name="Resume qwen-2").click()
     expect(worker).to_have_attribute("data-admin", "ready")
     page.get_by_role("link", name="中文").click()
     expect(page.locator("#live")).to_be_visible()

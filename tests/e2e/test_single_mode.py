@@ -31,7 +31,7 @@ def send(page: Page, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "verdict"),
+    ("text", "label"),
     [
         ("快递太慢了,差评!", "Negative"),
         ("客服态度超好,必须点赞!", "Positive"),
@@ -39,9 +39,9 @@ def send(page: Page, text: str) -> None:
         (STORY, "Negative"),
     ],
 )
-def test_the_published_examples_fill_both_sides(page, text, verdict):
+def test_the_published_examples_fill_both_sides(page, text, label):
     send(page, text)
-    expect(page.locator(".verdict")).to_contain_text(verdict)
+    expect(page.locator(".decided")).to_contain_text(label)
     expect(page.locator(".assistant .bubble")).to_have_text(re.compile(r"\S{4,}"))
     expect(page.locator(".merged")).to_have_text(re.compile(r"^【.* LLM 情感判断:..\|.置信】→ \".+\"$"))
     expect(page.locator("#send")).to_be_visible()

@@ -53,7 +53,7 @@ def send(page: Page, text: str) -> None:
 
 def expect_an_answer(page: Page) -> None:
     send(page, STORY)
-    expect(page.locator(".verdict")).to_contain_text("Negative")
+    expect(page.locator(".decided")).to_contain_text("Negative")
     expect(page.locator(".assistant .bubble").last).not_to_be_empty()
     expect(page.locator(".facts")).to_contain_text("qwen-7")
     expect(page.locator("#send")).to_be_visible()

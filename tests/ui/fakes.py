@@ -55,7 +55,7 @@ NEGATIVE = Decision(
 
 
 class FakeService:
-    """Plays `script` for every request: events are given out, errors raised, functions called, an asyncio.Event awaited."""
+    """Plays `script` for every request: yields events, raises errors, calls functions, awaits asyncio.Events."""
 
     def __init__(self, script: Script, *, errors: Sequence[QwenAioError] = ()) -> None:
         self._script = script

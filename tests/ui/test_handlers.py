@@ -59,9 +59,9 @@ async def test_one_submit_fills_both_sides() -> None:
     session = visitor()
     shown = await views(handlers, session, Ask(" 有点小失望 "))
     assert shown[0].exchanges == (Exchange("有点小失望"),) and shown[0].is_running and shown[0].draft == ""
-    assert shown[1].feeling.decision == NEGATIVE
+    assert shown[1].latest.decision == NEGATIVE
     assert shown[-1].exchanges == (Exchange("有点小失望", "理解您的心情。"),)
-    assert shown[-1].feeling.result is not None and not shown[-1].is_running
+    assert shown[-1].latest.result is not None and not shown[-1].is_running
     (request,) = service.requests
     assert request == Request("有点小失望", mode="auto", reply=True, request_id=request.request_id)
     assert request.request_id.startswith("page-")
@@ -101,7 +101,7 @@ async def test_the_oldest_exchanges_stay_behind_and_the_page_says_so() -> None:
         (done("ok", finish_reason="fixed"), []),
     ],
 )
-async def test_a_full_context_is_told(end: Event, expected: list[str]) -> None:
+async def test_a_full_context_is_shown(end: Event, expected: list[str]) -> None:
     handlers, _ = serving(TextDelta("ok", index=0), end)
     assert keys(await last(handlers, visitor(), Ask("hello", "chat"))) == expected
 
@@ -111,7 +111,7 @@ async def test_a_decision_alone_adds_nothing_to_the_conversation(mode: str) -> N
     handlers, service = serving(Decided(NEGATIVE), done(decision=NEGATIVE))
     shown = await views(handlers, visitor(), Ask("差评", mode, is_enhanced=False))
     assert all(view.exchanges == () for view in shown)
-    assert shown[-1].feeling.decision == NEGATIVE and shown[-1].feeling.text == "差评"
+    assert shown[-1].latest.decision == NEGATIVE and shown[-1].latest.text == "差评"
     assert not service.requests[0].reply
 
 
@@ -156,7 +156,7 @@ async def test_streamed_text_is_flushed_at_most_ten_times_a_second() -> None:
         (QwenAioError("a code of a later version"), "internal"),
     ],
 )
-async def test_a_failure_is_told_and_the_text_returns_to_the_box(error: Exception, key: str) -> None:
+async def test_a_failure_is_shown_and_the_text_returns_to_the_box(error: Exception, key: str) -> None:
     handlers, _ = serving(error)
     session = visitor()
     view = await last(handlers, session, Ask("hello"))
@@ -183,7 +183,7 @@ async def test_a_failure_in_the_middle_keeps_what_was_answered() -> None:
     )
     view = await last(handlers, visitor(), Ask("tell"))
     assert view.exchanges == (Exchange("tell", "once upon"),)
-    assert view.feeling.decision == NEGATIVE and view.draft is None
+    assert view.latest.decision == NEGATIVE and view.draft is None
 
 
 async def test_an_unforeseen_failure_leaves_a_page_that_works() -> None:
@@ -326,7 +326,7 @@ async def test_the_page_opens_before_the_model_and_waits_for_it() -> None:
     assert session.tasks == TASKS
 
 
-async def test_the_page_opens_also_when_nobody_answers_and_goes_on_when_somebody_does() -> None:
+async def test_the_page_opens_without_a_service_and_goes_on_once_it_answers() -> None:
     session = Session()
     failures = (ServerUnreachable("no"), BadReply("half"), NoWorker("none"), HostRefused("who?"))
     shown = await opened(session, *failures)

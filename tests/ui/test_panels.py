@@ -1,4 +1,4 @@
-"""The HTML of the page: complete, in the visitor's language, and never more than text where text was given."""
+"""The HTML of the page: complete, in the visitor's language, and text stays text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from qwen_aio.core import Decided
 from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import conversation_html
-from qwen_aio.ui.feeling import MAX_QUOTE_CHARS, duration, feeling_html, route_text
+from qwen_aio.ui.decision import MAX_QUOTE_CHARS, decision_html, duration, route_text
 from qwen_aio.ui.frame import about_html, header_html, notices_html
 from qwen_aio.ui.strings import CHINESE, ENGLISH
-from qwen_aio.ui.view import Exchange, Feeling, Notice, View
+from qwen_aio.ui.view import Exchange, LatestMessage, Notice, View
 from tests.ui.fakes import NEGATIVE, TASKS, done
 
 HOSTILE = [
@@ -72,7 +72,7 @@ def finished(text: str, reply: str) -> View:
 
 
 def page(view: View) -> str:
-    return feeling_html(view.feeling, ENGLISH, tasks=TASKS, is_running=False) + conversation_html(view, ENGLISH)
+    return decision_html(view.latest, ENGLISH, tasks=TASKS, is_running=False) + conversation_html(view, ENGLISH)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -95,7 +95,7 @@ def test_names_of_models_labels_and_errors_stay_text(text: str) -> None:
     html = (
         about_html(About(text, is_bundled=True, version=text, worker=text), ENGLISH)
         + notices_html([Notice("invalid_request", {"message": text}, is_error=True)], ENGLISH)
-        + feeling_html(Feeling("x", unknown), ENGLISH, tasks={}, is_running=True)
+        + decision_html(LatestMessage("x", unknown), ENGLISH, tasks={}, is_running=True)
         + header_html(ENGLISH)
     )
     reader = Reader(html)
@@ -104,7 +104,7 @@ def test_names_of_models_labels_and_errors_stay_text(text: str) -> None:
 
 def test_the_panel_shows_label_confidence_bars_line_route_and_timing() -> None:
     view = View().asking("有点小失望", expects_answer=True).after(done("理解您的心情。", decision=NEGATIVE))
-    english = Reader(feeling_html(view.feeling, ENGLISH, tasks=TASKS, is_running=False)).text
+    english = Reader(decision_html(view.latest, ENGLISH, tasks=TASKS, is_running=False)).text
     for shown in (
         "有点小失望",
         "😔",
@@ -118,30 +118,30 @@ def test_the_panel_shows_label_confidence_bars_line_route_and_timing() -> None:
         assert shown in english
     for shown in ('【😔 LLM 情感判断:负面|高置信】→ "理解您的心情。"', "88 ms", "1.2 s", "1.3 s", "101 of 155"):
         assert shown in english
-    chinese = Reader(feeling_html(view.feeling, CHINESE, tasks=TASKS, is_running=False)).text
+    chinese = Reader(decision_html(view.latest, CHINESE, tasks=TASKS, is_running=False)).text
     assert "负面" in chinese and "置信度高" in chinese and "规则 sentiment.words: 失望" in chinese
     assert "Negative" not in chinese
 
 
 def test_an_abstained_decision_says_so_and_names_its_best_label() -> None:
     decision = replace(NEGATIVE, label="neutral", confidence="低", probability=0.453, abstained=True)
-    english = feeling_html(Feeling("x", decision), ENGLISH, tasks=TASKS, is_running=False)
+    english = decision_html(LatestMessage("x", decision), ENGLISH, tasks=TASKS, is_running=False)
     assert "counts as neutral. Most likely: Negative, 45.3 %." in english
-    chinese = feeling_html(Feeling("x", decision), CHINESE, tasks=TASKS, is_running=False)
+    chinese = decision_html(LatestMessage("x", decision), CHINESE, tasks=TASKS, is_running=False)
     assert "记为中性。最可能的是负面：45.3 %。" in chinese
-    assert "Most likely" not in feeling_html(Feeling("x", NEGATIVE), ENGLISH, tasks=TASKS, is_running=False)
+    assert "Most likely" not in decision_html(LatestMessage("x", NEGATIVE), ENGLISH, tasks=TASKS, is_running=False)
 
 
 def test_the_panel_says_what_it_waits_for() -> None:
-    assert ENGLISH.feeling_empty in feeling_html(Feeling(), ENGLISH, tasks=TASKS, is_running=False)
-    assert ENGLISH.feeling_waiting in feeling_html(Feeling("x"), ENGLISH, tasks=TASKS, is_running=True)
+    assert ENGLISH.decision_empty in decision_html(LatestMessage(), ENGLISH, tasks=TASKS, is_running=False)
+    assert ENGLISH.decision_waiting in decision_html(LatestMessage("x"), ENGLISH, tasks=TASKS, is_running=True)
     chat = View().asking("x", expects_answer=True).after(done("y"))
-    assert ENGLISH.feeling_none in feeling_html(chat.feeling, ENGLISH, tasks=TASKS, is_running=False)
+    assert ENGLISH.decision_none in decision_html(chat.latest, ENGLISH, tasks=TASKS, is_running=False)
 
 
 def test_a_long_text_is_quoted_in_part() -> None:
     text = "长" * (MAX_QUOTE_CHARS + 1)
-    assert "长" * MAX_QUOTE_CHARS + "…" in feeling_html(Feeling(text), ENGLISH, tasks={}, is_running=True)
+    assert "长" * MAX_QUOTE_CHARS + "…" in decision_html(LatestMessage(text), ENGLISH, tasks={}, is_running=True)
 
 
 def test_an_answer_that_is_awaited_is_seen_to_be_awaited() -> None:
@@ -156,18 +156,18 @@ def test_only_the_bundled_model_is_called_a_demonstration() -> None:
     assert "demonstration" in bundled and "demonstration" not in own and "qwen1.5-0.5b-chat" in own
 
 
-def test_whoever_answers_elsewhere_is_named_with_the_address() -> None:
+def test_a_remote_server_is_named_with_its_address() -> None:
     about = About("tiny", is_bundled=False, version="1", worker="qwen-1", url="http://there:8000")
     for strings in (ENGLISH, CHINESE):
-        told = Reader(about_html(about, strings)).text
-        assert all(part in told for part in ("tiny", "qwen-1", "http://there:8000"))
+        shown = Reader(about_html(about, strings)).text
+        assert all(part in shown for part in ("tiny", "qwen-1", "http://there:8000"))
 
 
 def test_a_model_that_is_not_known_is_not_made_up() -> None:
     about = About(None, is_bundled=False, version="1", worker=None, url="http://there:8000")
     for strings in (ENGLISH, CHINESE):
-        told = Reader(about_html(about, strings)).text
-        assert "None" not in told and "http://there:8000" in told
+        shown = Reader(about_html(about, strings)).text
+        assert "None" not in shown and "http://there:8000" in shown
 
 
 @pytest.mark.parametrize(
@@ -175,24 +175,24 @@ def test_a_model_that_is_not_known_is_not_made_up() -> None:
     [
         ("qwen-1", "qwen-1", "qwen-1", "qwen-1", "qwen-1"),
         ("qwen-1", "", "qwen-1", "qwen-1", "qwen-1"),
-        ("qwen-2", "qwen-1", "qwen-2", "qwen-1 (feeling), qwen-2 (reply)", "qwen-1（判断），qwen-2（回复）"),
-        ("qwen-1", "", "qwen-2", "qwen-1 (feeling), qwen-2 (reply)", "qwen-1（判断），qwen-2（回复）"),
+        ("qwen-2", "qwen-1", "qwen-2", "qwen-1 (decision), qwen-2 (answer)", "qwen-1（判断），qwen-2（回复）"),
+        ("qwen-1", "", "qwen-2", "qwen-1 (decision), qwen-2 (answer)", "qwen-1（判断），qwen-2（回复）"),
     ],
 )
-def test_who_answered_is_told_and_both_if_they_differ(
+def test_who_answered_is_shown_and_both_if_they_differ(
     worker: str, decided: str, replied: str, english: str, chinese: str
 ) -> None:
     end = done("yes", decision=replace(NEGATIVE, worker=decided), worker=worker, reply_worker=replied)
-    feeling = View().asking("x", expects_answer=True).after(end).feeling
-    for strings, told in ((ENGLISH, english), (CHINESE, chinese)):
-        shown = feeling_html(feeling, strings, tasks=TASKS, is_running=False)
-        assert f"<dt>{strings.answered_by}</dt><dd>{told}</dd>" in shown
+    latest = View().asking("x", expects_answer=True).after(end).latest
+    for strings, workers in ((ENGLISH, english), (CHINESE, chinese)):
+        shown = decision_html(latest, strings, tasks=TASKS, is_running=False)
+        assert f"<dt>{strings.answered_by}</dt><dd>{workers}</dd>" in shown
 
 
 def test_a_decision_alone_and_a_reply_alone_have_one_worker() -> None:
     for end in (done(decision=NEGATIVE, worker="qwen-3"), done("yes", worker="qwen-3", reply_worker="qwen-3")):
-        feeling = View().asking("x", expects_answer=False).after(end).feeling
-        shown = feeling_html(feeling, ENGLISH, tasks=TASKS, is_running=False)
+        latest = View().asking("x", expects_answer=False).after(end).latest
+        shown = decision_html(latest, ENGLISH, tasks=TASKS, is_running=False)
         assert "<dd>qwen-3</dd>" in shown
 
 
@@ -208,9 +208,9 @@ def test_durations_are_short(milliseconds: float, shown: str) -> None:
     [
         ("rule chat.self_harm: 不想活", "规则 chat.self_harm: 不想活"),
         ("mode sentiment", "你选择的 sentiment"),
-        ("default chat", "没有规则匹配，用 chat"),
+        ("default chat", "没有匹配的规则，使用 chat"),
         ("something new", "something new"),
     ],
 )
-def test_the_route_is_told_in_words(route: str, shown: str) -> None:
+def test_the_route_is_shown_in_words(route: str, shown: str) -> None:
     assert route_text(route, CHINESE) == shown

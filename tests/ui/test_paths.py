@@ -1,6 +1,6 @@
-"""Every path that this Gradio asks for or answers, read off its own code: the page serves it, or a reason stands here.
+"""Every path in the code of this Gradio is either served by the page or refused for a reason given here.
 
-A new Gradio that asks for one more makes this fail, before it makes an open tab wait for an answer that never comes.
+A new Gradio with one more path makes this fail, before a tab waits for an answer that never comes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ REFUSED = {
     "nothing is uploaded": {"preupload", "upload", "upload_progress", "process_recording"},
     "no file is read for a visitor": {"file", "svelte", "deep_link"},
     "nothing is fetched for a visitor": {"proxy"},
-    "nobody but the page calls its functions": {"api", "call", "call/v2", "openapi.json"},
+    "only the page calls its functions": {"api", "call", "call/v2", "openapi.json"},
     "a running request is ended by the page's own button": {"cancel", "reset"},
-    "nobody is shown how many wait": {"queue/status"},
+    "the queue is not shown": {"queue/status"},
     "no component streams media": {"stream", "close"},
     "no component has functions of its own": {"component_server"},
     "no component comes from elsewhere": {
@@ -110,7 +110,7 @@ def answered() -> list[tuple[str, str]]:
 
 def test_every_path_is_served_or_refused_for_a_reason() -> None:
     known = asked_for() | {name_of(path) for _, path in answered()}
-    assert known - SERVED_NAMES - REFUSED_NAMES == set(), "a path of Gradio that nobody has decided on"
+    assert known - SERVED_NAMES - REFUSED_NAMES == set(), "a path of Gradio that is neither served nor refused"
     assert (SERVED_NAMES | REFUSED_NAMES) - known == set(), "no path of this Gradio any more"
     assert SERVED_NAMES.isdisjoint(REFUSED_NAMES)
 

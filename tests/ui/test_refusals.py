@@ -22,13 +22,13 @@ async def refused(method: str, path: str, **headers: str) -> httpx.Response:
 @pytest.mark.parametrize(("language", "words"), [("en", "Refused: "), ("zh-CN,en", "已被拒绝"), ("fr", "Refused: ")])
 async def test_the_pages_script_gets_a_sentence_in_the_visitors_language(language: str, words: str) -> None:
     response = await refused("POST", CALL, accept_language=language, **FOREIGN)
-    told = response.json()
-    assert response.status_code == 403 and told["error"]["code"] == "origin_refused"
-    assert told["detail"].startswith(words) and "proxy_set_header Host $http_host;" in told["detail"]
-    assert response.headers["x-request-id"] == told["error"]["request_id"]
+    body = response.json()
+    assert response.status_code == 403 and body["error"]["code"] == "origin_refused"
+    assert body["detail"].startswith(words) and "proxy_set_header Host $http_host;" in body["detail"]
+    assert response.headers["x-request-id"] == body["error"]["request_id"]
 
 
-async def test_what_has_no_words_of_its_own_is_told_as_it_is() -> None:
+async def test_what_has_no_words_of_its_own_is_body_as_it_is() -> None:
     response = await refused("POST", CALL, content_encoding="gzip")
     assert response.json()["detail"] == response.json()["error"]["message"]
 

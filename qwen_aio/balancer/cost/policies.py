@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import NamedTuple, Protocol
 
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import Cost
 
 
@@ -73,18 +74,20 @@ def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) ->
     queues = _shares([load.in_flight + load.queue_depth for load in candidates])
     latencies = _shares([mean_ms if load.latency_ms is None else load.latency_ms for load in candidates])
     jitters = _shares([load.cpu_jitter for load in candidates])
-    why = "linear {:.3f}: queue {:.2f}, latency {:.2f}, jitter {:.2f}"
-    sums = zip(candidates, zip(queues, latencies, jitters, strict=True), strict=True)
-    return [Choice(load, why.format(sum(terms), *terms), sum(terms)) for load, terms in sums]
+    return [
+        Choice(load, Reason("linear", total=total, queue=queue, latency=latency, jitter=jitter), total)
+        for load, queue, latency, jitter in zip(candidates, queues, latencies, jitters, strict=True)
+        for total in [queue + latency + jitter]
+    ]
 
 
 def least_loaded(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
-    return [Choice(load, f"least loaded: {load.in_flight} in flight", load.in_flight) for load in candidates]
+    return [Choice(load, Reason("least_loaded", in_flight=load.in_flight), load.in_flight) for load in candidates]
 
 
 def round_robin(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
     """All scores are equal, so the worker that was used longest ago is next."""
-    return [Choice(load, "round robin") for load in candidates]
+    return [Choice(load, Reason("round_robin")) for load in candidates]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class RandomChoice:
 
     def choose(self, work_s: float, candidates: Sequence[WorkerLoad]) -> Choice | None:  # noqa: ARG002
         """See Policy."""
-        return Choice(self.random.choice(candidates), "random") if candidates else None
+        return Choice(self.random.choice(candidates), Reason("random")) if candidates else None
 
 
 POLICIES: dict[str, Callable[[Params, Random], Policy]] = {
@@ -121,11 +124,11 @@ POLICIES: dict[str, Callable[[Params, Random], Policy]] = {
 }
 
 
-def _describe(terms: Cost) -> str:
+def _describe(terms: Cost) -> Reason:
     """The cost and its terms for the request log; factors that change nothing are left out."""
     factors = {"jitter": terms.jitter_factor, "failures": terms.failure_factor, "demotion": terms.demotion_factor}
-    shown = [f"{name} x{factor:.2f}" for name, factor in factors.items() if factor >= 1.005]
-    return ", ".join([f"cost {terms.total:.3f}: queue {terms.queue_s:.3f} s", *shown])
+    shown = [Reason(name, factor=factor) for name, factor in factors.items() if factor >= 1.005]
+    return Reason("cost", *shown, total=terms.total, queue_s=terms.queue_s)
 
 
 def _shares(values: Sequence[float]) -> list[float]:

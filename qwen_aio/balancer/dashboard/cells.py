@@ -1,16 +1,19 @@
-"""Rows -> the texts in the cells of the tables, for the first paint.
+"""Rows -> the texts in the cells of the tables, for the first paint and for every update after it.
 
-What comes after it is made by static/cells.js; a test in a browser holds the two together. Knows words and units,
-nothing of HTML: a template puts each text where its name is.
+Knows words and units, no HTML: the templates and static/rows.js put each text in its place.
+A `time` is in unix seconds: the script shows it on the visitor's clock.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from collections.abc import Sequence
 
 from qwen_aio.balancer.dashboard.strings import DashboardStrings
-from qwen_aio.balancer.snapshot import EventRow, RequestRow, Snapshot, WorkerRow
+from qwen_aio.balancer.snapshot import EventRow, RequestRow, Sample, Snapshot, WorkerRow
+from qwen_aio.balancer.stats import StatsHistory
+
+Cells = dict[str, str | float]  # name of a cell -> its text; numbers are for the script
 
 NONE = "–"
 BAR_WIDTH = 100.0
@@ -20,7 +23,25 @@ NUM_BARS = 5
 HASH_CHARS = 8
 
 
-def summary_cells(snapshot: Snapshot, strings: DashboardStrings) -> dict[str, str]:
+def history_cells(history: StatsHistory, strings: DashboardStrings) -> dict[str, Sequence[Cells | Sample]]:
+    """The first event of a stream, oldest rows first."""
+    return {
+        "samples": history.moments,
+        "requests": [request_cells(row, strings) for row in history.requests],
+        "events": [event_cells(row, strings) for row in history.events],
+    }
+
+
+def snapshot_cells(snapshot: Snapshot, strings: DashboardStrings) -> dict[str, float | Cells | list[Cells]]:
+    """The service as it is."""
+    return {
+        "time": snapshot.time,
+        "summary": summary_cells(snapshot, strings),
+        "workers": [worker_cells(row, strings) for row in snapshot.workers],
+    }
+
+
+def summary_cells(snapshot: Snapshot, strings: DashboardStrings) -> Cells:
     """The line above the tables."""
     work = f" ({seconds(snapshot.waiting_work_s, digits=1)})" if snapshot.waiting else ""
     return {
@@ -36,7 +57,7 @@ def summary_cells(snapshot: Snapshot, strings: DashboardStrings) -> dict[str, st
     }
 
 
-def worker_cells(row: WorkerRow, strings: DashboardStrings) -> dict[str, str]:
+def worker_cells(row: WorkerRow, strings: DashboardStrings) -> Cells:
     """One worker: its line, and the line of details below."""
     is_ready = row.admin == "ready"
     return {
@@ -75,13 +96,14 @@ def worker_cells(row: WorkerRow, strings: DashboardStrings) -> dict[str, str]:
     }
 
 
-def request_cells(row: RequestRow, strings: DashboardStrings) -> dict[str, str]:
+def request_cells(row: RequestRow, strings: DashboardStrings) -> Cells:
     """One line of the request log."""
     return {
-        "time": clock_time(row.time),
+        "number": row.number,
+        "time": row.time,
         "id": row.id,
         "task": row.task,
-        "worker": row.worker or strings.nobody,
+        "worker": row.worker or strings.no_worker,
         **_reason(row.why or NONE, strings),
         "attempts": number(row.attempts),
         "queue": milliseconds(row.queue_ms),
@@ -93,10 +115,11 @@ def request_cells(row: RequestRow, strings: DashboardStrings) -> dict[str, str]:
     }
 
 
-def event_cells(row: EventRow, strings: DashboardStrings) -> dict[str, str]:
+def event_cells(row: EventRow, strings: DashboardStrings) -> Cells:
     """One line of the event log."""
     return {
-        "time": clock_time(row.time),
+        "number": row.number,
+        "time": row.time,
         "worker": row.worker,
         "actor": strings.word(row.actor),
         "change": strings.change_of(row.change),
@@ -137,14 +160,9 @@ def span(value_s: float | None) -> str:
     return f"{minutes // (24 * 60)} d {minutes // 60 % 24} h"
 
 
-def clock_time(unix_s: float) -> str:
-    """Month, day and time, at the place where the balancer runs; the script shows the visitor's own time."""
-    return datetime.fromtimestamp(unix_s).strftime("%m-%d %H:%M:%S")
-
-
-def _reason(sentence: str, strings: DashboardStrings) -> dict[str, str]:
-    told, language = strings.reason_of(sentence)
-    return {"why": told, "why_lang": language}
+def _reason(why: str, strings: DashboardStrings) -> Cells:
+    text, language = strings.reason_of(why)
+    return {"why": text, "why_lang": language}
 
 
 def _terms(row: WorkerRow, strings: DashboardStrings) -> str:
@@ -162,7 +180,7 @@ def _share(value: float, whole: float) -> str:
     return number(BAR_WIDTH * min(value / whole, 1) if whole else 0, 1)
 
 
-def _bars(values_ms: tuple[float, ...]) -> dict[str, str]:
+def _bars(values_ms: tuple[float, ...]) -> Cells:
     """Heights on a logarithmic scale, so that the bars of all workers can be compared."""
     heights = [BAR_HEIGHT * min(math.log(value + 1) / math.log(HIGHEST_BAR_MS), 1) for value in values_ms[-NUM_BARS:]]
     return {

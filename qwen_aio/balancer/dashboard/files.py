@@ -1,4 +1,4 @@
-"""The files that the page is made of: read once, known by name. No path of a request is ever opened."""
+"""The static files of the page: read once, looked up by name. No path of a request is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEDIA = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 @dataclass(frozen=True)
 class StaticFile:
-    """What is sent for one name."""
+    """One file as it is sent."""
 
     content: bytes
     media: str
@@ -35,10 +35,7 @@ class Files:
         file = self._files.get(request.path_params["name"])
         if file is None:
             raise UnknownPath("no file of the dashboard has this name")
-        headers = {
-            "ETag": file.etag,
-            "Cache-Control": "no-cache",
-        }  # kept, but asked for again: an upgrade shows at once
+        headers = {"ETag": file.etag, "Cache-Control": "no-cache"}  # revalidated, so that an upgrade shows at once
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(file.content, headers=headers, media_type=file.media)

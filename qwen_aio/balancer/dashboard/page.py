@@ -1,19 +1,22 @@
-"""The page as the server paints it: complete without a script. Everything passes Jinja's escaping."""
+"""The first paint of the page, complete without a script. Everything passes Jinja's escaping."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
 from qwen_aio.balancer.dashboard.cells import NUM_BARS, event_cells, request_cells, summary_cells, worker_cells
-from qwen_aio.balancer.dashboard.strings import STRINGS
+from qwen_aio.balancer.dashboard.strings import DashboardStrings
 from qwen_aio.balancer.snapshot import Snapshot
 from qwen_aio.balancer.stats import StatsHistory
-from qwen_aio.language import Language
 
 MAX_ROWS = 50  # of each log; the script shows as many, and finds the others
+SCRIPT_STRINGS = (
+    *("stale", "requests", "waiting", "found", "not_found"),
+    *("confirm", "refused", "refused_origin", "unreachable"),
+)
 
 
 class Page:
@@ -22,14 +25,14 @@ class Page:
     def __init__(self) -> None:
         loader = FileSystemLoader(Path(__file__).parent)
         environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        environment.filters["clock"] = _clock_time
         self._template = environment.get_template("page.html.j2")
 
-    def render(self, snapshot: Snapshot, history: StatsHistory, language: Language) -> str:
+    def render(self, snapshot: Snapshot, history: StatsHistory, strings: DashboardStrings) -> str:
         """The whole page, newest rows first."""
-        strings = STRINGS[language]
         return self._template.render(
             strings=strings,
-            words=asdict(strings),
+            script_strings={name: getattr(strings, name) for name in SCRIPT_STRINGS},
             num_bars=NUM_BARS,
             max_rows=MAX_ROWS,
             summary=summary_cells(snapshot, strings),
@@ -37,3 +40,8 @@ class Page:
             requests=[request_cells(row, strings) for row in history.requests[: -MAX_ROWS - 1 : -1]],
             events=[event_cells(row, strings) for row in history.events[: -MAX_ROWS - 1 : -1]],
         )
+
+
+def _clock_time(unix_s: float) -> str:
+    """Month, day and time where the balancer runs; the script shows the visitor's own."""
+    return datetime.fromtimestamp(unix_s).strftime("%m-%d %H:%M:%S")

@@ -1,11 +1,12 @@
 """The dashboard over HTTP: page, snapshot, history, stream of news, buttons.
 
-Knows of the balancer only what View says.
+Knows of the balancer only what DashboardView says.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from qwen_aio.balancer.dashboard.files import Files
 from qwen_aio.balancer.dashboard.frames import frames, to_json
 from qwen_aio.balancer.dashboard.page import Page
+from qwen_aio.balancer.dashboard.strings import STRINGS, DashboardStrings
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
 from qwen_aio.balancer.stats import News, Stats
 from qwen_aio.language import language_for
@@ -32,17 +34,17 @@ class DashboardView(Protocol):
 
     @property
     def stats(self) -> Stats:
-        """What has happened; closing it ends all streams."""
+        """Requests, events and charts; closing it ends all streams."""
 
     def snapshot(self) -> Snapshot:
         """The whole service at this moment."""
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """A person's word. Raises UnknownWorker, LastWorker, StatusUnwritable."""
+        """Set what an administrator wants. Raises UnknownWorker, LastWorker, StatusUnwritable."""
 
 
 def dashboard_routes(view: DashboardView, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
-    """Everything the dashboard consists of; reads its files now."""
+    """All routes of the dashboard; its files are read now."""
     routes = DashboardRoutes(view)
     return [
         Route("/", routes.page),
@@ -55,53 +57,59 @@ def dashboard_routes(view: DashboardView, *, times: StreamTimes = STREAM_TIMES) 
 
 
 class DashboardRoutes:
-    """What is answered at once."""
+    """All but the stream."""
 
     def __init__(self, view: DashboardView) -> None:
         self._view = view
         self._page = Page()
 
     async def page(self, request: Request) -> Response:
-        """The first paint, in the language of `?lang=` or of the browser."""
-        language = language_for(request.headers.get("accept-language", ""), wanted=request.query_params.get("lang", ""))
-        html = self._page.render(self._view.snapshot(), self._view.stats.history(), language)
+        """The first paint."""
+        html = self._page.render(self._view.snapshot(), self._view.stats.history(), _strings_for(request))
         return HTMLResponse(html, headers=FRESH | {"Vary": "Accept-Language"})
 
     async def status(self, _: Request) -> Response:
-        """The service as it is."""
+        """The service as it is, as JSON."""
         return _answer(self._view.snapshot())
 
     async def history(self, _: Request) -> Response:
-        """What is remembered: charts, requests, events."""
+        """Charts, requests and events of the last time, as JSON."""
         return _answer(self._view.stats.history())
 
     async def set_admin(self, request: Request) -> Response:
-        """The service as it is after what a person wanted. Raises InvalidRequest and what `set_admin` raises."""
+        """The service after the change. Raises InvalidRequest and all that set_admin raises."""
         wanted = AdminRequest.read(await request.body())
         self._view.set_admin(request.path_params["id"], wanted.state, force=wanted.force)
         return _answer(self._view.snapshot())
 
 
 class EventsRoute:
-    """`GET /events`. An ASGI application of its own: only at this level is it seen when a caller hangs up."""
+    """`GET /events`. An ASGI application of its own, since only there a disconnect is seen."""
 
-    def __init__(self, board: Stats, *, times: StreamTimes) -> None:
-        self._board = board
+    def __init__(self, stats: Stats, *, times: StreamTimes) -> None:
+        self._stats = stats
         self._times = times
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The history, then news for as long as the caller listens."""
+        """Send the history, then news until the client disconnects."""
         if scope["method"] == "HEAD":
             await Response(media_type=SSE_MEDIA, headers=FRESH)(scope, receive, send)
             return
-        async with aclosing(self._board.listen()) as news:
+        frame = partial(frames, strings=_strings_for(Request(scope)))
+        async with aclosing(self._stats.listen()) as news:
             request_id = scope["state"]["request_id"]
             try:
                 await while_connected(
-                    receive, send_events(news, send, frame=frames, request_id=request_id, times=self._times)
+                    receive, send_events(news, send, frame=frame, request_id=request_id, times=self._times)
                 )
             except ClientDisconnected:
                 return
+
+
+def _strings_for(request: Request) -> DashboardStrings:
+    """The words of the language of `?lang=`, or else of the browser."""
+    accepted = request.headers.get("accept-language", "")
+    return STRINGS[language_for(accepted, wanted=request.query_params.get("lang", ""))]
 
 
 def _answer(news: News) -> Response:

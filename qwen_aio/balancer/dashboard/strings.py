@@ -1,19 +1,16 @@
 """Every word on the dashboard, in English and Chinese. A missing one is a TypeError at import.
 
-Words in braces are filled in by whoever shows the sentence, be it cells.py or the script of the page.
+Blanks in braces are filled in by cells.py or by the script of the page.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
+from qwen_aio.balancer.reasons import SENTENCES, Reason
 from qwen_aio.language import Language
-
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class DashboardStrings:
     total_time: str
     tokens: str
     outcome: str
-    nobody: str
+    no_worker: str
     events: str
     events_empty: str
     actor: str
@@ -98,23 +95,19 @@ class DashboardStrings:
     refused_origin: str
     raw: str
     words: Mapping[str, str]  # states, outcomes and actors as the balancer calls them
-    reasons: Mapping[str, str]  # the balancer's own sentences, where they are told otherwise; # is a number
+    reasons: Mapping[str, str]  # sentences by the codes of the balancer's reasons
 
     def word(self, name: str) -> str:
         """`name` in this language; itself if there is no word for it."""
         return self.words.get(name, name)
 
     def change_of(self, change: str) -> str:
-        """`up -> suspect` in this language, word by word unless there is one for the whole."""
+        """`up -> suspect` in this language: the whole if it is known, else word by word."""
         return self.words.get(change) or " ".join(self.word(part) for part in change.split(" "))
 
-    def reason_of(self, sentence: str) -> tuple[str, str]:
-        """Why something is as it is, and the code of the language that is told in: English if we have no other."""
-        told = self.reasons.get(_NUMBER.sub("#", sentence))
-        if told is None:
-            return sentence, "en"
-        parts = zip_longest(told.split("#"), _NUMBER.findall(sentence), fillvalue="")
-        return "".join(text + number for text, number in parts), self.code
+    def reason_of(self, why: str) -> tuple[str, str]:
+        """`why` and the code of its language: errors of others stay English."""
+        return (why.said_with(self.reasons), self.code) if isinstance(why, Reason) else (why, "en")
 
 
 ENGLISH = DashboardStrings(
@@ -124,8 +117,8 @@ ENGLISH = DashboardStrings(
     other_name="中文",
     title="Balancer",
     live="live",
-    stale="No news from the balancer for {seconds} s. Trying again; what you see is of {time}.",
-    no_script="Scripts are off: these figures are of the moment the page was loaded, and the buttons are not there.",
+    stale="No update from the balancer for {seconds} s. Reconnecting; the figures are from {time}.",
+    no_script="Scripts are off: the figures are from when the page was loaded, and there are no buttons.",
     state="Service",
     ready="Workers ready",
     waiting="Waiting",
@@ -135,7 +128,7 @@ ENGLISH = DashboardStrings(
     policy="Policy",
     version="Version",
     workers="Workers",
-    no_workers="No worker has been heard of. Start one: python app.py --mode worker",
+    no_workers="No worker is known. Start one: python app.py --mode worker",
     worker="Worker",
     health="State",
     breaker="Breaker",
@@ -147,18 +140,18 @@ ENGLISH = DashboardStrings(
     first_token="First token",
     speed="Tokens/s",
     memory="Memory",
-    uptime="Up for",
+    uptime="Uptime",
     cost="Cost",
     terms="{queue} queue × {jitter} jitter × {failures} failures × {demotion} demotion",
-    no_cost="gets no work now",
+    no_cost="gets no requests now",
     model="model",
     tasks="tasks",
     process="process",
     completed="completed",
     age="Report age",
-    set_maint="Take offline",
+    set_maint="Maintenance",
     set_drain="Drain",
-    set_ready="Bring back",
+    set_ready="Resume",
     charts="The last 15 minutes",
     chart_rate="Requests per second",
     chart_latency="Latency",
@@ -176,25 +169,25 @@ ENGLISH = DashboardStrings(
     id="Id",
     task="Task",
     why="Why this worker",
-    attempts="Tries",
+    attempts="Attempts",
     queue_time="Queue",
     total_time="Total",
     tokens="Tokens",
     outcome="Outcome",
-    nobody="nobody",
+    no_worker="none",
     events="Events",
     events_empty="Nothing has happened yet.",
     actor="By",
     change="Change",
     reason="Why",
-    confirm_title="Nobody would be left",
-    confirm="Without {worker} no worker takes requests, and new ones are refused until one comes back.",
+    confirm_title="This is the last worker",
+    confirm="Without {worker} no worker takes requests; new requests are refused until one resumes.",
     confirm_yes="Do it anyway",
     cancel="Cancel",
-    unreachable="The balancer could not be reached; nothing was changed.",
+    unreachable="The balancer could not be reached; nothing has changed.",
     refused="The balancer refused: {message}",
-    refused_origin="The balancer refused: it was asked under another name than the one in your browser's address. "
-    "A reverse proxy has changed it; set in nginx: proxy_set_header Host $http_host; and start the balancer with "
+    refused_origin="The balancer refused: the name that it received is not the one in your browser's address. "
+    "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the balancer with "
     "--allowed-hosts and that name. See docs/reverse-proxy.md.",
     raw="The same as JSON",
     words={
@@ -205,7 +198,7 @@ ENGLISH = DashboardStrings(
         "down": "down",
         "ready": "ready",
         "drain": "draining",
-        "maint": "offline",
+        "maint": "maintenance",
         "closed": "closed",
         "open": "open",
         "half_open": "half-open",
@@ -213,21 +206,21 @@ ENGLISH = DashboardStrings(
         "degraded": "degraded",
         "unavailable": "unavailable",
         "draining": "shutting down",
-        "cancelled": "given up",
+        "cancelled": "cancelled",
         "refused": "refused",
         "failed": "failed",
-        "person": "person",
+        "person": "administrator",
         "report": "report",
-        "call": "call",
-        "clock": "clock",
+        "call": "request",
+        "clock": "timer",
         "balancer": "balancer",
         "breaker": "breaker",
         "unknown": "unknown",
         "forgotten": "forgotten",
-        "record stands still": "its report stands still",
+        "record stands still": "status report stalled",
         "->": "→",
     },
-    reasons={},
+    reasons=SENTENCES,
 )
 
 CHINESE = DashboardStrings(
@@ -235,26 +228,26 @@ CHINESE = DashboardStrings(
     other_code="en",
     other="en",
     other_name="English",
-    title="负载均衡",
+    title="负载均衡器",
     live="实时",
-    stale="已有 {seconds} 秒没有收到均衡器的消息，正在重试；现在看到的是 {time} 的情况。",
-    no_script="脚本已关闭：这里是页面打开时的数字，也没有操作按钮。",
+    stale="已有 {seconds} 秒未收到负载均衡器的更新，正在重连；当前显示的是 {time} 的数据。",
+    no_script="脚本已禁用：显示的是页面打开时的数据，且没有操作按钮。",
     state="服务",
-    ready="可用工作进程",
-    waiting="排队",
+    ready="可用实例",
+    waiting="队列",
     in_flight="处理中",
     requests="请求",
     failures="失败",
     policy="策略",
     version="版本",
-    workers="工作进程",
-    no_workers="还没有工作进程。启动一个：python app.py --mode worker",
-    worker="工作进程",
+    workers="实例",
+    no_workers="尚无实例。启动一个：python app.py --mode worker",
+    worker="实例",
     health="状态",
     breaker="熔断器",
-    cpu="处理器",
+    cpu="CPU",
     slots="处理中",
-    inside="运行，排队",
+    inside="运行，队列",
     latency="延迟",
     last_five="最近五次",
     first_token="首个词元",
@@ -263,7 +256,7 @@ CHINESE = DashboardStrings(
     uptime="已运行",
     cost="代价",
     terms="队列 {queue} × 抖动 {jitter} × 失败 {failures} × 降级 {demotion}",
-    no_cost="目前不分配请求",
+    no_cost="当前不分配请求",
     model="模型",
     tasks="任务",
     process="进程",
@@ -275,12 +268,12 @@ CHINESE = DashboardStrings(
     charts="最近 15 分钟",
     chart_rate="每秒请求数",
     chart_latency="延迟",
-    chart_queue="排队，及各进程处理中",
-    chart_cpu="各进程处理器占用",
+    chart_queue="队列与各实例处理中的请求",
+    chart_cpu="各实例 CPU 占用",
     log="请求日志",
     log_empty="还没有请求。",
     filter="筛选",
-    filter_hint="编号、任务、工作进程、结果",
+    filter_hint="编号、任务、实例、结果",
     find="按编号查找",
     find_hint="请求编号",
     found="{shown} / {all} 条",
@@ -288,34 +281,34 @@ CHINESE = DashboardStrings(
     time="时间",
     id="编号",
     task="任务",
-    why="为何选它",
+    why="分配原因",
     attempts="尝试",
     queue_time="排队",
-    total_time="总计",
+    total_time="总用时",
     tokens="词元",
     outcome="结果",
-    nobody="无",
+    no_worker="无",
     events="事件日志",
     events_empty="还没有事件。",
     actor="来源",
     change="变化",
     reason="原因",
-    confirm_title="将没有可用的工作进程",
-    confirm="没有 {worker}，就没有工作进程能接收请求，恢复之前新请求都会被拒绝。",
-    confirm_yes="仍然执行",
+    confirm_title="这是最后一个可用实例",
+    confirm="{worker} 停用后将没有实例接收请求，在有实例恢复之前，新请求都会被拒绝。",
+    confirm_yes="仍要执行",
     cancel="取消",
-    unreachable="连不上均衡器，什么都没有改变。",
-    refused="均衡器拒绝了：{message}",
-    refused_origin="均衡器拒绝了：它收到的名称与浏览器地址栏中的不同，是反向代理改掉的。"
-    "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动均衡器时用 --allowed-hosts 加上这个名称，"
+    unreachable="无法连接负载均衡器，未作任何更改。",
+    refused="负载均衡器已拒绝：{message}",
+    refused_origin="负载均衡器已拒绝：它收到的名称与浏览器地址栏中的不同，反向代理改写了它。"
+    "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动负载均衡器时用 --allowed-hosts 加上该名称，"
     "见 docs/reverse-proxy.zh-CN.md。",
-    raw="同样的数据（JSON）",
+    raw="相同数据（JSON）",
     words={
         "starting": "启动中",
         "up": "正常",
         "demoted": "已降级",
         "suspect": "可疑",
-        "down": "失联",
+        "down": "宕机",
         "ready": "就绪",
         "drain": "排空中",
         "maint": "已下线",
@@ -326,14 +319,14 @@ CHINESE = DashboardStrings(
         "degraded": "部分可用",
         "unavailable": "不可用",
         "draining": "正在关闭",
-        "cancelled": "已放弃",
+        "cancelled": "已取消",
         "refused": "被拒绝",
         "failed": "失败",
-        "person": "人工",
+        "person": "管理员",
         "report": "状态报告",
         "call": "请求",
-        "clock": "计时",
-        "balancer": "均衡器",
+        "clock": "定时检查",
+        "balancer": "负载均衡器",
         "breaker": "熔断器",
         "unknown": "未知",
         "forgotten": "已移除",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from qwen_aio.balancer.cost.policies import Policy
 from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.dispatch.slot import Slot
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.balancer.workers.worker import Worker
 
@@ -30,7 +31,7 @@ class Placement:
         if choice is None:
             return None
         worker = candidates[choice.load.id]
-        why = _probe_why(worker, queued) or (choice.why if len(free) > 1 else "only free worker")
+        why = _probe_why(worker, queued) or (choice.why if len(free) > 1 else Reason("only_free"))
         if worker.is_probe_due:
             worker.demotion.probe_sent()
         self._turns += 1
@@ -67,7 +68,7 @@ def _to_probe(free: Sequence[Worker], queued: QueuedRequest) -> list[Worker]:
 def _probe_why(worker: Worker, queued: QueuedRequest) -> str:
     """The reason, if `queued` is a probe of `worker`; else empty."""
     if worker.breaker.state == "half_open":
-        return "probe of a half-open breaker"
+        return Reason("probe_half_open")
     if _to_probe([worker], queued):
-        return "probe of a demoted worker" if worker.is_demoted else "probe of an idle worker"
+        return Reason("probe_demoted") if worker.is_demoted else Reason("probe_idle")
     return ""

@@ -20,6 +20,7 @@ from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.retry_state import RetryState, answer_broken, seeded
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import RequestRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.clients import WorkerClients
@@ -157,7 +158,7 @@ class RemoteExecutor:
             raise failure
         state.fail(slot, failure, has_died=await self._has_died(slot, failure))
         if isinstance(failure, Draining | NotReady) and not isinstance(failure, CalledOff):
-            slot.ended(f"it takes no work: {failure.message}")
+            slot.ended(Reason("takes_no_work", failure=failure.message))
         has_another = self._registry.has_another(state.queued)
         state.check_retry(slot, failure, self._budget, has_another=has_another)
         if not has_another:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import HealthState
 from qwen_aio.core import WorkerState, WorkerStatus
 
@@ -59,19 +60,19 @@ class HeartbeatReader:
         """The health at this moment."""
         state = self.status.state if self.status else None
         if state == "failed":
-            return HealthStatus("down", "its engine has failed")
+            return HealthStatus("down", Reason("engine_failed"))
         if state == "draining":
-            return HealthStatus("down", "it is shutting down")
+            return HealthStatus("down", Reason("shutting_down"))
         if self._refusal is not None:
             return HealthStatus("down", self._refusal)
         if self.silent_s >= SILENCE_FACTOR * self._params.stale_after_s:
-            return HealthStatus("down", f"nothing was heard of it for {self.silent_s:.0f} s")
+            return HealthStatus("down", Reason("silent", seconds=self.silent_s))
         if state is None:
-            return HealthStatus("starting", "nothing was heard of it yet")
+            return HealthStatus("starting", Reason("never_heard"))
         if self.status_age_s is None:
-            return HealthStatus("starting", "its record may be old: it has not moved yet")
+            return HealthStatus("starting", Reason("old_record"))
         if state == "starting":
-            return HealthStatus("starting", "it is loading its model")
+            return HealthStatus("starting", Reason("loading"))
         return self._liveliness(self.status_age_s)
 
     @property
@@ -140,12 +141,12 @@ class HeartbeatReader:
 
     def _liveliness(self, status_age_s: float) -> HealthStatus:
         if self._is_stalled:
-            return HealthStatus("suspect", "a call on it got nothing for too long")
+            return HealthStatus("suspect", Reason("stalled"))
         if not self.is_frozen:
-            return HealthStatus("up", "its status reports arrive on time")
+            return HealthStatus("up", Reason("reports"))
         if self._flowed_at is not None and self._clock() - self._flowed_at < self._params.stale_after_s:
-            return HealthStatus("up", f"its record stands still for {status_age_s:.0f} s, but tokens come from it")
-        return HealthStatus("suspect", f"its record stands still for {status_age_s:.0f} s")
+            return HealthStatus("up", Reason("frozen_but_serving", seconds=status_age_s))
+        return HealthStatus("suspect", Reason("frozen", seconds=status_age_s))
 
     def _move(self) -> None:
         if self._refusal is not None and self._clock() - self._refused_at < self._params.report_period_s:

@@ -15,6 +15,7 @@ from qwen_aio.balancer.cost.cost_model import CostModel
 from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.balancer.workers.claims import Claims
 from qwen_aio.balancer.workers.worker import Worker
@@ -22,9 +23,9 @@ from qwen_aio.core import Capabilities, ContextLimits, WorkerStatus
 from qwen_aio.errors import LastWorker, UnknownWorker
 
 _MEANING: dict[AdminState, str] = {
-    "ready": "brought back",
-    "drain": "gets no new work, what runs may end",
-    "maint": "taken offline",
+    "ready": Reason("set_ready"),
+    "drain": Reason("set_drain"),
+    "maint": Reason("set_maint"),
 }
 
 
@@ -90,7 +91,7 @@ class Registry:
         worker = self._claims.writer_of(status)
         holder = self._workers[status.id]
         if worker is not holder and status.url == holder.url and asked_at > holder.heartbeat.news_at:
-            holder.heartbeat.refuse("another process listens at its address now")
+            holder.heartbeat.refuse(Reason("replaced"))
         worker.hear(status, asked_at=asked_at)
         worker.heartbeat.answer()
         self.settle(worker, "report")
@@ -159,7 +160,7 @@ class Registry:
     def restore_admin(self, states: Mapping[str, AdminState]) -> None:
         """Make `states` the result of `admin_states`."""
         for worker_id in self._admin.keys() | states.keys():
-            self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why="as it was before")
+            self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why=Reason("restored"))
 
     # ---- the whole service -----------------------------------------------------------------------
 

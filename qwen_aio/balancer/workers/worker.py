@@ -17,6 +17,7 @@ from qwen_aio.balancer.cost.policies import WorkerLoad, cost
 from qwen_aio.balancer.cost.queue import Compatibility, QueuedRequest
 from qwen_aio.balancer.cost.worker_speed import FASTEST, WorkerSpeed
 from qwen_aio.balancer.params import Params
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
@@ -74,13 +75,13 @@ class Worker:
         if health.state != "up":
             return health
         if self.capabilities is None:
-            return HealthStatus("starting", "it has not said yet what it can do")
+            return HealthStatus("starting", Reason("no_capabilities"))
         if not self.demotion.is_wanted:
             return health
-        slow = f"slow: {self.demotion.slow_ms:.0f} ms on average, report after report"
+        slow_ms = self.demotion.slow_ms
         if self.is_demoted:
-            return HealthStatus("demoted", slow)
-        return HealthStatus("up", f"{slow}; but at most half of the workers are demoted, the slowest")
+            return HealthStatus("demoted", Reason("slow", milliseconds=slow_ms))
+        return HealthStatus("up", Reason("slow", Reason("not_demoted"), milliseconds=slow_ms))
 
     @property
     def is_well(self) -> bool:

@@ -1,6 +1,4 @@
-// The charts of the last fifteen minutes. uPlot draws; titles, keys and the value under the pointer are the page's.
-
-import { milliseconds, number } from "./cells.js";
+// The charts of the last 15 minutes. uPlot draws; titles, keys and values are elements of the page.
 
 /* global uPlot */
 
@@ -10,7 +8,7 @@ const NUM_COLOURS = 8;
 
 export class Charts {
   constructor(strings) {
-    this.moments = [];
+    this.samples = [];
     const plain = (value) => number(value);
     const fixed = (...lines) => () => lines;
     this.charts = [
@@ -22,38 +20,38 @@ export class Charts {
       ),
       new Chart(
         "queue",
-        (moments) => [line(strings.waiting, (m) => m.waiting, "ink"), ...perWorker(moments, "in_flight")],
+        (samples) => [line(strings.waiting, (m) => m.waiting, "ink"), ...perWorker(samples, "in_flight")],
         plain,
       ),
-      new Chart("cpu", (moments) => perWorker(moments, "cpu_percent"), (value) => `${number(value)} %`, 100),
+      new Chart("cpu", (samples) => perWorker(samples, "cpu_percent"), (value) => `${number(value)} %`, 100),
     ];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  replace(moments) {
-    this.moments = moments;
+  replace(samples) {
+    this.samples = samples;
   }
 
-  add(moment) {
-    // Also drops what lies ahead of a wall clock that was put back: time must grow along the axis.
-    this.moments = this.moments.filter(({ time }) => time > moment.time - SPAN_S && time < moment.time);
-    this.moments.push(moment);
+  add(sample) {
+    // Also drops samples of the future, after a clock was set back: time must grow along the axis.
+    this.samples = this.samples.filter(({ time }) => time > sample.time - SPAN_S && time < sample.time);
+    this.samples.push(sample);
   }
 
   draw() {
-    for (const chart of this.charts) chart.draw(this.moments);
+    for (const chart of this.charts) chart.draw(this.samples);
   }
 }
 
-// `of(moment)`: the value, null if there is none; `tone`: the colour, by its name in the style sheet.
+// `of(sample)`: the value or null; `tone`: name of the colour in the style sheet.
 function line(label, of, tone) {
   return { label, of, tone };
 }
 
-// One line for every worker that was there in the time shown, of the same colour in every chart.
-function perWorker(moments, name) {
-  const ids = [...new Set(moments.flatMap((moment) => Object.keys(moment[name])))].sort(inWords);
-  const of = (id) => (moment) => (Object.hasOwn(moment[name], id) ? moment[name][id] : null);
+// One line for every worker in the samples, of the same colour in every chart.
+function perWorker(samples, name) {
+  const ids = [...new Set(samples.flatMap((sample) => Object.keys(sample[name])))].sort(inWords);
+  const of = (id) => (sample) => (Object.hasOwn(sample[name], id) ? sample[name][id] : null);
   return ids.map((id, index) => line(id, of(id), `c${index % NUM_COLOURS}`));
 }
 
@@ -61,7 +59,7 @@ function perWorker(moments, name) {
 const inWords = new Intl.Collator("en", { numeric: true }).compare;
 
 class Chart {
-  // `linesOf(moments)`: what to draw; `shown(value)`: a value as text; `top`: end of the axis, if it is fixed.
+  // `linesOf(samples)`: the lines to draw; `shown(value)`: its text; `top`: end of a fixed axis.
   constructor(name, linesOf, shown, top) {
     const figure = document.querySelector(`[data-chart=${name}]`);
     this.linesOf = linesOf;
@@ -71,20 +69,20 @@ class Chart {
     this.keys = figure.querySelector("ul");
     this.labels = null; // of the lines the chart was made for
     this.lines = [];
-    this.moments = [];
+    this.samples = [];
     new ResizeObserver(() => this.fit()).observe(this.plot);
   }
 
-  draw(moments) {
-    this.moments = moments;
-    this.lines = this.linesOf(moments);
+  draw(samples) {
+    this.samples = samples;
+    this.lines = this.linesOf(samples);
     const labels = JSON.stringify(this.lines.map((line) => line.label));
     if (labels !== this.labels) {
       this.labels = labels;
       this.make();
     }
-    this.uplot.setData([moments.map((moment) => moment.time), ...this.lines.map((line) => moments.map(line.of))]);
-    this.tell();
+    this.uplot.setData([samples.map((sample) => sample.time), ...this.lines.map((line) => samples.map(line.of))]);
+    this.showValues();
   }
 
   make() {
@@ -102,7 +100,7 @@ class Chart {
       legend: { show: false },
       cursor: { sync: { key: "time" }, drag: { x: false, y: false }, y: false },
       scales: {
-        x: { range: () => [(this.moments.at(-1)?.time ?? 0) - SPAN_S, this.moments.at(-1)?.time ?? 1] },
+        x: { range: () => [(this.samples.at(-1)?.time ?? 0) - SPAN_S, this.samples.at(-1)?.time ?? 1] },
         y: { range: (_, __, most) => [0, this.top ?? Math.max((most ?? 0) * 1.1, 1)] },
       },
       axes: [
@@ -110,15 +108,15 @@ class Chart {
         { ...axis, grid, size: 46, gap: 4, space: 30, values: (_, values) => values.map(this.shown) },
       ],
       series: [{}, ...this.lines.map((line) => series(line, this.lines.length))],
-      hooks: { setCursor: [() => this.tell()] },
+      hooks: { setCursor: [() => this.showValues()] },
     };
   }
 
   // The values under the pointer, or else the last ones.
-  tell() {
-    const moment = this.moments[this.uplot.cursor.idx ?? this.moments.length - 1];
+  showValues() {
+    const sample = this.samples[this.uplot.cursor.idx ?? this.samples.length - 1];
     this.lines.forEach((line, index) => {
-      const value = moment && line.of(moment);
+      const value = sample && line.of(sample);
       this.keys.children[index].lastElementChild.textContent = typeof value === "number" ? this.shown(value) : "–";
     });
   }
@@ -143,9 +141,17 @@ function key({ label, tone }) {
   return item;
 }
 
-// Asked at every drawing, so that the charts follow a change from light to dark.
+// Read at every drawing, so that the charts follow a change from light to dark.
 function colour(name) {
   return () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+function number(value, digits = 0) {
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function milliseconds(value) {
+  return value < 1000 ? `${number(value)} ms` : `${number(value / 1000, value < 10_000 ? 2 : 1)} s`;
 }
 
 function hourAndMinute(unixS) {

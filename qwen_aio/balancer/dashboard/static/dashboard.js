@@ -1,27 +1,26 @@
 // The page after its first paint: one stream of news, three tables, four charts, the buttons.
-// Owns what is shown; draws at most once a frame. All that comes from elsewhere goes in as text.
+// The server sends the texts of all cells (cells.py); this puts them in place, at most once a frame.
 
-import { Cells, clockTime, fill, format } from "./cells.js";
 import { Charts } from "./charts.js";
 import { Log } from "./log.js";
+import { clockTime, fill } from "./rows.js";
 
-const STALE_S = 5; // news comes every second
-const SILENT_S = 15; // then the connection is given up
+const STALE_S = 5; // there is news every second
+const SILENT_S = 15; // then the page reconnects
 const FIRST_PAUSE_S = 0.5;
 const LONGEST_PAUSE_S = 2;
 
 const get = (id) => document.getElementById(id);
-const strings = JSON.parse(document.body.dataset.words);
-const cells = new Cells(strings);
+const strings = JSON.parse(document.body.dataset.strings);
 const charts = new Charts(strings);
 const show = Number(document.body.dataset.rows);
-const requests = new Log(get("requests"), get("request-row"), { cellsOf: (row) => cells.request(row), keep: 1000, show });
-const events = new Log(get("events"), get("event-row"), { cellsOf: (row) => cells.event(row), keep: 500, show });
+const requests = new Log(get("requests"), get("request-row"), { keep: 1000, show });
+const events = new Log(get("events"), get("event-row"), { keep: 500, show });
 const search = get("search");
 
 let snapshot = null;
 let lastNewsAt = performance.now();
-let askedAt = lastNewsAt; // when the stream was asked for
+let askedAt = lastNewsAt; // when the stream was requested
 let pauseS = FIRST_PAUSE_S;
 let source = null;
 const changed = new Set(); // what the next frame draws
@@ -32,7 +31,7 @@ const readers = {
   history(history) {
     requests.replace(history.requests);
     events.replace(history.events);
-    charts.replace(history.moments);
+    charts.replace(history.samples);
     pauseS = FIRST_PAUSE_S;
     draw("requests", "events", "charts");
   },
@@ -40,8 +39,8 @@ const readers = {
     snapshot = news;
     draw("snapshot");
   },
-  moment(moment) {
-    charts.add(moment);
+  sample(sample) {
+    charts.add(sample);
     draw("charts");
   },
   request(row) {
@@ -50,14 +49,14 @@ const readers = {
   },
   event(row) {
     events.add(row);
-    get("spoken").textContent = `${row.worker}: ${cells.event(row).change}`;
+    get("spoken").textContent = `${row.worker}: ${row.change}`;
     draw("events");
   },
 };
 
 function listen() {
   askedAt = performance.now();
-  source = new EventSource("events");
+  source = new EventSource(`events?lang=${document.documentElement.lang}`);
   source.onerror = leave;
   for (const [name, read] of Object.entries(readers)) {
     source.addEventListener(name, (message) => {
@@ -68,7 +67,7 @@ function listen() {
   }
 }
 
-// Not left to the browser: it would never come back from a refusal, such as that of a server that is ending.
+// Not left to the browser, which does not reconnect after a refusal, such as 503 at shutdown.
 function leave() {
   if (!source) return;
   source.close();
@@ -78,7 +77,7 @@ function leave() {
   watch();
 }
 
-// What is shown is old when nothing has come for a while, whatever the connection says.
+// The figures are stale when there was no news for a while, whatever the state of the connection.
 function watch() {
   const silentS = (performance.now() - lastNewsAt) / 1000;
   const isStale = !source || silentS > STALE_S;
@@ -108,14 +107,14 @@ function drawChanged() {
 }
 
 function drawSnapshot() {
-  fill(get("summary"), cells.summary(snapshot));
+  fill(get("summary"), snapshot.summary);
   get("live").querySelector("time").textContent = clockTime(snapshot.time);
   const table = get("workers");
   const bodies = new Map([...table.tBodies].map((body) => [body.dataset.id, body]));
   snapshot.workers.forEach((row, index) => {
     const body = bodies.get(row.id) ?? get("worker-row").content.firstElementChild.cloneNode(true);
     bodies.delete(row.id);
-    fill(body, cells.worker(row));
+    fill(body, row);
     if (table.tBodies[index] !== body) table.insertBefore(body, table.tBodies[index] ?? null);
   });
   for (const body of bodies.values()) body.remove();
@@ -124,10 +123,10 @@ function drawSnapshot() {
 function drawRequests() {
   const shown = requests.render();
   const all = requests.rows.length;
-  get("requests-empty").hidden = all > 0; // a filter that nothing passes is something else
+  get("requests-empty").hidden = all > 0; // not when a filter hides all rows
   const isMissing = !shown && search.elements.id.value;
-  const told = isMissing ? format(strings.not_found, { all }) : format(strings.found, { shown, all });
-  search.querySelector("output").textContent = search.elements.id.value || search.elements.filter.value ? told : "";
+  const count = isMissing ? format(strings.not_found, { all }) : format(strings.found, { shown, all });
+  search.querySelector("output").textContent = search.elements.id.value || search.elements.filter.value ? count : "";
 }
 
 // ---- finding requests ----
@@ -136,15 +135,14 @@ search.addEventListener("input", () => {
   const id = search.elements.id.value.trim();
   const parts = search.elements.filter.value.toLowerCase().split(" ").filter(Boolean);
   requests.matches = (row) => {
-    const { outcome_word: word, worker } = cells.request(row);
-    const text = [row.id, row.task, worker, row.outcome, word, row.error].join(" ").toLowerCase();
+    const text = [row.id, row.task, row.worker, row.outcome, row.outcome_word, row.error].join(" ").toLowerCase();
     return row.id.startsWith(id) && parts.every((part) => text.includes(part));
   };
   draw("requests");
 });
 search.addEventListener("submit", (event) => event.preventDefault());
 
-// Both calls of a request, by a click on the id of one of them.
+// A click on an id shows all rows of its request.
 get("requests").addEventListener("click", ({ target }) => {
   if (target.dataset.text !== "id") return;
   search.elements.id.value = target.textContent;
@@ -158,12 +156,13 @@ get("workers").addEventListener("click", async ({ target }) => {
   if (!button || button.ariaDisabled === "true") return;
   const body = button.closest("tbody");
   button.ariaDisabled = "true"; // not `disabled`, which would lose the focus
-  await setAdmin(body.dataset.id, button.dataset.set);
+  await setAdmin(body, button.dataset.set);
   button.ariaDisabled = null;
   if (!button.checkVisibility()) [...body.querySelectorAll("button")].find((other) => other.checkVisibility())?.focus();
 });
 
-async function setAdmin(id, state, force = false) {
+async function setAdmin(body, state, force = false) {
+  const { id } = body.dataset;
   get("trouble").hidden = true;
   try {
     const reply = await fetch(`admin/workers/${encodeURIComponent(id)}`, {
@@ -171,19 +170,19 @@ async function setAdmin(id, state, force = false) {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ state, force }),
     });
-    const told = await reply.json();
+    const { error } = await reply.json();
     if (reply.ok) {
-      snapshot = told;
-      drawSnapshot();
-    } else if (told.error.code === "last_worker") {
-      if (await confirmed(id)) await setAdmin(id, state, true);
-    } else if (told.error.code === "origin_refused") {
+      body.dataset.admin = state; // the next snapshot says the rest
+    } else if (error.code === "last_worker") {
+      if (await confirmed(id)) await setAdmin(body, state, true);
+    } else if (error.code === "origin_refused") {
       complain(strings.refused_origin);
     } else {
-      complain(format(strings.refused, { message: told.error.message }));
+      complain(format(strings.refused, { message: error.message }));
     }
   } catch (error) {
-    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error; // no connection, or no reply of ours
+    // TypeError: no connection; SyntaxError: not a response of the balancer.
+    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
     complain(strings.unreachable);
   }
 }
@@ -196,6 +195,11 @@ function confirmed(id) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
   });
+}
+
+// `sentence` with its {blanks} filled.
+function format(sentence, values) {
+  return sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
 function complain(sentence) {

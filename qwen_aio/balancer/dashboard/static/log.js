@@ -1,22 +1,21 @@
-// A log: rows by number, the newest first, as many in the page as fit its purpose, all of them searchable.
+// A log: rows by number, the newest first; some are in the page, all can be searched.
 
-import { fill } from "./cells.js";
+import { fill } from "./rows.js";
 
 export class Log {
-  // `template`: a row to fill; `cellsOf(row)`: its texts; `keep`: rows remembered; `show`: rows in the page.
-  constructor(table, template, { cellsOf, keep, show }) {
+  // `template`: a row to fill; `keep`: rows remembered; `show`: rows in the page.
+  constructor(table, template, { keep, show }) {
     this.body = table.tBodies[0];
     this.template = template;
-    this.cellsOf = cellsOf;
     this.keep = keep;
     this.show = show;
     this.rows = []; // newest first
     this.shown = new Map(); // number -> its element
-    this.isNew = true; // what the page holds is not of these rows
+    this.isNew = true; // the page still shows other rows
     this.matches = () => true;
   }
 
-  // Begin again: another balancer counts from 1.
+  // Starts over: another balancer counts from 1.
   replace(rows) {
     this.rows = [...rows].reverse();
     this.isNew = true;
@@ -27,7 +26,7 @@ export class Log {
     if (this.rows.length > this.keep) this.rows.pop();
   }
 
-  // How many rows match; the first of them are in the page afterwards. What is there already stays where it is.
+  // Shows the first rows that match, and returns how many match. Rows that stay are not touched.
   render() {
     if (this.isNew) this.clear();
     const matching = this.rows.filter(this.matches);
@@ -51,7 +50,7 @@ export class Log {
 
   made(row) {
     const element = this.template.content.firstElementChild.cloneNode(true);
-    fill(element, this.cellsOf(row));
+    fill(element, row);
     return element;
   }
 }

@@ -1,4 +1,4 @@
-"""The left panel as HTML. Pure functions; everything that is shown passes `escape`.
+"""The left panel, the decision, as HTML. Pure functions; everything that is shown passes `escape`.
 
 Works for any decision task: labels and emojis come from the task, words from strings.py.
 """
@@ -10,28 +10,28 @@ from html import escape
 
 from qwen_aio.core import Decision, Label, Result, Task
 from qwen_aio.ui.strings import PageStrings
-from qwen_aio.ui.view import Feeling
+from qwen_aio.ui.view import LatestMessage
 
 MAX_QUOTE_CHARS = 160
 
 
-def feeling_html(feeling: Feeling, strings: PageStrings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
-    """The panel: the text, its label with confidence, bars for all labels, the merged line, route and timing."""
-    parts = [_quote(feeling.text)]
-    if feeling.decision is not None:
-        parts += _decided(feeling.decision, strings, tasks)
-    elif not feeling.text:
-        parts += [_faces(tasks), _hint(strings.feeling_empty)]
+def decision_html(latest: LatestMessage, strings: PageStrings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
+    """The text, its label with confidence, all scores, the merged line, route and timings."""
+    parts = [_quote(latest.text)]
+    if latest.decision is not None:
+        parts += _decided(latest.decision, strings, tasks)
+    elif not latest.text:
+        parts += [_faces(tasks), _hint(strings.decision_empty)]
     elif is_running:
-        parts.append(f'<p class="hint waiting">{escape(strings.feeling_waiting)}</p>')
-    elif feeling.result is not None:
-        parts.append(_hint(strings.feeling_none))
-    if feeling.decision is not None:
-        line = feeling.result.merged_line if feeling.result is not None else feeling.decision.merged
+        parts.append(f'<p class="hint waiting">{escape(strings.decision_waiting)}</p>')
+    elif latest.result is not None:
+        parts.append(_hint(strings.decision_none))
+    if latest.decision is not None:
+        line = latest.result.merged_line if latest.result is not None else latest.decision.merged
         parts.append(f'<p class="merged" lang="zh">{escape(line)}</p>')
-    if feeling.result is not None:
-        parts.append(_facts(feeling.result, strings))
-    return f'<div class="feeling" aria-live="polite">{"".join(parts)}</div>'
+    if latest.result is not None:
+        parts.append(_facts(latest.result, strings))
+    return f'<div class="decision" aria-live="polite">{"".join(parts)}</div>'
 
 
 def duration(milliseconds: float) -> str:
@@ -54,7 +54,7 @@ def _quote(text: str) -> str:
 
 
 def _faces(tasks: Mapping[str, Task]) -> str:
-    """What the panel may come to show: the emojis of all labels."""
+    """The emojis of all labels, before there is a decision."""
     faces = " ".join(label.emoji for name in sorted(tasks) for label in tasks[name].labels)
     return f'<p class="faces" aria-hidden="true">{escape(faces)}</p>'
 
@@ -67,8 +67,8 @@ def _decided(decision: Decision, strings: PageStrings, tasks: Mapping[str, Task]
     task = tasks.get(decision.task)
     labels = {label.name: label for label in task.labels} if task else {}
     chosen = labels.get(decision.label, Label(decision.label, decision.emotion, decision.emoji))
-    verdict = (
-        f'<div class="verdict"><span class="emoji" aria-hidden="true">{escape(chosen.emoji)}</span>'
+    decided = (
+        f'<div class="decided"><span class="emoji" aria-hidden="true">{escape(chosen.emoji)}</span>'
         f"<p><strong>{escape(strings.label(chosen))}</strong>"
         f'<span class="confidence">{escape(strings.confidence[decision.confidence])}</span></p></div>'
     )
@@ -77,7 +77,7 @@ def _decided(decision: Decision, strings: PageStrings, tasks: Mapping[str, Task]
         for name, share in decision.scores.items()
     )
     return [
-        verdict,
+        decided,
         _abstained(decision, strings, labels),
         f'<ul class="bars" aria-label="{escape(strings.all_labels)}">{bars}</ul>',
     ]
@@ -120,9 +120,9 @@ def _facts(result: Result, strings: PageStrings) -> str:
 
 
 def _workers(result: Result, strings: PageStrings) -> str:
-    """Who answered: one worker, or two if the feeling and the reply come from different ones."""
+    """The worker that answered, or two if decision and answer come from different ones."""
     decided = ""
-    if result.decision is not None:  # /v1/run names the worker of the task that was asked for, and that of the reply
+    if result.decision is not None:  # /v1/run names the workers of the chosen task and of the reply
         decided = result.decision.worker or (result.worker if result.mode == result.decision.task else "")
     answered = result.answer.worker if result.answer else ""
     if decided and answered and decided != answered:
