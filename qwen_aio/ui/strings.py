@@ -143,9 +143,9 @@ ENGLISH = PageStrings(
         "internal": "Something went wrong inside the program; its log has the details. Please try again.",
     },
     refusals={
-        "host_refused": "This server does not accept the name in your browser's address. Start it with "
+        "host_refused": "This server does not answer to the name in your browser's address. Start it with "
         "--allowed-hosts and that name; for a reverse proxy see docs/reverse-proxy.md.",
-        "origin_refused": "Refused: the name that the server received is not the one in your browser's address. "
+        "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
         "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
         "--allowed-hosts and that name. See docs/reverse-proxy.md.",
         "body_too_large": "The message is too large. Please shorten it.",
@@ -216,7 +216,7 @@ CHINESE = PageStrings(
         "poison_request": "这条消息已使两个实例崩溃，不会再交给第三个。请换一种说法。",
         "answer_broken": "回复中途实例断开，没有其他实例能接着生成。",
         "host_refused": "{url} 的服务器不接受该名称：{message}。",
-        "server_unreachable": "{url} 没有响应，服务器在运行吗（检查：curl {url}/health）？",
+        "server_unreachable": "{url} 没有服务器应答。它在运行吗（检查：curl {url}/health）？",
         "connection_lost": "与 {url} 的连接中断，请重试。",
         "bad_reply": "{url} 有响应，但不是本程序的服务器。地址正确吗？",
         "internal": "程序内部出错，详情见日志。请重试。",
