@@ -195,7 +195,7 @@ CHINESE = PageStrings(
     about_bundled="小型演示模型：速度快，多数时候正确，偶尔答非所问。",
     notices={
         "stopped": "已停止，已生成的内容会保留。",
-        "interrupted": "回复已中断，收到的部分会保留；尚未得到回复的消息已放回输入框。",
+        "interrupted": "回复中断了，收到的部分会保留；尚未得到回复的消息已放回输入框。",
         "busy": "上一条消息仍在回复中，请稍候，或点击“停止”。",
         "too_long": "消息有 {length} 个字符，最多 {limit} 个，请缩短后再发。",
         "nothing_visible": "消息中没有可见字符，请至少输入一个。",
