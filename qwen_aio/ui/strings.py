@@ -143,9 +143,9 @@ ENGLISH = PageStrings(
         "internal": "Something went wrong inside the program; its log has the details. Please try again.",
     },
     refusals={
-        "host_refused": "This server does not accept the name in your browser's address. Start it with "
+        "host_refused": "This server does not answer to the name in your browser's address. Start it with "
         "--allowed-hosts and that name; for a reverse proxy see docs/reverse-proxy.md.",
-        "origin_refused": "Refused: the name that the server received is not the one in your browser's address. "
+        "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
         "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
         "--allowed-hosts and that name. See docs/reverse-proxy.md.",
         "body_too_large": "The message is too large. Please shorten it.",
@@ -195,7 +195,7 @@ CHINESE = PageStrings(
     about_bundled="小型演示模型：速度快，多数时候正确，偶尔答非所问。",
     notices={
         "stopped": "已停止，已生成的内容会保留。",
-        "interrupted": "回复已中断，收到的部分会保留；尚未得到回复的消息已放回输入框。",
+        "interrupted": "回复中断了，收到的部分会保留；尚未得到回复的消息已放回输入框。",
         "busy": "上一条消息仍在回复中，请稍候，或点击“停止”。",
         "too_long": "消息有 {length} 个字符，最多 {limit} 个，请缩短后再发。",
         "nothing_visible": "消息中没有可见字符，请至少输入一个。",
@@ -216,7 +216,7 @@ CHINESE = PageStrings(
         "poison_request": "这条消息已使两个实例崩溃，不会再交给第三个。请换一种说法。",
         "answer_broken": "回复中途实例断开，没有其他实例能接着生成。",
         "host_refused": "{url} 的服务器不接受该名称：{message}。",
-        "server_unreachable": "{url} 没有响应，服务器在运行吗（检查：curl {url}/health）？",
+        "server_unreachable": "{url} 没有服务器应答。它在运行吗（检查：curl {url}/health）？",
         "connection_lost": "与 {url} 的连接中断，请重试。",
         "bad_reply": "{url} 有响应，但不是本程序的服务器。地址正确吗？",
         "internal": "程序内部出错，详情见日志。请重试。",

@@ -186,7 +186,7 @@ ENGLISH = DashboardStrings(
     cancel="Cancel",
     unreachable="The balancer could not be reached; nothing has changed.",
     refused="The balancer refused: {message}",
-    refused_origin="The balancer refused: the name that it received is not the one in your browser's address. "
+    refused_origin="The balancer refused: it was asked under another name than the one in your browser's address. "
     "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the balancer with "
     "--allowed-hosts and that name. See docs/reverse-proxy.md.",
     raw="The same as JSON",
