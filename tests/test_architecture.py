@@ -45,10 +45,10 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def imports_of(path: Path, *, deep: bool = True) -> set[str]:
-    """What a module imports; without `deep` only what it imports while it is imported itself."""
-    found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree) if deep else tree.body:
+def imports_of(path: Path) -> set[str]:
+    """What a module imports, inside its functions, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -120,8 +120,28 @@ def test_modules_import_each_other_in_no_circle():
     graph = {}
     for path in modules():
         name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-        graph[name] = {module_named(imported) for imported in imports_of(path, deep=False)} - {"", name}
+        graph[name] = {module_named(imported) for imported in imports_of(path)} - {"", name}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as exc:
         pytest.fail(f"import circle: {' -> '.join(exc.args[1])}")
+
+
+def test_a_name_means_one_thing_in_the_whole_package():
+    """Classes, functions and type aliases; each command has its own `main` and `add_arguments`."""
+    defined: dict[str, list[str]] = {}
+    for path in modules():
+        for name in names_of(path) - {"main", "add_arguments", "log", "logger", "T"}:
+            defined.setdefault(name, []).append(str(path))
+    assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
+
+
+def names_of(path: Path) -> set[str]:
+    """Top-level names of `path` that are neither private nor constants."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = {node.name for node in body if isinstance(node, kinds)}
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    found |= {target.id for target in targets if isinstance(target, ast.Name) and not target.id.isupper()}
+    return {name for name in found if not name.startswith("_")}

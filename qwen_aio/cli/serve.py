@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="single",
         help="page and model, model alone, or page alone [single]",
     )
-    parser.add_argument("--url", help="server behind the page of --mode ui [http://127.0.0.1:8000]")
+    parser.add_argument("--url", help="server that the page of --mode ui asks [http://127.0.0.1:8000]")
     add_settings_flags(parser, *settings_of("worker", "page"))
 
 
@@ -56,7 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.mode == "ui":
         return serve_page(settings, url=arguments.url or SERVER_URL)
     if arguments.url:
-        raise InvalidSettings("--url is the server behind the page: it goes with --mode ui alone", param="url")
+        raise InvalidSettings("--url is the server that the page asks: it goes with --mode ui alone", param="url")
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
     log_memory(settings, model)

@@ -256,8 +256,8 @@ def _golden_cases(path: Path, source: str, kind: TaskKind) -> tuple[GoldenCase, 
         try:
             case = _GoldenLine.model_validate_json(line)
         except ValidationError as exc:
-            told = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'line'}: {error['msg']}" for error in exc.errors())
-            raise InvalidTask(f'{path}:{number}: a golden case is {{"text": ..., "answer": ...}}: {told}') from exc
+            found = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'line'}: {error['msg']}" for error in exc.errors())
+            raise InvalidTask(f'{path}:{number}: a golden case is {{"text": ..., "answer": ...}}: {found}') from exc
         if (case.answer is None) != (kind == "decision"):
             raise InvalidTask(f"{path}:{number}: an answer is given exactly in the cases of a task that generates")
         if not has_visible(case.text):

@@ -60,7 +60,7 @@ class LocalExecutor:
         worker: str,
         record: Callable[[TaskKind, Timings], None],
     ) -> None:
-        """`record` is told what every finished call took."""
+        """`record` gets the timings of every finished request."""
         self._engine = engine
         self._templates = {name: PromptTemplate(task) for name, task in tasks.items()}
         self._offer = Capabilities(dict(tasks), engine.context, model, worker)

@@ -103,7 +103,7 @@ class RemoteExecutor:
     def _begin(self, request: EngineRequest) -> RetryState:
         task = self.capabilities().tasks.get(request.task)
         if task is None:
-            raise NoWorker(f"whoever could do {request.task} has just gone", retry_after_s=2)
+            raise NoWorker(f"the last worker with the task {request.task} has just gone", retry_after_s=2)
         now, costs = self._clock(), self._registry.costs
         deadline = now + (request.timeout_s or ANSWER_TIMEOUT_S)
         queued = QueuedRequest(

@@ -150,7 +150,7 @@ class Registry:
         if worker is None:
             raise UnknownWorker(f"no worker {worker_id!r}; known: {', '.join(sorted(self._workers)) or 'none'}")
         if state != "ready" and not force and self.ready() == [worker]:
-            raise LastWorker(f'nobody but {worker_id} is ready; send "force": true if that is meant')
+            raise LastWorker(f'{worker_id} is the only ready worker; send "force": true if that is meant')
         self._set_admin(worker_id, state, actor="person", why=_MEANING[state])
 
     def admin_states(self) -> dict[str, AdminState]:
