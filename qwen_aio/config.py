@@ -219,8 +219,9 @@ def check_exposure(settings: Settings) -> None:
     """Raises InvalidSettings for a server that listens beyond this machine without --insecure."""
     if not is_loopback(settings.host) and not settings.insecure:
         raise InvalidSettings(
-            f"--host {settings.host} would open this server to the network, and it has no keys yet: "
-            "everyone who reaches it can use it. If you want that, add --insecure, and --allowed-hosts with the name that people will type"
+            f"--host {settings.host} would open this server to the network, and it has no keys yet: everyone "
+            "who reaches it can use it. If you want that, add --insecure, and --allowed-hosts with the name that "
+            "people will type"
         )
 
 
