@@ -110,17 +110,14 @@ def test_cuda_is_hidden_before_anything_else_is_imported():
     assert imports_of(Path("app.py")) == {"qwen_aio.doorway", "qwen_aio.doorway.start"}
 
 
-def module_named(name: str) -> str:
-    """The module of an imported name: `qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
-    known = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in modules()}
-    return next((part for part in (name, name.rpartition(".")[0]) if part in known), "")
-
-
 def test_modules_import_each_other_in_no_circle():
-    graph = {}
-    for path in modules():
-        name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-        graph[name] = {module_named(imported) for imported in imports_of(path)} - {"", name}
+    paths = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+
+    def module_of(imported: str) -> str:
+        """`qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
+        return next((part for part in (imported, imported.rpartition(".")[0]) if part in paths), "")
+
+    graph = {name: {module_of(each) for each in imports_of(path)} - {"", name} for name, path in paths.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as exc:
