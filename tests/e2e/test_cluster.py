@@ -19,6 +19,7 @@ import pytest
 
 from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.serving.server import bind
+from tests.campaign import in_campaign
 from tests.e2e.clusters import Cluster, cluster, wait_free, wait_gone
 from tests.e2e.processes import OPENER, ROOT, free_port
 
@@ -110,7 +111,7 @@ def test_sigterm_lets_a_stream_end_and_leaves_nobody(tmp_path):
         assert running.status()["qwen-1"]["state"] == "draining"
 
 
-@pytest.mark.parametrize("share", ["on", "off"])
+@pytest.mark.parametrize("share", ["on", *in_campaign("off")])
 def test_when_the_cluster_is_killed_all_end_and_its_ports_and_ids_are_free(tmp_path, share):
     with cluster(tmp_path, "--share-weights", share, num_workers=1) as running:
         processes = running.everybody()

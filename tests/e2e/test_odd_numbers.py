@@ -23,6 +23,7 @@ from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.wire.engine import ENGINE_PATH
 from tests.asking import sse
+from tests.campaign import in_campaign
 from tests.e2e.processes import App, start
 
 RUN = "/v1/run"
@@ -143,7 +144,7 @@ def test_a_number_out_of_bounds_is_refused_before_anything_is_computed(both: Bot
 # ---- what is streamed is what the reply says ----
 
 
-@pytest.mark.parametrize("text", ["death", "你好", "Tell me a story"])
+@pytest.mark.parametrize("text", ["death", *in_campaign("你好", "Tell me a story")])
 def test_the_joined_tokens_are_the_text_of_the_reply(both: Both, text: str) -> None:
     for seed in range(8):
         for app in (both.workers[0], both.balancer):

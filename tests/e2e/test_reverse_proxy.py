@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.campaign import in_campaign
 from tests.e2e.clusters import Cluster, cluster
 from tests.e2e.conftest import Visit
 from tests.e2e.processes import App, free_port, running
@@ -62,7 +63,7 @@ def expect_an_answer(page: Page) -> None:
 # `visit` checks that every request goes to the address typed, and that nothing is missing.
 
 
-@pytest.mark.parametrize("path", ["/qwen/", "/qwen", "/qwen/?from=a-mail"])
+@pytest.mark.parametrize("path", ["/qwen", *in_campaign("/qwen/", "/qwen/?from=a-mail")])
 def test_the_page_works_below_a_path(path: str, site: Site, visit: Visit) -> None:
     expect_an_answer(visit(site.by_block[DOCUMENTED] + path))
 
@@ -82,7 +83,8 @@ def test_the_dashboard_works_below_a_path(site: Site, visit: Visit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locale", "words"), [("en-US", "under another name than the one"), ("zh-CN", "与浏览器地址栏中的不同")]
+    ("locale", "words"),
+    [("zh-CN", "与浏览器地址栏中的不同"), *in_campaign(("en-US", "under another name than the one"))],
 )
 def test_with_nginxs_own_host_the_page_says_what_to_set(locale: str, words: str, site: Site, browser: Browser) -> None:
     with browser.new_context(locale=locale) as context:  # not `visit`: a browser complains of refusals
@@ -99,7 +101,8 @@ def test_with_nginxs_own_host_the_page_says_what_to_set(locale: str, words: str,
 
 
 @pytest.mark.parametrize(
-    ("language", "words"), [("en", "under another name than the one"), ("zh", "与浏览器地址栏中的不同")]
+    ("language", "words"),
+    [("en", "under another name than the one"), *in_campaign(("zh", "与浏览器地址栏中的不同"))],
 )
 def test_with_nginxs_own_host_the_dashboard_says_what_to_set(
     language: str, words: str, site: Site, browser: Browser
@@ -115,7 +118,8 @@ def test_with_nginxs_own_host_the_dashboard_says_what_to_set(
 
 
 @pytest.mark.parametrize(
-    ("locale", "words"), [("en-US", "does not answer to the name"), ("zh-CN", "不接受浏览器地址栏中的名称")]
+    ("locale", "words"),
+    [("en-US", "does not answer to the name"), *in_campaign(("zh-CN", "不接受浏览器地址栏中的名称"))],
 )
 def test_a_name_that_is_not_allowed_is_a_page_that_says_so(
     locale: str, words: str, site: Site, browser: Browser

@@ -15,6 +15,7 @@ import pytest
 
 from qwen_aio.core import WorkerStatus
 from qwen_aio.status_file import StatusFile
+from tests.campaign import in_campaign
 from tests.e2e.processes import App, free_port, start
 
 pytestmark = pytest.mark.timeout(300)
@@ -78,7 +79,7 @@ def put_record(folder: Path, **fields: Any) -> None:
     StatusFile(folder / "status.json", lock_timeout_s=5).write(WorkerStatus(**identity | {"state": "ready"} | fields))
 
 
-@pytest.mark.parametrize("generation", [0, 7])
+@pytest.mark.parametrize("generation", [7, *in_campaign(0)])
 def test_two_clusters_use_a_folder_that_was_deleted_and_each_is_served_to_the_end(tmp_path, generation):
     """With 7 the first worker has a higher generation than the second, which is the later one."""
     folder = tmp_path / "shared"
@@ -114,7 +115,7 @@ def test_a_worker_is_taken_back_although_its_record_looks_older_than_the_last_on
         assert only.row()["generation"] == 1
 
 
-@pytest.mark.parametrize("state", ["draining", "failed"])
+@pytest.mark.parametrize("state", ["failed", *in_campaign("draining")])
 def test_a_ready_worker_is_served_whatever_is_put_into_the_file(tmp_path, state):
     path = tmp_path / "shared" / "status.json"
     with cluster(tmp_path, "only") as only:
