@@ -264,9 +264,7 @@ def expanded(path: str) -> Path:
         found = Path(path).expanduser()
     except RuntimeError:
         found = Path()
-    if not os.environ.get("HOME", "/"):
-        found = Path()  # an empty HOME would be the root of all files
-    if found.is_absolute():
+    if found.is_absolute() and os.environ.get("HOME", "/"):  # an empty HOME would be the root of all files
         return found
     raise InvalidSettings(
         f"{path} cannot be found: this user has no home folder (no HOME, no entry among the users); "

@@ -28,12 +28,12 @@ from qwen_aio.core import Task
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.serving.interruption import result_unless
 from qwen_aio.serving.server import caught_signals
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tuning.candidates import CandidateWorkers
 from qwen_aio.tuning.halving import Candidate, Trial, grid
-from qwen_aio.tuning.interruption import result_unless
 from qwen_aio.tuning.measure import Throughput, measure
 from qwen_aio.tuning.search import Results, fastest_settings, search
 from qwen_aio.tuning.toml_edit import Value, check_writable, read_settings_file, write_settings_file

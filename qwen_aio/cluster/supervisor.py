@@ -17,7 +17,7 @@ from functools import partial
 
 from qwen_aio.cluster.child import Child, OnLine
 from qwen_aio.cluster.keeper import Keeper
-from qwen_aio.serving.disconnect import cancel
+from qwen_aio.serving.interruption import cancel
 
 STOP_S = 35.0  # a server's own grace period, and some
 

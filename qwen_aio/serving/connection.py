@@ -53,7 +53,7 @@ class Connection(H11Protocol):
         return self.timeout_keep_alive_task is not None and not self.transport.get_write_buffer_size()
 
     @property
-    def is_silent(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Whether its request has not arrived whole, nor been answered."""
         cycle = self.cycle
         return self.transport is not None and (cycle is None or (cycle.more_body and not cycle.response_started))

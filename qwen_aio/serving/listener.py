@@ -106,7 +106,7 @@ class Listener:
         if is_extra:
             self._num_refused += 1
             self._warn("no room for more connections: open=%d refused=%d", len(self._served), self._num_refused)
-            if len(self._extra) >= self._room.extra and not self._silent_gives_way():
+            if len(self._extra) >= self._room.extra and not self._incomplete_gives_way():
                 _refuse(sock, self._refusal())
                 return
         connection = self._make(is_extra=is_extra, on_lost=self._forget)
@@ -133,12 +133,12 @@ class Listener:
             idle.timeout_keep_alive_handler()
         return idle is not None
 
-    def _silent_gives_way(self) -> bool:
-        silent = next((connection for connection in self._extra if connection.is_silent), None)
-        if silent is not None:
-            self._forget(silent)
-            silent.refuse(self._refusal())
-        return silent is not None
+    def _incomplete_gives_way(self) -> bool:
+        incomplete = next((connection for connection in self._extra if connection.is_incomplete), None)
+        if incomplete is not None:
+            self._forget(incomplete)
+            incomplete.refuse(self._refusal())
+        return incomplete is not None
 
     def _refusal(self) -> TooManyConnections:
         return TooManyConnections(f"{len(self._served)} connections are open, and no more are taken", retry_after_s=1)

@@ -15,7 +15,8 @@ from typing import TypeVar
 from starlette.types import Send
 
 from qwen_aio.errors import QwenAioError
-from qwen_aio.serving.disconnect import ClientDisconnected, cancel
+from qwen_aio.serving.disconnect import ClientDisconnected
+from qwen_aio.serving.interruption import cancel
 from qwen_aio.wire.event import KEEP_ALIVE, error_frame
 from qwen_aio.wire.shape import SSE_MEDIA
 

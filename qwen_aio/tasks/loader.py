@@ -81,9 +81,7 @@ class _TaskFile(_Table):
     rules: tuple[_Rule, ...] = ()
 
 
-class _GoldenLine(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _GoldenLine(_Table):
     text: str
     answer: Annotated[str, Field(min_length=1)] | None = None
 

@@ -23,10 +23,10 @@ from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.plan import WORKER_HOST, forkserver_command, worker_command
 from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.errors import ServerUnreachable, SetupError
+from qwen_aio.serving.interruption import result_unless
 from qwen_aio.serving.server import bind
 from qwen_aio.startup.listening import url_of
 from qwen_aio.tuning.halving import Candidate
-from qwen_aio.tuning.interruption import result_unless
 
 LOOK_S = 0.05
 LAST_LINES = 12

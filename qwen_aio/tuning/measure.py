@@ -21,7 +21,7 @@ from statistics import median
 from qwen_aio.client import Client
 from qwen_aio.core import Decision, EngineRequest, SamplingWish, Task, TaskKind, TextDelta
 from qwen_aio.errors import BadReply
-from qwen_aio.serving.disconnect import cancel
+from qwen_aio.serving.interruption import cancel
 
 NUM_DECIDING, NUM_ANSWERED = 8, 8
 ALONE_SHARE, DECISIONS_SHARE, ANSWERS_SHARE = 0.15, 0.4, 0.45  # of the time

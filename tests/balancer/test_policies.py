@@ -58,7 +58,7 @@ def chosen(name: str, *candidates: WorkerLoad, work_s: float = WORK_S) -> str:
 def why(name: str, *candidates: WorkerLoad) -> str:
     choice = POLICIES[name](PARAMS, Random(1)).choose(WORK_S, candidates)
     assert choice is not None
-    return choice.why
+    return choice.why()
 
 
 def total(load: WorkerLoad) -> float:

@@ -38,10 +38,10 @@ class WorkerLoad:
 
 
 class Choice(NamedTuple):
-    """A candidate, and the terms of the policy that speak for it."""
+    """A candidate, and what states the terms of the policy that speak for it."""
 
     load: WorkerLoad
-    why: str
+    why: Callable[[], str]  # called for the chosen one alone: words for all would cost more than the choice
     score: float = 0.0  # lower is better
 
 
@@ -65,7 +65,7 @@ def cost(load: WorkerLoad, work_s: float, params: Params) -> Cost:
 
 def weighted(candidates: Sequence[WorkerLoad], work_s: float, params: Params) -> list[Choice]:
     costs = [cost(load, work_s, params) for load in candidates]
-    return [Choice(load, _describe(terms), terms.total) for load, terms in zip(candidates, costs, strict=True)]
+    return [Choice(load, partial(_describe, terms), terms.total) for load, terms in zip(candidates, costs, strict=True)]
 
 
 def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
@@ -75,19 +75,21 @@ def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) ->
     latencies = _shares([mean_ms if load.latency_ms is None else load.latency_ms for load in candidates])
     jitters = _shares([load.cpu_jitter for load in candidates])
     return [
-        Choice(load, Reason("linear", total=total, queue=queue, latency=latency, jitter=jitter), total)
+        Choice(load, partial(Reason, "linear", total=total, queue=queue, latency=latency, jitter=jitter), total)
         for load, queue, latency, jitter in zip(candidates, queues, latencies, jitters, strict=True)
         for total in [queue + latency + jitter]
     ]
 
 
 def least_loaded(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
-    return [Choice(load, Reason("least_loaded", in_flight=load.in_flight), load.in_flight) for load in candidates]
+    return [
+        Choice(load, partial(Reason, "least_loaded", in_flight=load.in_flight), load.in_flight) for load in candidates
+    ]
 
 
 def round_robin(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
     """All scores are equal, so the worker that was used longest ago is next."""
-    return [Choice(load, Reason("round_robin")) for load in candidates]
+    return [Choice(load, partial(Reason, "round_robin")) for load in candidates]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RandomChoice:
 
     def choose(self, work_s: float, candidates: Sequence[WorkerLoad]) -> Choice | None:  # noqa: ARG002
         """See Policy."""
-        return Choice(self.random.choice(candidates), Reason("random")) if candidates else None
+        return Choice(self.random.choice(candidates), partial(Reason, "random")) if candidates else None
 
 
 POLICIES: dict[str, Callable[[Params, Random], Policy]] = {

@@ -12,7 +12,7 @@ from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
 from qwen_aio.core import EngineEvent
 from qwen_aio.errors import CalledOff, QwenAioError, WorkerStalled
-from qwen_aio.next_event import next_event
+from qwen_aio.next_event import interrupt, next_event
 
 
 class Attempt:
@@ -43,7 +43,7 @@ class Attempt:
         """End the attempt, unless an event has come or it ends already."""
         if not self._has_begun and self._limit is not None and not self._limit.expired():
             self._is_called_off = True
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            interrupt(self._limit)
 
     def _patience_s(self) -> float:
         if not self._has_begun:

@@ -31,7 +31,7 @@ class Placement:
         if choice is None:
             return None
         worker = candidates[choice.load.id]
-        why = _probe_why(worker, queued) or (choice.why if len(free) > 1 else Reason("only_free"))
+        why = _probe_why(worker, queued) or (choice.why() if len(free) > 1 else Reason("only_free"))
         if worker.is_probe_due:
             worker.demotion.probe_sent()
         self._turns += 1

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from qwen_aio.tuning.interruption import result_unless
+from qwen_aio.serving.interruption import result_unless
 
 
 class Came(Exception):

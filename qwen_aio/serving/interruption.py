@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from qwen_aio.serving.disconnect import cancel
-
 E = TypeVar("E")
 T = TypeVar("T")
 
@@ -28,3 +26,11 @@ async def result_unless(
     finally:
         await cancel(working)
         await cancel(waiting)
+
+
+async def cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel `task` and wait until it is done; its result is ignored."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # retrieved, so that asyncio does not log it
