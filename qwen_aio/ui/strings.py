@@ -6,59 +6,152 @@ Blanks in braces are filled in where the sentence is shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from qwen_aio.core import Confidence, Label, Task
-from qwen_aio.language import Language
+from qwen_aio.language import Both, Language, Strings
 from qwen_aio.ui.view import Notice, NoticeKey
 
+NOTICES: Mapping[NoticeKey, str] = {
+    "stopped": "Stopped. The answer so far stays.",
+    "interrupted": "The answer was interrupted. Its beginning stays; an unanswered message is back in the box.",
+    "busy": "The last message is still being answered. Wait for it, or press Stop.",
+    "too_long": "The message has {length} characters; at most {limit} fit here. Please shorten it.",
+    "nothing_visible": "The message has no visible character. Please write at least one.",
+    "turns_dropped": "The conversation exceeds the model's context: the oldest exchanges ({count}) were left out.",
+    "truncated": "The message is too long for the model: only its beginning and its end were read.",
+    "length": "The answer reached its length limit and was cut off.",
+    "invalid_request": "This message was refused: {message}.",
+    "context_too_small": "The message leaves no room for an answer: {message}.",
+    "unknown_task": "The chosen task no longer exists. Reload the page to see the current tasks.",
+    "body_too_large": "The message is too large. Please shorten it.",
+    "not_ready": "The model is still loading. Please try again in a few seconds.",
+    "draining": "The program is shutting down and takes no more messages.",
+    "queue_full": "Many people are asking at once. Please try again in a moment.",
+    "too_many_connections": "Many people are asking at once. Please try again in a moment.",
+    "deadline_exceeded": "It took too long and was cancelled. A shorter message may help.",
+    "engine_stopped": "The model has stopped. Please restart the program.",
+    "no_worker": "No worker is available at the moment. Please try again in a few seconds.",
+    "poison_request": "This message crashed two workers and is not sent to a third. Please rephrase it.",
+    "answer_broken": "The worker was lost in the middle of the answer, and no other could continue it.",
+    "host_refused": "The server at {url} does not accept that name: {message}.",
+    "server_unreachable": "No server answers at {url}. Is it running (to check: curl {url}/health)?",
+    "connection_lost": "The connection to {url} was lost before the end. Please try again.",
+    "bad_reply": "The server at {url} is not one of this program. Is the address right?",
+    "internal": "Something went wrong inside the program; its log has the details. Please try again.",
+}
+NOTICES_IN_CHINESE: Mapping[NoticeKey, str] = {
+    "stopped": "已停止，已生成的内容会保留。",
+    "interrupted": "回复中断了，收到的部分会保留；尚未得到回复的消息已放回输入框。",
+    "busy": "上一条消息仍在回复中，请稍候，或点击“停止”。",
+    "too_long": "消息有 {length} 个字符，最多 {limit} 个，请缩短后再发。",
+    "nothing_visible": "消息中没有可见字符，请至少输入一个。",
+    "turns_dropped": "对话超出模型的上下文长度，最早的 {count} 轮已略去。",
+    "truncated": "消息过长，模型只读取了开头和结尾。",
+    "length": "回复达到长度上限，已被截断。",
+    "invalid_request": "这条消息无法处理：{message}。",
+    "context_too_small": "消息过长，没有为回复留下空间：{message}。",
+    "unknown_task": "所选任务已不存在，请刷新页面查看现有任务。",
+    "body_too_large": "消息过大，请缩短后再发。",
+    "not_ready": "模型正在加载，请几秒后重试。",
+    "draining": "服务正在关闭，不再接收新消息。",
+    "queue_full": "当前请求过多，请稍后重试。",
+    "too_many_connections": "当前请求过多，请稍后重试。",
+    "deadline_exceeded": "处理超时，已取消。缩短消息或许有帮助。",
+    "engine_stopped": "模型已停止运行，请重新启动程序。",
+    "no_worker": "当前没有可用的实例，请几秒后重试。",
+    "poison_request": "这条消息已使两个实例崩溃，不会再交给第三个。请换一种说法。",
+    "answer_broken": "回复中途实例断开，没有其他实例能接着生成。",
+    "host_refused": "{url} 的服务器不接受该名称：{message}。",
+    "server_unreachable": "{url} 没有服务器应答。它在运行吗（检查：curl {url}/health）？",
+    "connection_lost": "与 {url} 的连接中断，请重试。",
+    "bad_reply": "{url} 有响应，但不是本程序的服务器。地址正确吗？",
+    "internal": "程序内部出错，详情见日志。请重试。",
+}
+REFUSALS = {
+    "host_refused": "This server does not answer to the name in your browser's address. Start it with "
+    "--allowed-hosts and that name; for a reverse proxy see docs/reverse-proxy.md.",
+    "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
+    "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
+    "--allowed-hosts and that name. See docs/reverse-proxy.md.",
+    "body_too_large": NOTICES["body_too_large"],
+}
+REFUSALS_IN_CHINESE = {
+    "host_refused": "服务器不接受浏览器地址栏中的名称。启动时请用 --allowed-hosts 加上该名称；"
+    "使用反向代理时，见 docs/reverse-proxy.zh-CN.md。",
+    "origin_refused": "已被拒绝：服务器收到的名称与浏览器地址栏中的不同，反向代理改写了它。"
+    "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动服务器时用 --allowed-hosts 加上该名称，"
+    "见 docs/reverse-proxy.zh-CN.md。",
+    "body_too_large": NOTICES_IN_CHINESE["body_too_large"],
+}
 
-@dataclass(frozen=True)
-class PageStrings:
+
+class PageStrings(Strings):
     """The words of one language."""
 
-    code: str  # for the page's lang attribute
-    tagline: str
-    language: str
-    decision: str
-    conversation: str
-    conversation_empty: str
-    you: str
-    model: str
-    copy: str
-    copied: str
-    message: str
-    placeholder: str
-    send: str
-    stop: str
-    new: str
-    mode: str
-    auto: str
-    enhance: str
-    examples: str
-    decision_empty: str
-    decision_waiting: str
-    decision_none: str
-    abstained: str
-    all_labels: str
-    confidence: Mapping[Confidence, str]
-    route: str
-    route_rule: str
-    route_mode: str
-    route_default: str
-    timing_decision: str
-    timing_answer: str
-    timing_total: str
-    timing_cached: str
-    cached: str
-    answered_by: str
-    workers: str
-    about: str
-    about_remote: str
-    about_unknown: str
-    about_bundled: str
-    notices: Mapping[NoticeKey, str]
-    refusals: Mapping[str, str]  # by code of the error; operators read them too
+    tagline = Both(
+        "One small model decides on the sentiment of a message, and answers it.",
+        "一个小模型，判断一句话的情感，并作出回复。",
+    )
+    language = Both("Language", "语言")
+    decision = Both("Feeling", "情感判断")
+    conversation = Both("Conversation", "对话")
+    conversation_empty = Both(
+        "Write something happy, something angry, or anything in between.", "说句开心的、生气的，或者随便聊聊。"
+    )
+    you = Both("You", "你")
+    model = Both("Model", "模型")
+    copy = Both("Copy", "复制")
+    copied = Both("Copied", "已复制")
+    message = Both("Your message", "你的消息")
+    placeholder = Both("Write a message", "输入消息")
+    send = Both("Send", "发送")
+    stop = Both("Stop", "停止")
+    new = Both("New conversation", "新对话")
+    mode = Both("Task", "任务")
+    auto = Both("Auto", "自动")
+    enhance = Both("Decision and answer together", "对话增强：同时给出判断和回复")
+    examples = Both("Try one of these", "试试这些例子")
+    decision_empty = Both("The decision on your message appears here.", "消息的情感判断会显示在这里。")
+    decision_waiting = Both("Deciding…", "正在判断…")
+    decision_none = Both("This request had no decision.", "这次请求没有情感判断。")
+    abstained = Both(
+        "No label is certain enough, so it counts as neutral. Most likely: {label}, {percent} %.",
+        "没有足够确定的标签，因此记为中性。最可能的是{label}：{percent} %。",
+    )
+    all_labels = Both("All labels", "全部标签")
+    confidence: Both[Mapping[Confidence, str]] = Both(
+        {"高": "high confidence", "中": "medium confidence", "低": "low confidence"},
+        {"高": "置信度高", "中": "置信度中", "低": "置信度低"},
+    )
+    route = Both("Chosen by", "选择依据")
+    route_rule = Both("rule {0}", "规则 {0}")
+    route_mode = Both("you: {0}", "你选择的 {0}")
+    route_default = Both("no rule matched, so {0}", "没有匹配的规则，使用 {0}")
+    timing_decision = Both("Decision", "判断")
+    timing_answer = Both("Answer", "回复")
+    timing_total = Both("Total", "合计")
+    timing_cached = Both("Reused tokens", "复用词元")
+    cached = Both("{cached} of {prompt}", "{cached} / {prompt}")
+    answered_by = Both("Answered by", "处理实例")
+    workers = Both("{decision} (decision), {answer} (answer)", "{decision}（判断），{answer}（回复）")
+    about = Both(
+        "{model} answers on worker {worker} · version {version} · no internet needed",
+        "由 {model} 回答，实例 {worker} · 版本 {version} · 无需联网",
+    )
+    about_remote = Both(
+        "{model} answers, reached through {worker} at {url} · version {version} · no internet needed",
+        "由 {model} 回答，经由 {worker}（{url}）· 版本 {version} · 无需联网",
+    )
+    about_unknown = Both(
+        "The model is not known at the moment: see {url} · version {version}",
+        "暂时无法获知所用模型，请查看 {url} · 版本 {version}",
+    )
+    about_bundled = Both(
+        "A small demonstration model: fast, often right, sometimes odd.",
+        "小型演示模型：速度快，多数时候正确，偶尔答非所问。",
+    )
+    notices = Both(NOTICES, NOTICES_IN_CHINESE)
+    refusals = Both(REFUSALS, REFUSALS_IN_CHINESE)  # by code of the error; operators read them too
 
     def notice(self, notice: Notice) -> str:
         """The sentence of `notice`."""
@@ -66,169 +159,13 @@ class PageStrings:
 
     def label(self, label: Label) -> str:
         """The name of `label` in English, its text in Chinese."""
-        return label.text if self.code.startswith("zh") else label.name.replace("_", " ").capitalize()
+        return label.text if self.in_chinese else label.name.replace("_", " ").capitalize()
 
     def title(self, task: Task) -> str:
         """The task's title, or its name if it has no title in this language."""
         return task.title.get(self.code[:2], task.name)
 
 
-ENGLISH = PageStrings(
-    code="en",
-    tagline="One small model decides on the sentiment of a message, and answers it.",
-    language="Language",
-    decision="Feeling",
-    conversation="Conversation",
-    conversation_empty="Write something happy, something angry, or anything in between.",
-    you="You",
-    model="Model",
-    copy="Copy",
-    copied="Copied",
-    message="Your message",
-    placeholder="Write a message",
-    send="Send",
-    stop="Stop",
-    new="New conversation",
-    mode="Task",
-    auto="Auto",
-    enhance="Decision and answer together",
-    examples="Try one of these",
-    decision_empty="The decision on your message appears here.",
-    decision_waiting="Deciding…",
-    decision_none="This request had no decision.",
-    abstained="No label is certain enough, so it counts as neutral. Most likely: {label}, {percent} %.",
-    all_labels="All labels",
-    confidence={"高": "high confidence", "中": "medium confidence", "低": "low confidence"},
-    route="Chosen by",
-    route_rule="rule {0}",
-    route_mode="you: {0}",
-    route_default="no rule matched, so {0}",
-    timing_decision="Decision",
-    timing_answer="Answer",
-    timing_total="Total",
-    timing_cached="Reused tokens",
-    cached="{cached} of {prompt}",
-    answered_by="Answered by",
-    workers="{decision} (decision), {answer} (answer)",
-    about="{model} answers on worker {worker} · version {version} · no internet needed",
-    about_remote="{model} answers, reached through {worker} at {url} · version {version} · no internet needed",
-    about_unknown="The model is not known at the moment: see {url} · version {version}",
-    about_bundled="A small demonstration model: fast, often right, sometimes odd.",
-    notices={
-        "stopped": "Stopped. The answer so far stays.",
-        "interrupted": "The answer was interrupted. Its beginning stays; an unanswered message is back in the box.",
-        "busy": "The last message is still being answered. Wait for it, or press Stop.",
-        "too_long": "The message has {length} characters; at most {limit} fit here. Please shorten it.",
-        "nothing_visible": "The message has no visible character. Please write at least one.",
-        "turns_dropped": "The conversation exceeds the model's context: the oldest exchanges ({count}) were left out.",
-        "truncated": "The message is too long for the model: only its beginning and its end were read.",
-        "length": "The answer reached its length limit and was cut off.",
-        "invalid_request": "This message was refused: {message}.",
-        "context_too_small": "The message leaves no room for an answer: {message}.",
-        "unknown_task": "The chosen task no longer exists. Reload the page to see the current tasks.",
-        "body_too_large": "The message is too large. Please shorten it.",
-        "not_ready": "The model is still loading. Please try again in a few seconds.",
-        "draining": "The program is shutting down and takes no more messages.",
-        "queue_full": "Many people are asking at once. Please try again in a moment.",
-        "too_many_connections": "Many people are asking at once. Please try again in a moment.",
-        "deadline_exceeded": "It took too long and was cancelled. A shorter message may help.",
-        "engine_stopped": "The model has stopped. Please restart the program.",
-        "no_worker": "No worker is available at the moment. Please try again in a few seconds.",
-        "poison_request": "This message crashed two workers and is not sent to a third. Please rephrase it.",
-        "answer_broken": "The worker was lost in the middle of the answer, and no other could continue it.",
-        "host_refused": "The server at {url} does not accept that name: {message}.",
-        "server_unreachable": "No server answers at {url}. Is it running (to check: curl {url}/health)?",
-        "connection_lost": "The connection to {url} was lost before the end. Please try again.",
-        "bad_reply": "The server at {url} is not one of this program. Is the address right?",
-        "internal": "Something went wrong inside the program; its log has the details. Please try again.",
-    },
-    refusals={
-        "host_refused": "This server does not answer to the name in your browser's address. Start it with "
-        "--allowed-hosts and that name; for a reverse proxy see docs/reverse-proxy.md.",
-        "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
-        "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
-        "--allowed-hosts and that name. See docs/reverse-proxy.md.",
-        "body_too_large": "The message is too large. Please shorten it.",
-    },
-)
-
-CHINESE = PageStrings(
-    code="zh-CN",
-    tagline="一个小模型，判断一句话的情感，并作出回复。",
-    language="语言",
-    decision="情感判断",
-    conversation="对话",
-    conversation_empty="说句开心的、生气的，或者随便聊聊。",
-    you="你",
-    model="模型",
-    copy="复制",
-    copied="已复制",
-    message="你的消息",
-    placeholder="输入消息",
-    send="发送",
-    stop="停止",
-    new="新对话",
-    mode="任务",
-    auto="自动",
-    enhance="对话增强：同时给出判断和回复",
-    examples="试试这些例子",
-    decision_empty="消息的情感判断会显示在这里。",
-    decision_waiting="正在判断…",
-    decision_none="这次请求没有情感判断。",
-    abstained="没有足够确定的标签，因此记为中性。最可能的是{label}：{percent} %。",
-    all_labels="全部标签",
-    confidence={"高": "置信度高", "中": "置信度中", "低": "置信度低"},
-    route="选择依据",
-    route_rule="规则 {0}",
-    route_mode="你选择的 {0}",
-    route_default="没有匹配的规则，使用 {0}",
-    timing_decision="判断",
-    timing_answer="回复",
-    timing_total="合计",
-    timing_cached="复用词元",
-    cached="{cached} / {prompt}",
-    answered_by="处理实例",
-    workers="{decision}（判断），{answer}（回复）",
-    about="由 {model} 回答，实例 {worker} · 版本 {version} · 无需联网",
-    about_remote="由 {model} 回答，经由 {worker}（{url}）· 版本 {version} · 无需联网",
-    about_unknown="暂时无法获知所用模型，请查看 {url} · 版本 {version}",
-    about_bundled="小型演示模型：速度快，多数时候正确，偶尔答非所问。",
-    notices={
-        "stopped": "已停止，已生成的内容会保留。",
-        "interrupted": "回复中断了，收到的部分会保留；尚未得到回复的消息已放回输入框。",
-        "busy": "上一条消息仍在回复中，请稍候，或点击“停止”。",
-        "too_long": "消息有 {length} 个字符，最多 {limit} 个，请缩短后再发。",
-        "nothing_visible": "消息中没有可见字符，请至少输入一个。",
-        "turns_dropped": "对话超出模型的上下文长度，最早的 {count} 轮已略去。",
-        "truncated": "消息过长，模型只读取了开头和结尾。",
-        "length": "回复达到长度上限，已被截断。",
-        "invalid_request": "这条消息无法处理：{message}。",
-        "context_too_small": "消息过长，没有为回复留下空间：{message}。",
-        "unknown_task": "所选任务已不存在，请刷新页面查看现有任务。",
-        "body_too_large": "消息过大，请缩短后再发。",
-        "not_ready": "模型正在加载，请几秒后重试。",
-        "draining": "服务正在关闭，不再接收新消息。",
-        "queue_full": "当前请求过多，请稍后重试。",
-        "too_many_connections": "当前请求过多，请稍后重试。",
-        "deadline_exceeded": "处理超时，已取消。缩短消息或许有帮助。",
-        "engine_stopped": "模型已停止运行，请重新启动程序。",
-        "no_worker": "当前没有可用的实例，请几秒后重试。",
-        "poison_request": "这条消息已使两个实例崩溃，不会再交给第三个。请换一种说法。",
-        "answer_broken": "回复中途实例断开，没有其他实例能接着生成。",
-        "host_refused": "{url} 的服务器不接受该名称：{message}。",
-        "server_unreachable": "{url} 没有服务器应答。它在运行吗（检查：curl {url}/health）？",
-        "connection_lost": "与 {url} 的连接中断，请重试。",
-        "bad_reply": "{url} 有响应，但不是本程序的服务器。地址正确吗？",
-        "internal": "程序内部出错，详情见日志。请重试。",
-    },
-    refusals={
-        "host_refused": "服务器不接受浏览器地址栏中的名称。启动时请用 --allowed-hosts 加上该名称；"
-        "使用反向代理时，见 docs/reverse-proxy.zh-CN.md。",
-        "origin_refused": "已被拒绝：服务器收到的名称与浏览器地址栏中的不同，反向代理改写了它。"
-        "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动服务器时用 --allowed-hosts 加上该名称，"
-        "见 docs/reverse-proxy.zh-CN.md。",
-        "body_too_large": "消息过大，请缩短后再发。",
-    },
-)
-
+ENGLISH = PageStrings("en")
+CHINESE = PageStrings("zh")
 STRINGS: Mapping[Language, PageStrings] = {"en": ENGLISH, "zh": CHINESE}

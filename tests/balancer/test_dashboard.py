@@ -9,6 +9,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from html.parser import HTMLParser
+from inspect import getmembers_static
 from pathlib import Path
 from string import Formatter
 from typing import get_args
@@ -27,7 +28,7 @@ from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH, STRINGS, Dashb
 from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, BreakerState, HealthState, RequestOutcome, ServiceState
 from qwen_aio.errors import InvalidRequest, QueueFull
-from qwen_aio.language import language_for
+from qwen_aio.language import Both, language_for
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
 from qwen_aio.serving.sse import StreamTimes
@@ -439,7 +440,8 @@ def test_vendored_files_are_unchanged():
 def flat(strings: DashboardStrings) -> dict[str, str]:
     """Every sentence by a name, also those in the table of words."""
     tables = ("words", "reasons")
-    named = {field.name: getattr(strings, field.name) for field in fields(strings) if field.name not in tables}
+    entries = [name for name, value in getmembers_static(strings) if isinstance(value, Both)]
+    named = {name: getattr(strings, name) for name in entries if name not in tables}
     return named | {f"words.{name}": word for name, word in strings.words.items()}
 
 
