@@ -25,7 +25,7 @@ class Session:
         self.tasks: Mapping[str, Task] = {}  # as of when the page was opened
         self.view = View()
         self._stop: StopSwitch | None = None  # there while a request runs
-        self._is_leaving = False  # the conversation ends with the request that runs
+        self.is_leaving = False  # the running request was stopped in order to begin anew
 
     def __repr__(self) -> str:
         return f"<Session {self.language}, {len(self.view.exchanges)} exchanges, running={self.is_running}>"
@@ -34,11 +34,6 @@ class Session:
     def is_running(self) -> bool:
         """Whether a request of this tab is under way."""
         return self._stop is not None
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the running request was stopped in order to begin anew."""
-        return self._is_leaving
 
     @contextmanager
     def running(self) -> Iterator[StopSwitch]:
@@ -49,7 +44,7 @@ class Session:
             yield self._stop
         finally:
             self._stop = None
-            self._is_leaving = False
+            self.is_leaving = False
 
     def stop(self) -> None:
         """Ends the running request; nothing happens if none runs."""
@@ -58,7 +53,7 @@ class Session:
 
     def leave(self) -> None:
         """Ends the running request and with it the conversation."""
-        self._is_leaving = True
+        self.is_leaving = True
         self.stop()
 
 
