@@ -59,14 +59,14 @@ def summary_cells(snapshot: Snapshot, strings: DashboardStrings) -> Cells:
 
 def worker_cells(row: WorkerRow, strings: DashboardStrings) -> Cells:
     """One worker: its line, and the line of details below."""
-    is_ready = row.admin == "ready"
+    state = row.health if row.admin == "ready" else row.admin
     return {
         "id": row.id,
         "url": row.url.partition("://")[2] or row.url,
         "admin": row.admin,
-        "state": row.health if is_ready else row.admin,
-        "state_word": strings.word(row.health if is_ready else row.admin),
-        "health_word": "" if is_ready else strings.word(row.health),
+        "state": state,
+        "state_word": strings.word(state),
+        "health_word": "" if row.admin == "ready" else strings.word(row.health),
         **_reason(row.why, strings),
         "breaker": row.breaker,
         "breaker_word": strings.word(row.breaker),

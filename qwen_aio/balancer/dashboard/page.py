@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from qwen_aio.balancer.dashboard.cells import NUM_BARS, event_cells, request_cells, summary_cells, worker_cells
+from qwen_aio.balancer.dashboard.cells import NUM_BARS, event_cells, request_cells, snapshot_cells
 from qwen_aio.balancer.dashboard.strings import DashboardStrings
 from qwen_aio.balancer.snapshot import Snapshot
 from qwen_aio.balancer.stats import StatsHistory
@@ -35,8 +35,7 @@ class Page:
             script_strings={name: getattr(strings, name) for name in SCRIPT_STRINGS},
             num_bars=NUM_BARS,
             max_rows=MAX_ROWS,
-            summary=summary_cells(snapshot, strings),
-            workers=[worker_cells(row, strings) for row in snapshot.workers],
+            **snapshot_cells(snapshot, strings),
             requests=[request_cells(row, strings) for row in history.requests[: -MAX_ROWS - 1 : -1]],
             events=[event_cells(row, strings) for row in history.events[: -MAX_ROWS - 1 : -1]],
         )
