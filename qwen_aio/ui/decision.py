@@ -19,16 +19,15 @@ def decision_html(latest: LatestMessage, strings: PageStrings, *, tasks: Mapping
     """The text, its label with confidence, all scores, the merged line, route and timings."""
     parts = [_quote(latest.text)]
     if latest.decision is not None:
+        line = latest.result.merged_line if latest.result is not None else latest.decision.merged
         parts += _decided(latest.decision, strings, tasks)
+        parts.append(f'<p class="merged" lang="zh">{escape(line)}</p>')
     elif not latest.text:
         parts += [_faces(tasks), _hint(strings.decision_empty)]
     elif is_running:
         parts.append(f'<p class="hint waiting">{escape(strings.decision_waiting)}</p>')
     elif latest.result is not None:
         parts.append(_hint(strings.decision_none))
-    if latest.decision is not None:
-        line = latest.result.merged_line if latest.result is not None else latest.decision.merged
-        parts.append(f'<p class="merged" lang="zh">{escape(line)}</p>')
     if latest.result is not None:
         parts.append(_facts(latest.result, strings))
     return f'<div class="decision" aria-live="polite">{"".join(parts)}</div>'
