@@ -11,8 +11,8 @@ from html import escape
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import View
 
-# Runs once in the browser, with `element` the panel. Copies messages, and keeps the newest in sight
-# unless the visitor scrolled away. Without https there is no navigator.clipboard, hence execCommand.
+# Runs once in the browser, with `element` the panel. Copies messages, and keeps the newest in
+# sight unless the visitor scrolled away. navigator.clipboard needs https, hence execCommand.
 BEHAVIOUR = """
 const box = element.parentElement;
 let follows = true, asked = 0;

@@ -157,7 +157,7 @@ def _adopt(session: Session, tab: TabState, accept_language: str) -> None:
 
 
 def _well_formed(text: str) -> str:
-    """`text` with U+FFFD for halves of surrogate pairs, which a browser can send and nothing can encode."""
+    """`text` with U+FFFD for halves of surrogate pairs: browsers send them, nothing encodes them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -21,7 +21,7 @@ from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import LatestMessage, View
 
-MAX_BOX_CHARS = 100_000  # twice (text and draft) they fit into a request; what can be sent is far less
+MAX_BOX_CHARS = 100_000  # sent as text and as draft; a request holds both
 EXAMPLES = (
     "快递太慢了,差评!",
     "客服态度超好,必须点赞!",

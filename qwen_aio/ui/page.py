@@ -42,7 +42,7 @@ Outputs = dict[Any, Any]  # Gradio component -> its new value
 
 
 def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
-    """The page, not yet served; see mount.py. `about` is read at every opening and language change."""
+    """The page, not yet served: see mount.py. Every opening or new language calls `about`."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
         now = about()

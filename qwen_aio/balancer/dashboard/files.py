@@ -35,7 +35,8 @@ class Files:
         file = self._files.get(request.path_params["name"])
         if file is None:
             raise UnknownPath("no file of the dashboard has this name")
-        headers = {"ETag": file.etag, "Cache-Control": "no-cache"}  # revalidated, so that an upgrade shows at once
+        # Revalidated every time, so that an upgrade shows at once.
+        headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(file.content, headers=headers, media_type=file.media)
