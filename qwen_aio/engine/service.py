@@ -32,12 +32,10 @@ logger = logging.getLogger(__name__)
 class StepEngine(Protocol):
     """The part of engine.Engine that the service uses."""
 
-    @property
-    def limits(self) -> EngineLimits: ...
-    @property
-    def context(self) -> ContextLimits: ...
-    @property
-    def clock(self) -> abc.Callable[[], float]: ...
+    limits: EngineLimits
+    context: ContextLimits
+    clock: abc.Callable[[], float]
+
     @property
     def has_work(self) -> bool: ...
     @property
@@ -45,23 +43,6 @@ class StepEngine(Protocol):
     def add(self, request_id: str, work: Work, *, arrived_s: float) -> None: ...
     def abort(self, request_id: str) -> None: ...
     def step(self) -> list[Output]: ...
-
-
-@dataclass(frozen=True)
-class Submit:
-    request_id: str
-    work: Work
-    arrived_s: float
-
-
-@dataclass(frozen=True)
-class Abort:
-    request_id: str
-
-
-@dataclass(frozen=True)
-class Stop:
-    pass
 
 
 @dataclass(eq=False)
@@ -77,7 +58,7 @@ class EngineService:
 
     def __init__(self, engine: StepEngine) -> None:
         self._engine = engine  # engine thread only, except its constants
-        self._inbox: SimpleQueue[Submit | Abort | Stop] = SimpleQueue()  # loop -> engine thread
+        self._inbox: SimpleQueue[abc.Callable[[], None] | None] = SimpleQueue()  # loop -> engine thread; None: stop
         self._counters = Counters()  # replaced whole by the engine thread, read by the loop
         self._streams: dict[str, _Stream] = {}  # event loop only
         self._numbers = itertools.count()  # event loop only
@@ -152,7 +133,7 @@ class EngineService:
         """Stop the thread after its current step. Open requests get EngineStopped at once."""
         self._fail_all(EngineStopped("the engine is shutting down"))
         if self._thread.is_alive():
-            self._inbox.put(Stop())
+            self._inbox.put(None)
             await self._ended.wait()
             self._thread.join()  # a thread still alive at exit makes torch abort
 
@@ -168,7 +149,7 @@ class EngineService:
         self._check_open()
         name = f"{request_id}#{next(self._numbers)}"  # a client may use one id twice
         stream = self._streams[name] = _Stream()
-        self._inbox.put(Submit(name, work, self._engine.clock()))
+        self._inbox.put(partial(self._add, name, work, arrived_s=self._engine.clock()))
         try:
             while not (stream.is_finished and stream.outputs.empty()):
                 item = await stream.outputs.get()
@@ -178,7 +159,7 @@ class EngineService:
         finally:
             del self._streams[name]
             if not stream.is_finished:
-                self._inbox.put(Abort(name))
+                self._inbox.put(partial(self._engine.abort, name))
 
     def _check_open(self) -> None:
         limits = self._engine.limits
@@ -228,13 +209,10 @@ class EngineService:
     def _take_commands(self) -> bool:
         """Take all commands; block while there is nothing to compute. False means stop."""
         while not self._engine.has_work or not self._inbox.empty():
-            match self._inbox.get():
-                case Stop():
-                    return False
-                case Submit(request_id, work, arrived_s):
-                    self._add(request_id, work, arrived_s=arrived_s)
-                case Abort(request_id):
-                    self._engine.abort(request_id)
+            command = self._inbox.get()
+            if command is None:
+                return False
+            command()
             self._counters = self._engine.counters
         return True
 
