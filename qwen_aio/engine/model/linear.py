@@ -134,6 +134,16 @@ class Int8Embedding:
         return self._matrix.values[ids] * self._matrix.scales[ids].unsqueeze(1)
 
 
+def linear_of(matrix: Tensor | Int8Matrix, bias: Tensor | None = None) -> Linear:
+    """The product with this matrix."""
+    return Fp32Linear(matrix, bias) if isinstance(matrix, Tensor) else Int8Linear(matrix, bias)
+
+
+def embedding_of(matrix: Tensor | Int8Matrix) -> Embedding:
+    """The embedding with these rows."""
+    return Fp32Embedding(matrix) if isinstance(matrix, Tensor) else Int8Embedding(matrix)
+
+
 def why_no_int8() -> str | None:
     """Why int8 products are unavailable here; None where they are available."""
     if "fbgemm" not in torch.backends.quantized.supported_engines:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from qwen_aio.core import Scores
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.model.checkpoint import BLOCK_ROWS, Checkpoint
 from qwen_aio.engine.model.forward import RmsNorm
-from qwen_aio.engine.model.linear import Fp32Linear, Int8Linear, Int8Matrix
-from qwen_aio.engine.model.weights import BLOCK_ROWS, Checkpoint
-from qwen_aio.engine.quant.int8_weights import Int8Weights, embedding_of, linear_of
+from qwen_aio.engine.model.linear import Fp32Linear, Int8Matrix, embedding_of, linear_of
+from qwen_aio.engine.model.weights import ModelWeights
 from qwen_aio.engine.quant.layerwise import LayerwisePass
 from qwen_aio.engine.quant.quantise import calibration_texts
 from qwen_aio.engine.requests import Score
@@ -76,7 +76,7 @@ class PrecisionDifference:
 @torch.inference_mode()
 def compare(
     checkpoint: Checkpoint,
-    weights: Int8Weights,
+    weights: ModelWeights,
     config: ModelConfig,
     tokenizer: Tokenizer,
     questions: abc.Sequence[Score],
@@ -107,15 +107,15 @@ def _decision(question: Score, tokenizer: Tokenizer, config: ModelConfig) -> Dec
 
 
 def _run_both(
-    layerwise: LayerwisePass, checkpoint: Checkpoint, weights: Int8Weights, config: ModelConfig
+    layerwise: LayerwisePass, checkpoint: Checkpoint, weights: ModelWeights, config: ModelConfig
 ) -> PrecisionDifference:
     """Run both models side by side."""
     embedding, output = weights.embedding(), weights.output()
     norm = RmsNorm(weights.norm(), config.rms_norm_eps)
     exact, rounded = layerwise.embed(checkpoint.rows), layerwise.embed(embedding_of(embedding))
     for number in range(config.num_layers):
-        layerwise.run_layer(checkpoint.layer(number).layer(config, Fp32Linear), exact)
-        layerwise.run_layer(weights.layer(number).layer(config, Int8Linear), rounded)
+        layerwise.run_layer(checkpoint.layer(number).layer(config, linear_of), exact)
+        layerwise.run_layer(weights.layer(number).layer(config, linear_of), rounded)
     exact_states, rounded_states = (layerwise.final_states(norm, states) for states in (exact, rounded))
     return PrecisionDifference(checkpoint, output, exact_states, rounded_states)
 

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.linear import Int8Matrix, activation_levels
-from qwen_aio.engine.model.weights import LayerWeights
-from qwen_aio.engine.quant.int8_weights import Int8Weights
+from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
 from qwen_aio.engine.quant.quantise import recipe
 from qwen_aio.files import replacing
 
@@ -51,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class Int8Copy:
-    """The weights in a checked copy (an Int8Weights). Later changes of its path do not matter."""
+    """The weights in a checked copy (ModelWeights). Later changes of its path do not matter."""
 
     def __init__(self, file: BinaryIO, header: Mapping[str, Any]) -> None:
         """`file` must stay open as long as this object lives."""
@@ -174,7 +173,7 @@ class CopyPlace:
         except _DAMAGES:
             return False
 
-    def keep(self, weights: Int8Weights, config: ModelConfig) -> None:
+    def keep(self, weights: ModelWeights, config: ModelConfig) -> None:
         """Write a copy of `weights`; an unwritable place is only logged. Raises InvalidModel."""
         try:
             self._sweep()
@@ -197,7 +196,7 @@ class CopyPlace:
                 partial.unlink()
 
 
-def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
+def _all_parts(weights: ModelWeights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
     """The largest first, while memory is free."""
     yield "embedding", weights.embedding()
     if not config.tied:
