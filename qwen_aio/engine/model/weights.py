@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -15,6 +15,8 @@ from qwen_aio.engine.model.linear import Int8Matrix, Linear, embedding_of, linea
 
 Matrix = TypeVar("Matrix", covariant=True)
 Other = TypeVar("Other")
+
+VECTORS = ("attention_norm", "qkv_bias", "mlp_norm")  # of a layer; all else are matrices
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +42,8 @@ class LayerWeights(Generic[Matrix]):
 
     def converted(self, convert: Callable[[Matrix], Other]) -> LayerWeights[Other]:
         """The same layer, every matrix converted."""
-        return LayerWeights(
-            attention_norm=self.attention_norm,
-            qkv=convert(self.qkv),
-            qkv_bias=self.qkv_bias,
-            attention_output=convert(self.attention_output),
-            mlp_norm=self.mlp_norm,
-            gate_up=convert(self.gate_up),
-            down=convert(self.down),
-        )
+        matrices: dict[str, Any] = {name: convert(part) for name, part in vars(self).items() if name not in VECTORS}
+        return LayerWeights(**{**vars(self), **matrices})
 
 
 class ModelWeights(Protocol):
