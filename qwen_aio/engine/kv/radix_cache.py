@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import abc
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from qwen_aio.engine.kv.free_slots import FreeSlots
@@ -39,10 +40,13 @@ class Lease:
 
     shared: list[Node]
     slots: list[int]  # one per row of the sequence, in order
-    runs: SlotRuns = field(init=False)  # the same slots
 
-    def __post_init__(self) -> None:
-        self.runs = _runs(self.slots)
+    @cached_property
+    def runs(self) -> SlotRuns:
+        """The same slots as runs of neighbours."""
+        slots = self.slots
+        cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
+        return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]
 
     @property
     def num_shared(self) -> int:
@@ -233,9 +237,3 @@ class RadixCache:
         for node in nodes:  # the list grows during the walk: breadth first
             nodes.extend(node.children.values())
         return nodes
-
-
-def _runs(slots: list[int]) -> SlotRuns:
-    """`slots` as runs of neighbours."""
-    cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
-    return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]
