@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.model.forward import Attention, Layer, Mlp, Qwen2, RmsNorm, rotations
+from qwen_aio.engine.model.forward import Layer, Qwen2, RmsNorm, rotations
 from qwen_aio.engine.model.linear import Int8Matrix, Linear, embedding_of, linear_of
 
 Matrix = TypeVar("Matrix", covariant=True)
@@ -34,10 +34,13 @@ class LayerWeights(Generic[Matrix]):
     def layer(self, config: ModelConfig, linear: Callable[[Matrix, Tensor | None], Linear]) -> Layer:
         """The Layer with these weights; `linear` makes its products of matrix and bias."""
         return Layer(
-            RmsNorm(self.attention_norm, config.rms_norm_eps),
-            Attention(config, linear(self.qkv, self.qkv_bias), linear(self.attention_output, None)),
-            RmsNorm(self.mlp_norm, config.rms_norm_eps),
-            Mlp(linear(self.gate_up, None), linear(self.down, None)),
+            config,
+            attention_norm=RmsNorm(self.attention_norm, config.rms_norm_eps),
+            qkv=linear(self.qkv, self.qkv_bias),
+            attention_output=linear(self.attention_output, None),
+            mlp_norm=RmsNorm(self.mlp_norm, config.rms_norm_eps),
+            gate_up=linear(self.gate_up, None),
+            down=linear(self.down, None),
         )
 
     def converted(self, convert: Callable[[Matrix], Other]) -> LayerWeights[Other]:
