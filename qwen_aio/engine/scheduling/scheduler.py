@@ -110,7 +110,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         assert sequence.num_rows <= self.max_rows
-        sequence.num_cached = self._cache.num_shared(sequence.given_ids)
+        sequence.num_cached = len(self._cache.shared_prefix(sequence.given_ids))
         self._queue_of(sequence).append(sequence)
 
     def abort(self, request_id: str) -> None:
