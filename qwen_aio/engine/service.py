@@ -64,7 +64,6 @@ class EngineService:
         self._numbers = itertools.count()  # event loop only
         self._failure: BaseException | None = None  # event loop only; also after a regular close
         self._failed = asyncio.Event()  # the thread died of an error
-        self._ended = asyncio.Event()  # the thread has ended, for any reason
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -134,8 +133,7 @@ class EngineService:
         self._fail_all(EngineStopped("the engine is shutting down"))
         if self._thread.is_alive():
             self._inbox.put(None)
-            await self._ended.wait()
-            self._thread.join()  # a thread still alive at exit makes torch abort
+            await asyncio.to_thread(self._thread.join)  # a thread still alive at exit makes torch abort
 
     # ---- event loop ----
 
@@ -178,12 +176,10 @@ class EngineService:
                 stream.is_finished = output.is_last
                 stream.outputs.put_nowait(output.item)
 
-    def _end(self, failure: BaseException | None) -> None:
-        """The thread's last callback."""
-        if failure is not None:
-            self._fail_all(failure)
-            self._failed.set()
-        self._ended.set()
+    def _fail(self, failure: BaseException) -> None:
+        """The last callback of a thread that died."""
+        self._fail_all(failure)
+        self._failed.set()
 
     def _fail_all(self, failure: BaseException) -> None:
         self._failure = self._failure or failure
@@ -201,10 +197,9 @@ class EngineService:
                 self._counters = self._engine.counters
                 if outputs and not self._post(partial(self._deliver, outputs)):
                     return
-            self._post(partial(self._end, None))
         except BaseException as exc:  # broad, at the top of the thread: no caller may wait for ever
             logger.exception("the engine thread died")
-            self._post(partial(self._end, exc))
+            self._post(partial(self._fail, exc))
 
     def _take_commands(self) -> bool:
         """Take all commands; block while there is nothing to compute. False means stop."""
