@@ -59,10 +59,10 @@ class PrecisionDifference:
     def logprobs(self, row: int, tokens: list[int]) -> tuple[dict[int, float], dict[int, float]]:
         """Log probabilities of `tokens` after `row`: in fp32, in int8."""
         ids = torch.tensor(tokens)
-        exact = Fp32Linear(self._checkpoint.rows(ids, is_output=True))(self._exact[row : row + 1])[0]
-        rounded = linear_of(self._output[ids])(self._rounded[row : row + 1])[0]
-        sides = ((logits - lse).tolist() for logits, lse in zip((exact, rounded), self._lse[:, row], strict=True))
-        in_fp32, in_int8 = (dict(zip(tokens, side, strict=True)) for side in sides)
+        exact = Fp32Linear(self._checkpoint.rows(ids, is_output=True))(self._exact[row : row + 1])
+        rounded = linear_of(self._output[ids])(self._rounded[row : row + 1])
+        sides = torch.cat((exact, rounded)) - self._lse[:, row : row + 1]
+        in_fp32, in_int8 = (dict(zip(tokens, side, strict=True)) for side in sides.tolist())
         return in_fp32, in_int8
 
     def _add_block(self, exact: Tensor, rounded: Tensor) -> None:

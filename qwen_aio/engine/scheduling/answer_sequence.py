@@ -156,9 +156,5 @@ class AnswerSequence(Sequence):
 
     def _completion(self, *, first_s: float, last_s: float) -> Completion:
         assert self._finish_reason is not None
-        return Completion(
-            self._finish_reason,
-            usage=self.usage(completion_tokens=self.num_generated),
-            timings=self.timings(first_s=first_s, last_s=last_s),
-            truncation=self.truncation,
-        )
+        usage, timings = self.usage(completion_tokens=self.num_generated), self.timings(first_s=first_s, last_s=last_s)
+        return Completion(self._finish_reason, usage, timings, self.truncation)
