@@ -83,8 +83,8 @@ class Floor:
         self._output, self._hidden = model.output, hidden
         self._matrices: list[tuple[Linear, int]] = []
         for layer in model.layers:
-            self._matrices += [(layer.attention.qkv, hidden), (layer.attention.output, heads)]
-            self._matrices += [(layer.mlp.gate_up, hidden), (layer.mlp.down, config.intermediate_size)]
+            self._matrices += [(layer.qkv, hidden), (layer.attention_output, heads)]
+            self._matrices += [(layer.gate_up, hidden), (layer.down, config.intermediate_size)]
         self._queries = torch.rand(1, config.num_heads, CHUNK, config.head_dim)
         self._slots = torch.rand(config.num_layers, 1, 2 * config.num_kv_heads, SLOTS, config.head_dim)
 

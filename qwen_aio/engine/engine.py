@@ -21,7 +21,7 @@ from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.model.attention import forward_batch, in_batch_order
 from qwen_aio.engine.model.forward import Qwen2
-from qwen_aio.engine.requests import FAILED, Counters, Generate, Output, Pin, Pinned, Score, Work
+from qwen_aio.engine.requests import FAILED, Counters, Generate, Item, Output, Pin, Pinned, Score, Work
 from qwen_aio.engine.sampler import Sampler, token_logprobs
 from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.scheduling.coalescing import Coalescing
@@ -70,7 +70,7 @@ class Engine:
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
-        self._outputs: list[Output] = []  # of answers finished on arrival, for the next step
+        self._outputs: list[Output] = []  # of the running step, and of answers finished on arrival
         self._num_completed = self._num_steps = self._num_generated = 0
 
     @property
@@ -112,18 +112,12 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Output]:
         """Compute the next rows and return their outputs."""
-        ready, self._outputs = self._outputs, []
         self._scheduler.admit(now_s=self.clock())
         spans = in_batch_order(self._drafter.add_drafts(self._scheduler.next_batch()))
-        if not spans:
-            return ready
-        started_s = self.clock()
-        outputs = self._take_logits(spans, self._compute(spans))
-        self._drafter.learn(spans, seconds=self.clock() - started_s)
-        self._num_steps += 1
-        running = [span.sequence for span in spans if span.sequence.is_running]  # the others have failed
-        finished = [output for sequence in running if sequence.is_finished for output in self._finish(sequence)]
-        return [*ready, *outputs, *finished]
+        if spans:
+            self._run(spans)
+        outputs, self._outputs = self._outputs, []
+        return outputs
 
     def check_integrity(self) -> None:
         """AssertionError if a slot is lost or counted twice."""
@@ -162,7 +156,7 @@ class Engine:
     def _start(self, answer: AnswerSequence) -> None:
         """Queue `answer`, unless it is resumed after its last token."""
         if answer.is_finished:
-            self._outputs.append(Output(answer.request_id, answer.resumed_completion(now_s=self.clock())))
+            self._emit(answer, answer.resumed_completion(now_s=self.clock()))
             self._num_completed += 1
         else:
             self._scheduler.add(answer)
@@ -177,34 +171,39 @@ class Engine:
     def _truncate(self, prompt: Prompt, *, room: int) -> Truncated:
         return truncate(prompt, tokenizer=self._tokenizer, room=room)
 
-    def _compute(self, spans: list[Span]) -> Tensor:
-        """Final hidden states of the logit rows, (num_logit_rows, hidden)."""
+    def _emit(self, sequence: Sequence, *items: Item | QwenAioError) -> None:
+        self._outputs.extend(Output(sequence.request_id, item) for item in items)
+
+    def _run(self, spans: list[Span]) -> None:
+        started_s = self.clock()
         hidden = self._model.forward(forward_batch(spans, self._kv_pool), self._kv_pool)
         for span in spans:
             span.sequence.advance(span.end)
-        return hidden
+        self._take_logits(spans, hidden)
+        self._drafter.learn(spans, seconds=self.clock() - started_s)
+        self._num_steps += 1
+        for span in spans:
+            if span.sequence.is_running and span.sequence.is_finished:  # one that has failed no longer runs
+                self._finish(span.sequence)
 
-    def _take_logits(self, spans: list[Span], hidden: Tensor) -> list[Output]:
-        """Give each logit row's logits to its sequence."""
+    def _take_logits(self, spans: list[Span], hidden: Tensor) -> None:
+        """Give each logit row's logits to its sequence; `hidden` are the final states of these rows."""
         rows = [(span.sequence, row) for span in spans for row in span.logit_rows]
-        outputs: list[Output] = []
         for start in range(0, len(rows), LOGIT_ROWS):
             logits = self._model.logits(hidden[start : start + LOGIT_ROWS])
             for (sequence, row), row_logits in zip(rows[start : start + LOGIT_ROWS], logits, strict=True):
                 if sequence.is_running:
-                    outputs.extend(self._take_row(sequence, row, row_logits))
-        return outputs
+                    self._take_row(sequence, row, row_logits)
 
-    def _take_row(self, sequence: Sequence, row: int, logits: Tensor) -> list[Output]:
+    def _take_row(self, sequence: Sequence, row: int, logits: Tensor) -> None:
         try:
             match sequence:
                 case DecisionSequence():
                     sequence.record(row, token_logprobs(logits, sequence.tokens_after(row)))
                 case AnswerSequence() if row < sequence.num_computed:  # not after a rejected draft token
-                    return [Output(sequence.request_id, item) for item in self._next_token(sequence, logits)]
+                    self._emit(sequence, *self._next_token(sequence, logits))
         except Exception as exc:  # broad: one failing sequence ends no other
-            return self._fail(sequence, exc)
-        return []
+            self._fail(sequence, exc)
 
     def _next_token(self, answer: AnswerSequence, logits: Tensor) -> list[TextDelta | Completion]:
         index, seen = answer.num_generated, answer.seen_ids
@@ -212,37 +211,35 @@ class Engine:
         self._num_generated += 1
         return answer.accept(token, now_s=self.clock())
 
-    def _fail(self, sequence: Sequence, failure: Exception) -> list[Output]:
+    def _fail(self, sequence: Sequence, failure: Exception) -> None:
         """End one sequence with an error; the next one with its question is computed anew."""
         logger.error("request failed id=%s", sequence.request_id, exc_info=failure)
         self._scheduler.discard(sequence)
         if isinstance(sequence, DecisionSequence) and (follower := self._coalescing.fail(sequence)):
             self._scheduler.add(follower)
-        return [Output(sequence.request_id, RequestFailed(FAILED))]
+        self._emit(sequence, RequestFailed(FAILED))
 
-    def _finish(self, sequence: Sequence) -> list[Output]:
-        """Retire a sequence; its last outputs."""
+    def _finish(self, sequence: Sequence) -> None:
         if isinstance(sequence, DecisionSequence):
-            return self._decide(sequence)
+            self._decide(sequence)
+            return
         self._retire(sequence)
-        if isinstance(sequence, AnswerSequence):
-            return []  # its Completion came with its last token
-        return [Output(sequence.request_id, self._pin(sequence.ids))]
+        if not sequence.is_answer:  # an answer's Completion came with its last token
+            self._emit(sequence, self._pin(sequence.ids))
 
-    def _decide(self, leader: DecisionSequence) -> list[Output]:
-        """The scores, for the leader and its followers."""
+    def _decide(self, leader: DecisionSequence) -> None:
+        """Emit the scores, for the leader and its followers."""
         now_s = self.clock()
         try:
             scores = leader.scores(now_s=now_s)
         except Exception as exc:  # broad: see _take_row
-            return self._fail(leader, exc)
+            self._fail(leader, exc)
+            return
         self._retire(leader)
-        followers = self._coalescing.finish(leader)
-        self._num_completed += len(followers)
-        return [
-            Output(leader.request_id, scores),
-            *(Output(other.request_id, other.follow(leader, now_s=now_s)) for other in followers),
-        ]
+        self._emit(leader, scores)
+        for follower in self._coalescing.finish(leader):
+            self._emit(follower, follower.follow(leader, now_s=now_s))
+            self._num_completed += 1
 
     def _retire(self, sequence: Sequence) -> None:
         self._scheduler.retire(sequence)

@@ -18,11 +18,11 @@ import torch
 from qwen_aio.core import Precision
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.model.checkpoint import Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
-from qwen_aio.engine.model.weights import Checkpoint, load_fp32
+from qwen_aio.engine.model.weights import ModelWeights, load_qwen2
 from qwen_aio.engine.quant.comparison import Comparison, compare
 from qwen_aio.engine.quant.int8_copy import CopyPlace
-from qwen_aio.engine.quant.int8_weights import Int8Weights, load_int8
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from qwen_aio.engine.requests import Score
 from qwen_aio.engine.text.tokenizer import Tokenizer
@@ -61,7 +61,7 @@ class Folder:
             raise InvalidModel(f"{self.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {most}")
         return tokenizer
 
-    def int8_weights(self, place: CopyPlace | None) -> Int8Weights:
+    def int8_weights(self, place: CopyPlace | None) -> ModelWeights:
         """The weights in the copy at `place`, which is made if missing. Raises InvalidModel."""
         if place is None:
             return self._quantised()
@@ -70,7 +70,7 @@ class Folder:
             copy = place.find()
         return copy or self._quantised()
 
-    def _quantised(self) -> Int8Weights:
+    def _quantised(self) -> ModelWeights:
         return Quantised(self.checkpoint, self.config, calibration_texts(self.tokenizer, self.config))
 
 
@@ -87,10 +87,8 @@ def load_model(
     num_positions = min(max_context, folder.config.max_positions)
     with ThreadPoolExecutor(max_workers=1) as beside:  # packing leaves a core to the tokenizer
         tokenizer = beside.submit(lambda: folder.tokenizer)
-        if precision == "fp32":
-            model = load_fp32(folder.checkpoint, folder.config, num_positions=num_positions)
-        else:
-            model = load_int8(folder.int8_weights(place), folder.config, num_positions=num_positions)
+        weights = folder.checkpoint if precision == "fp32" else folder.int8_weights(place)
+        model = load_qwen2(weights, folder.config, num_positions=num_positions)
     _trim_heap()
     return LoadedModel(model, tokenizer.result())
 

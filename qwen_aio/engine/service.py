@@ -32,12 +32,10 @@ logger = logging.getLogger(__name__)
 class StepEngine(Protocol):
     """The part of engine.Engine that the service uses."""
 
-    @property
-    def limits(self) -> EngineLimits: ...
-    @property
-    def context(self) -> ContextLimits: ...
-    @property
-    def clock(self) -> abc.Callable[[], float]: ...
+    limits: EngineLimits
+    context: ContextLimits
+    clock: abc.Callable[[], float]
+
     @property
     def has_work(self) -> bool: ...
     @property
@@ -45,23 +43,6 @@ class StepEngine(Protocol):
     def add(self, request_id: str, work: Work, *, arrived_s: float) -> None: ...
     def abort(self, request_id: str) -> None: ...
     def step(self) -> list[Output]: ...
-
-
-@dataclass(frozen=True)
-class Submit:
-    request_id: str
-    work: Work
-    arrived_s: float
-
-
-@dataclass(frozen=True)
-class Abort:
-    request_id: str
-
-
-@dataclass(frozen=True)
-class Stop:
-    pass
 
 
 @dataclass(eq=False)
@@ -77,13 +58,12 @@ class EngineService:
 
     def __init__(self, engine: StepEngine) -> None:
         self._engine = engine  # engine thread only, except its constants
-        self._inbox: SimpleQueue[Submit | Abort | Stop] = SimpleQueue()  # loop -> engine thread
+        self._inbox: SimpleQueue[abc.Callable[[], None] | None] = SimpleQueue()  # loop -> engine thread; None: stop
         self._counters = Counters()  # replaced whole by the engine thread, read by the loop
         self._streams: dict[str, _Stream] = {}  # event loop only
         self._numbers = itertools.count()  # event loop only
         self._failure: BaseException | None = None  # event loop only; also after a regular close
         self._failed = asyncio.Event()  # the thread died of an error
-        self._ended = asyncio.Event()  # the thread has ended, for any reason
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -152,9 +132,8 @@ class EngineService:
         """Stop the thread after its current step. Open requests get EngineStopped at once."""
         self._fail_all(EngineStopped("the engine is shutting down"))
         if self._thread.is_alive():
-            self._inbox.put(Stop())
-            await self._ended.wait()
-            self._thread.join()  # a thread still alive at exit makes torch abort
+            self._inbox.put(None)
+            await asyncio.to_thread(self._thread.join)  # a thread still alive at exit makes torch abort
 
     # ---- event loop ----
 
@@ -168,7 +147,7 @@ class EngineService:
         self._check_open()
         name = f"{request_id}#{next(self._numbers)}"  # a client may use one id twice
         stream = self._streams[name] = _Stream()
-        self._inbox.put(Submit(name, work, self._engine.clock()))
+        self._inbox.put(partial(self._add, name, work, arrived_s=self._engine.clock()))
         try:
             while not (stream.is_finished and stream.outputs.empty()):
                 item = await stream.outputs.get()
@@ -178,7 +157,7 @@ class EngineService:
         finally:
             del self._streams[name]
             if not stream.is_finished:
-                self._inbox.put(Abort(name))
+                self._inbox.put(partial(self._engine.abort, name))
 
     def _check_open(self) -> None:
         limits = self._engine.limits
@@ -197,12 +176,10 @@ class EngineService:
                 stream.is_finished = output.is_last
                 stream.outputs.put_nowait(output.item)
 
-    def _end(self, failure: BaseException | None) -> None:
-        """The thread's last callback."""
-        if failure is not None:
-            self._fail_all(failure)
-            self._failed.set()
-        self._ended.set()
+    def _fail(self, failure: BaseException) -> None:
+        """The last callback of a thread that died."""
+        self._fail_all(failure)
+        self._failed.set()
 
     def _fail_all(self, failure: BaseException) -> None:
         self._failure = self._failure or failure
@@ -220,21 +197,17 @@ class EngineService:
                 self._counters = self._engine.counters
                 if outputs and not self._post(partial(self._deliver, outputs)):
                     return
-            self._post(partial(self._end, None))
         except BaseException as exc:  # broad, at the top of the thread: no caller may wait for ever
             logger.exception("the engine thread died")
-            self._post(partial(self._end, exc))
+            self._post(partial(self._fail, exc))
 
     def _take_commands(self) -> bool:
         """Take all commands; block while there is nothing to compute. False means stop."""
         while not self._engine.has_work or not self._inbox.empty():
-            match self._inbox.get():
-                case Stop():
-                    return False
-                case Submit(request_id, work, arrived_s):
-                    self._add(request_id, work, arrived_s=arrived_s)
-                case Abort(request_id):
-                    self._engine.abort(request_id)
+            command = self._inbox.get()
+            if command is None:
+                return False
+            command()
             self._counters = self._engine.counters
         return True
 

@@ -11,9 +11,8 @@ from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.load import Folder, load_engine, load_model
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Int8Matrix
-from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
 from qwen_aio.engine.quant.comparison import compare
-from qwen_aio.engine.quant.int8_weights import Int8Weights
 from qwen_aio.engine.quant.layerwise import LayerwisePass, LayerwiseSequence
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from tests.engine.conftest import MakeCheckpoint
@@ -73,9 +72,9 @@ def test_scores_are_those_of_two_engines(make_checkpoint: MakeCheckpoint, shape:
 
 
 class Lost:
-    """Weights that are not those of the checkpoint in one layer (an Int8Weights)."""
+    """Weights that are not those of the checkpoint in one layer (ModelWeights)."""
 
-    def __init__(self, weights: Int8Weights) -> None:
+    def __init__(self, weights: ModelWeights) -> None:
         self.embedding, self.output, self.norm = weights.embedding, weights.output, weights.norm
         self._weights = weights
 

@@ -15,9 +15,8 @@ from safetensors.torch import load_file
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.load import Folder, load_model, make_engine
 from qwen_aio.engine.model.linear import Int8Matrix
-from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
 from qwen_aio.engine.quant.int8_copy import HEADER_BYTES, CopyPlace, Int8Copy
-from qwen_aio.engine.quant.int8_weights import Int8Weights
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts, recipe
 from qwen_aio.files import replacing
 from tests.engine.conftest import MakeCheckpoint
@@ -49,7 +48,7 @@ def found(place: CopyPlace) -> Int8Copy:
     return copy
 
 
-def parts(weights: Int8Weights, num_layers: int) -> list[torch.Tensor | bool]:
+def parts(weights: ModelWeights, num_layers: int) -> list[torch.Tensor | bool]:
     """Everything there is, matrices taken apart."""
     layers = [part for number in range(num_layers) for part in vars(weights.layer(number)).values()]
     whole = [weights.embedding(), weights.output(), weights.norm(), *layers]
@@ -60,7 +59,7 @@ def parts(weights: Int8Weights, num_layers: int) -> list[torch.Tensor | bool]:
     ]
 
 
-def same(left: Int8Weights, right: Int8Weights, num_layers: int) -> bool:
+def same(left: ModelWeights, right: ModelWeights, num_layers: int) -> bool:
     pairs = list(zip(parts(left, num_layers), parts(right, num_layers), strict=True))
     return all(torch.equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in pairs)
 
@@ -124,9 +123,9 @@ def names_beside(place: CopyPlace) -> list[str]:
 
 
 class Interrupted:
-    """Weights that run something else while they are read (an Int8Weights)."""
+    """Weights that run something else while they are read (ModelWeights)."""
 
-    def __init__(self, weights: Int8Weights, happen: Callable[[], object]) -> None:
+    def __init__(self, weights: ModelWeights, happen: Callable[[], object]) -> None:
         self.embedding, self.output, self.norm = weights.embedding, weights.output, weights.norm
         self._weights, self._happen = weights, happen
 

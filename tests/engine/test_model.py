@@ -13,10 +13,10 @@ from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.model.attention import forward_batch, in_batch_order
+from qwen_aio.engine.model.checkpoint import Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
-from qwen_aio.engine.model.weights import Checkpoint, LayerWeights, load_fp32
-from qwen_aio.engine.quant.int8_weights import load_int8
+from qwen_aio.engine.model.weights import LayerWeights, load_qwen2
 from qwen_aio.engine.scheduling.scheduler import Span
 from qwen_aio.engine.scheduling.sequence import Sequence
 from tests.engine.conftest import MakeCheckpoint, load_oracle
@@ -44,7 +44,7 @@ class EveryRow(Sequence):
 
 def load(folder: Path) -> Qwen2:
     config = ModelConfig.load(folder)
-    return load_fp32(Checkpoint(folder, config), config, num_positions=128)
+    return load_qwen2(Checkpoint(folder, config), config, num_positions=128)
 
 
 def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.Tensor]:
@@ -94,7 +94,7 @@ def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoin
 
 
 class Fine:
-    """A checkpoint with every matrix but the embedding in two-pass int8 (an Int8Weights)."""
+    """A checkpoint with every matrix but the embedding in two-pass int8 (ModelWeights)."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self._checkpoint = Checkpoint(folder, config)
@@ -120,7 +120,7 @@ def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
 def test_int8_is_transformers_with_rounded_weights(make_checkpoint: MakeCheckpoint, heads: int) -> None:
     folder = make_checkpoint(num_key_value_heads=heads, tie_word_embeddings=False)
     config = ModelConfig.load(folder)
-    model, oracle = load_int8(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
+    model, oracle = load_qwen2(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
     prompts = [[(7 * i + 3 * n) % 500 for i in range(length)] for n, length in enumerate((5, 33, 18))]
     for ids, ours in zip(prompts, logits(model, prompts, chunk=7), strict=True):
         theirs = oracle(torch.tensor([ids])).logits[0]

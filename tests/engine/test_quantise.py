@@ -21,9 +21,8 @@ from qwen_aio.engine.model.linear import (
     Int8Matrix,
     activation_levels,
 )
-from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.model.weights import LayerWeights, ModelWeights, load_qwen2
 from qwen_aio.engine.quant.comparison import compare
-from qwen_aio.engine.quant.int8_weights import Int8Weights, load_int8
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.outliers import of_mlp, of_norms, with_outliers
@@ -54,7 +53,7 @@ def two_pass_names(folder: Path) -> list[set[str]]:
     ]
 
 
-def mean_kl(folder: Path, weights: Int8Weights) -> float:
+def mean_kl(folder: Path, weights: ModelWeights) -> float:
     opened = Folder.open(folder)
     return compare(opened.checkpoint, weights, opened.config, opened.tokenizer, []).mean_kl
 
@@ -89,7 +88,7 @@ def test_matrices_that_meet_outliers_get_two_passes(plain: Path, tmp_path: Path,
 
 def test_a_small_embedding_stays_in_fp32_and_is_one_with_a_tied_output(make_checkpoint: MakeCheckpoint) -> None:
     folder = make_checkpoint()
-    model = load_int8(quantised(folder), ModelConfig.load(folder), num_positions=64)
+    model = load_qwen2(quantised(folder), ModelConfig.load(folder), num_positions=64)
     assert isinstance(model.embedding, Fp32Embedding) and isinstance(model.output, Fp32Linear)
     assert model.output.weight is model.embedding.weight
 
@@ -100,7 +99,7 @@ def test_a_large_embedding_is_in_int8_block_by_block_as_if_in_one_go(
 ) -> None:
     folder = make_checkpoint(**LARGE_VOCABULARY, tie_word_embeddings=tied)
     checkpoint, config = Folder.open(folder).checkpoint, ModelConfig.load(folder)
-    model = load_int8(quantised(folder), config, num_positions=64)
+    model = load_qwen2(quantised(folder), config, num_positions=64)
     assert isinstance(model.embedding, Int8Embedding) and isinstance(model.output, Int8Linear)
     ids = torch.tensor([0, 8191, 8192, 69_999])
     assert torch.equal(model.embedding(ids), dense(Int8Matrix.of(checkpoint.embedding()))[ids])

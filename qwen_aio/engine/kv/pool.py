@@ -10,7 +10,6 @@ import sys
 from collections import abc
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -47,13 +46,6 @@ class KvPool:
         return ContiguousExtent(part[:, :, : self._num_kv_heads].unbind(0), part[:, :, self._num_kv_heads :].unbind(0))
 
 
-class Extent(Protocol):
-    """Keys and values of the slots that rows attend to at once."""
-
-    def of(self, layer: int) -> tuple[Tensor, Tensor]:
-        """(1, kv_heads, length, head_dim) each"""
-
-
 @dataclass(frozen=True, eq=False)
 class ContiguousExtent:
     """Neighbouring slots, read in place."""
@@ -62,6 +54,7 @@ class ContiguousExtent:
     values: abc.Sequence[Tensor]
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """(1, kv_heads, length, head_dim) each"""
         return self.keys[layer], self.values[layer]
 
 
@@ -76,6 +69,9 @@ class GatheredExtent:
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
         both = self.layers[layer].index_select(0, self.slots).transpose(0, 1).unsqueeze(0)
         return both[:, : self.num_kv_heads], both[:, self.num_kv_heads :]
+
+
+Extent = ContiguousExtent | GatheredExtent  # keys and values that rows attend to at once
 
 
 def _lazy_zeros(num_bytes: int) -> mmap.mmap:

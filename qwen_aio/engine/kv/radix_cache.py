@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import abc
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from qwen_aio.engine.kv.free_slots import FreeSlots
@@ -25,7 +26,7 @@ class Node:
 
     token: int
     slot: int
-    parent: Node | None
+    parent: Node | None  # none of the root
     depth: int  # tokens up to and including this one
     last_used: int
     children: dict[int, Node] = field(default_factory=dict)
@@ -39,10 +40,13 @@ class Lease:
 
     shared: list[Node]
     slots: list[int]  # one per row of the sequence, in order
-    runs: SlotRuns = field(init=False)  # the same slots
 
-    def __post_init__(self) -> None:
-        self.runs = _runs(self.slots)
+    @cached_property
+    def runs(self) -> SlotRuns:
+        """The same slots as runs of neighbours."""
+        slots = self.slots
+        cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
+        return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]
 
     @property
     def num_shared(self) -> int:
@@ -71,7 +75,7 @@ class RadixCache:
         self.num_pinned = 0
         self._min_shared = min_shared
         self._free = FreeSlots(num_slots)
-        self._root: dict[int, Node] = {}
+        self._root = Node(token=-1, slot=-1, parent=None, depth=0, last_used=0, refs=1)  # no token
         self._leaves: set[Node] = set()
         self._leases: set[Lease] = set()
         self._num_nodes = 0
@@ -90,7 +94,7 @@ class RadixCache:
     def match_prefix(self, ids: abc.Sequence[int]) -> list[Node]:
         """The longest cached prefix of `ids`, first token first."""
         path: list[Node] = []
-        children = self._root
+        children = self._root.children
         for token in ids:
             node = children.get(token)
             if node is None:
@@ -99,23 +103,24 @@ class RadixCache:
             children = node.children
         return path
 
-    def num_shared(self, given_ids: abc.Sequence[int]) -> int:
-        """The number of cached tokens that a lease would share."""
-        return len(self._shared_prefix(given_ids))
+    def shared_prefix(self, given_ids: abc.Sequence[int]) -> list[Node]:
+        """The cached prefix that a lease would share."""
+        cached = self.match_prefix(given_ids[:-1])
+        return cached if len(cached) >= self._min_shared else []
 
     def lease(self, given_ids: abc.Sequence[int], *, num_rows: int, spare: int = 0) -> Lease | None:
         """Slots for `num_rows` rows, `given_ids` first; None if these and `spare` are too many.
 
         The last given token always gets a slot of its own: it is computed for its logits.
         """
-        shared = self._shared_prefix(given_ids)
+        shared = self.shared_prefix(given_ids)
         self._lock(shared)
         num_own = num_rows - len(shared)
         if num_own + spare > self.num_available:
             self._unlock(shared)
             return None
         if num_own > len(self._free):
-            self._evict(num_own - len(self._free))
+            self._evict(num_own)
         lease = Lease(shared, [node.slot for node in shared] + self._free.take(num_own))
         self._leases.add(lease)
         return lease
@@ -153,10 +158,6 @@ class RadixCache:
         assert self._num_locked == sum(node.refs > 0 for node in nodes)
         assert self.num_pinned == sum(node.is_pinned for node in nodes)
 
-    def _shared_prefix(self, given_ids: abc.Sequence[int]) -> list[Node]:
-        cached = self.match_prefix(given_ids[:-1])
-        return cached if len(cached) >= self._min_shared else []
-
     def _lock(self, path: list[Node]) -> None:
         self._tick += 1
         for node in path:
@@ -169,30 +170,32 @@ class RadixCache:
             node.refs -= 1
             self._num_locked -= node.refs == 0
 
-    def _evict(self, num_slots: int) -> None:
-        """Free at least `num_slots` slots, least recently used leaves first.
+    def _evict(self, num_free: int) -> None:
+        """Evict until so many slots are free, least recently used leaves first.
 
         A parent is at least as recent as its children. Nodes last used together are evicted
         together, which keeps the free slots in long runs.
         """
         heap = [(leaf.last_used, -leaf.depth, leaf.slot, leaf) for leaf in self._leaves if leaf.refs == 0]
         heapq.heapify(heap)
-        enough, last_used = len(self._free) + num_slots, -1
-        while len(self._free) < enough or (heap and heap[0][0] == last_used):
+        last_used = -1
+        while len(self._free) < num_free or (heap and heap[0][0] == last_used):
             last_used, *_, leaf = heapq.heappop(heap)
-            parent = leaf.parent
-            self._remove(leaf)
-            if parent is not None and not parent.children and parent.refs == 0:
+            parent = self._remove(leaf)
+            if not parent.children and parent.refs == 0:
                 heapq.heappush(heap, (parent.last_used, -parent.depth, parent.slot, parent))
 
-    def _remove(self, leaf: Node) -> None:
-        siblings = self._root if leaf.parent is None else leaf.parent.children
-        del siblings[leaf.token]
+    def _remove(self, leaf: Node) -> Node:
+        """Free the slot of a leaf; its parent."""
+        parent = leaf.parent
+        assert parent is not None
+        del parent.children[leaf.token]
         self._leaves.remove(leaf)
-        if leaf.parent is not None and not siblings:
-            self._leaves.add(leaf.parent)
+        if not parent.children and parent is not self._root:
+            self._leaves.add(parent)
         self._num_nodes -= 1
         self._free.give([leaf.slot])
+        return parent
 
     def _insert(self, lease: Lease, ids: abc.Sequence[int]) -> None:
         """Insert the computed own rows of a lease into the trie; all other own slots become free.
@@ -202,12 +205,11 @@ class RadixCache:
                  len(ids) ..             never computed: free
         """
         self._tick += 1
-        node = lease.shared[-1] if lease.shared else None
+        node = lease.shared[-1] if lease.shared else self._root
         num_computed = max(len(ids), lease.num_shared)
         unused = lease.slots[num_computed:]
         for row in range(lease.num_shared, num_computed):
-            children = self._root if node is None else node.children
-            cached = children.get(ids[row])
+            cached = node.children.get(ids[row])
             if cached is not None:
                 unused.append(lease.slots[row])
                 cached.last_used = self._tick
@@ -216,26 +218,15 @@ class RadixCache:
             shared.last_used = self._tick
         self._free.give(unused)
 
-    def _add(self, parent: Node | None, *, token: int, slot: int) -> Node:
-        depth = 1 if parent is None else parent.depth + 1
-        node = Node(token, slot, parent, depth=depth, last_used=self._tick)
-        if parent is None:
-            self._root[token] = node
-        else:
-            parent.children[token] = node
-            self._leaves.discard(parent)
+    def _add(self, parent: Node, *, token: int, slot: int) -> Node:
+        node = parent.children[token] = Node(token, slot, parent, parent.depth + 1, self._tick)
+        self._leaves.discard(parent)
         self._leaves.add(node)
         self._num_nodes += 1
         return node
 
     def _all_nodes(self) -> list[Node]:
-        nodes = list(self._root.values())
+        nodes = list(self._root.children.values())
         for node in nodes:  # the list grows during the walk: breadth first
             nodes.extend(node.children.values())
         return nodes
-
-
-def _runs(slots: list[int]) -> SlotRuns:
-    """`slots` as runs of neighbours."""
-    cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
-    return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]

@@ -48,47 +48,33 @@ class Qwen2:
 class Layer:
     """x + attention(norm(x)), then x + mlp(norm(x)); works in place."""
 
-    attention_norm: RmsNorm
-    attention: Attention
-    mlp_norm: RmsNorm
-    mlp: Mlp
-
-    def __call__(self, x: Tensor, batch: ForwardBatch, pool: KvPool, *, number: int, rotation: Tensor) -> Tensor:
-        x = self.attention.add_to(x, self.attention_norm(x), batch, pool, layer=number, rotation=rotation)
-        return self.mlp.add_to(x, self.mlp_norm(x))
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """Grouped-query attention with rotary positions. q, k and v are one matrix: [q | k | v].
-
-    The two numbers of a rotary pair are neighbours (see `paired`): rotating is one complex product.
-    """
-
     config: ModelConfig
-    qkv: Linear
-    output: Linear
-
-    def add_to(
-        self, residual: Tensor, x: Tensor, batch: ForwardBatch, pool: KvPool, *, layer: int, rotation: Tensor
-    ) -> Tensor:
-        num_heads, num_all = self.config.num_heads, self.config.num_heads + 2 * self.config.num_kv_heads
-        qkv = self.qkv(x).view(len(x), num_all, -1)
-        pairs = torch.view_as_complex(qkv.view(len(x), num_all, -1, 2))
-        pairs[:, : num_heads + self.config.num_kv_heads].mul_(rotation)  # q and k carry positions, v does not
-        return self.output.add_to(residual, attend(qkv, batch, pool, layer=layer, num_heads=num_heads))
-
-
-@dataclass(frozen=True, eq=False)
-class Mlp:
-    """SwiGLU. gate and up are one matrix: [gate | up]."""
-
-    gate_up: Linear
+    attention_norm: RmsNorm
+    qkv: Linear  # one matrix: [q | k | v]
+    attention_output: Linear
+    mlp_norm: RmsNorm
+    gate_up: Linear  # one matrix: [gate | up]
     down: Linear
 
-    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down.add_to(residual, functional.silu(gate).mul_(up))
+    def __call__(self, x: Tensor, batch: ForwardBatch, pool: KvPool, *, number: int, rotation: Tensor) -> Tensor:
+        x = self.attention_output.add_to(x, self._attention(x, batch, pool, layer=number, rotation=rotation))
+        return self.down.add_to(x, self._swiglu(x))
+
+    def _attention(self, x: Tensor, batch: ForwardBatch, pool: KvPool, *, layer: int, rotation: Tensor) -> Tensor:
+        """Grouped-query attention with rotary positions, (n, heads * head_dim).
+
+        The two numbers of a rotary pair are neighbours (see `paired`): rotating is one complex
+        product.
+        """
+        num_heads, num_all = self.config.num_heads, self.config.num_heads + 2 * self.config.num_kv_heads
+        qkv = self.qkv(self.attention_norm(x)).view(len(x), num_all, -1)
+        pairs = torch.view_as_complex(qkv.view(len(x), num_all, -1, 2))
+        pairs[:, : num_heads + self.config.num_kv_heads].mul_(rotation)  # q and k carry positions, v does not
+        return attend(qkv, batch, pool, layer=layer, num_heads=num_heads)
+
+    def _swiglu(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
+        return functional.silu(gate).mul_(up)
 
 
 class RmsNorm:

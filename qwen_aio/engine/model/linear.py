@@ -8,7 +8,8 @@ operators.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
@@ -21,6 +22,8 @@ WEIGHT_LEVELS = 127
 # which 2 * 127 * 127 just fits; processors with VNNI add in 32 bits.
 NARROW_LEVELS, WIDE_LEVELS = 63, 127
 SMALLEST = 1e-30  # the divisor of a row of zeros
+
+Embedding = Callable[[Tensor], Tensor]  # ids (n,) -> their rows (n, hidden), a new tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,10 @@ class Int8Matrix:
         """The int8 matrix nearest to `weight` (out, in), each row scaled by its maximum."""
         scales = _row_max(weight).div_(WEIGHT_LEVELS)
         return cls((weight / scales).round_().to(torch.int8), scales.squeeze(1), two_pass)
+
+    def __getitem__(self, rows: slice | Tensor) -> Int8Matrix:
+        """The matrix of these rows."""
+        return replace(self, values=self.values[rows], scales=self.scales[rows])
 
 
 class Linear(Protocol):
@@ -107,13 +114,6 @@ class Int8Linear:
         return y
 
 
-class Embedding(Protocol):
-    """The rows of the embedding."""
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        """(n,) -> (n, hidden), a new tensor"""
-
-
 class Fp32Embedding:
     """Rows kept in fp32."""
 
@@ -132,6 +132,16 @@ class Int8Embedding:
 
     def __call__(self, ids: Tensor) -> Tensor:
         return self._matrix.values[ids] * self._matrix.scales[ids].unsqueeze(1)
+
+
+def linear_of(matrix: Tensor | Int8Matrix, bias: Tensor | None = None) -> Linear:
+    """The product with this matrix."""
+    return Fp32Linear(matrix, bias) if isinstance(matrix, Tensor) else Int8Linear(matrix, bias)
+
+
+def embedding_of(matrix: Tensor | Int8Matrix) -> Embedding:
+    """The embedding with these rows."""
+    return Fp32Embedding(matrix) if isinstance(matrix, Tensor) else Int8Embedding(matrix)
 
 
 def why_no_int8() -> str | None:

@@ -1,23 +1,23 @@
 """The difference between a model in int8 and in fp32, with neither of them in memory as a whole.
 
-Both compute the same texts side by side, layer by layer, then their logits, one block of the
-vocabulary after another. The caller judges the numbers.
+Each computes the same texts layer by layer; then both their logits, one block of the vocabulary
+after another. The caller judges the numbers.
 """
 
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qwen_aio.core import Scores
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.model.checkpoint import BLOCK_ROWS, Checkpoint
 from qwen_aio.engine.model.forward import RmsNorm
-from qwen_aio.engine.model.linear import Fp32Linear, Int8Linear, Int8Matrix
-from qwen_aio.engine.model.weights import BLOCK_ROWS, Checkpoint
-from qwen_aio.engine.quant.int8_weights import Int8Weights, embedding_of, linear_of
+from qwen_aio.engine.model.linear import Embedding, Fp32Linear, Int8Matrix, embedding_of, linear_of
+from qwen_aio.engine.model.weights import ModelWeights
 from qwen_aio.engine.quant.layerwise import LayerwisePass
 from qwen_aio.engine.quant.quantise import calibration_texts
 from qwen_aio.engine.requests import Score
@@ -49,7 +49,7 @@ class PrecisionDifference:
         self._differences = torch.zeros(len(exact))  # of the logits, exact - rounded: expectation under exact
         for number, block in enumerate(checkpoint.blocks(is_output=True)):
             rows = slice(number * BLOCK_ROWS, number * BLOCK_ROWS + len(block))
-            self._add_block(Fp32Linear(block)(exact), linear_of(_part(output, rows))(rounded))
+            self._add_block(Fp32Linear(block)(exact), linear_of(output[rows])(rounded))
 
     @property
     def kl(self) -> Tensor:
@@ -59,10 +59,10 @@ class PrecisionDifference:
     def logprobs(self, row: int, tokens: list[int]) -> tuple[dict[int, float], dict[int, float]]:
         """Log probabilities of `tokens` after `row`: in fp32, in int8."""
         ids = torch.tensor(tokens)
-        exact = Fp32Linear(self._checkpoint.rows(ids, is_output=True))(self._exact[row : row + 1])[0]
-        rounded = linear_of(_part(self._output, ids))(self._rounded[row : row + 1])[0]
-        sides = ((logits - lse).tolist() for logits, lse in zip((exact, rounded), self._lse[:, row], strict=True))
-        in_fp32, in_int8 = (dict(zip(tokens, side, strict=True)) for side in sides)
+        exact = Fp32Linear(self._checkpoint.rows(ids, is_output=True))(self._exact[row : row + 1])
+        rounded = linear_of(self._output[ids])(self._rounded[row : row + 1])
+        sides = torch.cat((exact, rounded)) - self._lse[:, row : row + 1]
+        in_fp32, in_int8 = (dict(zip(tokens, side, strict=True)) for side in sides.tolist())
         return in_fp32, in_int8
 
     def _add_block(self, exact: Tensor, rounded: Tensor) -> None:
@@ -76,7 +76,7 @@ class PrecisionDifference:
 @torch.inference_mode()
 def compare(
     checkpoint: Checkpoint,
-    weights: Int8Weights,
+    weights: ModelWeights,
     config: ModelConfig,
     tokenizer: Tokenizer,
     questions: abc.Sequence[Score],
@@ -87,7 +87,9 @@ def compare(
     """
     twin_of = {_decision(each, tokenizer, config): _decision(each, tokenizer, config) for each in questions}
     layerwise = LayerwisePass([*calibration_texts(tokenizer, config), *twin_of], config)
-    difference = _run_both(layerwise, checkpoint, weights, config)
+    exact = _final_states(layerwise, checkpoint, checkpoint.rows, config)
+    rounded = _final_states(layerwise, weights, embedding_of(weights.embedding()), config)
+    difference = PrecisionDifference(checkpoint, weights.output(), exact, rounded)
     kl: list[float] = []
     for index, (sequence, row) in enumerate(layerwise.logit_rows):
         if isinstance(sequence, DecisionSequence):
@@ -106,21 +108,9 @@ def _decision(question: Score, tokenizer: Tokenizer, config: ModelConfig) -> Dec
     return DecisionSequence("", truncated, texts=question.continuations, tree=tree, arrived_s=0.0)
 
 
-def _run_both(
-    layerwise: LayerwisePass, checkpoint: Checkpoint, weights: Int8Weights, config: ModelConfig
-) -> PrecisionDifference:
-    """Run both models side by side."""
-    embedding, output = weights.embedding(), weights.output()
-    norm = RmsNorm(weights.norm(), config.rms_norm_eps)
-    exact, rounded = layerwise.embed(checkpoint.rows), layerwise.embed(embedding_of(embedding))
+def _final_states(layerwise: LayerwisePass, weights: ModelWeights, embedding: Embedding, config: ModelConfig) -> Tensor:
+    """Final hidden states of the model with these weights, (len(logit_rows), hidden)."""
+    states = layerwise.embed(embedding)
     for number in range(config.num_layers):
-        layerwise.run_layer(checkpoint.layer(number).layer(config, Fp32Linear), exact)
-        layerwise.run_layer(weights.layer(number).layer(config, Int8Linear), rounded)
-    exact_states, rounded_states = (layerwise.final_states(norm, states) for states in (exact, rounded))
-    return PrecisionDifference(checkpoint, output, exact_states, rounded_states)
-
-
-def _part(matrix: Tensor | Int8Matrix, rows: slice | Tensor) -> Tensor | Int8Matrix:
-    if isinstance(matrix, Tensor):
-        return matrix[rows]
-    return replace(matrix, values=matrix.values[rows], scales=matrix.scales[rows])
+        layerwise.run_layer(weights.layer(number).layer(config, linear_of), states)
+    return layerwise.final_states(RmsNorm(weights.norm(), config.rms_norm_eps), states)

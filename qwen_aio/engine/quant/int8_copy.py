@@ -15,7 +15,7 @@ import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,13 +25,11 @@ from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.linear import Int8Matrix, activation_levels
-from qwen_aio.engine.model.weights import LayerWeights
-from qwen_aio.engine.quant.int8_weights import Int8Weights
+from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
 from qwen_aio.engine.quant.quantise import recipe
 from qwen_aio.files import replacing
 
-# Raise it when the same checkpoint leads to other int8 weights, or the same weights to another
-# file.
+# Raise it when the same checkpoint leads to other int8 weights, or the same weights to another file.
 VERSION = "1"  # _version() adds the processor's levels and the recipe
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
 ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
@@ -39,19 +37,13 @@ LENGTH_BYTES = 8  # at the start of the file: the length of the header
 HEADER_BYTES = 2**20  # its fixed size, as it is written last; enough for hundreds of layers
 CHUNK = 2**24  # bytes read at once; other threads run in between
 METADATA = "__metadata__"
-_DAMAGES = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)  # raised by reading a damaged copy
+# What reading a damaged copy raises.
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 log = logging.getLogger(__name__)
 
 
 class Int8Copy:
-    """The weights in a checked copy (an Int8Weights). Later changes of its path do not matter."""
+    """The weights in a checked copy (ModelWeights). Later changes of its path do not matter."""
 
     def __init__(self, file: BinaryIO, header: Mapping[str, Any]) -> None:
         """`file` must stay open as long as this object lives."""
@@ -60,31 +52,23 @@ class Int8Copy:
         self._two_pass = frozenset(header[METADATA]["fine"].split())
 
     def embedding(self) -> Tensor | Int8Matrix:
-        return self._either("embedding")
+        return self._part("embedding")
 
     def output(self) -> Tensor | Int8Matrix:
         is_tied = self._header.keys().isdisjoint({"output", "output.values"})
-        return self.embedding() if is_tied else self._either("output")
+        return self.embedding() if is_tied else self._part("output")
 
     def norm(self) -> Tensor:
         return self._tensor("norm")
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
-        at = f"layers.{number}."
-        return LayerWeights(
-            attention_norm=self._tensor(f"{at}attention_norm"),
-            qkv=self._matrix(f"{at}qkv"),
-            qkv_bias=self._tensor(f"{at}qkv_bias"),
-            attention_output=self._matrix(f"{at}attention_output"),
-            mlp_norm=self._tensor(f"{at}mlp_norm"),
-            gate_up=self._matrix(f"{at}gate_up"),
-            down=self._matrix(f"{at}down"),
-        )
+        names = [field.name for field in fields(LayerWeights)]
+        parts: dict[str, Any] = {name: self._part(f"layers.{number}.{name}") for name in names}
+        return LayerWeights(**parts)
 
-    def _either(self, name: str) -> Tensor | Int8Matrix:
-        return self._tensor(name) if name in self._header else self._matrix(name)
-
-    def _matrix(self, name: str) -> Int8Matrix:
+    def _part(self, name: str) -> Tensor | Int8Matrix:
+        if name in self._header:
+            return self._tensor(name)
         values = self._stored(f"{name}.values")  # a view of the file: few rows of the embedding are ever read
         return Int8Matrix(values, self._tensor(f"{name}.scales"), two_pass=name in self._two_pass)
 
@@ -174,7 +158,7 @@ class CopyPlace:
         except _DAMAGES:
             return False
 
-    def keep(self, weights: Int8Weights, config: ModelConfig) -> None:
+    def keep(self, weights: ModelWeights, config: ModelConfig) -> None:
         """Write a copy of `weights`; an unwritable place is only logged. Raises InvalidModel."""
         try:
             self._sweep()
@@ -197,7 +181,7 @@ class CopyPlace:
                 partial.unlink()
 
 
-def _all_parts(weights: Int8Weights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
+def _all_parts(weights: ModelWeights, config: ModelConfig) -> Iterator[tuple[str, Tensor | Int8Matrix]]:
     """The largest first, while memory is free."""
     yield "embedding", weights.embedding()
     if not config.tied:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.model.checkpoint import Checkpoint
 from qwen_aio.engine.model.linear import NARROW_LEVELS, Int8Linear, Int8Matrix, activation_levels
-from qwen_aio.engine.model.weights import Checkpoint, LayerWeights
+from qwen_aio.engine.model.weights import LayerWeights
 from qwen_aio.engine.quant.layerwise import HiddenStates, LayerwisePass, LayerwiseSequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
 
@@ -48,7 +49,7 @@ def calibration_texts(tokenizer: Tokenizer, config: ModelConfig) -> list[Layerwi
 
 
 class Quantised:
-    """The weights of a checkpoint in int8, made on demand (an Int8Weights)."""
+    """The weights of a checkpoint in int8, made on demand (ModelWeights)."""
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, sentences: abc.Sequence[LayerwiseSequence]) -> None:
         """`sentences` must be new; the first NUM_CALIBRATION are used."""
@@ -61,9 +62,7 @@ class Quantised:
         return self._checkpoint.embedding() if self._is_small else self._rows(is_output=False)
 
     def output(self) -> Tensor | Int8Matrix:
-        if not self._is_small:
-            return self._rows(is_output=True)
-        return self._checkpoint.embedding() if self._config.tied else self._checkpoint.output()
+        return self._checkpoint.output() if self._is_small else self._rows(is_output=True)
 
     def norm(self) -> Tensor:
         return self._checkpoint.norm()

@@ -28,6 +28,7 @@ from qwen_aio.errors import InvalidRequest
 class AnswerSequence(Sequence):
     """Rows: the prompt, then the answer so far. The newest token is not computed yet."""
 
+    is_answer = True
     _finish_reason: FinishReason | None = None
     _first_s: float | None = None  # time of the first token
     _num_drafted = 0  # draft tokens at the end of `ids`, until they are computed
@@ -61,10 +62,6 @@ class AnswerSequence(Sequence):
         self._seen[:num_prompt] = truncated.ids
         self._replay(resume)
         self._num_given = len(self.ids)  # rows known at arrival
-
-    @property
-    def is_answer(self) -> bool:
-        return True
 
     @property
     def is_decoding(self) -> bool:
@@ -159,9 +156,5 @@ class AnswerSequence(Sequence):
 
     def _completion(self, *, first_s: float, last_s: float) -> Completion:
         assert self._finish_reason is not None
-        return Completion(
-            self._finish_reason,
-            usage=self.usage(completion_tokens=self.num_generated),
-            timings=self.timings(first_s=first_s, last_s=last_s),
-            truncation=self.truncation,
-        )
+        usage, timings = self.usage(completion_tokens=self.num_generated), self.timings(first_s=first_s, last_s=last_s)
+        return Completion(self._finish_reason, usage, timings, self.truncation)

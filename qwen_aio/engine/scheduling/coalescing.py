@@ -37,12 +37,11 @@ class Coalescing:
 
     def fail(self, leader: DecisionSequence) -> DecisionSequence | None:
         """Remove a failed `leader`; the follower to compute in its place, if any."""
-        group = self._groups[leader.question]
-        group.remove(leader)
-        if group:
-            return group[0]
-        del self._groups[leader.question]
-        return None
+        followers = self.finish(leader)
+        if not followers:
+            return None
+        self._groups[leader.question] = followers
+        return followers[0]
 
     def _leave(self, group: list[DecisionSequence], index: int) -> bool:
         if len(group) == 1:

@@ -23,6 +23,7 @@ class DecisionSequence(Sequence):
         self.question: Question = (tuple(truncated.ids), texts)
         self._texts = texts
         self._tree = tree
+        self._positions = [*range(self.num_prompt), *(self.num_prompt + depth for depth in tree.depths)]
         self._logprobs: dict[tuple[int | None, int], float] = {}  # (tree row, next token)
 
     @property
@@ -34,7 +35,7 @@ class DecisionSequence(Sequence):
         return self.ids[: min(self.num_computed, self.num_prompt)]  # branches are no prefix of another prompt
 
     def positions(self, start: int, end: int) -> list[int]:
-        return [row if row < self.num_prompt else self._branch_position(row) for row in range(start, end)]
+        return self._positions[start:end]
 
     def tokens_after(self, row: int) -> list[int]:
         """The tokens whose log probability after `row` is needed."""
@@ -68,6 +69,3 @@ class DecisionSequence(Sequence):
 
     def _tree_row(self, row: int) -> int | None:
         return None if row < self.num_prompt else row - self.num_prompt
-
-    def _branch_position(self, row: int) -> int:
-        return self.num_prompt + self._tree.depths[row - self.num_prompt]

@@ -45,14 +45,12 @@ class Drafter:
         self._cost.learn(num_answers=len(spans), num_drafted=num_drafted, seconds=seconds)
         self.num_drafted += num_drafted
         for span in spans:
-            if span.count > 1 and span.sequence.is_running:
-                self._learn_acceptance(span)
-
-    def _learn_acceptance(self, span: Span) -> None:
-        assert isinstance(span.sequence, AnswerSequence)
-        num_accepted = span.sequence.num_computed - span.start - 1
-        span.sequence.acceptance.learn(num_drafted=span.count - 1, num_accepted=num_accepted)
-        self.num_accepted += num_accepted
+            answer = span.sequence
+            if span.count > 1 and answer.is_running:
+                assert isinstance(answer, AnswerSequence)
+                num_accepted = answer.num_computed - span.start - 1
+                answer.acceptance.learn(num_drafted=span.count - 1, num_accepted=num_accepted)
+                self.num_accepted += num_accepted
 
 
 def _only_decodes(spans: abc.Sequence[Span]) -> bool:

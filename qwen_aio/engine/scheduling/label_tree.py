@@ -46,18 +46,16 @@ class LabelTree:
     def _walk(self, continuation: abc.Sequence[int]) -> list[tuple[int | None, int]]:
         steps: list[tuple[int | None, int]] = []
         row: int | None = None
-        for position, token in enumerate(continuation):
+        for token in continuation[:-1]:
             steps.append((row, token))
-            if position < len(continuation) - 1:
-                row = self._row(row, token, depth=position)
-        return steps
+            row = self._row(row, token)
+        return [*steps, (row, continuation[-1])]
 
-    def _row(self, parent: int | None, token: int, *, depth: int) -> int:
-        known = self._row_of.get((parent, token))
-        if known is not None:
-            return known
-        self.tokens.append(token)
-        self.parents.append(parent)
-        self.depths.append(depth)
-        self._row_of[parent, token] = len(self.tokens) - 1
-        return len(self.tokens) - 1
+    def _row(self, parent: int | None, token: int) -> int:
+        """The row of `token` after `parent`, a new one if there is none."""
+        row = self._row_of.setdefault((parent, token), len(self.tokens))
+        if row == len(self.tokens):
+            self.tokens.append(token)
+            self.parents.append(parent)
+            self.depths.append(0 if parent is None else self.depths[parent] + 1)
+        return row

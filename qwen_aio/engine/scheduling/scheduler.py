@@ -110,7 +110,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         assert sequence.num_rows <= self.max_rows
-        sequence.num_cached = self._cache.num_shared(sequence.given_ids)
+        sequence.num_cached = len(self._cache.shared_prefix(sequence.given_ids))
         self._queue_of(sequence).append(sequence)
 
     def abort(self, request_id: str) -> None:
@@ -229,10 +229,14 @@ class Scheduler:
         return sum(num_remaining(other) for other in ahead) < self._long_step
 
     def _insert_shared_prefixes(self, sequence: Sequence) -> None:
-        """Cache the prompts of decoding answers that share its prefix."""
+        """Cache the prompts of decoding answers that share its prefix; they go on in new leases."""
         for other, _ in self._shared_prefixes(sequence):
             if other.is_decoding:
-                self._insert_now(other)
+                assert other.lease is not None
+                self._cache.release(other.lease, other.cacheable_ids)
+                other.lease = self._cache.lease(other.ids, num_rows=other.num_rows)
+                assert other.lease is not None
+                assert other.lease.num_shared == other.num_computed
 
     def _awaits_prefix(self, sequence: Sequence) -> bool:
         """True if its prefix is being computed and waiting saves about as much as it costs.
@@ -254,14 +258,6 @@ class Scheduler:
             num_saved = _num_common(prompt_ids, other.given_ids) - num_cached
             if num_saved >= MIN_SAVED:
                 yield other, num_saved
-
-    def _insert_now(self, answer: Sequence) -> None:
-        """Cache what a running answer has computed; it goes on in a new lease of that prefix."""
-        assert answer.lease is not None
-        self._cache.release(answer.lease, answer.cacheable_ids)
-        answer.lease = self._cache.lease(answer.ids, num_rows=answer.num_rows)
-        assert answer.lease is not None
-        assert answer.lease.num_shared == answer.num_computed
 
     def _answer_can_start(self) -> bool:
         """True if the running answers leave room for the first one waiting."""

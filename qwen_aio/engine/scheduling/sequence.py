@@ -8,6 +8,7 @@ torch and no text. Owned by the engine thread.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qwen_aio.core import Timings, Truncation, Usage
 from qwen_aio.engine.kv.radix_cache import Lease
@@ -17,6 +18,8 @@ from qwen_aio.engine.scheduling.label_tree import LabelTree
 @dataclass(eq=False)
 class Sequence:
     """The base of answers and decisions; by itself, a prefix to pin."""
+
+    is_answer: ClassVar[bool] = False
 
     request_id: str
     ids: list[int]  # one per row
@@ -29,10 +32,6 @@ class Sequence:
     lease: Lease | None = None  # while it runs
     num_cached: int = 0  # set at admission: prompt tokens found in the cache
     admitted_s: float = 0.0  # set at admission
-
-    @property
-    def is_answer(self) -> bool:
-        return False
 
     @property
     def is_decoding(self) -> bool:

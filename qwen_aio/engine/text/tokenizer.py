@@ -41,8 +41,7 @@ class Tokenizer:
         """
         self._plain, vocabulary, added = _parsed(specification)
         self._controls = {token.content: token.id for token in added}
-        self._added = {token.id: token.content for token in added}
-        self.added_ids = frozenset(self._added)
+        self.added_ids = frozenset(token.id for token in added)
         self.text_ids = frozenset(vocabulary.values()) - self.added_ids
         self.end_ids = frozenset(self._controls[token] for token in END_CONTROLS if token in self._controls)
         self.special_texts = tuple(sorted(token.content for token in added if token.is_special))
@@ -70,10 +69,7 @@ class Tokenizer:
 
     def encode(self, segments: abc.Sequence[Segment]) -> list[int]:
         """Ids of the segments, one after another."""
-        ids: list[int] = []
-        for segment in segments:
-            ids.extend(self.encode_segment(segment))
-        return ids
+        return [token_id for segment in segments for token_id in self.encode_segment(segment)]
 
     def encode_segment(self, segment: Segment) -> list[int]:
         """Ids of one segment. Raises InvalidRequest for text that is not valid Unicode."""
@@ -107,19 +103,19 @@ class Tokenizer:
     def _split_added(self, token_id: int) -> list[int]:
         if token_id not in self.added_ids:
             return [token_id]
-        letters = self._added[token_id]
+        letters = self._plain.id_to_token(token_id) or ""
         return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
 
 
 def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[AddedToken]]:
     """A tokenizer without added tokens (text must never become one), its vocabulary, those tokens.
 
-    Added tokens are handled here: a second library object would cost 0.5 s of every start, and 60
-    MB.
+    A second library object for added tokens would cost 0.5 s of every start, and 60 MB.
     """
     try:
         stated = json.loads(specification)
-        plain = RustTokenizer.from_str(json.dumps({**stated, "added_tokens": []}))
+        bare = {**stated, "added_tokens": [], "truncation": None, "padding": None}
+        plain = RustTokenizer.from_str(json.dumps(bare))
         vocabulary: dict[str, int] = stated["model"]["vocab"]
         added = [AddedToken(str(it["content"]), int(it["id"]), bool(it["special"])) for it in stated["added_tokens"]]
     except Exception as exc:  # the Rust binding raises nothing narrower
@@ -128,14 +124,7 @@ def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[Add
     for token in added:
         if vocabulary.get(token.content, token.id) != token.id or owners.get(token.id, token.content) != token.content:
             raise ValueError(f"the added token {token.content} and the vocabulary disagree about id {token.id}")
-    return _exact(plain), vocabulary, added
-
-
-def _exact(tokenizer: RustTokenizer) -> RustTokenizer:
-    """Switch off the truncation and padding that a tokenizer.json may set."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return plain, vocabulary, added
 
 
 def _letter_bytes() -> dict[str, bytes]:

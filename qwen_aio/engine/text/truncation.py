@@ -7,6 +7,7 @@ a full context. Knows lengths and token ids, no tasks and no slots.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from qwen_aio.core import Control, Prompt, Segment, Segments, Text, Truncation
 from qwen_aio.engine.text.tokenizer import Tokenizer
@@ -14,6 +15,8 @@ from qwen_aio.errors import ContextTooSmall
 
 CHARS_PER_TOKEN = 16  # no language averages more: longer text cannot fit
 MIN_TEXT_TOKENS = 16  # a cut text keeps at least as many, or the request is refused
+
+Cuttable = TypeVar("Cuttable", str, list[int])
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def _truncate_body(body: Segments, tokenizer: Tokenizer, *, room: int) -> Trunca
     parts = [tokenizer.encode_segment(segment) for segment in shortened]
     excess = sum(map(len, parts)) - room
     if excess > 0:
-        _cut_longest(parts, shortened, excess=excess, room=room)
+        _cut_longest(parts, shortened, excess=excess)
     truncation = Truncation(truncated=excess > 0 or shortened != body)
     return Truncated(tuple(token for part in parts for token in part), truncation)
 
@@ -65,21 +68,19 @@ def _shorten(segment: Segment, *, max_chars: int) -> Segment:
     return replace(segment, text=_without_middle(segment.text, keep=max_chars))
 
 
-def _cut_longest(parts: list[list[int]], body: Segments, *, excess: int, room: int) -> None:
+def _cut_longest(parts: list[list[int]], body: Segments, *, excess: int) -> None:
     """Cut `excess` tokens out of the middle of the longest cuttable part."""
     cuttable = [number for number, segment in enumerate(body) if isinstance(segment, Text) and segment.can_cut]
     longest = max(cuttable, key=lambda number: len(parts[number]), default=None)
     keep = 0 if longest is None else len(parts[longest]) - excess
     if longest is None or keep < MIN_TEXT_TOKENS:
-        fixed = room + excess - (0 if longest is None else len(parts[longest]))
         raise ContextTooSmall(
-            f"the fixed part of the prompt and the answer leave {max(room - fixed, 0)} tokens for the text, at least"
+            f"the fixed part of the prompt and the answer leave {max(keep, 0)} tokens for the text, at least"
             f" {MIN_TEXT_TOKENS} are needed; ask for fewer max_tokens or raise --max-context",
             param="max_tokens",
         )
-    part = parts[longest]
-    parts[longest] = [*part[: (keep + 1) // 2], *part[len(part) - keep // 2 :]]
+    parts[longest] = _without_middle(parts[longest], keep=keep)
 
 
-def _without_middle(text: str, *, keep: int) -> str:
-    return text[: (keep + 1) // 2] + text[len(text) - keep // 2 :]
+def _without_middle(whole: Cuttable, *, keep: int) -> Cuttable:
+    return whole[: (keep + 1) // 2] + whole[len(whole) - keep // 2 :]
