@@ -46,7 +46,7 @@ class Sent(BaseModel):
 
 
 class Answered(BaseModel):
-    """Unknown fields are ignored: a client may be older than its server."""
+    """Unknown fields are ignored: a client may be older than its server, and a noun has more."""
 
     model_config = ConfigDict(frozen=True)
 
