@@ -39,8 +39,8 @@ class RunRoute:
         wanted = RunRequest.parse(_with_timeout(read_object(body), Headers(scope=scope)))
         requests = wanted.to_core(scope["state"]["request_id"])
         if wanted.stream:
-            events, request_id = self._gate.stream(requests[0]), requests[0].request_id
-            await send_events(events, receive, send, frame=event_frame, request_id=request_id, times=self._times)
+            events = self._gate.stream(requests[0])
+            await send_events(events, scope, receive, send, frame=event_frame, times=self._times)
             return
         work = self._run_all(requests) if wanted.texts else self._run(requests[0])
         answer = await while_connected(receive, work)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from qwen_aio.errors import QwenAioError
 from qwen_aio.serving.disconnect import while_connected
@@ -47,11 +47,11 @@ STREAM_TIMES = StreamTimes()
 
 async def send_events(
     events: AsyncGenerator[T, None],
+    scope: Scope,
     receive: Receive,
     send: Send,
     *,
     frame: Callable[[T], bytes],
-    request_id: str,
     times: StreamTimes,
 ) -> None:
     """Send `events`, each as its `frame`, to their end or the client's disconnect; close them.
@@ -59,9 +59,10 @@ async def send_events(
     Raises an error before the first event, which can still have a status. A later one, or a bug,
     becomes the last event.
     """
+    sending = _send_all(events, send, frame=frame, request_id=scope["state"]["request_id"], times=times)
     async with aclosing(events):
         with suppress(ClientDisconnect):
-            await while_connected(receive, _send_all(events, send, frame=frame, request_id=request_id, times=times))
+            await while_connected(receive, sending)
 
 
 async def _send_all(

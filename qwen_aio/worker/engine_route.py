@@ -31,7 +31,7 @@ class EngineRoute:
         request = EngineRequestShape.read(body).to_core(scope["state"]["request_id"])
         deadline = Deadline(request.timeout_s or ANSWER_TIMEOUT_S)  # a stray balancer must not keep a slot for ever
         events = self._gate.through(lambda: self._execute(request), deadline)
-        await send_events(events, receive, send, frame=engine_frame, request_id=request.request_id, times=self._times)
+        await send_events(events, scope, receive, send, frame=engine_frame, times=self._times)
 
     def _execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         pipeline = self._gate.service

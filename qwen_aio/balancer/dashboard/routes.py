@@ -94,8 +94,7 @@ class EventsRoute:
             await Response(media_type=SSE_MEDIA, headers=FRESH)(scope, receive, send)
             return
         frame = partial(frames, strings=_strings_for(Request(scope)))
-        news, request_id = self._stats.listen(), scope["state"]["request_id"]
-        await send_events(news, receive, send, frame=frame, request_id=request_id, times=self._times)
+        await send_events(self._stats.listen(), scope, receive, send, frame=frame, times=self._times)
 
 
 def _strings_for(request: Request) -> DashboardStrings:
