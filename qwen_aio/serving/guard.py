@@ -104,7 +104,7 @@ class Guard:
         if not is_safe:
             _check_origin(headers)
         _check_framing(headers)
-        body = await self._read_body(request, limit=_body_limit(path))
+        body = await self._read_body(request)
         if body and not is_safe:
             _check_media(headers)
         return body
@@ -133,7 +133,9 @@ class Guard:
                 "start it with --allowed-hosts to add one"
             )
 
-    async def _read_body(self, request: Request, *, limit: int) -> bytes:
+    async def _read_body(self, request: Request) -> bytes:
+        # A balancer adds fields to a request, which may have had the largest size already.
+        limit = MAX_ENGINE_REQUEST_BYTES if request.scope["path"] == ENGINE_PATH else MAX_BODY_BYTES
         declared = int(request.headers.get("content-length", "0"))
         if declared > MAX_DISCARDED_BYTES:
             raise _too_large(declared, limit)
@@ -208,11 +210,6 @@ def _check_media(headers: Headers) -> None:
     ]
     if media != JSON_MEDIA or any(charset not in ("utf-8", "utf8") for charset in charsets):
         raise UnsupportedMedia("send Content-Type: application/json, in UTF-8")
-
-
-def _body_limit(path: str) -> int:
-    # A balancer adds fields to a request, which may have had the largest size already.
-    return MAX_ENGINE_REQUEST_BYTES if path == ENGINE_PATH else MAX_BODY_BYTES
 
 
 def _too_large(length: int, limit: int) -> BodyTooLarge:
