@@ -94,7 +94,7 @@ class HealthRoutes:
         return _record({"status": "ok"}, None, request)
 
     async def readyz(self, request: Request) -> Response:
-        """200 if requests are admitted now, else 503; names no model, worker or path: any Host may ask."""
+        """200 if requests are admitted now, else 503 without details: any Host may ask."""
         refusal = self._health().refusal
         hidden = refusal and type(refusal)(NO_DETAILS, retry_after_s=refusal.retry_after_s)
         return _record({"status": "unavailable" if refusal else "ready"}, hidden, request)

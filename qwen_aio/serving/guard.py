@@ -44,8 +44,8 @@ PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-
-Worded = Callable[[QwenAioError, Response, Scope], Response]  # the JSON reply of a refusal -> one for its client
+# Makes the JSON reply of a refusal one for its client.
+Worded = Callable[[QwenAioError, Response, Scope], Response]
 
 
 def as_json(_: QwenAioError, response: Response, __: Scope) -> Response:
@@ -54,10 +54,7 @@ def as_json(_: QwenAioError, response: Response, __: Scope) -> Response:
 
 
 class Guard:
-    """ASGI middleware.
-
-    `allowed_hosts` are names besides loopback; `page_csp` is the policy of every HTML reply.
-    """
+    """ASGI middleware. `allowed_hosts`: besides loopback; `page_csp`: policy of HTML replies."""
 
     def __init__(
         self,

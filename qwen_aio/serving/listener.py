@@ -60,7 +60,7 @@ class Room:
 
 
 class Listener:
-    """Accepts on `sock`, which its owner closes. `make` makes a Connection of is_extra and on_lost."""
+    """Accepts on `sock`, which its owner closes. `make`: is_extra and on_lost -> Connection."""
 
     def __init__(self, sock: socket.socket, make: Callable[..., Connection], *, room: Room) -> None:
         sock.setblocking(False)

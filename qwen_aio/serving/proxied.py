@@ -44,7 +44,7 @@ class Proxied:
         if self._is_trusted(scope):
             headers = Headers(scope=scope)
             if names := headers.getlist("x-forwarded-host"):
-                # Two names are refused: with a proxy that appends to the header, a client could choose one.
+                # Two are refused: with a proxy that appends to the header, a client could choose.
                 scope = with_host(scope, ", ".join(names).encode("latin-1"))
             prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
             root_path = prefix if re.fullmatch(ROOT_PATH, prefix) else root_path
