@@ -21,10 +21,7 @@ T = TypeVar("T")
 
 
 class AdmissionGate:
-    """Closed until `open`, and again from `drain` or `fail` on.
-
-    Both let admitted requests finish; `cut_off` ends them.
-    """
+    """Closed until `open`, and from `drain` or `fail` on; only `cut_off` ends admitted requests."""
 
     def __init__(self, *, starting: str = "the model is still loading; try again in a few seconds") -> None:
         """`starting` is the message for requests that come before the gate is open."""
@@ -111,8 +108,7 @@ class AdmissionGate:
             return await self._result(request)
 
     async def run_all(self, requests: Sequence[Request], *, timeout_s: float) -> list[Result]:
-        """The results of one client's texts, in order. All or nothing: the first error ends the
-        rest.
+        """The results of one client's texts, in order, or the first error, which ends the rest.
 
         The list is admitted as a whole: a drain lets all of it finish. Raises what `stream` raises.
         """

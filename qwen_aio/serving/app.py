@@ -25,11 +25,12 @@ from qwen_aio.serving.proxied import Proxied, ProxySettings
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
 from qwen_aio.serving.target import OriginForm
-from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.error import ErrorResponse, error_headers
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
 
 DIRECT = ProxySettings()  # no proxy before it
+NO_DETAILS = "this server takes no requests now; GET /health says why"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
 
@@ -50,7 +51,7 @@ def create_app(
     app.router.routes += [
         *known,
         # Otherwise a page mounted at / answers these.
-        *(Route(route.path, _refuse_method(_allowed(route)), methods=METHODS) for route in known),
+        *(Route(route.path, _refuse_method(route), methods=METHODS) for route in known),
         Route("/v1/{rest:path}", _refuse_path, methods=METHODS),
     ]
     app.add_exception_handler(QwenAioError, _answer_error)
@@ -88,48 +89,34 @@ class HealthRoutes:
         self._gate = gate
         self._health = health
 
-    async def livez(self, _: Request) -> Response:
+    async def livez(self, request: Request) -> Response:
         """200 as long as the process answers at all."""
-        return json_response({"status": "ok"})
+        return _record({"status": "ok"}, None, request)
 
     async def readyz(self, request: Request) -> Response:
         """200 if requests are admitted now, else 503 without details: any Host may ask."""
         refusal = self._health().refusal
-        if refusal is None:
-            return json_response({"status": "ready"})
-        return _unready({"status": "unavailable"}, _without_details(refusal), request)
+        hidden = refusal and type(refusal)(NO_DETAILS, retry_after_s=refusal.retry_after_s)
+        return _record({"status": "unavailable" if refusal else "ready"}, hidden, request)
 
     async def health(self, request: Request) -> Response:
         """The status of /readyz, with details."""
         health = self._health()
-        record = health.record | {"in_flight": self._gate.in_flight}
-        if health.refusal is None:
-            return json_response(record)
-        return _unready(record, health.refusal, request)
+        return _record(health.record | {"in_flight": self._gate.in_flight}, health.refusal, request)
 
 
-def _unready(record: dict[str, object], refusal: QwenAioError, request: Request) -> Response:
-    error = ErrorResponse.from_core(refusal, request.state.request_id).model_dump()
-    return json_response(record | error, status=503, headers={"Retry-After": str(refusal.retry_after_s or 1)})
+def _record(record: dict[str, object], refusal: QwenAioError | None, request: Request) -> Response:
+    """JSON that no cache keeps; 503, and `refusal` in it, if there is one."""
+    status, headers = 200, {"Cache-Control": "no-store"}
+    if refusal is not None:
+        status, headers = 503, headers | error_headers(refusal)
+        record = record | ErrorResponse.from_core(refusal, request.state.request_id).model_dump()
+    return Response(json.dumps(record, ensure_ascii=False, allow_nan=False), status, headers, media_type=JSON_MEDIA)
 
 
-def _without_details(refusal: QwenAioError) -> QwenAioError:
-    """The same kind of error, without names of models, workers, addresses or paths."""
-    return type(refusal)("this server takes no requests now; GET /health says why", retry_after_s=refusal.retry_after_s)
-
-
-def json_response(fields: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON that no cache keeps."""
-    content = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    return Response(content, status, {"Cache-Control": "no-store"} | (headers or {}), media_type=JSON_MEDIA)
-
-
-def _allowed(route: Route) -> str:
-    return ", ".join(sorted(route.methods or METHODS))
-
-
-def _refuse_method(allow: str) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for the methods that a path does not support."""
+def _refuse_method(route: Route) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint for the methods that `route` does not support."""
+    allow = ", ".join(sorted(route.methods or METHODS))
 
     async def refuse(_: Request) -> Response:
         raise HTTPException(405, headers={"Allow": allow})

@@ -15,8 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from qwen_aio.errors import HeadersTooSlow, QwenAioError
-from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
-from qwen_aio.wire.shape import JSON_MEDIA
+from qwen_aio.serving.guard import error_response
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,12 @@ class Connection(H11Protocol):
 
 def whole_reply(error: QwenAioError) -> bytes:
     """`error` as a whole HTTP reply, for a request that was not read."""
-    status, request_id = http_status(error), uuid.uuid4().hex
-    body = ErrorResponse.from_core(error, request_id).to_json()
-    headers = error_headers(error) | {
-        "Content-Type": JSON_MEDIA,
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        "X-Request-ID": request_id,
-    }
-    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*head, "", ""]).encode() + body
+    request_id = uuid.uuid4().hex
+    response = error_response(error, request_id)
+    response.headers.update({"Connection": "close", "X-Request-ID": request_id})
+    status = HTTPStatus(response.status_code)
+    head = [f"HTTP/1.1 {status} {status.phrase}", *(f"{name}: {value}" for name, value in response.headers.items())]
+    return "\r\n".join([*head, "", ""]).encode() + response.body
 
 
 class _Limit:

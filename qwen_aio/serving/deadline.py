@@ -13,10 +13,9 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """`limit_s` seconds from now; `at` is that moment on the event loop's clock."""
+    """`limit_s` seconds from now, `at` on the loop's clock. `advice` ends the error's message."""
 
     def __init__(self, limit_s: float, *, advice: str = "send less or raise timeout_s") -> None:
-        """`advice` ends the error's message."""
         self._limit_s = limit_s
         self._advice = advice
         self.at = asyncio.get_running_loop().time() + limit_s

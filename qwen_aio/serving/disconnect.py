@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from qwen_aio.serving.interruption import result_unless
@@ -12,16 +13,12 @@ from qwen_aio.serving.interruption import result_unless
 T = TypeVar("T")
 
 
-class ClientDisconnected(Exception):
-    """The client has disconnected, or reads too slowly. No error can reach it."""
-
-
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. Raises ClientDisconnected, and cancels it, if the client disconnects.
+    """The result of `work`. Raises ClientDisconnect, and cancels it, if the client disconnects.
 
     The body must have been read before: the next message of `receive` is the disconnect.
     """
-    return await result_unless(_disconnect(receive), work, error=lambda _: ClientDisconnected())
+    return await result_unless(_disconnect(receive), work, error=lambda _: ClientDisconnect())
 
 
 async def _disconnect(receive: Receive) -> None:

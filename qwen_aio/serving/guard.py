@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +28,6 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
-from qwen_aio.serving.disconnect import ClientDisconnected
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
@@ -43,8 +44,8 @@ PROBE_PATHS = frozenset({"/livez", "/readyz"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-
-Worded = Callable[[QwenAioError, Response, Scope], Response]  # the JSON reply of a refusal -> one for its client
+# Makes the JSON reply of a refusal one for its client.
+Worded = Callable[[QwenAioError, Response, Scope], Response]
 
 
 def as_json(_: QwenAioError, response: Response, __: Scope) -> Response:
@@ -53,10 +54,7 @@ def as_json(_: QwenAioError, response: Response, __: Scope) -> Response:
 
 
 class Guard:
-    """ASGI middleware.
-
-    `allowed_hosts` are names besides loopback; `page_csp` is the policy of every HTML reply.
-    """
+    """ASGI middleware. `allowed_hosts`: besides loopback; `page_csp`: policy of HTML replies."""
 
     def __init__(
         self,
@@ -78,26 +76,24 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        assert scope["type"] == "http"  # WebSockets are off, see server.py
-        headers = Headers(scope=scope)
+        request = Request(scope, receive)  # WebSockets are off, see server.py
         state = scope.setdefault("state", {})
-        request_id = state["request_id"] = _request_id(headers)
+        request_id = state["request_id"] = _request_id(request.headers)
         is_extra = state.get("is_extra", False)  # see Connection
         send = self._with_headers(send, request_id, closes=is_extra)
-        try:
-            body = await self._checked_body(scope, headers, receive)
-            if is_extra and scope["path"] not in PROBE_PATHS:
-                raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
-        except QwenAioError as exc:
-            await self._worded(exc, error_response(exc, request_id), scope)(scope, receive, send)
-        except ClientDisconnected:
-            return
-        else:
-            await self._app(scope, _replay(body, receive), send)
+        with suppress(ClientDisconnect):  # no reply can reach it
+            try:
+                body = await self._checked_body(request)
+                if is_extra and scope["path"] not in PROBE_PATHS:
+                    raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
+            except QwenAioError as exc:
+                await self._worded(exc, error_response(exc, request_id), scope)(scope, receive, send)
+            else:
+                await self._app(scope, _replay(body, receive), send)
 
-    async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
-        """The body of a sound request. Raises QwenAioError, ClientDisconnected."""
-        path, is_safe = scope["path"], scope["method"] in SAFE_METHODS
+    async def _checked_body(self, request: Request) -> bytes:
+        """The body of a sound request. Raises QwenAioError, ClientDisconnect."""
+        headers, path, is_safe = request.headers, request.scope["path"], request.method in SAFE_METHODS
         if not path.startswith("/"):
             raise InvalidRequest("the target of the request is neither a path nor a URL that begins with http://")
         if path not in PROBE_PATHS or not is_safe:
@@ -105,7 +101,7 @@ class Guard:
         if not is_safe:
             _check_origin(headers)
         _check_framing(headers)
-        body = await self._read_body(headers, receive, limit=_body_limit(path))
+        body = await self._read_body(request)
         if body and not is_safe:
             _check_media(headers)
         return body
@@ -134,15 +130,17 @@ class Guard:
                 "start it with --allowed-hosts to add one"
             )
 
-    async def _read_body(self, headers: Headers, receive: Receive, *, limit: int) -> bytes:
-        declared = int(headers.get("content-length", "0"))
+    async def _read_body(self, request: Request) -> bytes:
+        # A balancer adds fields to a request, which may have had the largest size already.
+        limit = MAX_ENGINE_REQUEST_BYTES if request.scope["path"] == ENGINE_PATH else MAX_BODY_BYTES
+        declared = int(request.headers.get("content-length", "0"))
         if declared > MAX_DISCARDED_BYTES:
             raise _too_large(declared, limit)
         chunks: list[bytes] = []
         length = 0
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                async for chunk in _chunks(receive):
+                async for chunk in request.stream():
                     length += len(chunk)
                     if length <= limit:
                         chunks.append(chunk)
@@ -209,21 +207,6 @@ def _check_media(headers: Headers) -> None:
     ]
     if media != JSON_MEDIA or any(charset not in ("utf-8", "utf8") for charset in charsets):
         raise UnsupportedMedia("send Content-Type: application/json, in UTF-8")
-
-
-async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return
-
-
-def _body_limit(path: str) -> int:
-    # A balancer adds fields to a request, which may have had the largest size already.
-    return MAX_ENGINE_REQUEST_BYTES if path == ENGINE_PATH else MAX_BODY_BYTES
 
 
 def _too_large(length: int, limit: int) -> BodyTooLarge:

@@ -13,10 +13,7 @@ T = TypeVar("T")
 async def result_unless(
     event: Coroutine[Any, Any, E], work: Coroutine[Any, Any, T], *, error: Callable[[E], Exception]
 ) -> T:
-    """The result of `work`.
-
-    When `event` comes first, cancels `work` and raises `error` of what came.
-    """
+    """The result of `work`; if `event` comes first, cancels it and raises `error` of what came."""
     working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event)
     try:
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
@@ -37,12 +36,6 @@ SILENCE_S = 1.0  # between two warnings
 RETRY_S = 0.1
 
 logger = logging.getLogger(__name__)
-
-
-class MakeConnection(Protocol):
-    """Makes a Connection."""
-
-    def __call__(self, *, is_extra: bool, on_lost: Callable[[Connection], None]) -> Connection: ...
 
 
 @dataclass(frozen=True)
@@ -67,9 +60,9 @@ class Room:
 
 
 class Listener:
-    """Accepts on `sock`, which its owner closes. `make` makes the protocol of a connection."""
+    """Accepts on `sock`, which its owner closes. `make`: is_extra and on_lost -> Connection."""
 
-    def __init__(self, sock: socket.socket, make: MakeConnection, *, room: Room) -> None:
+    def __init__(self, sock: socket.socket, make: Callable[..., Connection], *, room: Room) -> None:
         sock.setblocking(False)
         sock.listen(BACKLOG)
         self._sock = sock
@@ -164,11 +157,11 @@ def _raised_limit(wanted: int) -> int:
     import resource  # Windows has none
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
     possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft == resource.RLIM_INFINITY or soft >= possible:
-        return wanted if soft == resource.RLIM_INFINITY else soft
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-    except (ValueError, OSError):  # macOS allows fewer than it says
-        return soft
-    return possible
+    with suppress(ValueError, OSError):  # macOS allows fewer than it says
+        if soft < possible:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+            return possible
+    return soft

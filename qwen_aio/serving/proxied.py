@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qwen_aio.config import ROOT_PATH
+from qwen_aio.serving.target import with_host
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -42,7 +43,9 @@ class Proxied:
         root_path = self._proxy.root_path
         if self._is_trusted(scope):
             headers = Headers(scope=scope)
-            scope = _with_forwarded_host(scope, headers)
+            if names := headers.getlist("x-forwarded-host"):
+                # Two are refused: with a proxy that appends to the header, a client could choose.
+                scope = with_host(scope, ", ".join(names).encode("latin-1"))
             prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
             root_path = prefix if re.fullmatch(ROOT_PATH, prefix) else root_path
         if root_path and scope["path"] == root_path:
@@ -57,15 +60,6 @@ class Proxied:
         peer = ipaddress.ip_address(scope["client"][0])
         peer = getattr(peer, "ipv4_mapped", None) or peer  # a socket that listens on :: sees IPv4 in this form
         return any(peer in network for network in self._proxy.trusted)
-
-
-def _with_forwarded_host(scope: Scope, headers: Headers) -> Scope:
-    names = headers.getlist("x-forwarded-host")
-    if not names:
-        return scope
-    # Two names are refused: with a proxy that appends to the header, a client could choose one.
-    host = (b"host", ", ".join(names).encode("latin-1"))
-    return {**scope, "headers": [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]}
 
 
 def _without_root_path(scope: Scope, root_path: str) -> Scope:

@@ -5,7 +5,6 @@ Knows the gate and the shapes, no service.
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -16,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from qwen_aio.core import Request
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.disconnect import ClientDisconnected, while_connected
+from qwen_aio.serving.disconnect import while_connected
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.event import event_frame
@@ -39,21 +38,14 @@ class RunRoute:
         body = await HttpRequest(scope, receive).body()
         wanted = RunRequest.parse(_with_timeout(read_object(body), Headers(scope=scope)))
         requests = wanted.to_core(scope["state"]["request_id"])
-        try:
-            if wanted.stream:
-                await self._stream(requests[0], receive, send)
-            else:
-                work = self._run_all(requests) if wanted.texts else self._run(requests[0])
-                answer = await while_connected(receive, work)
-                headers = {"Cache-Control": "no-store"}
-                await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
-        except ClientDisconnected:
+        if wanted.stream:
+            events = self._gate.stream(requests[0])
+            await send_events(events, scope, receive, send, frame=event_frame, times=self._times)
             return
-
-    async def _stream(self, request: Request, receive: Receive, send: Send) -> None:
-        async with aclosing(self._gate.stream(request)) as events:
-            sending = send_events(events, send, frame=event_frame, request_id=request.request_id, times=self._times)
-            await while_connected(receive, sending)
+        work = self._run_all(requests) if wanted.texts else self._run(requests[0])
+        answer = await while_connected(receive, work)
+        headers = {"Cache-Control": "no-store"}
+        await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
 
     async def _run(self, request: Request) -> Answered:
         return RunResponse.from_core(await self._gate.run(request))

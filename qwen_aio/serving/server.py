@@ -86,10 +86,9 @@ async def run_server(
 ) -> int:
     """Serve `app` on `sock` until `life` ends or a signal comes; the exit code of the process.
 
-    `life` loads, opens the gate, and then waits for a failure; it is cancelled when the server
-    ends, after the last request. `room` defaults to all that the process has. The code is 0 after a
-    signal, 128 + signal after a second one. Raises what `life` raised, and InvalidSettings if the
-    process may open too few files.
+    `life` loads, opens the gate, and waits for a failure; it is cancelled after the last request.
+    `room` defaults to all that the process has. The code is 0 after a signal, 128 + signal after a
+    second one. Raises what `life` raised, and InvalidSettings if there are too few open files.
     """
     server = _Server(app, sock, patience=patience, room=room or Room.of_process())
     serving = asyncio.create_task(server.serve([]), name="http server")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from starlette.types import Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from qwen_aio.errors import QwenAioError
-from qwen_aio.serving.disconnect import ClientDisconnected
+from qwen_aio.serving.disconnect import while_connected
 from qwen_aio.serving.interruption import cancel
 from qwen_aio.wire.event import KEEP_ALIVE, error_frame
 from qwen_aio.wire.shape import SSE_MEDIA
@@ -44,13 +46,28 @@ STREAM_TIMES = StreamTimes()
 
 
 async def send_events(
+    events: AsyncGenerator[T, None],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    frame: Callable[[T], bytes],
+    times: StreamTimes,
+) -> None:
+    """Send `events`, each as its `frame`, to their end or the client's disconnect; close them.
+
+    Raises an error before the first event, which can still have a status. A later one, or a bug,
+    becomes the last event.
+    """
+    sending = _send_all(events, send, frame=frame, request_id=scope["state"]["request_id"], times=times)
+    async with aclosing(events):
+        with suppress(ClientDisconnect):
+            await while_connected(receive, sending)
+
+
+async def _send_all(
     events: AsyncGenerator[T, None], send: Send, *, frame: Callable[[T], bytes], request_id: str, times: StreamTimes
 ) -> None:
-    """Send all of `events`, each as its `frame`; an error becomes the last event.
-
-    Raises ClientDisconnected, and an error before the first event, which can still have a status. A
-    bug ends the stream with an error event too.
-    """
     event: T | None = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     try:
@@ -59,7 +76,7 @@ async def send_events(
             event = await _next(events, send, times)
     except QwenAioError as exc:
         await _send(send, error_frame(exc, request_id), times)
-    except ClientDisconnected:
+    except ClientDisconnect:
         raise
     except Exception:
         logger.exception("a bug has ended a stream id=%s", request_id)
@@ -83,4 +100,4 @@ async def _send(send: Send, frame: bytes, times: StreamTimes) -> None:
         async with asyncio.timeout(times.patience_s):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
     except TimeoutError as exc:
-        raise ClientDisconnected from exc
+        raise ClientDisconnect from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,16 +19,13 @@ class OriginForm:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on; the guard refuses a target that is neither path nor URL."""
-        found = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
-        await self._app(_with_target(scope, found) if found else scope, receive, send)
+        if found := _ABSOLUTE.fullmatch(scope.get("raw_path") or b""):
+            path = found["path"] or b"/"
+            scope = with_host(scope, found["authority"]) | {"path": unquote(path.decode("ascii")), "raw_path": path}
+        await self._app(scope, receive, send)
 
 
-def _with_target(scope: Scope, found: re.Match[bytes]) -> Scope:
-    path = found["path"] or b"/"
-    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
-    return {
-        **scope,
-        "path": unquote(path.decode("ascii")),
-        "raw_path": path,
-        "headers": [(b"host", found["authority"]), *headers],
-    }
+def with_host(scope: Scope, host: bytes) -> dict[str, Any]:
+    """`scope`, with `host` as its only Host header."""
+    headers = [pair for pair in scope["headers"] if pair[0] != b"host"]
+    return {**scope, "headers": [(b"host", host), *headers]}

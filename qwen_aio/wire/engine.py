@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -87,9 +86,6 @@ class EngineDecisionShape(DecisionShape):
 
     model: str
 
-    def to_core(self) -> Decision:
-        return replace(super().to_core(), model=self.model)
-
 
 class TextDeltaShape(Answered):
     """The `piece` event: text, and the tokens it was decoded from."""
@@ -102,13 +98,6 @@ class EngineAnswerShape(ReplyShape):
     """The `answer` event: the last one of an answer. Its text is what this request added."""
 
     model: str
-
-    @classmethod
-    def from_core(cls, answer: Answer) -> EngineAnswerShape:
-        return cls(**(vars(ReplyShape.from_core(answer)) | {"model": answer.model}))
-
-    def to_core(self) -> Answer:
-        return replace(super().to_core(), model=self.model)
 
 
 def engine_frame(event: EngineEvent) -> bytes:

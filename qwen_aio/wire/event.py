@@ -68,8 +68,7 @@ def frame(name: str, shape: Answered) -> bytes:
 def read_frame(name: str, data: bytes, readers: Mapping[str, Callable[[bytes], T]]) -> T | None:
     """The event, read by the reader for `name`; None for one that this version does not know.
 
-    Raises the error in an `error` event, and ValueError if `data` does not have the shape of
-    `name`.
+    Raises the error in an `error` event, and ValueError if `data` is not shaped like `name`.
     """
     try:
         if name != "error":

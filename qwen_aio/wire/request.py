@@ -83,16 +83,8 @@ class RunRequest(SamplingFields):
     @classmethod
     def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
         """Raises InvalidRequest."""
-        fields = {
-            "text": request.text,
-            "mode": request.mode,
-            "reply": request.reply,
-            "history": [asdict(message) for message in request.history],
-            "stream": stream,
-            "timeout_s": request.timeout_s,
-            **vars(request.sampling),
-            "stop": None if request.sampling.stop is None else list(request.sampling.stop),
-        }
+        fields = asdict(request) | vars(request.sampling) | {"stream": stream}
+        del fields["sampling"], fields["request_id"]  # the id travels as a header
         written = json.dumps({name: value for name, value in fields.items() if value is not None})
         return cls.read(written.encode())  # refuses here what the server would refuse
 

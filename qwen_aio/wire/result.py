@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, Self, TypeVar
 
 from qwen_aio.core import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
 from qwen_aio.wire.shape import Answered
+
+Noun = TypeVar("Noun", Decision, Answer, Result)
 
 
 class _Costs(Answered):
@@ -18,15 +21,13 @@ class _Costs(Answered):
 
     @staticmethod
     def _costs(outcome: Decision | Answer) -> dict[str, Any]:
-        return {
-            "usage": outcome.usage,
-            "timings": Timings(**{name: round(value, 1) for name, value in vars(outcome.timings).items()}),
-            "truncated": outcome.truncation.truncated,
-            "dropped_turns": outcome.truncation.dropped_turns,
-        }
+        timings = Timings(**{name: round(value, 1) for name, value in vars(outcome.timings).items()})
+        return {"usage": outcome.usage, "timings": timings, **vars(outcome.truncation)}
 
-    def _truncation(self) -> Truncation:
-        return Truncation(self.dropped_turns, self.truncated)
+    def _noun(self, kind: type[Noun], **others: Any) -> Noun:
+        """A `kind`, of the fields that this shape has by the same name and of `others`."""
+        names = {each.name for each in fields(kind)}
+        return kind(**{name: value for name, value in vars(self).items() if name in names}, **others)
 
 
 class DecisionShape(_Costs):
@@ -50,16 +51,12 @@ class DecisionShape(_Costs):
 
     @classmethod
     def from_core(cls, decision: Decision) -> Self:
-        fields = {name: value for name, value in vars(decision).items() if name in cls.model_fields}
         named = {"decision_task": decision.task, "decision_worker": decision.worker}
-        return cls(**(fields | cls._costs(decision) | named))
+        return cls(**(vars(decision) | cls._costs(decision) | named))
 
     def to_core(self) -> Decision:
-        fields = {name: value for name, value in vars(self).items() if name in _DECISION_FIELDS}
-        return Decision(**fields, task=self.decision_task, worker=self.decision_worker, truncation=self._truncation())
-
-
-_DECISION_FIELDS = frozenset(Decision.__dataclass_fields__) - {"worker", "model"}
+        truncation = Truncation(self.dropped_turns, self.truncated)
+        return self._noun(Decision, task=self.decision_task, worker=self.decision_worker, truncation=truncation)
 
 
 class ReplyShape(_Costs):
@@ -71,25 +68,11 @@ class ReplyShape(_Costs):
     worker: str
 
     @classmethod
-    def from_core(cls, answer: Answer) -> ReplyShape:
-        return cls(
-            task=answer.task,
-            text=answer.text,
-            finish_reason=answer.finish_reason,
-            worker=answer.worker,
-            **cls._costs(answer),
-        )
+    def from_core(cls, answer: Answer) -> Self:
+        return cls(**(vars(answer) | cls._costs(answer)))
 
     def to_core(self) -> Answer:
-        return Answer(
-            self.task,
-            self.text,
-            self.finish_reason,
-            self.usage,
-            self.timings,
-            truncation=self._truncation(),
-            worker=self.worker,
-        )
+        return self._noun(Answer, truncation=Truncation(self.dropped_turns, self.truncated))
 
 
 class RunResponse(_Costs):
@@ -124,18 +107,12 @@ class RunResponse(_Costs):
         main = result.decision or result.answer
         assert main is not None
         decision = vars(DecisionShape.from_core(result.decision)) if result.decision else cls._costs(main)
-        fields = decision | {
-            "request_id": result.request_id,
-            "mode": result.mode,
-            "task_hash": result.task_hash,
-            "model": result.model,
-            "worker": result.worker,
-            "route": result.route,
+        named = {
             "total_ms": round(result.total_ms, 1),
             "merged": result.merged_line,
             "reply": ReplyShape.from_core(result.answer) if result.answer else None,
         }
-        return cls(**fields)
+        return cls(**(decision | vars(result) | named))
 
     def to_core(self) -> Result:
         answer = self.reply.to_core() if self.reply else None
@@ -143,17 +120,7 @@ class RunResponse(_Costs):
         if self.label is not None:
             head = self.merged.removesuffix(answer.merged_tail) if answer else self.merged
             decision = DecisionShape(**(vars(self) | {"merged": head})).to_core()
-        return Result(
-            request_id=self.request_id,
-            mode=self.mode,
-            route=self.route,
-            task_hash=self.task_hash,
-            model=self.model,
-            worker=self.worker,
-            decision=decision,
-            answer=answer,
-            total_ms=self.total_ms,
-        )
+        return self._noun(Result, decision=decision, answer=answer)
 
 
 class RunListResponse(Answered):

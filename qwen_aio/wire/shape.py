@@ -6,7 +6,6 @@ Every mistake of a client becomes one sentence, which names the field and never 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -37,16 +36,16 @@ class Sent(BaseModel):
         return cls.parse(read_object(body))
 
     @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Self:
+    def parse(cls, fields: dict[str, Any]) -> Self:
         """Raises InvalidRequest with one sentence about the first mistake."""
         try:
-            return cls.model_validate(dict(fields))
+            return cls.model_validate(fields)
         except ValidationError as exc:
             raise _invalid(cls, exc) from exc
 
 
 class Answered(BaseModel):
-    """Unknown fields are ignored: a client may be older than its server."""
+    """Unknown fields are ignored: a client may be older than its server, and a noun has more."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -23,40 +23,22 @@ class TaskShape(Answered):
     kind: TaskKind
     title: dict[str, str]
     hash: str
-    labels: list[Label]
+    labels: tuple[Label, ...]
     companion: str | None
     sampling: Sampling | None
-    rules: list[Rule]
+    rules: tuple[Rule, ...]
     limits: TaskLimits
 
     @classmethod
     def from_core(cls, task: Task, *, context: ContextLimits, timeout_s: float) -> Self:
         generates = task.kind == "generation"
-        return cls(
-            name=task.name,
-            kind=task.kind,
-            title=task.title,
-            hash=task.hash,
-            labels=list(task.labels),
-            companion=task.companion,
-            sampling=task.sampling if generates else None,
-            rules=list(task.rules),
-            limits=TaskLimits(timeout_s=timeout_s, max_tokens=context.answer_tokens if generates else None),
-        )
+        limits = TaskLimits(timeout_s=timeout_s, max_tokens=context.answer_tokens if generates else None)
+        return cls(**(vars(task) | {"sampling": task.sampling if generates else None, "limits": limits}))
 
     def to_core(self) -> Task:
         """The task, as far as the shape has it; its template is empty."""
-        return Task(
-            name=self.name,
-            kind=self.kind,
-            title=self.title,
-            template="",
-            hash=self.hash,
-            labels=tuple(self.labels),
-            companion=self.companion,
-            sampling=self.sampling or Sampling(),
-            rules=tuple(self.rules),
-        )
+        fields = {name: value for name, value in vars(self).items() if name != "limits"}
+        return Task(**(fields | {"sampling": self.sampling or Sampling(), "template": ""}))
 
 
 class Limits(Answered):

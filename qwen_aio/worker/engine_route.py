@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
@@ -11,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 from qwen_aio.core import EngineEvent, EngineRequest
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.deadline import Deadline
-from qwen_aio.serving.disconnect import ClientDisconnected, while_connected
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, Pipeline
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.engine import EngineRequestShape, engine_frame
@@ -32,12 +30,8 @@ class EngineRoute:
         body = await HttpRequest(scope, receive).body()
         request = EngineRequestShape.read(body).to_core(scope["state"]["request_id"])
         deadline = Deadline(request.timeout_s or ANSWER_TIMEOUT_S)  # a stray balancer must not keep a slot for ever
-        async with aclosing(self._gate.through(lambda: self._execute(request), deadline)) as events:
-            sending = send_events(events, send, frame=engine_frame, request_id=request.request_id, times=self._times)
-            try:
-                await while_connected(receive, sending)
-            except ClientDisconnected:
-                return
+        events = self._gate.through(lambda: self._execute(request), deadline)
+        await send_events(events, scope, receive, send, frame=engine_frame, times=self._times)
 
     def _execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         pipeline = self._gate.service

@@ -4,7 +4,7 @@ import json
 import httpx
 import pytest
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
 from qwen_aio.serving.guard import MAX_DISCARDED_BYTES, Guard
@@ -360,6 +360,21 @@ async def test_an_endless_body_is_cut_off(app):
 async def test_a_body_announced_as_huge_is_not_waited_for(app):
     response = await fetch(Guard(app), headers=JSON | {"content-length": "9" * 18}, more_body=True)
     assert code(response) == "body_too_large"
+
+
+@pytest.mark.parametrize("arriving", [{"type": "http.disconnect"}, {"type": "http.request", "body": b""}], ids=str)
+async def test_a_client_that_has_gone_is_sent_nothing_and_is_no_error(arriving):
+    async def left(scope, receive, send) -> None:
+        raise ClientDisconnect
+
+    async def receive() -> dict:
+        return arriving
+
+    async def send(message: dict) -> None:
+        raise AssertionError(message)
+
+    headers = [(b"host", b"localhost")]
+    await Guard(left)({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send)
 
 
 async def test_a_body_that_does_not_come_is_408(app):

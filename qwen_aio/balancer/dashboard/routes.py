@@ -5,7 +5,6 @@ Knows of the balancer only what DashboardView says.
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +20,6 @@ from qwen_aio.balancer.dashboard.strings import STRINGS, DashboardStrings
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
 from qwen_aio.balancer.stats import News, Stats
 from qwen_aio.language import language_for
-from qwen_aio.serving.disconnect import ClientDisconnected, while_connected
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes, send_events
 from qwen_aio.wire.admin import AdminRequest
 from qwen_aio.wire.shape import JSON_MEDIA, SSE_MEDIA
@@ -96,14 +94,7 @@ class EventsRoute:
             await Response(media_type=SSE_MEDIA, headers=FRESH)(scope, receive, send)
             return
         frame = partial(frames, strings=_strings_for(Request(scope)))
-        async with aclosing(self._stats.listen()) as news:
-            request_id = scope["state"]["request_id"]
-            try:
-                await while_connected(
-                    receive, send_events(news, send, frame=frame, request_id=request_id, times=self._times)
-                )
-            except ClientDisconnected:
-                return
+        await send_events(self._stats.listen(), scope, receive, send, frame=frame, times=self._times)
 
 
 def _strings_for(request: Request) -> DashboardStrings:
