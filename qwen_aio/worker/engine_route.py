@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
@@ -34,10 +34,8 @@ class EngineRoute:
         deadline = Deadline(request.timeout_s or ANSWER_TIMEOUT_S)  # a stray balancer must not keep a slot for ever
         async with aclosing(self._gate.through(lambda: self._execute(request), deadline)) as events:
             sending = send_events(events, send, frame=engine_frame, request_id=request.request_id, times=self._times)
-            try:
+            with suppress(ClientDisconnected):
                 await while_connected(receive, sending)
-            except ClientDisconnected:
-                return
 
     def _execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         pipeline = self._gate.service
