@@ -1,7 +1,7 @@
 """Call -> engine -> outcome: render the prompt, score or generate, read the result.
 
-The one place that knows both tasks and engine. Knows no HTTP: the routes in front of it do, and in single mode the page
-calls it in process. Lives on the event loop; holds no state of its own.
+The one place that knows both tasks and engine; knows no HTTP. Lives on the event loop and holds no
+state of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EngineClient(Protocol):
     def generate(
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
     ) -> AsyncGenerator[TextDelta | Completion, None]:
-        """TextDelta*, Completion; only what follows the tokens `resume`. Closing it frees the sequence."""
+        """TextDelta*, Completion: what follows the tokens `resume`. Closing it frees the sequence."""
 
 
 class LocalExecutor:
@@ -95,15 +95,13 @@ class LocalExecutor:
         outputs = self._engine.generate(call.request_id, prompt, self._sampling(call, task), resume=call.resume)
         async with aclosing(outputs):
             async for output in outputs:
-                if isinstance(output, Completion):
-                    yield self._finished(task, "".join(parts), output)
-                else:
+                if isinstance(output, TextDelta):
                     parts.append(output.text)
                     yield output
-
-    def _finished(self, task: Task, text: str, completion: Completion) -> Answer:
-        self._record("generation", completion.timings)
-        return Answer(task.name, text, **vars(completion), worker=self._offer.worker, model=self._offer.model)
+                else:
+                    self._record("generation", output.timings)
+                    text, offer = "".join(parts), self._offer
+                    yield Answer(task.name, text, **vars(output), worker=offer.worker, model=offer.model)
 
     def _feeling(self, call: EngineRequest) -> str | None:
         """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""
