@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_aio.cli.prepare_int8 import prepare_int8
@@ -49,12 +49,11 @@ workers: how many `qwen-aio cluster` starts. It divides the cores between them; 
 precision: auto is int8 where the model answers as it does in fp32."""
 
 
+@dataclass(eq=False)
 class Interrupted(Exception):
     """The signal `number` came."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+    number: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
