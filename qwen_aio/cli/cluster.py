@@ -65,16 +65,15 @@ def main(arguments: Namespace) -> int:
     load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
-    _report(f"{describe_model(model)}; {plan}")
-    _report(memory_message(need, available_memory()))
+    print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
     return asyncio.run(_run(plan, arguments, need))
 
 
 async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int:
     supervisor = Supervisor(
         _stages(plan, arguments, Lifeline()),
-        report=_report,
-        on_output=_print_output,
+        report=partial(print, flush=True),
+        on_output=partial(print, file=sys.stderr, flush=True),
         memory=lambda: f"the cluster needs {need}, {available_memory()}",
         announce=f"the page: {plan.page_url}   dashboard and /v1: {plan.balancer_url}   Ctrl-C ends everything",
     )
@@ -100,11 +99,7 @@ def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline) -> list
     return [[page], [balancer], workers, *forkserver]
 
 
-def _is_ready(health: Record) -> bool:
-    return bool(health["state"] == "ready")
-
-
-def _child(name: str, start: Start, url: str, is_ready: Judge = _is_ready) -> Child:
+def _child(name: str, start: Start, url: str, is_ready: Judge = lambda health: health["state"] == "ready") -> Child:
     return Child(name, start, partial(_looks_ready, url, is_ready))
 
 
@@ -120,13 +115,3 @@ def _knows(ids: Sequence[str], health: Record) -> bool:
     """Whether a balancer has reached all workers, also those that a person keeps out of service."""
     states = health.get("workers", {})
     return all(states.get(worker) in REACHED for worker in ids)
-
-
-def _report(line: str) -> None:
-    """A line of the cluster itself."""
-    print(line, flush=True)
-
-
-def _print_output(line: str) -> None:
-    """A line of one of its children."""
-    print(line, file=sys.stderr, flush=True)
