@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from qwen_aio.config import Settings, status_dir
-from qwen_aio.core import Task, WorkerStatus
+from qwen_aio.core import Task
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
@@ -27,9 +26,6 @@ from qwen_aio.worker.executor import LocalExecutor
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
 from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
-
-if TYPE_CHECKING:
-    from qwen_aio.engine.service import EngineService
 
 STATUS_LOCK_S = 2.0  # a heartbeat that cannot lock the file for so long is skipped
 
@@ -51,7 +47,7 @@ class WorkerServer:
     threads: int
     load: LoadEngine = loaded_engine
     add_page: AddPage | None = None  # of single mode: the worker's own application with a page on it
-    _engine: EngineService | None = field(default=None, init=False)
+    _snapshot: Callable[[], EngineSnapshot] = field(default=EngineSnapshot, init=False)  # later, the engine's
 
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
@@ -59,7 +55,7 @@ class WorkerServer:
         port = self.sock.getsockname()[1]
         url = url_of(self.settings.host, port)
         with status_file.claimed(self.settings.id or f"qwen-{port}", url=url) as first:
-            health = self._health(first)
+            health = WorkerHealth(first, engine=lambda: self._snapshot(), meter=ProcessMeter(threads=self.threads))
             gate = AdmissionGate()
             app = self._app(gate, health)
             print(f"{describe_model(self.model)}; open {url}", flush=True)
@@ -73,19 +69,12 @@ class WorkerServer:
         describe = partial(health.describe, model=name, tasks_sha=tasks_hash(self.tasks))
         describe(model_sha="", precision="", golden={})
         async with self.load(self.settings, self.tasks, self.model, threads=self.threads) as ready:
-            self._engine = ready.engine
+            self._snapshot = ready.engine.snapshot
             executor = LocalExecutor(ready.engine, self.tasks, model=name, worker=own.id, record=health.record)
             describe(model_sha=ready.sha, precision=ready.precision_record.precision, golden=ready.golden)
             gate.open(Pipeline(executor))
             log.info("ready worker=%s model=%s url=%s", own.id, name, own.url)
             raise await ready.engine.wait_failed()
-
-    def _health(self, first: WorkerStatus) -> WorkerHealth:
-        return WorkerHealth(
-            first,
-            engine=lambda: self._engine.snapshot() if self._engine else EngineSnapshot(),
-            meter=ProcessMeter(threads=self.threads),
-        )
 
     def _app(self, gate: AdmissionGate, health: WorkerHealth) -> FastAPI:
         create = partial(
