@@ -11,7 +11,10 @@ import argparse
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Literal
+
+from fastapi import FastAPI
 
 from qwen_aio import __version__
 from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, settings_of, state_dir
@@ -26,10 +29,7 @@ from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.ui.page_server import SERVER_URL, serve_page
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory
-from qwen_aio.worker.worker import AddPage, LoadEngine, MakeApp, WorkerServer
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from qwen_aio.worker.worker import LoadEngine, MakeApp, WorkerServer
 
 FIRST_WORKER_PORT = 7861
 
@@ -67,27 +67,23 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
     """Be one worker until a signal; the exit status. Raises SetupError."""
     tasks = load_tasks(prompts_dir(settings))
     with _listening(settings, mode) as sock:
-        add_page = _page_of(model) if mode == "single" else None
+        add_page = partial(_add_page, model) if mode == "single" else None
         worker = WorkerServer(settings, tasks, model, sock=sock, threads=threads, load=load, add_page=add_page)
         return asyncio.run(worker.run())
 
 
-def _page_of(model: ModelFolder) -> AddPage:
+def _add_page(model: ModelFolder, create: MakeApp, gate: AdmissionGate, worker_id: str) -> FastAPI:
     """Single mode: the page on the worker's own port."""
+    prepare_gradio(os.environ, state=state_dir())
+    # Here and not above: gradio takes seconds to import, and a worker has no page.
+    from qwen_aio.ui.about import About
+    from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
+    from qwen_aio.ui.page import build_page
+    from qwen_aio.ui.refusals import worded
 
-    def add_page(create: MakeApp, gate: AdmissionGate, worker_id: str) -> FastAPI:
-        prepare_gradio(os.environ, state=state_dir())
-        # Here and not above: gradio takes seconds to import, and a worker has no page.
-        from qwen_aio.ui.about import About
-        from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
-        from qwen_aio.ui.page import build_page
-        from qwen_aio.ui.refusals import worded
-
-        about = About(model.name, model.is_bundled, __version__, worker_id)
-        app = create(page_csp=CONTENT_SECURITY_POLICY, worded=worded)
-        return mount_page(app, build_page(gate, about=lambda: about))
-
-    return add_page
+    about = About(model.name, model.is_bundled, __version__, worker_id)
+    app = create(page_csp=CONTENT_SECURITY_POLICY, worded=worded)
+    return mount_page(app, build_page(gate, about=lambda: about))
 
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:
