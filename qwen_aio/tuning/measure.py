@@ -10,14 +10,13 @@ Every text is a new one, which no worker has in its cache. Knows addresses, not 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import count, cycle
-from statistics import median
+from statistics import geometric_mean, median
 
 from qwen_aio.client import Client
 from qwen_aio.core import Decision, EngineRequest, SamplingWish, Task, TaskKind, TextDelta
@@ -48,16 +47,11 @@ class Throughput:
     @property
     def score(self) -> float:
         """The geometric mean of the rates; larger is better."""
-        rates = [rate for rate in (self.decisions_per_s, self.tokens_per_s) if rate is not None]
-        return math.prod(rates) ** (1 / len(rates))
+        return geometric_mean(rate for rate in (self.decisions_per_s, self.tokens_per_s) if rate is not None)
 
     def __str__(self) -> str:
-        values = {
-            "decisions/s": self.decisions_per_s,
-            "tokens/s": self.tokens_per_s,
-            "ms for one decision": self.one_decision_ms,
-        }
-        return ", ".join(f"{value:.1f} {unit}" for unit, value in values.items() if value is not None)
+        values = zip(astuple(self), ("decisions/s", "tokens/s", "ms for one decision"), strict=True)
+        return ", ".join(f"{value:.1f} {unit}" for value, unit in values if value is not None)
 
 
 async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: float) -> Throughput:
