@@ -10,6 +10,7 @@ import json
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -36,29 +37,22 @@ def write_settings_file(path: Path, values: Mapping[str, Value], *, heading: str
 
     Raises InvalidSettings for a damaged file, or one that cannot be written.
     """
-    target = path.resolve()  # a link stays one
     mark, old = _read(path)
     expected = {**_parsed(path, old), **values}
     new = with_values(old, values, heading=heading)
     assert _parsed(path, new) == expected
-    try:
-        with replacing(target) as partial:
-            partial.write_bytes(mark + new.encode())
-            if target.exists():
-                shutil.copymode(target, partial)
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
+    with _writing(path) as target, replacing(target) as partial:
+        partial.write_bytes(mark + new.encode())
+        if target.exists():
+            shutil.copymode(target, partial)
 
 
 def check_writable(path: Path) -> None:
     """Raises InvalidSettings if nothing could be written to `path` later. Its folder is made."""
-    target = path.resolve()
-    try:
+    with _writing(path) as target:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=target.parent) as file:
             file.write(bytes(FILE_BYTES))
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
 
 
 def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
@@ -92,8 +86,13 @@ def _read(path: Path) -> tuple[bytes, str]:
         raise InvalidSettings(f"{path} cannot be read: {exc}; mend it, or choose another file with --out") from exc
 
 
-def _unwritable(path: Path, exc: OSError) -> InvalidSettings:
-    return InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out")
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """The file to write to: a link stays one. Raises InvalidSettings for an OSError."""
+    try:
+        yield path.resolve()
+    except OSError as exc:
+        raise InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out") from exc
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
