@@ -70,24 +70,19 @@ class LocalExecutor:
         """What can be asked for."""
         return self._offer
 
-    async def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """One Decision, or TextDelta*, Answer. Closing it cancels what runs.
 
-        Raises UnknownTask, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
+        Raises UnknownTask; in the course of it, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
         """
         task = self._task(call.task)
-        if task.kind == "decision":
-            yield await self._decide(call, task)
-            return
-        async with aclosing(self._answer(call, task)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._decide(call, task) if task.kind == "decision" else self._answer(call, task)
 
-    async def _decide(self, call: EngineRequest, task: Task) -> Decision:
+    async def _decide(self, call: EngineRequest, task: Task) -> AsyncGenerator[Decision, None]:
         prompt = self._templates[task.name].prompt(call.text)
         scores = await self._engine.score(call.request_id, prompt, [label.text for label in task.labels])
         self._record("decision", scores.timings)
-        return replace(decide(task, scores), worker=self._offer.worker, model=self._offer.model)
+        yield replace(decide(task, scores), worker=self._offer.worker, model=self._offer.model)
 
     async def _answer(self, call: EngineRequest, task: Task) -> AsyncGenerator[TextDelta | Answer, None]:
         prompt = self._templates[task.name].prompt(call.text, history=call.history, feeling=self._feeling(call))
