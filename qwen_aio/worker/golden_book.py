@@ -72,11 +72,8 @@ class GoldenBook:
         """
         own, shipped = self._read_own(task.name), self._read_shipped(task.name)
         exact = [record for record in (*shipped, *own) if record.is_of(task, self.precision)]
-        whole = [record for record in exact if record.covers(task)]
-        if whole:
-            return whole[0]
         last = exact or own or self._in_this_precision(shipped) or shipped
-        return last[-1] if last else None
+        return next((record for record in exact if record.covers(task)), last[-1] if last else None)
 
     def keep(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
         """Make `answers` the last record of `task`. Logs a folder that cannot be written to."""
