@@ -30,8 +30,7 @@ from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
 STATUS_LOCK_S = 2.0  # a heartbeat that cannot lock the file for so long is skipped
 
 LoadEngine = Callable[..., AbstractAsyncContextManager[LoadedEngine]]  # as loading.loaded_engine
-MakeApp = Callable[..., FastAPI]  # create_worker_app, but for what a page adds
-AddPage = Callable[[MakeApp, AdmissionGate, str], FastAPI]
+MakeApp = Callable[..., FastAPI]  # as app.create_worker_app
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +45,7 @@ class WorkerServer:
     sock: socket.socket
     threads: int
     load: LoadEngine = loaded_engine
-    add_page: AddPage | None = None  # of single mode: the worker's own application with a page on it
+    make_app: MakeApp = create_worker_app
     _snapshot: Callable[[], EngineSnapshot] = field(default=EngineSnapshot, init=False)  # later, the engine's
 
     async def run(self) -> int:
@@ -77,11 +76,9 @@ class WorkerServer:
             raise await ready.engine.wait_failed()
 
     def _app(self, gate: AdmissionGate, health: WorkerHealth) -> FastAPI:
-        create = partial(
-            create_worker_app,
+        return self.make_app(
             gate,
             status=lambda: health.latest,
             allowed_hosts=allowed_hosts(self.settings),
             proxy=proxy_settings(self.settings),
         )
-        return self.add_page(create, gate, health.latest.id) if self.add_page else create()
