@@ -37,8 +37,6 @@ ELSEWHERE = ("workers", "port", "id")  # settings that mean something else, or n
 REACHED = {"up", "demoted", "drain", "maint"}  # a worker's states once a balancer has reached it
 
 Start = Callable[[OnLine], Awaitable[Process]]
-Record = Mapping[str, Any]  # the body of /health
-Judge = Callable[[Record], bool]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,30 +86,31 @@ def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline) -> list
         return partial(spawn, command, lifeline=lifeline)
 
     client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
-    knows_all = partial(_knows, [worker.id for worker in plan.workers])
-    page = _child("page", spawned(plan.page_command(arguments)), plan.page_url)
-    balancer = _child("balancer", spawned(plan.balancer_command(arguments)), plan.balancer_url, knows_all)
+    reaches_all = partial(_has_reached, plan.balancer_url, [worker.id for worker in plan.workers])
+    page = Child("page", spawned(plan.page_command(arguments)), partial(_is_ready, plan.page_url))
+    balancer = Child("balancer", spawned(plan.balancer_command(arguments)), reaches_all)
     workers = []
     for worker in plan.workers:
         start = partial(client.fork, worker) if plan.shares_weights else spawned(worker_command(arguments, worker))
-        workers.append(_child(worker.id, start, url_of(WORKER_HOST, worker.port)))
+        workers.append(Child(worker.id, start, partial(_is_ready, url_of(WORKER_HOST, worker.port))))
     forkserver = [[Child("forkserver", client.start, client.is_ready)]] if plan.shares_weights else []
     return [[page], [balancer], workers, *forkserver]
 
 
-def _child(name: str, start: Start, url: str, is_ready: Judge = lambda health: health["state"] == "ready") -> Child:
-    return Child(name, start, partial(_looks_ready, url, is_ready))
+async def _is_ready(url: str) -> bool:
+    return (await _health(url)).get("state") == "ready"
 
 
-async def _looks_ready(url: str, is_ready: Judge) -> bool:
+async def _has_reached(url: str, workers: Sequence[str]) -> bool:
+    """Whether a balancer has reached `workers`, also those that a person keeps out of service."""
+    states = (await _health(url)).get("workers", {})
+    return all(states.get(worker) in REACHED for worker in workers)
+
+
+async def _health(url: str) -> Mapping[str, Any]:
+    """The body of /health; empty while nobody answers."""
     try:
         async with Client(url) as client:
-            return is_ready(await client.health())
+            return await client.health()
     except ServerUnreachable:
-        return False
-
-
-def _knows(ids: Sequence[str], health: Record) -> bool:
-    """Whether a balancer has reached all workers, also those that a person keeps out of service."""
-    states = health.get("workers", {})
-    return all(states.get(worker) in REACHED for worker in ids)
+        return {}
