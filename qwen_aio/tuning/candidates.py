@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,14 +88,12 @@ class CandidateWorkers:
         self._sound.add(candidate.precision)
         return urls
 
-    def _specs(self, candidate: Candidate) -> list[WorkerSpec]:
-        specs = []
+    def _specs(self, candidate: Candidate) -> Iterator[WorkerSpec]:
         for number, port in enumerate(_free_ports(candidate.workers), start=1):
             changes: dict[str, str | int] = {"max_batch_tokens": candidate.max_batch_tokens}
             if number > 1 or candidate.precision in self._sound:
                 changes["golden"] = "off"
-            specs.append(WorkerSpec(f"tune-{number}", port, candidate.threads, changes))
-        return specs
+            yield WorkerSpec(f"tune-{number}", port, candidate.threads, changes)
 
     async def _start(self, spec: WorkerSpec, precision: str) -> Process:
         own = {"precision": precision, "status_dir": self._folder}
