@@ -65,7 +65,7 @@ class CandidateWorkers:
         failures = self._failures[candidate.precision]
         if len(failures) >= MAX_FAILURES:
             raise SetupError(failures[-1])
-        self._last_line.clear()
+        self._last_line.append("a worker ended and printed nothing")
         processes: list[Process] = []
         try:
             yield await self._start_all(candidate, processes)
@@ -119,11 +119,7 @@ class CandidateWorkers:
 
     async def _unless_ended(self, process: Process, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; SetupError if the process ends first."""
-
-        def error(_: int | None) -> SetupError:
-            return SetupError(next(iter(self._last_line), "a worker ended and printed nothing"))
-
-        return await result_unless(process.ended(), work, error=error)
+        return await result_unless(process.ended(), work, error=lambda _: SetupError(self._last_line[0]))
 
 
 async def _until_ready(url: str) -> None:
