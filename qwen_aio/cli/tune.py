@@ -99,13 +99,11 @@ def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> t
     # Here and not above: importing torch takes seconds, and --help should not.
     from qwen_aio.engine.model.linear import why_no_int8
 
-    if asked == "fp32":
-        return ("fp32",)
     why = why_no_int8()
-    if asked == "int8":
-        if why:
-            raise InvalidSettings(f"--precision int8: {why}", param="precision")
-        return ("int8",)
+    if why and asked == "int8":
+        raise InvalidSettings(f"--precision int8: {why}", param="precision")
+    if asked in ("fp32", "int8"):
+        return (asked,)
     why = why or _why_auto_refuses(arguments, model, why_no_int8)
     if why:
         _progress(f"int8 is not tried: {why}")
