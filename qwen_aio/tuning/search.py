@@ -57,12 +57,6 @@ class Results:
             raise SetupError(f"nothing could be measured: {why}")
         return self.ranking[0]
 
-    def add_failure(self, candidate: Candidate, why: str) -> bool:
-        """Note why `candidate` failed; whether this reason is new."""
-        is_new = why not in self.failures.values()
-        self.failures[candidate] = why
-        return is_new
-
     def add_speed(self, trial: Trial, speed: Throughput) -> float:
         """Add a measurement; the candidate's score by all of them."""
         before = self.measured.get(trial.candidate)
@@ -106,8 +100,9 @@ async def search(
             break
         except QwenAioError as exc:
             halving.failed(trial)
-            if results.add_failure(trial.candidate, exc.message):
+            if exc.message not in results.failures.values():
                 report(f"{trial.candidate}: {exc.message}")
+            results.failures[trial.candidate] = exc.message
         else:
             score = results.add_speed(trial, speed)
             halving.measured(trial, score=score, took_s=clock() - started_at)
