@@ -36,8 +36,6 @@ from qwen_aio.worker.memory_need import MemoryNeed, memory_message, need_of
 ELSEWHERE = ("workers", "port", "id")  # settings that mean something else, or nothing, to a cluster
 REACHED = {"up", "demoted", "drain", "maint"}  # a worker's states once a balancer has reached it
 
-Start = Callable[[OnLine], Awaitable[Process]]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `qwen-aio cluster` understands."""
@@ -82,7 +80,7 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int
 def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline) -> list[list[Child]]:
     """All children, in the order in which they are ended: none loses one that it still needs."""
 
-    def spawned(command: list[str]) -> Start:
+    def spawned(command: list[str]) -> Callable[[OnLine], Awaitable[Process]]:
         return partial(spawn, command, lifeline=lifeline)
 
     client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
