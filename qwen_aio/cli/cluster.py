@@ -38,7 +38,6 @@ REACHED = {"up", "demoted", "drain", "maint"}  # a worker's states once a balanc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio cluster` understands."""
     parser.add_argument("--workers", default=argparse.SUPPRESS, metavar="N", help="how many [the cores, at most 3]")
     parser.add_argument("--port", default=argparse.SUPPRESS, help="port of the page [7860]")
     first = settings_of("cluster")

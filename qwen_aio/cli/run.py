@@ -17,7 +17,6 @@ MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context",
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio run` understands."""
     parser.add_argument("text", help="the text; - reads it from standard input")
     parser.add_argument("--mode", default="auto", help="auto or a task's name [auto]")
     parser.add_argument("--reply", action="store_true", help="decide and answer (dialogue enhancement)")

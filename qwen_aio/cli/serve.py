@@ -35,12 +35,10 @@ from qwen_aio.worker.memory_need import log_memory
 from qwen_aio.worker.worker import LoadEngine, WorkerServer
 
 FIRST_WORKER_PORT = 7861
-
 Mode = Literal["single", "worker"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `app.py` understands."""
     parser.add_argument(
         "--mode",
         choices=("single", "worker", "ui"),

@@ -57,7 +57,6 @@ class Interrupted(Exception):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio tune` understands."""
     parser.add_argument("--out", type=Path, metavar="FILE", help="what is written [--config, or qwen_aio.toml in home]")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long it may take [120]")
     add_settings_flags(parser, *SETTINGS)

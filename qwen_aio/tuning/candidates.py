@@ -51,7 +51,6 @@ class CandidateWorkers:
         self._failures: defaultdict[str, list[str]] = defaultdict(list)  # of the other precisions, and why
 
     async def aclose(self) -> None:
-        """End what is left."""
         for precision in list(self._forkservers):
             await self._end_forkserver(precision)
 

@@ -80,7 +80,6 @@ class Halving:
         return Trial(self._waiting.popleft(), self._seconds(left_s))
 
     def measured(self, trial: Trial, *, score: float, took_s: float) -> None:
-        """`trial` gave this score."""
         self._scores[trial.candidate] = score
         self._overheads_s.append(took_s - trial.seconds)
 

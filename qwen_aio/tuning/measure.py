@@ -90,12 +90,10 @@ class Tally:
         self.restart()
 
     def restart(self) -> None:
-        """Start at zero."""
         self._started_at = self._last_at = self._clock()
         self.units = 0
 
     def add(self, units: int) -> None:
-        """Count `units` that have just come."""
         self.units += units
         self._last_at = self._clock()
 

@@ -32,7 +32,6 @@ class Measured:
     seconds: float
 
     def with_another(self, speed: Throughput, seconds: float) -> Measured:
-        """With one more measurement."""
         total_s = self.seconds + seconds
         pairs = zip(astuple(self.speed), astuple(speed), strict=True)
         means = (None if new is None else (old * self.seconds + new * seconds) / total_s for old, new in pairs)

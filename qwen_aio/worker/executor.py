@@ -67,7 +67,6 @@ class LocalExecutor:
         self._record = record
 
     def capabilities(self) -> Capabilities:
-        """What can be asked for."""
         return self._offer
 
     def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:

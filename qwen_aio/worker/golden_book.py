@@ -47,7 +47,6 @@ class GoldenRecord:
         return (self.task_hash, self.precision) == (task.hash, precision)
 
     def find(self, case: GoldenCase) -> GoldenAnswer | None:
-        """The answer to `case`."""
         of_text = (answer for answer in self.answers if answer.text == case.text)
         return next((answer for answer in of_text if case.answer in (None, answer.label)), None)
 

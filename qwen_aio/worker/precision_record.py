@@ -32,7 +32,6 @@ class PrecisionRecord:
     why: str
 
     def __str__(self) -> str:
-        """The line that says which precision was chosen and why."""
         return f"precision {self.precision}: {self.why}"
 
 
