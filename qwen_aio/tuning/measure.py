@@ -61,8 +61,7 @@ async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: fl
     """
     deciding, answering = first_of_kind(tasks, "decision"), first_of_kind(tasks, "generation")
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(Client(url)) for url in urls]
-        load = Load(clients)
+        load = Load([await stack.enter_async_context(Client(url)) for url in urls])
         alone = decisions = tokens = None
         if deciding is not None:
             alone = await _alone(load, deciding, seconds=seconds * ALONE_SHARE)
