@@ -95,8 +95,7 @@ class CandidateWorkers:
             yield WorkerSpec(f"tune-{number}", port, candidate.threads, changes)
 
     async def _start(self, spec: WorkerSpec, precision: str) -> Process:
-        own = {"precision": precision, "status_dir": self._folder}
-        arguments = Namespace(**(vars(self._arguments) | own))
+        arguments = Namespace(**{**vars(self._arguments), "precision": precision, "status_dir": self._folder})
         try:
             if self._forks:
                 client, server = await self._forkserver_of(precision, forkserver_command(arguments))
