@@ -45,7 +45,7 @@ class EngineClient(Protocol):
     def generate(
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
     ) -> AsyncGenerator[TextDelta | Completion, None]:
-        """TextDelta*, Completion: what follows the tokens `resume`. Closing it frees the sequence."""
+        """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence."""
 
 
 class LocalExecutor:
@@ -72,7 +72,7 @@ class LocalExecutor:
     def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """One Decision, or TextDelta*, Answer. Closing it cancels what runs.
 
-        Raises UnknownTask; in the course of it, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
+        Raises UnknownTask at once; later InvalidRequest, QueueFull, RequestFailed, EngineStopped.
         """
         task = self._task(call.task)
         return self._decide(call, task) if task.kind == "decision" else self._answer(call, task)
