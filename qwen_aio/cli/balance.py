@@ -25,7 +25,6 @@ PORT = 8000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `balancer.py` understands."""
     add_settings_flags(parser, *settings_of("balancer"))
 
 

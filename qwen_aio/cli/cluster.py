@@ -36,13 +36,8 @@ from qwen_aio.worker.memory_need import MemoryNeed, memory_message, need_of
 ELSEWHERE = ("workers", "port", "id")  # settings that mean something else, or nothing, to a cluster
 REACHED = {"up", "demoted", "drain", "maint"}  # a worker's states once a balancer has reached it
 
-Start = Callable[[OnLine], Awaitable[Process]]
-Record = Mapping[str, Any]  # the body of /health
-Judge = Callable[[Record], bool]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio cluster` understands."""
     parser.add_argument("--workers", default=argparse.SUPPRESS, metavar="N", help="how many [the cores, at most 3]")
     parser.add_argument("--port", default=argparse.SUPPRESS, help="port of the page [7860]")
     first = settings_of("cluster")
@@ -65,16 +60,15 @@ def main(arguments: Namespace) -> int:
     load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
-    _report(f"{describe_model(model)}; {plan}")
-    _report(memory_message(need, available_memory()))
+    print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
     return asyncio.run(_run(plan, arguments, need))
 
 
 async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int:
     supervisor = Supervisor(
         _stages(plan, arguments, Lifeline()),
-        report=_report,
-        on_output=_print_output,
+        report=partial(print, flush=True),
+        on_output=partial(print, file=sys.stderr, flush=True),
         memory=lambda: f"the cluster needs {need}, {available_memory()}",
         announce=f"the page: {plan.page_url}   dashboard and /v1: {plan.balancer_url}   Ctrl-C ends everything",
     )
@@ -85,48 +79,35 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int
 def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline) -> list[list[Child]]:
     """All children, in the order in which they are ended: none loses one that it still needs."""
 
-    def spawned(command: list[str]) -> Start:
+    def spawned(command: list[str]) -> Callable[[OnLine], Awaitable[Process]]:
         return partial(spawn, command, lifeline=lifeline)
 
     client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
-    knows_all = partial(_knows, [worker.id for worker in plan.workers])
-    page = _child("page", spawned(plan.page_command(arguments)), plan.page_url)
-    balancer = _child("balancer", spawned(plan.balancer_command(arguments)), plan.balancer_url, knows_all)
+    reaches_all = partial(_has_reached, plan.balancer_url, [worker.id for worker in plan.workers])
+    page = Child("page", spawned(plan.page_command(arguments)), partial(_is_ready, plan.page_url))
+    balancer = Child("balancer", spawned(plan.balancer_command(arguments)), reaches_all)
     workers = []
     for worker in plan.workers:
         start = partial(client.fork, worker) if plan.shares_weights else spawned(worker_command(arguments, worker))
-        workers.append(_child(worker.id, start, url_of(WORKER_HOST, worker.port)))
+        workers.append(Child(worker.id, start, partial(_is_ready, url_of(WORKER_HOST, worker.port))))
     forkserver = [[Child("forkserver", client.start, client.is_ready)]] if plan.shares_weights else []
     return [[page], [balancer], workers, *forkserver]
 
 
-def _is_ready(health: Record) -> bool:
-    return bool(health["state"] == "ready")
+async def _is_ready(url: str) -> bool:
+    return (await _health(url)).get("state") == "ready"
 
 
-def _child(name: str, start: Start, url: str, is_ready: Judge = _is_ready) -> Child:
-    return Child(name, start, partial(_looks_ready, url, is_ready))
+async def _has_reached(url: str, workers: Sequence[str]) -> bool:
+    """Whether a balancer has reached `workers`, also those that a person keeps out of service."""
+    states = (await _health(url)).get("workers", {})
+    return all(states.get(worker) in REACHED for worker in workers)
 
 
-async def _looks_ready(url: str, is_ready: Judge) -> bool:
+async def _health(url: str) -> Mapping[str, Any]:
+    """The body of /health; empty while nobody answers."""
     try:
         async with Client(url) as client:
-            return is_ready(await client.health())
+            return await client.health()
     except ServerUnreachable:
-        return False
-
-
-def _knows(ids: Sequence[str], health: Record) -> bool:
-    """Whether a balancer has reached all workers, also those that a person keeps out of service."""
-    states = health.get("workers", {})
-    return all(states.get(worker) in REACHED for worker in ids)
-
-
-def _report(line: str) -> None:
-    """A line of the cluster itself."""
-    print(line, flush=True)
-
-
-def _print_output(line: str) -> None:
-    """A line of one of its children."""
-    print(line, file=sys.stderr, flush=True)
+        return {}

@@ -32,7 +32,6 @@ from qwen_aio.worker.worker import LoadEngine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the fork server understands."""
     parser.add_argument("--control", type=int, required=True, help="number of the inherited socket")
     add_settings_flags(parser, *settings_of("worker"))
 

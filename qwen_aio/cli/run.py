@@ -11,12 +11,12 @@ from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Request, Result, SamplingWish
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.visible import check_visible
+from qwen_aio.wire import result_to_json
 
 MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio run` understands."""
     parser.add_argument("text", help="the text; - reads it from standard input")
     parser.add_argument("--mode", default="auto", help="auto or a task's name [auto]")
     parser.add_argument("--reply", action="store_true", help="decide and answer (dialogue enhancement)")
@@ -35,7 +35,9 @@ def main(arguments: argparse.Namespace) -> int:
     wish = SamplingWish(max_tokens=arguments.max_tokens, seed=arguments.seed)
     request = Request(text, mode=arguments.mode, reply=arguments.reply, sampling=wish, request_id="cli")
     asked = _ask_server(arguments.url, request) if arguments.url else _ask_here(settings, request)
-    _print(asyncio.run(asked), as_json=arguments.json)
+    result = asyncio.run(asked)
+    merged = f"{result.merged_line}\n{result.total_ms / 1000:.2f} s ({result.route})"
+    print(result_to_json(result) if arguments.json else merged)
     return 0
 
 
@@ -66,13 +68,3 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
         gate = AdmissionGate()
         gate.open(Pipeline(LocalExecutor(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)))
         return await gate.run(request)
-
-
-def _print(result: Result, *, as_json: bool) -> None:
-    if as_json:
-        from qwen_aio.wire import result_to_json
-
-        print(result_to_json(result))
-        return
-    print(result.merged_line)
-    print(f"{result.total_ms / 1000:.2f} s ({result.route})")

@@ -11,10 +11,15 @@ import argparse
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+from fastapi import FastAPI
 
 from qwen_aio import __version__
 from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, settings_of, state_dir
+from qwen_aio.core import WorkerStatus
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
@@ -24,20 +29,16 @@ from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import log_to_stderr
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.ui.page_server import SERVER_URL, serve_page
+from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory
-from qwen_aio.worker.worker import AddPage, LoadEngine, MakeApp, WorkerServer
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from qwen_aio.worker.worker import LoadEngine, WorkerServer
 
 FIRST_WORKER_PORT = 7861
-
 Mode = Literal["single", "worker"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `app.py` understands."""
     parser.add_argument(
         "--mode",
         choices=("single", "worker", "ui"),
@@ -67,27 +68,25 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
     """Be one worker until a signal; the exit status. Raises SetupError."""
     tasks = load_tasks(prompts_dir(settings))
     with _listening(settings, mode) as sock:
-        add_page = _page_of(model) if mode == "single" else None
-        worker = WorkerServer(settings, tasks, model, sock=sock, threads=threads, load=load, add_page=add_page)
+        make_app = partial(_app_with_page, model) if mode == "single" else create_worker_app
+        worker = WorkerServer(settings, tasks, model, sock=sock, threads=threads, load=load, make_app=make_app)
         return asyncio.run(worker.run())
 
 
-def _page_of(model: ModelFolder) -> AddPage:
-    """Single mode: the page on the worker's own port."""
+def _app_with_page(
+    model: ModelFolder, gate: AdmissionGate, *, status: Callable[[], WorkerStatus], **more: Any
+) -> FastAPI:
+    """Single mode: the page on the worker's own port. The rest is as in create_worker_app."""
+    prepare_gradio(os.environ, state=state_dir())
+    # Here and not above: gradio takes seconds to import, and a worker has no page.
+    from qwen_aio.ui.about import About
+    from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
+    from qwen_aio.ui.page import build_page
+    from qwen_aio.ui.refusals import worded
 
-    def add_page(create: MakeApp, gate: AdmissionGate, worker_id: str) -> FastAPI:
-        prepare_gradio(os.environ, state=state_dir())
-        # Here and not above: gradio takes seconds to import, and a worker has no page.
-        from qwen_aio.ui.about import About
-        from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
-        from qwen_aio.ui.page import build_page
-        from qwen_aio.ui.refusals import worded
-
-        about = About(model.name, model.is_bundled, __version__, worker_id)
-        app = create(page_csp=CONTENT_SECURITY_POLICY, worded=worded)
-        return mount_page(app, build_page(gate, about=lambda: about))
-
-    return add_page
+    about = About(model.name, model.is_bundled, __version__, status().id)
+    app = create_worker_app(gate, status=status, page_csp=CONTENT_SECURITY_POLICY, worded=worded, **more)
+    return mount_page(app, build_page(gate, about=lambda: about))
 
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:

@@ -22,7 +22,6 @@ from qwen_aio.worker.golden_book import GoldenBook
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio tasks` understands."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="every task, its labels and its rules")
     add_settings_flags(listing, "prompts_dir")
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """List, lint or render; the exit status, 1 if lint found a problem."""
+    """The exit status: 1 if lint found a problem."""
     settings = settings_from(arguments)
     tasks = load_tasks(prompts_dir(settings))
     match arguments.action:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_aio.cli.prepare_int8 import prepare_int8
@@ -49,16 +49,14 @@ workers: how many `qwen-aio cluster` starts. It divides the cores between them; 
 precision: auto is int8 where the model answers as it does in fp32."""
 
 
+@dataclass(eq=False)
 class Interrupted(Exception):
     """The signal `number` came."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+    number: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `qwen-aio tune` understands."""
     parser.add_argument("--out", type=Path, metavar="FILE", help="what is written [--config, or qwen_aio.toml in home]")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long it may take [120]")
     add_settings_flags(parser, *SETTINGS)
@@ -100,13 +98,11 @@ def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> t
     # Here and not above: importing torch takes seconds, and --help should not.
     from qwen_aio.engine.model.linear import why_no_int8
 
-    if asked == "fp32":
-        return ("fp32",)
     why = why_no_int8()
-    if asked == "int8":
-        if why:
-            raise InvalidSettings(f"--precision int8: {why}", param="precision")
-        return ("int8",)
+    if why and asked == "int8":
+        raise InvalidSettings(f"--precision int8: {why}", param="precision")
+    if asked in ("fp32", "int8"):
+        return (asked,)
     why = why or _why_auto_refuses(arguments, model, why_no_int8)
     if why:
         _progress(f"int8 is not tried: {why}")

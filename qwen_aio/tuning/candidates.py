@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +28,6 @@ from qwen_aio.startup.listening import url_of
 from qwen_aio.tuning.halving import Candidate
 
 LOOK_S = 0.05
-LAST_LINES = 12
 MAX_FAILURES = 2  # of a precision that never worked; one may be an accident
 
 T = TypeVar("T")
@@ -47,13 +45,12 @@ class CandidateWorkers:
         self._folder = folder
         self._forks = forks
         self._lifeline = Lifeline()
-        self._lines: deque[str] = deque(maxlen=LAST_LINES)  # of all workers' output
-        self._forkservers: dict[str, _ForkServer] = {}  # by precision
+        self._last_line: deque[str] = deque(maxlen=1)  # of all workers' output
+        self._forkservers: dict[str, tuple[ForkServerClient, Process]] = {}  # by precision
         self._sound: set[str] = set()  # precisions whose golden cases hold
         self._failures: defaultdict[str, list[str]] = defaultdict(list)  # of the other precisions, and why
 
     async def aclose(self) -> None:
-        """End what is left."""
         for precision in list(self._forkservers):
             await self._end_forkserver(precision)
 
@@ -67,7 +64,7 @@ class CandidateWorkers:
         failures = self._failures[candidate.precision]
         if len(failures) >= MAX_FAILURES:
             raise SetupError(failures[-1])
-        self._lines.clear()
+        self._last_line.append("a worker ended and printed nothing")
         processes: list[Process] = []
         try:
             yield await self._start_all(candidate, processes)
@@ -90,64 +87,46 @@ class CandidateWorkers:
         self._sound.add(candidate.precision)
         return urls
 
-    def _specs(self, candidate: Candidate) -> list[WorkerSpec]:
-        specs = []
+    def _specs(self, candidate: Candidate) -> Iterator[WorkerSpec]:
         for number, port in enumerate(_free_ports(candidate.workers), start=1):
             changes: dict[str, str | int] = {"max_batch_tokens": candidate.max_batch_tokens}
             if number > 1 or candidate.precision in self._sound:
                 changes["golden"] = "off"
-            specs.append(WorkerSpec(f"tune-{number}", port, candidate.threads, changes))
-        return specs
+            yield WorkerSpec(f"tune-{number}", port, candidate.threads, changes)
 
     async def _start(self, spec: WorkerSpec, precision: str) -> Process:
-        own = {"precision": precision, "status_dir": self._folder}
-        arguments = Namespace(**(vars(self._arguments) | own))
+        arguments = Namespace(**{**vars(self._arguments), "precision": precision, "status_dir": self._folder})
         try:
             if self._forks:
-                server = await self._forkserver_of(precision, forkserver_command(arguments))
-                return await self._unless_ended(server.process, server.client.fork(spec, self._lines.append))
-            return await spawn(worker_command(arguments, spec), self._lines.append, lifeline=self._lifeline)
+                client, server = await self._forkserver_of(precision, forkserver_command(arguments))
+                return await self._unless_ended(server, client.fork(spec, self._last_line.append))
+            return await spawn(worker_command(arguments, spec), self._last_line.append, lifeline=self._lifeline)
         except OSError as exc:
             raise SetupError(f"a worker could not be started: {exc}") from exc
 
-    async def _forkserver_of(self, precision: str, command: list[str]) -> _ForkServer:
+    async def _forkserver_of(self, precision: str, command: list[str]) -> tuple[ForkServerClient, Process]:
         if precision not in self._forkservers:
             client = ForkServerClient(command, lifeline=self._lifeline)
-            self._forkservers[precision] = _ForkServer(client, await client.start(self._lines.append))
+            self._forkservers[precision] = client, await client.start(self._last_line.append)
         return self._forkservers[precision]
 
     async def _end_forkserver(self, precision: str) -> None:
-        if server := self._forkservers.pop(precision, None):
-            await _end([server.process])
+        if precision in self._forkservers:
+            _, server = self._forkservers.pop(precision)
+            await _end([server])
 
     async def _unless_ended(self, process: Process, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; SetupError if the process ends first."""
-
-        def last_line(_: int | None) -> SetupError:
-            return SetupError(self._lines[-1] if self._lines else "a worker ended and printed nothing")
-
-        return await result_unless(process.ended(), work, error=last_line)
-
-
-@dataclass(frozen=True)
-class _ForkServer:
-    """One that has weights in memory, or soon will."""
-
-    client: ForkServerClient
-    process: Process
+        return await result_unless(process.ended(), work, error=lambda _: SetupError(self._last_line[0]))
 
 
 async def _until_ready(url: str) -> None:
+    state = ""
     async with Client(url) as client:
-        while not await _is_ready(client):  # noqa: ASYNC110  another process
+        while state != "ready":
             await asyncio.sleep(LOOK_S)
-
-
-async def _is_ready(client: Client) -> bool:
-    try:
-        return bool((await client.health())["state"] == "ready")
-    except ServerUnreachable:
-        return False
+            with suppress(ServerUnreachable):
+                state = (await client.health())["state"]
 
 
 async def _end(processes: list[Process]) -> None:

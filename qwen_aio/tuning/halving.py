@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from statistics import fmean
 
 from qwen_aio.cluster.plan import MAX_WORKERS
@@ -52,14 +53,9 @@ class Trial:
 def grid(*, cores: int, precisions: Sequence[str]) -> list[Candidate]:
     """All candidates, likelier `precisions` and the usual batch first, in case time is short."""
     counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
-    counts = [count for count in counts if count <= MAX_WORKERS]
-
-    def candidates(precision: str, batch: int) -> list[Candidate]:
-        return [Candidate(count, min(cores // count, MAX_THREADS), precision, batch) for count in counts]
-
-    usual = [candidate for precision in precisions for candidate in candidates(precision, USUAL_BATCH)]
-    others = [(precision, batch) for precision in precisions for batch in OTHER_BATCHES]
-    return usual + [candidate for precision, batch in others for candidate in candidates(precision, batch)]
+    shapes = [(count, min(cores // count, MAX_THREADS)) for count in counts if count <= MAX_WORKERS]
+    variants = [*product(precisions, [USUAL_BATCH]), *product(precisions, OTHER_BATCHES)]
+    return [Candidate(*shape, *variant) for variant, shape in product(variants, shapes)]
 
 
 class Halving:
@@ -84,7 +80,6 @@ class Halving:
         return Trial(self._waiting.popleft(), self._seconds(left_s))
 
     def measured(self, trial: Trial, *, score: float, took_s: float) -> None:
-        """`trial` gave this score."""
         self._scores[trial.candidate] = score
         self._overheads_s.append(took_s - trial.seconds)
 

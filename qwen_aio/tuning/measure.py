@@ -10,17 +10,16 @@ Every text is a new one, which no worker has in its cache. Knows addresses, not 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import count, cycle
-from statistics import median
+from statistics import geometric_mean, median
 
 from qwen_aio.client import Client
 from qwen_aio.core import Decision, EngineRequest, SamplingWish, Task, TaskKind, TextDelta
-from qwen_aio.errors import BadReply
 from qwen_aio.serving.interruption import cancel
 
 NUM_DECIDING, NUM_ANSWERED = 8, 8
@@ -48,16 +47,11 @@ class Throughput:
     @property
     def score(self) -> float:
         """The geometric mean of the rates; larger is better."""
-        rates = [rate for rate in (self.decisions_per_s, self.tokens_per_s) if rate is not None]
-        return math.prod(rates) ** (1 / len(rates))
+        return geometric_mean(rate for rate in (self.decisions_per_s, self.tokens_per_s) if rate is not None)
 
     def __str__(self) -> str:
-        values = {
-            "decisions/s": self.decisions_per_s,
-            "tokens/s": self.tokens_per_s,
-            "ms for one decision": self.one_decision_ms,
-        }
-        return ", ".join(f"{value:.1f} {unit}" for unit, value in values.items() if value is not None)
+        values = zip(astuple(self), ("decisions/s", "tokens/s", "ms for one decision"), strict=True)
+        return ", ".join(f"{value:.1f} {unit}" for value, unit in values if value is not None)
 
 
 async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: float) -> Throughput:
@@ -67,18 +61,15 @@ async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: fl
     """
     deciding, answering = first_of_kind(tasks, "decision"), first_of_kind(tasks, "generation")
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(Client(url)) for url in urls]
-        load = Load(clients)
+        load = Load([await stack.enter_async_context(Client(url)) for url in urls])
         alone = decisions = tokens = None
         if deciding is not None:
             alone = await _alone(load, deciding, seconds=seconds * ALONE_SHARE)
-            decisions = await rate(
-                NUM_DECIDING, lambda tally: load.decide(deciding, tally), seconds=seconds * DECISIONS_SHARE
-            )
+            decisions = await rate(NUM_DECIDING, partial(load.ask, deciding), seconds=seconds * DECISIONS_SHARE)
         if answering is not None:
             tokens = await rate(
                 NUM_ANSWERED,
-                lambda tally: load.answer(answering, tally),
+                partial(load.ask, answering),
                 seconds=seconds * ANSWERS_SHARE,
                 first_units=NUM_ANSWERED,  # a short time would show the prefill alone
             )
@@ -98,12 +89,10 @@ class Tally:
         self.restart()
 
     def restart(self) -> None:
-        """Start at zero."""
         self._started_at = self._last_at = self._clock()
         self.units = 0
 
     def add(self, units: int) -> None:
-        """Count `units` that have just come."""
         self.units += units
         self._last_at = self._clock()
 
@@ -154,25 +143,18 @@ class Load:
         self._clients = cycle(clients)
         self._numbers = count(1)
 
-    async def decide(self, task: str, tally: Tally) -> None:
-        """One decision."""
-        async with aclosing(next(self._clients).execute(self._request(task))) as events:
-            async for event in events:
-                if not isinstance(event, Decision):
-                    raise BadReply(f"expected a decision, got a {type(event).__name__}")
-        tally.add(1)
-
-    async def answer(self, task: str, tally: Tally) -> None:
-        """One answer; counts tokens as they come."""
-        async with aclosing(next(self._clients).execute(self._request(task))) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    tally.add(len(event.token_ids))
-
-    def _request(self, task: str) -> EngineRequest:
+    async def ask(self, task: str, tally: Tally) -> None:
+        """Count a decision as one unit, or the tokens of an answer as they come."""
         number = next(self._numbers)
         text = f"{number}. {TEXTS[number % len(TEXTS)]}"
-        return EngineRequest(f"tune-{number}", task, text, sampling=SamplingWish(max_tokens=MAX_TOKENS, seed=number))
+        wish = SamplingWish(max_tokens=MAX_TOKENS, seed=number)
+        request = EngineRequest(f"tune-{number}", task, text, sampling=wish)
+        async with aclosing(next(self._clients).execute(request)) as events:
+            async for event in events:
+                if isinstance(event, Decision):
+                    tally.add(1)
+                elif isinstance(event, TextDelta):
+                    tally.add(len(event.token_ids))
 
 
 async def _alone(load: Load, task: str, *, seconds: float) -> float:
@@ -181,6 +163,6 @@ async def _alone(load: Load, task: str, *, seconds: float) -> float:
     started_at = time.monotonic()
     while len(times_ms) < FEWEST_ALONE or time.monotonic() - started_at < seconds:
         sent_at = time.monotonic()
-        await load.decide(task, Tally())
+        await load.ask(task, Tally())
         times_ms.append((time.monotonic() - sent_at) * 1000)
     return median(times_ms)

@@ -17,7 +17,6 @@ from qwen_aio.tuning.measure import Throughput
 from qwen_aio.tuning.toml_edit import Value
 
 HEAD = ("workers x threads", "precision", "batch", "decisions/s", "tokens/s", "one decision", "score", "seconds")
-
 FIRST_S = 60.0  # a large model loads this long on a busy machine
 
 Measure = Callable[[Trial], Awaitable[Throughput]]  # raises QwenAioError for a candidate that fails
@@ -33,7 +32,6 @@ class Measured:
     seconds: float
 
     def with_another(self, speed: Throughput, seconds: float) -> Measured:
-        """With one more measurement."""
         total_s = self.seconds + seconds
         pairs = zip(astuple(self.speed), astuple(speed), strict=True)
         means = (None if new is None else (old * self.seconds + new * seconds) / total_s for old, new in pairs)
@@ -44,7 +42,7 @@ class Measured:
 class Results:
     """Of all candidates. `search` alone fills it."""
 
-    untried: list[Candidate]
+    untried: list[Candidate]  # known at the end
     ranking: list[Candidate] = field(default_factory=list)  # best first, without those that have failed since
     measured: dict[Candidate, Measured] = field(default_factory=dict)
     failures: dict[Candidate, str] = field(default_factory=dict)
@@ -58,19 +56,11 @@ class Results:
             raise SetupError(f"nothing could be measured: {why}")
         return self.ranking[0]
 
-    def add_failure(self, candidate: Candidate, why: str) -> bool:
-        """Note why `candidate` failed; whether this reason is new."""
-        is_new = why not in self.failures.values()
-        self.failures[candidate] = why
-        self._mark_tried(candidate)
-        return is_new
-
     def add_speed(self, trial: Trial, speed: Throughput) -> float:
         """Add a measurement; the candidate's score by all of them."""
         before = self.measured.get(trial.candidate)
         now = before.with_another(speed, trial.seconds) if before else Measured(speed, trial.seconds)
         self.measured[trial.candidate] = now
-        self._mark_tried(trial.candidate)
         return now.speed.score
 
     def lines(self) -> Iterator[str]:
@@ -85,10 +75,6 @@ class Results:
             yield f"not tried, others like them are far behind: {', '.join(map(str, self.left_out))}"
         if self.untried:
             yield f"not tried, the time was over: {', '.join(map(str, self.untried))}"
-
-    def _mark_tried(self, candidate: Candidate) -> None:
-        if candidate in self.untried:
-            self.untried.remove(candidate)
 
 
 async def search(
@@ -113,14 +99,16 @@ async def search(
             break
         except QwenAioError as exc:
             halving.failed(trial)
-            if results.add_failure(trial.candidate, exc.message):
+            if exc.message not in results.failures.values():
                 report(f"{trial.candidate}: {exc.message}")
+            results.failures[trial.candidate] = exc.message
         else:
             score = results.add_speed(trial, speed)
             halving.measured(trial, score=score, took_s=clock() - started_at)
             report(f"{trial.candidate}: {speed}")
     results.ranking, results.left_out = halving.ranking, halving.left_out
-    results.untried = [candidate for candidate in results.untried if candidate not in halving.left_out]
+    reached = {*results.measured, *results.failures, *results.left_out}
+    results.untried = [candidate for candidate in candidates if candidate not in reached]
     return results
 
 

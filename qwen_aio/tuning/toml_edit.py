@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -18,7 +20,6 @@ from typing import Any
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.files import decode_text, replacing
 
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 Value = str | int
 FILE_BYTES = 4096  # of a settings file on the disk
 
@@ -36,29 +37,22 @@ def write_settings_file(path: Path, values: Mapping[str, Value], *, heading: str
 
     Raises InvalidSettings for a damaged file, or one that cannot be written.
     """
-    target = path.resolve()  # a link stays one
     mark, old = _read(path)
     expected = {**_parsed(path, old), **values}
     new = with_values(old, values, heading=heading)
     assert _parsed(path, new) == expected
-    try:
-        with replacing(target) as partial:
-            partial.write_bytes(mark + new.encode())
-            if target.exists():
-                shutil.copymode(target, partial)
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
+    with _writing(path) as target, replacing(target) as partial:
+        partial.write_bytes(mark + new.encode())
+        if target.exists():
+            shutil.copymode(target, partial)
 
 
 def check_writable(path: Path) -> None:
     """Raises InvalidSettings if nothing could be written to `path` later. Its folder is made."""
-    target = path.resolve()
-    try:
+    with _writing(path) as target:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=target.parent) as file:
             file.write(bytes(FILE_BYTES))
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
 
 
 def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
@@ -67,18 +61,18 @@ def with_values(text: str, values: Mapping[str, Value], *, heading: str) -> str:
     Everything else is as it was, byte for byte.
     """
     statements = list(_statements(text))
-    num_top = next((at for at, one in enumerate(statements) if one.lstrip().startswith("[")), len(statements))
-    keys = [next(iter(tomllib.loads(statement)), "") for statement in statements[:num_top]]
-    top = [
+    before_tables = list(takewhile(lambda one: not one.lstrip().startswith("["), statements))
+    tables = statements[len(before_tables) :]
+    keys = [next(iter(tomllib.loads(statement)), "") for statement in before_tables]
+    top = "".join(
         _assignment(key, values[key]) + _tail(statement) if key in values else statement
-        for key, statement in zip(keys, statements[:num_top], strict=True)
-    ]
+        for key, statement in zip(keys, before_tables, strict=True)
+    )
     new = [_assignment(key, value) + "\n" for key, value in values.items() if key not in keys]
     if new:
-        before = "".join(top)
-        gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-        top += [gap, *(f"# {line}\n" for line in heading.splitlines()), *new]
-    return "".join([*top, *(["\n"] if new and statements[num_top:] else []), *statements[num_top:]])
+        gap = "" if not top else "\n" if top.endswith("\n") else "\n\n"
+        top += "".join([gap, *(f"# {line}\n" for line in heading.splitlines()), *new, "\n" if tables else ""])
+    return "".join([top, *tables])
 
 
 def _read(path: Path) -> tuple[bytes, str]:
@@ -92,8 +86,13 @@ def _read(path: Path) -> tuple[bytes, str]:
         raise InvalidSettings(f"{path} cannot be read: {exc}; mend it, or choose another file with --out") from exc
 
 
-def _unwritable(path: Path, exc: OSError) -> InvalidSettings:
-    return InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out")
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """The file to write to: a link stays one. Raises InvalidSettings for an OSError."""
+    try:
+        yield path.resolve()
+    except OSError as exc:
+        raise InvalidSettings(f"{path} cannot be written: {exc.strerror}; choose another file with --out") from exc
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 def _statements(text: str) -> Iterator[str]:
     """Splits into the fewest lines that are TOML: a comment, an assignment, a table's head."""
     statement = ""
-    for line in _LINE.findall(text):
+    for line in StringIO(text):  # unlike str.splitlines, at \n alone
         statement += line
         if _is_toml(statement):
             yield statement

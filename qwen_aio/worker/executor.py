@@ -1,7 +1,7 @@
 """Call -> engine -> outcome: render the prompt, score or generate, read the result.
 
-The one place that knows both tasks and engine. Knows no HTTP: the routes in front of it do, and in single mode the page
-calls it in process. Lives on the event loop; holds no state of its own.
+The one place that knows both tasks and engine; knows no HTTP. Lives on the event loop and holds no
+state of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EngineClient(Protocol):
     def generate(
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
     ) -> AsyncGenerator[TextDelta | Completion, None]:
-        """TextDelta*, Completion; only what follows the tokens `resume`. Closing it frees the sequence."""
+        """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence."""
 
 
 class LocalExecutor:
@@ -67,27 +67,21 @@ class LocalExecutor:
         self._record = record
 
     def capabilities(self) -> Capabilities:
-        """What can be asked for."""
         return self._offer
 
-    async def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """One Decision, or TextDelta*, Answer. Closing it cancels what runs.
 
-        Raises UnknownTask, InvalidRequest, QueueFull, RequestFailed, EngineStopped.
+        Raises UnknownTask at once; later InvalidRequest, QueueFull, RequestFailed, EngineStopped.
         """
         task = self._task(call.task)
-        if task.kind == "decision":
-            yield await self._decide(call, task)
-            return
-        async with aclosing(self._answer(call, task)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._decide(call, task) if task.kind == "decision" else self._answer(call, task)
 
-    async def _decide(self, call: EngineRequest, task: Task) -> Decision:
+    async def _decide(self, call: EngineRequest, task: Task) -> AsyncGenerator[Decision, None]:
         prompt = self._templates[task.name].prompt(call.text)
         scores = await self._engine.score(call.request_id, prompt, [label.text for label in task.labels])
         self._record("decision", scores.timings)
-        return replace(decide(task, scores), worker=self._offer.worker, model=self._offer.model)
+        yield replace(decide(task, scores), worker=self._offer.worker, model=self._offer.model)
 
     async def _answer(self, call: EngineRequest, task: Task) -> AsyncGenerator[TextDelta | Answer, None]:
         prompt = self._templates[task.name].prompt(call.text, history=call.history, feeling=self._feeling(call))
@@ -95,15 +89,13 @@ class LocalExecutor:
         outputs = self._engine.generate(call.request_id, prompt, self._sampling(call, task), resume=call.resume)
         async with aclosing(outputs):
             async for output in outputs:
-                if isinstance(output, Completion):
-                    yield self._finished(task, "".join(parts), output)
-                else:
+                if isinstance(output, TextDelta):
                     parts.append(output.text)
                     yield output
-
-    def _finished(self, task: Task, text: str, completion: Completion) -> Answer:
-        self._record("generation", completion.timings)
-        return Answer(task.name, text, **vars(completion), worker=self._offer.worker, model=self._offer.model)
+                else:
+                    self._record("generation", output.timings)
+                    text, offer = "".join(parts), self._offer
+                    yield Answer(task.name, text, **vars(output), worker=offer.worker, model=offer.model)
 
     def _feeling(self, call: EngineRequest) -> str | None:
         """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""

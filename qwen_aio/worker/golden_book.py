@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from qwen_aio.core import GoldenCase, Task
@@ -31,10 +31,6 @@ class GoldenAnswer:
     label: str
     probabilities: dict[str, float]
 
-    def answers(self, case: GoldenCase) -> bool:
-        """Whether it is about `case`."""
-        return self.text == case.text and case.answer in (None, self.label)
-
 
 @dataclass(frozen=True)
 class GoldenRecord:
@@ -44,15 +40,15 @@ class GoldenRecord:
     task_hash: str
     precision: str
     answers: tuple[GoldenAnswer, ...]
-    is_shipped: bool = False
+    is_shipped: bool = field(default=False, compare=False)
 
     def is_of(self, task: Task, precision: str) -> bool:
         """Whether it is of the task as it is now, in this precision."""
         return (self.task_hash, self.precision) == (task.hash, precision)
 
     def find(self, case: GoldenCase) -> GoldenAnswer | None:
-        """The answer to `case`."""
-        return next((answer for answer in self.answers if answer.answers(case)), None)
+        of_text = (answer for answer in self.answers if answer.text == case.text)
+        return next((answer for answer in of_text if case.answer in (None, answer.label)), None)
 
     def covers(self, task: Task) -> bool:
         """Whether it has exactly the cases that `task` has now."""
@@ -75,18 +71,15 @@ class GoldenBook:
         """
         own, shipped = self._read_own(task.name), self._read_shipped(task.name)
         exact = [record for record in (*shipped, *own) if record.is_of(task, self.precision)]
-        whole = [record for record in exact if record.covers(task)]
-        if whole:
-            return whole[0]
         last = exact or own or self._in_this_precision(shipped) or shipped
-        return last[-1] if last else None
+        return next((record for record in exact if record.covers(task)), last[-1] if last else None)
 
     def keep(self, task: Task, answers: Sequence[GoldenAnswer]) -> None:
         """Make `answers` the last record of `task`. Logs a folder that cannot be written to."""
         record = GoldenRecord(self.model_sha, task.hash, self.precision, tuple(answers))
         own = self._read_own(task.name)
         last = own or self._in_this_precision(self._read_shipped(task.name))
-        if last and replace(last[-1], is_shipped=False) == record:
+        if last and last[-1] == record:
             return
         kept = [one for one in own if not one.is_of(task, self.precision)]
         try:
@@ -100,8 +93,6 @@ class GoldenBook:
 
     def _read_own(self, name: str) -> list[GoldenRecord]:
         path = self._own_path(name)
-        if not path.is_file():
-            return []
         try:
             return _read(path, is_shipped=False)
         except UNREADABLE as exc:
@@ -109,9 +100,9 @@ class GoldenBook:
             return []
 
     def _read_shipped(self, name: str) -> list[GoldenRecord]:
-        path = self.shipped / f"{name}.json" if self.shipped is not None else None
-        if path is None or not path.is_file():
+        if self.shipped is None:
             return []
+        path = self.shipped / f"{name}.json"
         try:
             return _read(path, is_shipped=True)
         except UNREADABLE as exc:
@@ -132,7 +123,9 @@ def written(records: Sequence[GoldenRecord]) -> str:
 
 
 def _read(path: Path, *, is_shipped: bool) -> list[GoldenRecord]:
-    """The records in a file. Raises one of UNREADABLE if it holds none."""
+    """The records in a file; none without one. Raises one of UNREADABLE if it is damaged."""
+    if not path.is_file():
+        return []
     records = []
     for entry in json.loads(read_text(path)):
         answers = tuple(GoldenAnswer(**answer) for answer in entry["answers"])

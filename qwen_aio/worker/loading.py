@@ -145,10 +145,5 @@ def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineSe
     from qwen_aio.engine.load import make_engine
     from qwen_aio.engine.service import EngineService
 
-    limits = EngineLimits(
-        max_context=settings.max_context,
-        kv_mb=settings.kv_mb,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_queue=settings.max_queue,
-    )
-    return EngineService(make_engine(weights.model, limits, threads=threads))
+    limits = settings.model_dump(include={"max_context", "kv_mb", "max_batch_tokens", "max_queue"})
+    return EngineService(make_engine(weights.model, EngineLimits(**limits), threads=threads))

@@ -29,7 +29,6 @@ class MemoryNeed:
     rest: int
 
     def __str__(self) -> str:
-        """The total and its parts, in one line."""
         totals = " or ".join(f"{self.total(precision)} MB in {precision}" for precision in self.weights)
         weights = " or ".join(map(str, self.weights.values()))
         return f"up to {totals} (weights {weights}, keys and values {self.kv}, everything else {self.rest})"

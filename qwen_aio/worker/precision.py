@@ -43,13 +43,8 @@ def choose_precision(
 
     Raises InvalidModel, InvalidTask.
     """
-    if settings.precision == "fp32":
-        record = PrecisionRecord("fp32", "asked for")
-    elif (why := why_no_int8()) is not None:
-        record = PrecisionRecord("fp32", f"int8 cannot be had, {why}")
-    elif settings.precision == "int8":
-        record = PrecisionRecord("int8", "asked for, not compared with fp32")
-    else:
+    record = _without_comparison(settings, why_no_int8)
+    if record is None:
         with records.alone():
             record = records.read() or _compare(settings, model, records, threads=1 if is_small(model) else threads)
     is_denied = record.precision != settings.precision == "int8"
@@ -59,12 +54,17 @@ def choose_precision(
 
 def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: Callable[[], str | None]) -> bool:
     """Whether loading the weights of this precision would compute nothing."""
-    if settings.precision == "fp32" or why_no_int8() is not None:
-        return True
-    if settings.precision == "int8":
-        return copy_place(records).is_current()
-    record = records.read()
+    record = _without_comparison(settings, why_no_int8) or records.read()
     return record is not None and (record.precision == "fp32" or copy_place(records).is_current())
+
+
+def _without_comparison(settings: Settings, why_no_int8: Callable[[], str | None]) -> PrecisionRecord | None:
+    """The precision that the setting or the machine dictates; None where `auto` has a choice."""
+    if settings.precision == "fp32":
+        return PrecisionRecord("fp32", "asked for")
+    if (why := why_no_int8()) is not None:
+        return PrecisionRecord("fp32", f"int8 cannot be had, {why}")
+    return PrecisionRecord("int8", "asked for, not compared with fp32") if settings.precision == "int8" else None
 
 
 def digest_of_questions(settings: Settings) -> str:

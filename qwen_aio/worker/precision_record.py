@@ -32,7 +32,6 @@ class PrecisionRecord:
     why: str
 
     def __str__(self) -> str:
-        """The line that says which precision was chosen and why."""
         return f"precision {self.precision}: {self.why}"
 
 
@@ -79,14 +78,12 @@ class PrecisionRecords:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _take(lock)
-        except (OSError, Timeout) as exc:
+        except OSError as exc:  # Timeout is one
             log.info("others may compare or quantise at the same time: %s", exc)
-            yield
-            return
         try:
             yield
         finally:
-            lock.release()
+            lock.release()  # if it was taken
 
     @property
     def _path(self) -> Path:
@@ -94,7 +91,7 @@ class PrecisionRecords:
 
 
 def _take(lock: FileLock) -> None:
-    """Raises OSError, Timeout."""
+    """Raises OSError."""
     try:
         lock.acquire(timeout=MOMENT_S)
     except Timeout:
