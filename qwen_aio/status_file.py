@@ -1,8 +1,8 @@
 """status.json: the records of all workers that share one folder.
 
 The file is whole and valid at every instant: a writer takes the lock beside it, writes a temporary
-file and renames it over the old one; a reader takes no lock. This module knows what a sound record
-is, not what follows from it.
+file and renames it over the old one; a reader takes no lock. Which records are sound is known to
+worker_status.py, what follows from them to the readers.
 
 The process that holds status.json.lock may write the file; the one that holds worker-<id>.lock owns
 the id until it ends. Both are locks of the operating system and end with their process, however it
@@ -24,47 +24,31 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from qwen_aio.core import WorkerState, WorkerStatus
 from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
+from qwen_aio.worker_status import LARGEST, WorkerStatus, read_status
 
 WRITE_LIMIT = 20 * 1024  # bytes: about thirty workers; the oldest records give way
 READ_LIMIT = 1024 * 1024  # bytes: no writer of ours makes a larger one
 KEEP_S = 600.0  # without a change, by the clock of each writer
-LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 # Windows refuses to replace, or to open, a file that is open in another process.
 REPLACE_ATTEMPTS, READ_ATTEMPTS, ATTEMPT_PAUSE_S = 40, 4, 0.005
 
 _HEAD, _TAIL = '{"version": 1, "workers": {\n', "\n}}\n"
-_COUNTS = ("queue_depth", "running", "capacity", "completed")
-_AMOUNTS = ("tokens_per_second", "cpu_percent", "cpu_jitter", "rss_mb")
-_MEANS = ("latency_ms_mean5", "ttft_ms_mean5", "slow_ms")
-_TEXTS = ("model", "model_sha", "precision", "tasks_sha", "wall_time")
 T = TypeVar("T")
 
 
 def read_statuses(path: Path) -> dict[str, WorkerStatus]:
-    """Every sound record by worker id; perhaps none. Takes no lock. Raises StatusUnreadable.
-
-    Unknown fields are ignored, invalid numbers are clamped, records without a sound identity left
-    out.
-    """
+    """Every sound record by worker id; perhaps none. Takes no lock. Raises StatusUnreadable."""
     try:
         return _decode(_patiently(lambda: _content(path), attempts=READ_ATTEMPTS))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as exc:
         raise StatusUnreadable(f"{path} cannot be read: {exc}; a worker's next report replaces a damaged file") from exc
-
-
-def read_status(entry: object) -> WorkerStatus | None:
-    """The record that a worker sends at /health; None if it is not sound."""
-    if not isinstance(entry, dict) or not _is_sound(str(entry.get("id")), entry):
-        return None
-    return _status(entry)
 
 
 def utc_time(seconds: float) -> str:
@@ -277,42 +261,5 @@ def _decode(content: bytes) -> dict[str, WorkerStatus]:
     workers = table.get("workers") if isinstance(table, dict) else None
     if not isinstance(workers, dict):
         raise ValueError("it holds no table of workers")
-    return {worker_id: _status(entry) for worker_id, entry in workers.items() if _is_sound(worker_id, entry)}
-
-
-def _is_sound(worker_id: str, entry: Any) -> bool:
-    """Whether the record has a valid identity, address and state."""
-    if not isinstance(entry, dict) or entry.get("id") != worker_id or not _is_text(worker_id):
-        return False
-    numbers = [entry.get(name) for name in ("pid", "generation", "seq")]
-    is_identified = all(type(number) is int and 0 <= number <= LARGEST for number in numbers)
-    has_url = _is_text(entry.get("url")) and entry["url"].startswith(("http://", "https://"))
-    return is_identified and has_url and entry.get("state") in get_args(WorkerState)
-
-
-def _status(entry: dict[str, Any]) -> WorkerStatus:
-    latencies = entry.get("latency_ms_last5")
-    golden = entry.get("golden")
-    fields: dict[str, Any] = {name: entry[name] for name in ("id", "url", "pid", "generation", "seq", "state")}
-    fields |= {name: int(_number(entry.get(name)) or 0) for name in _COUNTS}
-    fields |= {name: _number(entry.get(name)) or 0.0 for name in _AMOUNTS}
-    fields |= {name: _number(entry.get(name)) for name in _MEANS}
-    fields |= {name: entry[name] for name in _TEXTS if _is_text(entry.get(name))}
-    return WorkerStatus(
-        **fields,
-        start_time=_number(entry.get("start_time")) or 0.0,
-        latency_ms_last5=tuple(_number(item) or 0.0 for item in latencies[-5:]) if isinstance(latencies, list) else (),
-        golden={name: text for name, text in golden.items() if _is_text(text)} if isinstance(golden, dict) else {},
-    )
-
-
-def _number(value: object) -> float | None:
-    """`value` clamped to 0 .. LARGEST; None if it is not a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return None
-    return float(min(max(value, 0), LARGEST))
-
-
-def _is_text(value: object) -> bool:
-    """A string that can be sent on: a lone surrogate, which JSON allows, could not be encoded."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    statuses = {worker_id: read_status(entry) for worker_id, entry in workers.items()}
+    return {status.id: status for worker_id, status in statuses.items() if status and status.id == worker_id}

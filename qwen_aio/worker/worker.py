@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from qwen_aio.config import Settings, status_dir
-from qwen_aio.core import Task, WorkerStatus
+from qwen_aio.core import Task
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
@@ -26,6 +26,7 @@ from qwen_aio.worker.executor import LocalExecutor
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
 from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
+from qwen_aio.worker_status import WorkerStatus
 
 if TYPE_CHECKING:
     from qwen_aio.engine.service import EngineService

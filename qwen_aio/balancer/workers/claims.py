@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import WorkerStatus
+from qwen_aio.worker_status import WorkerStatus
 
 
 class Claims:

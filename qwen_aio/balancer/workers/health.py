@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import HealthState
-from qwen_aio.core import WorkerState, WorkerStatus
+from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 # A process goes through its states in this order and never back, which orders two reports with one
 # `seq`.

@@ -19,8 +19,9 @@ from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.balancer.workers.claims import Claims
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import Capabilities, ContextLimits, WorkerStatus
+from qwen_aio.core import Capabilities, ContextLimits
 from qwen_aio.errors import LastWorker, UnknownWorker
+from qwen_aio.worker_status import WorkerStatus
 
 _MEANING: dict[AdminState, str] = {
     "ready": Reason("set_ready"),

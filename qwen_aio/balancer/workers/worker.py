@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import fields
 from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
@@ -22,8 +23,11 @@ from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
 from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
-from qwen_aio.core import Capabilities, Timings, Usage, WorkerStatus
+from qwen_aio.core import Capabilities, Timings, Usage
+from qwen_aio.worker_status import WorkerStatus
 
+# What a row takes from the report: every metric that both declare.
+REPORTED = {metric.name for metric in fields(WorkerStatus)} & {cell.name for cell in fields(WorkerRow)} - {"id", "url"}
 TYPICAL_TOKENS = 16  # of a decision, uncached
 # Five results cannot tell workers apart that differ by less. If such differences counted, one lucky
 # measurement would send everything to one worker while all are idle.
@@ -91,7 +95,7 @@ class Worker:
     def wrote(self, status: WorkerStatus) -> bool:
         """Is `status` of this process?"""
         own = self.heartbeat.status
-        return own is not None and _identity(status) == _identity(own)
+        return own is not None and status.process == own.process
 
     def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
         """Take in a report from the file, or given at `asked_at`. Returns whether it is new."""
@@ -227,7 +231,7 @@ class Worker:
             status_age_s=self.heartbeat.status_age_s,
             speed=self.speed,
             cost=self._typical_cost() if admin == "ready" and self.is_well and self.breaker.allows() else None,
-            **{name: getattr(status, name) for name in _REPORTED},
+            **{name: getattr(status, name) for name in REPORTED},
         )
 
     @property
@@ -260,15 +264,3 @@ class Worker:
 
     def _typical_cost(self) -> Cost:
         return cost(self.load, self._costs.seconds(TYPICAL_TOKENS, 0), self._params)
-
-
-# What a row takes from the report as it is.
-_REPORTED = (
-    *("running", "capacity", "queue_depth", "cpu_percent", "cpu_jitter", "latency_ms_last5", "latency_ms_mean5"),
-    *("ttft_ms_mean5", "tokens_per_second", "rss_mb", "completed", "pid", "generation"),
-    *("model", "model_sha", "precision", "tasks_sha"),
-)
-
-
-def _identity(status: WorkerStatus) -> tuple[int, float, int]:
-    return status.pid, status.start_time, status.generation
