@@ -68,19 +68,17 @@ class Breaker:
 
     def succeed(self) -> None:
         """An attempt succeeded. Only a trial closes the breaker, no attempt from before."""
-        self._end()
         self._add_weight(successes=1)
         self._failures_in_a_row = 0
         if self._has_trial and self.state == "half_open":
             self._close()
         self._count(self._ended_at)
-        self._end_trial()
+        self._end()
 
     def fail(self, *, may_open: bool) -> None:
         """An attempt failed. Opens if the rule says so and `may_open`."""
-        self._end()
         self.blame(may_open=may_open)
-        self._end_trial()
+        self._end()
 
     def blame(self, *, may_open: bool) -> None:
         """As `fail`, for an abandoned attempt that turns out to have failed."""
@@ -93,13 +91,10 @@ class Breaker:
     def abandon(self) -> None:
         """An attempt ended without an outcome: cancelled, or the request was at fault."""
         self._end()
-        self._end_trial()
 
     def _end(self) -> None:
         assert self._in_flight > 0, "an attempt ended that never began, or ended twice"
         self._in_flight -= 1
-
-    def _end_trial(self) -> None:
         # Which attempt ended is not known. While any runs the trial may be among them, and there
         # must not be two.
         if self._in_flight == 0:

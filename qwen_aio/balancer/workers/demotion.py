@@ -38,7 +38,8 @@ class Demotion:
         self._slow_in_a_row = self._slow_in_a_row + 1 if is_slow else 0
         self._good_in_a_row = 0 if is_slow else self._good_in_a_row + 1
         if not self.is_wanted and self._slow_in_a_row >= self._params.slow_reports:
-            self._begin()
+            self.is_wanted = True
+            self._await_probe(self._params.first_probe_s)
         elif self._good_in_a_row >= self._params.good_reports:
             self.is_wanted = False
 
@@ -48,10 +49,8 @@ class Demotion:
 
     def probe_sent(self) -> None:
         """The probe is on its way; the next one waits twice as long."""
-        self._probe_pause_s = min(2 * self._probe_pause_s, self._params.longest_probe_s)
-        self._probe_at = self._clock() + self._probe_pause_s
+        self._await_probe(min(2 * self._probe_pause_s, self._params.longest_probe_s))
 
-    def _begin(self) -> None:
-        self.is_wanted = True
-        self._probe_pause_s = self._params.first_probe_s
-        self._probe_at = self._clock() + self._probe_pause_s
+    def _await_probe(self, pause_s: float) -> None:
+        self._probe_pause_s = pause_s
+        self._probe_at = self._clock() + pause_s
