@@ -27,7 +27,7 @@ from qwen_aio.balancer.workers.discovery import Discovery
 from qwen_aio.balancer.workers.monitor import HealthMonitor
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import Settings
-from qwen_aio.errors import NoWorker, QwenAioError, StatusUnwritable
+from qwen_aio.errors import NoWorker, StatusUnwritable
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health
 from qwen_aio.serving.pipeline import Pipeline
@@ -38,14 +38,7 @@ TICK_S = 1.0
 class Balancer:
     """Everything between the admission gate and the workers."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        gate: AdmissionGate,
-        *,
-        status_dir: Path,
-        params: Params = PARAMS,
-    ) -> None:
+    def __init__(self, settings: Settings, gate: AdmissionGate, *, status_dir: Path, params: Params = PARAMS) -> None:
         """Raises InvalidSettings."""
         params = replace(params, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
@@ -70,7 +63,7 @@ class Balancer:
             discovery,
             status_dir / "status.json",
             clock=clock,
-            on_change=dispatcher.match,
+            on_change=self._match,
         )
         self.executor = RemoteExecutor(
             self._registry,
@@ -132,14 +125,8 @@ class Balancer:
         names = ("state", "ready", "asked_for", "waiting", "policy", "version")
         record: dict[str, object] = {name: getattr(snapshot, name) for name in names}
         record["workers"] = {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers}
-        return Health(record, self._refusal(snapshot))
-
-    def _refusal(self, snapshot: Snapshot) -> QwenAioError | None:
-        if self._gate.refusal is not None:
-            return self._gate.refusal
-        if snapshot.ready:
-            return None
-        return NoWorker(self._registry.absence(), retry_after_s=5)
+        absence = None if snapshot.ready else NoWorker(self._registry.absence(), retry_after_s=5)
+        return Health(record, self._gate.refusal or absence)
 
     async def _tick(self) -> None:
         while True:
