@@ -15,10 +15,9 @@ class WorkerClients:
 
     def to(self, url: str) -> Client:
         """The client of the worker at `url`."""
-        client = self._clients.get(url)
-        if client is None:
-            client = self._clients[url] = Client(url)
-        return client
+        if url not in self._clients:
+            self._clients[url] = Client(url)
+        return self._clients[url]
 
     async def keep(self, urls: Collection[str]) -> None:
         """Close all clients but those of `urls`."""

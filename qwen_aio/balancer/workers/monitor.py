@@ -167,7 +167,9 @@ class HealthMonitor:
                     return
                 self._registry.answered(status, asked_at=asked_at)
                 if status.state == "ready" and self._registry.lacks_capabilities(worker_id):
-                    await self._ask_capabilities(worker_id, url)
+                    capabilities = await client.capabilities()
+                    if self._registry.url(worker_id) == url:  # the id may belong to another process by now
+                        self._registry.describe(worker_id, capabilities)
         except ConnectionLost:
             return
         except ServerUnreachable as exc:
@@ -176,8 +178,3 @@ class HealthMonitor:
             log.debug("worker %s does not report its health: %s", worker_id, exc)
         finally:
             self._on_change()
-
-    async def _ask_capabilities(self, worker_id: str, url: str) -> None:
-        capabilities = await self._clients.to(url).capabilities()
-        if self._registry.url(worker_id) == url:  # the id may belong to another process by now
-            self._registry.describe(worker_id, capabilities)
