@@ -19,7 +19,7 @@ from qwen_aio.balancer.cost.queue import Compatibility, QueuedRequest
 from qwen_aio.balancer.cost.worker_speed import FASTEST, WorkerSpeed
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
-from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
+from qwen_aio.balancer.snapshot import AdminState, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
 from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
@@ -121,7 +121,7 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Is there a slot for a request of any kind?"""
-        return self.in_flight < self._capacity
+        return self.in_flight < self._status.capacity
 
     def suits(self, queued: QueuedRequest) -> bool:
         """Could it do this request at all: not tried yet, and of the model and task needed?"""
@@ -219,6 +219,8 @@ class Worker:
     def row(self, *, admin: AdminState, wall_time: float) -> WorkerRow:
         """One line of the table; `wall_time` in unix seconds."""
         health, status = self.health, self._status
+        takes_requests = admin == "ready" and self.is_well and self.breaker.allows()
+        typical_s = self._costs.seconds(TYPICAL_TOKENS, 0)
         return WorkerRow(
             id=self.id,
             url=self.url,
@@ -230,7 +232,7 @@ class Worker:
             uptime_s=max(wall_time - status.start_time, 0.0) if self.heartbeat.status else None,
             status_age_s=self.heartbeat.status_age_s,
             speed=self.speed,
-            cost=self._typical_cost() if admin == "ready" and self.is_well and self.breaker.allows() else None,
+            cost=cost(self.load, typical_s, self._params) if takes_requests else None,
             **{name: getattr(status, name) for name in REPORTED},
         )
 
@@ -238,10 +240,6 @@ class Worker:
     def _status(self) -> WorkerStatus:
         """The newest report, or an empty one."""
         return self.heartbeat.status or WorkerStatus(self.id, self.url, 0, 0.0, 0, 0, "starting")
-
-    @property
-    def _capacity(self) -> int:
-        return self._status.capacity
 
     def _has_slot(self, queued: QueuedRequest) -> bool:
         """Slots are reserved: a short decision finds one at once, and any decision beside answers.
@@ -253,14 +251,11 @@ class Worker:
             return False
         num_answers = sum(other.kind == "generation" for other in self._requests)
         num_long = sum(other.is_long for other in self._requests)
-        quarter = self._capacity // 4
+        capacity = self._status.capacity
         if queued.kind == "generation":
-            fits = num_answers < self._capacity - quarter
+            fits = num_answers < capacity - capacity // 4
         elif queued.is_long:
-            fits = num_long < max(self._capacity // 2, 1)
+            fits = num_long < max(capacity // 2, 1)
         else:
             return True
-        return fits and num_answers + num_long < self._capacity - min(quarter, 1)
-
-    def _typical_cost(self) -> Cost:
-        return cost(self.load, self._costs.seconds(TYPICAL_TOKENS, 0), self._params)
+        return fits and num_answers + num_long < capacity - min(capacity // 4, 1)
