@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
@@ -50,6 +51,7 @@ class Registry:
         self._on_event = on_event
         self._event_log = EventLog(on_event)
         self._workers: dict[str, Worker] = {}  # by id
+        self._new_worker = partial(Worker, params=params, clock=clock, costs=self.costs, usual_speed=self._usual_speed)
         self._claims = Claims(self._workers, new_worker=self._new_worker, params=params, clock=clock)
         self._admin: dict[str, AdminState] = {}  # by id; an absent id is "ready"
         self._asked_for = frozenset(asked_for)
@@ -222,14 +224,13 @@ class Registry:
         if self._workers.get(worker.id) is not worker:
             return  # a request of a former process has ended
         demoted = self._demoted()
-        others = [
-            other for other in self._workers.values() if other.is_demoted != (other in demoted) and other is not worker
-        ]
-        for each in (worker, *others):
-            each.is_demoted = each in demoted
+        changed = [other for other in self._workers.values() if other.is_demoted != (other in demoted)]
+        for other in changed:
+            other.is_demoted = not other.is_demoted
         self._event_log.record(worker, actor)
-        for other in others:
-            self._event_log.record(other, "balancer")
+        for other in changed:
+            if other is not worker:
+                self._event_log.record(other, "balancer")
         if self.ready():
             self._last_ready = self._clock()
 
@@ -258,16 +259,6 @@ class Registry:
             for worker in self._workers.values()
             if self._admin_of(worker.id) == "ready" and worker.health.state in ("up", "demoted", "suspect")
         ]
-
-    def _new_worker(self, worker_id: str, url: str) -> Worker:
-        return Worker(
-            worker_id,
-            url,
-            params=self._params,
-            clock=self._clock,
-            costs=self.costs,
-            usual_speed=self._usual_speed,
-        )
 
     def _usual_speed(self) -> float:
         speeds = [worker.known_speed for worker in self._workers.values() if worker.known_speed is not None]
