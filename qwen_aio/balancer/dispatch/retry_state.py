@@ -36,7 +36,6 @@ MIN_LEFT_S = 0.001  # a worker must be given some time
 class RetryState:
     """Owned by the one coroutine that executes the request."""
 
-    request: EngineRequest
     queued: QueuedRequest
     params: Params
     deadline: float  # of the clock; that of `queued` may be earlier
@@ -71,7 +70,8 @@ class RetryState:
         self.attempts += 1
         self.attempt_began = now
         self.slot = slot
-        return replace(self.request, resume=tuple(self.token_ids), timeout_s=max(self.deadline - now, MIN_LEFT_S))
+        left_s = max(self.deadline - now, MIN_LEFT_S)
+        return replace(self.queued.request, resume=tuple(self.token_ids), timeout_s=left_s)
 
     def send(self, event: EngineEvent, *, now: float) -> EngineEvent:
         """`event` as the client gets it; the last one has the text and the time of all attempts."""

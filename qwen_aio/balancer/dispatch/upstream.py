@@ -104,6 +104,7 @@ class RemoteExecutor:
         task = self.capabilities().tasks.get(request.task)
         if task is None:
             raise NoWorker(f"the last worker with the task {request.task} has just gone", retry_after_s=2)
+        request = seeded(request, task.kind)
         now, costs = self._clock(), self._registry.costs
         deadline = now + (request.timeout_s or ANSWER_TIMEOUT_S)
         queued = QueuedRequest(
@@ -115,7 +116,7 @@ class RemoteExecutor:
             deadline=deadline,
             is_long=costs.is_long(request, task.kind),
         )
-        return RetryState(seeded(request, task.kind), queued, self._params, deadline)
+        return RetryState(queued, self._params, deadline)
 
     @asynccontextmanager
     async def _attempt(self, state: RetryState) -> AsyncIterator[Attempt]:
@@ -163,7 +164,7 @@ class RemoteExecutor:
         state.check_retry(slot, failure, self._budget, has_another=has_another)
         if not has_another:
             state.start_over(now=self._clock())
-        logger.warning("retry id=%s from=%s why=%s", state.request.request_id, slot.id, failure.code)
+        logger.warning("retry id=%s from=%s why=%s", state.queued.request.request_id, slot.id, failure.code)
 
     async def _has_died(self, slot: Slot, failure: QwenAioError) -> bool:
         if isinstance(failure, WorkerStalled | EngineStopped):
@@ -183,23 +184,18 @@ class RemoteExecutor:
             error = answer_broken() if state.token_ids else exc
             raise error from exc
         except BaseException as exc:
-            error = self._deadline_exceeded(state, exc) or exc
+            is_late = isinstance(exc, asyncio.CancelledError) and self._clock() >= state.deadline - MARGIN_S
+            error = DeadlineExceeded("not finished in time") if is_late else exc
             raise
         finally:
             self._record(state, None if state.last else error)  # the client has everything
-
-    def _deadline_exceeded(self, state: RetryState, error: BaseException) -> DeadlineExceeded | None:
-        """The error that the client gets in the place of a cancellation, if that is what it is."""
-        if not isinstance(error, asyncio.CancelledError) or self._clock() < state.deadline - MARGIN_S:
-            return None
-        return DeadlineExceeded("not finished in time")
 
     def _record(self, state: RetryState, error: BaseException | None) -> None:
         now = self._clock()
         state.unqueue(now=now)
         row = RequestRow(
-            id=state.request.request_id,
-            task=state.request.task,
+            id=state.queued.request.request_id,
+            task=state.queued.request.task,
             worker=state.slot.id if state.slot else "",
             why=state.slot.why if state.slot else "",
             attempts=state.attempts,
