@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -56,23 +56,17 @@ def utc_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@dataclass(eq=False)
 class StatusFile:
     """The writing side. Blocks for up to `lock_timeout_s`: for one thread, off the event loop."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        lock_timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        replace: Callable[[Path, Path], None] = os.replace,
-    ) -> None:
-        self._path = path
-        self._lock_timeout_s = lock_timeout_s
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._replace = replace
+    path: Path
+    lock_timeout_s: float
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    replace: Callable[[Path, Path], None] = os.replace
+
+    def __post_init__(self) -> None:
         self._owned: dict[str, os.stat_result] = {}  # id -> the lock file that this process holds for it
         self._seen: dict[str, tuple[WorkerStatus, float]] = {}  # id -> its last record, and since when that stood
 
@@ -122,11 +116,11 @@ class StatusFile:
                 id=worker_id,
                 url=url,
                 pid=os.getpid(),
-                start_time=round(self._wall_clock(), 3),
+                start_time=round(self.wall_clock(), 3),
                 generation=min(last.generation + 1, LARGEST) if last else 1,
                 seq=1,
                 state="starting",
-                wall_time=utc_time(self._wall_clock()),
+                wall_time=utc_time(self.wall_clock()),
             )
             self._put(first, statuses)
             return first
@@ -147,57 +141,57 @@ class StatusFile:
             return True
 
     def _lock_path(self, worker_id: str) -> Path:
-        return self._path.with_name(f"worker-{worker_id}.lock")
+        return self.path.with_name(f"worker-{worker_id}.lock")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Holds status.json.lock; every failure of the disk inside becomes StatusUnwritable."""
-        lock_path = self._path.with_name(f"{self._path.name}.lock")
+        lock_path = self.path.with_name(f"{self.path.name}.lock")
         try:
             self._check_folder()
             # No fallback to a lock made of a mere file: it would outlast its owner.
-            with FileLock(lock_path, timeout=self._lock_timeout_s, poll_interval=0.01, fallback_to_soft=False):
+            with FileLock(lock_path, timeout=self.lock_timeout_s, poll_interval=0.01, fallback_to_soft=False):
                 yield
         except Timeout as exc:
-            waited = f"{self._lock_timeout_s:g} s"
+            waited = f"{self.lock_timeout_s:g} s"
             raise StatusUnwritable(f"{lock_path} was held by another process for {waited}; is one stopped?") from exc
         except OSError as exc:
             raise StatusUnwritable(
-                f"{self._path} cannot be written: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
+                f"{self.path} cannot be written: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
             ) from exc
 
     def _check_folder(self) -> None:
-        folder = self._path.parent
+        folder = self.path.parent
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if os.name == "posix" and folder.stat().st_mode & stat.S_IWOTH:
             raise StatusUnwritable(
                 f"{folder} may be written by everybody, who could then send requests elsewhere; "
                 f"run chmod o-w {folder} or choose another folder with --status-dir"
             )
-        if self._path.is_symlink():
-            raise StatusUnwritable(f"{self._path} is a symbolic link, which no worker makes; remove it")
+        if self.path.is_symlink():
+            raise StatusUnwritable(f"{self.path} is a symbolic link, which no worker makes; remove it")
 
     def _current(self) -> dict[str, WorkerStatus]:
         """The records in the file; none if it is damaged. Raises OSError, to erase no record."""
         try:
-            return _decode(_content(self._path))
+            return _decode(_content(self.path))
         except (FileNotFoundError, ValueError):
             return {}
 
     def _put(self, mine: WorkerStatus, statuses: Mapping[str, WorkerStatus]) -> None:
         others = self._fresh(status for status in statuses.values() if status.id != mine.id)
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         temporary.touch(mode=0o644, exist_ok=False)
         temporary.write_bytes(_encode(mine, others))
         # Not synced to the disk: no worker survives a power cut.
-        _patiently(lambda: self._replace(temporary, self._path), attempts=REPLACE_ATTEMPTS)
+        _patiently(lambda: self.replace(temporary, self.path), attempts=REPLACE_ATTEMPTS)
 
     def _fresh(self, found: Iterable[WorkerStatus]) -> list[WorkerStatus]:
         """The records that have changed in the last ten minutes, the latest first."""
-        now, since = self._clock(), {}
+        now, since = self.clock(), {}
         for status in found:
-            stated_age_s = max(self._wall_clock() - _seconds(status.wall_time), 0.0)
+            stated_age_s = max(self.wall_clock() - _seconds(status.wall_time), 0.0)
             last, stood_since = self._seen.get(status.id, (status, now - stated_age_s))
             since[status.id] = stood_since if status == last else now
             self._seen[status.id] = status, since[status.id]
