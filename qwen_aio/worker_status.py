@@ -1,4 +1,4 @@
-"""A worker's record: what /health shows of it, status.json keeps and the balancer's /status repeats.
+"""A worker's record: what /health shows, status.json keeps and the balancer's /status repeats.
 
 A metric is a field of `WorkerStatus`. Its type says how it is read from JSON, which anybody may
 have written, so no reader and no writer names it.

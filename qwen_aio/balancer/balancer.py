@@ -58,12 +58,7 @@ class Balancer:
         dispatcher = Dispatcher(self._registry, placement, self._queue, params=params, clock=clock, random=random)
         self._match = dispatcher.match
         self._monitor = HealthMonitor(
-            self._registry,
-            self._clients,
-            discovery,
-            status_dir / "status.json",
-            clock=clock,
-            on_change=self._match,
+            self._registry, self._clients, discovery, status_dir / "status.json", clock=clock, on_change=self._match
         )
         self.executor = RemoteExecutor(
             self._registry,

@@ -81,12 +81,7 @@ class WorkerHealth:
         """Describe the loaded model in later records. Requests completed before are not counted."""
         self._completed_before = self.engine().completed
         self.latest = replace(
-            self.latest,
-            model=model,
-            model_sha=model_sha,
-            precision=precision,
-            tasks_sha=tasks_sha,
-            golden=dict(golden),
+            self.latest, model=model, model_sha=model_sha, precision=precision, tasks_sha=tasks_sha, golden=dict(golden)
         )
 
     def record(self, kind: TaskKind, timings: Timings) -> None:

@@ -109,22 +109,17 @@ class _FadingLine:
     """y = a + b x by least squares over fading measurements; neither a nor b is negative."""
 
     def __init__(self) -> None:
-        self._n = self._x = self._y = self._xx = self._xy = 0.0  # sums
+        self._sums = [0.0] * 5  # of 1, x, y, x x and x y
 
     def add(self, x: float, y: float, *, weight: float = 1.0) -> None:
-        kept = 1 - FADE
-        self._n = self._n * kept + weight
-        self._x = self._x * kept + weight * x
-        self._y = self._y * kept + weight * y
-        self._xx = self._xx * kept + weight * x * x
-        self._xy = self._xy * kept + weight * x * y
+        terms = (1.0, x, y, x * x, x * y)
+        self._sums = [(1 - FADE) * total + weight * term for total, term in zip(self._sums, terms, strict=True)]
 
     def at(self, x: float) -> float:
-        mean_x, mean_y = self._x / self._n, self._y / self._n
-        variance = self._xx / self._n - mean_x * mean_x
-        covariance = self._xy / self._n - mean_x * mean_y
+        mean_x, mean_y, mean_xx, mean_xy = (total / self._sums[0] for total in self._sums[1:])
+        variance, covariance = mean_xx - mean_x * mean_x, mean_xy - mean_x * mean_y
         slope = max(covariance / variance, 0.0) if variance > 1e-9 else 0.0
-        slope = min(slope, mean_y / mean_x) if mean_x > 0 else slope  # or the fixed part would be negative
+        slope = min(slope, mean_y / mean_x) if mean_x > 0 else slope  # else the fixed part were negative
         return mean_y + slope * (x - mean_x)
 
 

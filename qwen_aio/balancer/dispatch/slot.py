@@ -86,8 +86,7 @@ class Slot:
         self._worker.release(self._queued)
 
     def _end(self) -> None:
-        assert not self._has_outcome, f"{self} has an outcome already"
-        assert not self._is_released, f"{self} is released already"
+        assert not self._has_outcome and not self._is_released, f"{self} is over already"
         self._has_outcome = True
 
     def _settle(self) -> None:
