@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
@@ -31,33 +32,28 @@ _MEANING: dict[AdminState, str] = {
 }
 
 
+@dataclass(eq=False)
 class Registry:
     """One `Worker` for each id, and its administrative state."""
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
-        on_event: OnEvent,
-        asked_for: Collection[str],
-    ) -> None:
-        """`asked_for`: ids that stay in the table for ever."""
-        self.costs = CostModel(params)
-        self._params = params
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._on_event = on_event
-        self._event_log = EventLog(on_event)
+    params: Params
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+    on_event: OnEvent
+    asked_for: Collection[str]  # ids that stay in the table for ever
+
+    def __post_init__(self) -> None:
+        self.costs = CostModel(self.params)
+        self._event_log = EventLog(self.on_event)
         self._workers: dict[str, Worker] = {}  # by id
-        self._new_worker = partial(Worker, params=params, clock=clock, costs=self.costs, usual_speed=self._usual_speed)
-        self._claims = Claims(self._workers, new_worker=self._new_worker, params=params, clock=clock)
+        self._new_worker = partial(
+            Worker, params=self.params, clock=self.clock, costs=self.costs, usual_speed=self._usual_speed
+        )
+        self._claims = Claims(self._workers, self._new_worker, self.params, self.clock)
         self._admin: dict[str, AdminState] = {}  # by id; an absent id is "ready"
-        self._asked_for = frozenset(asked_for)
-        self._last_ready = clock()  # when a worker was last ready; at the start none can be yet
+        self._last_ready = self.clock()  # when a worker was last ready; at the start none can be yet
         self._last_capabilities: Capabilities | None = None
-        for worker_id in asked_for:
+        for worker_id in self.asked_for:
             self.expect(worker_id)
 
     def __repr__(self) -> str:
@@ -72,13 +68,13 @@ class Registry:
         if worker is None:
             worker = self._workers[worker_id] = self._new_worker(worker_id, url)
             self._event_log.record(worker, "balancer")
-        worker.named_at = self._clock()
+        worker.named_at = self.clock()
         worker.url = url or worker.url
 
     def report(self, status: WorkerStatus) -> None:
         """A report was read from the file; it may be old or known already."""
         worker = self._claims.writer_of(status)
-        worker.named_at = self._clock()
+        worker.named_at = self.clock()
         if worker.hear(status):
             self.settle(worker, "report")
         self._settle_claim(status.id)
@@ -123,7 +119,7 @@ class Registry:
 
     def to_ask(self) -> set[tuple[str, str]]:
         """Id and address of the workers to ask at /health, since their reports say too little."""
-        soon_old_s = 2 * self._params.report_period_s
+        soon_old_s = 2 * self.params.report_period_s
         doubtful = [
             worker
             for worker in self._workers.values()
@@ -195,7 +191,7 @@ class Registry:
 
     def was_ready_within(self, seconds: float) -> bool:
         """Was a worker ready in the last `seconds`?"""
-        return bool(self.ready()) or self._clock() - self._last_ready <= seconds
+        return bool(self.ready()) or self.clock() - self._last_ready <= seconds
 
     def capabilities(self) -> Capabilities | None:
         """Of all ready workers together, else the last known ones; None until any are known."""
@@ -206,7 +202,7 @@ class Registry:
 
     def rows(self) -> tuple[WorkerRow, ...]:
         """The table."""
-        wall_time = self._wall_clock()
+        wall_time = self.wall_clock()
         return tuple(worker.row(admin=self._admin_of(worker.id), wall_time=wall_time) for worker in self._sorted())
 
     # ---- questions and news of placement ---------------------------------------------------------
@@ -232,7 +228,7 @@ class Registry:
             if other is not worker:
                 self._event_log.record(other, "balancer")
         if self.ready():
-            self._last_ready = self._clock()
+            self._last_ready = self.clock()
 
     def may_open(self, worker: Worker) -> bool:
         """May the worker's breaker open, with the other breakers as they are?"""
@@ -250,7 +246,7 @@ class Registry:
 
     def _max_ejected(self, serving: Sequence[Worker]) -> int:
         """When most workers look bad the load is to blame, and the rest could not bear it alone."""
-        return len(serving) * self._params.max_ejection_percent // 100
+        return len(serving) * self.params.max_ejection_percent // 100
 
     def _serving(self) -> list[Worker]:
         """Workers that do requests, well or not."""
@@ -270,8 +266,8 @@ class Registry:
 
     def _is_over(self, worker: Worker) -> bool:
         """Is the worker gone for good, and no longer named by a report or a setting?"""
-        is_named = worker.id in self._asked_for or self._clock() - worker.named_at < self._params.stale_after_s
-        is_gone = worker.health.state == "down" and worker.heartbeat.silent_s >= self._params.forget_after_s
+        is_named = worker.id in self.asked_for or self.clock() - worker.named_at < self.params.stale_after_s
+        is_gone = worker.health.state == "down" and worker.heartbeat.silent_s >= self.params.forget_after_s
         return is_gone and not is_named and worker.in_flight == 0
 
     def _admin_of(self, worker_id: str) -> AdminState:
@@ -284,7 +280,7 @@ class Registry:
         self._admin[worker_id] = state
         if state == "ready":
             del self._admin[worker_id]
-        self._on_event(worker_id, actor, f"{before} -> {state}", why)
+        self.on_event(worker_id, actor, f"{before} -> {state}", why)
         if worker_id in self._workers:
             self.settle(self._workers[worker_id], "balancer")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
@@ -34,38 +34,30 @@ TYPICAL_TOKENS = 16  # of a decision, uncached
 SPEED_STEP = 1.25
 
 
+@dataclass(eq=False)
 class Worker:
     """Requests in flight are a set, not a counter: their number cannot leak or become negative."""
 
-    def __init__(
-        self,
-        worker_id: str,
-        url: str,
-        *,
-        params: Params,
-        clock: Callable[[], float],
-        costs: CostModel,
-        usual_speed: Callable[[], float],
-    ) -> None:
-        """`url` is empty until it is known; `usual_speed` counts until there are results."""
-        self.id = worker_id
-        self.url = url
-        self.heartbeat = HeartbeatReader(params, clock)
-        self.breaker = Breaker(params, clock)
-        self.demotion = Demotion(params, clock)
+    id: str
+    url: str  # empty until it is known
+    params: Params
+    clock: Callable[[], float]
+    costs: CostModel
+    usual_speed: Callable[[], float]  # counts until there are results
+
+    def __post_init__(self) -> None:
+        self.heartbeat = HeartbeatReader(self.params, self.clock)
+        self.breaker = Breaker(self.params, self.clock)
+        self.demotion = Demotion(self.params, self.clock)
         self.capabilities: Capabilities | None = None  # until the worker has reported them
         self.is_demoted = False  # set by the registry
-        self.named_at = clock()  # when a report or a setting last named this worker
+        self.named_at = self.clock()  # when a report or a setting last named this worker
         self.last_used = 0  # the turn at which it last got a request; only the order counts
         self.last_failure = ""  # message of the last failed attempt
-        self._params = params
-        self._clock = clock
-        self._costs = costs
-        self._usual_speed = usual_speed
-        self._speed = WorkerSpeed(params, FASTEST)  # the first result is a drop
-        self._used_at = clock()  # when it last got a request
+        self._speed = WorkerSpeed(self.params, FASTEST)  # the first result is a drop
+        self._used_at = self.clock()  # when it last got a request
         self._requests: set[QueuedRequest] = set()
-        self._gaps_s: deque[float] = deque(maxlen=params.speed_results)
+        self._gaps_s: deque[float] = deque(maxlen=self.params.speed_results)
 
     def __repr__(self) -> str:
         return f"<Worker {self.id} {self.health.state}, {self.in_flight} in flight>"
@@ -146,7 +138,7 @@ class Worker:
         self.breaker.begin()
         self._requests.add(queued)
         self.last_used = turn
-        self._used_at = self._clock()
+        self._used_at = self.clock()
 
     def release(self, queued: QueuedRequest) -> None:
         """`queued` has left it."""
@@ -159,17 +151,17 @@ class Worker:
         A worker lets short decisions pass a long one for some time, so a long one may take that
         much longer.
         """
-        params, predicted_s = self._params, self.work_s / self.speed
+        params, predicted_s = self.params, self.work_s / self.speed
         passed_s = params.oldest_first_after_s if queued.is_long else 0.0
         return params.first_token_factor * predicted_s + params.first_token_slack_s + passed_s
 
     def learn(self, queued: QueuedRequest, *, service_s: float, usage: Usage, timings: Timings) -> None:
         """`queued` is done and took this."""
-        self._costs.learn_tokens(queued.request, queued.kind, usage)
+        self.costs.learn_tokens(queued.request, queued.kind, usage)
         if queued.needs is not None:
             return  # the numbers are of the whole answer; this worker made only the end of it
-        self._costs.learn_seconds(usage, timings)
-        self._speed.record(work_s=self._costs.seconds_of(usage), service_s=service_s)
+        self.costs.learn_seconds(usage, timings)
+        self._speed.record(work_s=self.costs.seconds_of(usage), service_s=service_s)
         if usage.completion_tokens > 0:
             self._gaps_s.append(timings.decode_ms / 1000 / usage.completion_tokens)
 
@@ -181,7 +173,7 @@ class Worker:
     @property
     def speed(self) -> float:
         """The same, or the usual speed until it is known."""
-        return self.known_speed or self._usual_speed()
+        return self.known_speed or self.usual_speed()
 
     @property
     def is_probe_due(self) -> bool:
@@ -190,12 +182,12 @@ class Worker:
             return False
         if self.is_demoted:
             return self.demotion.probe_due()
-        return self._clock() - self._used_at >= self._params.longest_probe_s
+        return self.clock() - self._used_at >= self.params.longest_probe_s
 
     @property
     def usual_gap_s(self) -> float:
         """Seconds between two tokens, in its last five answers."""
-        return fmean(self._gaps_s) if self._gaps_s else 1 / self._params.decode_tokens_per_s
+        return fmean(self._gaps_s) if self._gaps_s else 1 / self.params.decode_tokens_per_s
 
     # ---- what others see of it -------------------------------------------------------------------
 
@@ -220,7 +212,7 @@ class Worker:
         """One line of the table; `wall_time` in unix seconds."""
         health, status = self.health, self._status
         takes_requests = admin == "ready" and self.is_well and self.breaker.allows()
-        typical_s = self._costs.seconds(TYPICAL_TOKENS, 0)
+        typical_s = self.costs.seconds(TYPICAL_TOKENS, 0)
         return WorkerRow(
             id=self.id,
             url=self.url,
@@ -232,7 +224,7 @@ class Worker:
             uptime_s=max(wall_time - status.start_time, 0.0) if self.heartbeat.status else None,
             status_age_s=self.heartbeat.status_age_s,
             speed=self.speed,
-            cost=cost(self.load, typical_s, self._params) if takes_requests else None,
+            cost=cost(self.load, typical_s, self.params) if takes_requests else None,
             **{name: getattr(status, name) for name in REPORTED},
         )
 
