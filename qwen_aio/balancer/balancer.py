@@ -84,7 +84,6 @@ class Balancer:
             await self._clients.keep(())
 
     def snapshot(self) -> Snapshot:
-        """The whole service at this moment."""
         rows = self._registry.rows()
         return Snapshot(
             time=time.time(),

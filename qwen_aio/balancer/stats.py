@@ -61,7 +61,6 @@ class Stats:
 
     @property
     def num_subscribers(self) -> int:
-        """Subscribers now."""
         return len(self._subscribers)
 
     def record(self, row: RequestRow, error: BaseException | None) -> None:
@@ -96,7 +95,6 @@ class Stats:
         self._publish(sample)
 
     def history(self) -> StatsHistory:
-        """All that is kept."""
         return StatsHistory(tuple(self._samples), tuple(self._requests), tuple(self._events))
 
     async def listen(self) -> AsyncGenerator[tuple[News, ...], None]:
@@ -116,7 +114,6 @@ class Stats:
             self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """End all subscriptions."""
         self._is_closed = True
         for subscriber in self._subscribers:
             subscriber.end()

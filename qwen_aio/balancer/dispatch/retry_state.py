@@ -51,10 +51,6 @@ class RetryState:
     token_ids: list[int] = field(default_factory=list)
     last: Decision | Answer | None = None  # the end of the stream
 
-    def queue(self, *, now: float) -> None:
-        """It waits for a slot from now on."""
-        self.queued_since = now
-
     def unqueue(self, *, now: float) -> None:
         """It waits no longer, with a slot or without."""
         if self.queued_since is not None:

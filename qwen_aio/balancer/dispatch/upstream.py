@@ -112,7 +112,7 @@ class RemoteExecutor:
     @asynccontextmanager
     async def _attempt(self, state: RetryState) -> AsyncIterator[Attempt]:
         """One worker's turn. Swallows a failure after which another worker may try."""
-        state.queue(now=self.clock())
+        state.queued_since = self.clock()
         async with self.dispatcher.slot(state.queued) as slot:
             request = state.start(slot, now=self.clock())
             try:

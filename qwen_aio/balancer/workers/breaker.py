@@ -56,7 +56,6 @@ class Breaker:
         return self._failures * fade / ((self._failures + self._successes) * fade + 1)
 
     def allows(self) -> bool:
-        """May an attempt begin now?"""
         return self.state == "closed" or (self.state == "half_open" and not self._has_trial)
 
     def begin(self) -> None:

@@ -14,7 +14,6 @@ class WorkerClients:
         self._clients: dict[str, Client] = {}
 
     def to(self, url: str) -> Client:
-        """The client of the worker at `url`."""
         if url not in self._clients:
             self._clients[url] = Client(url)
         return self._clients[url]

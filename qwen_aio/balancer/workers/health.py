@@ -57,7 +57,6 @@ class HeartbeatReader:
 
     @property
     def health(self) -> HealthStatus:
-        """The health at this moment."""
         state = self.status.state if self.status else None
         if state == "failed":
             return HealthStatus("down", Reason("engine_failed"))

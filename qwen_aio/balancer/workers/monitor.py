@@ -62,7 +62,6 @@ class HealthMonitor:
         self._is_failing = False
 
     async def run(self) -> None:
-        """Check again and again."""
         try:
             while True:
                 await self.check()

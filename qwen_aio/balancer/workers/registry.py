@@ -80,7 +80,6 @@ class Registry:
         self._settle_claim(status.id)
 
     def describe(self, worker_id: str, capabilities: Capabilities) -> None:
-        """The worker has reported its capabilities."""
         worker = self._workers[worker_id]
         worker.capabilities = capabilities
         self.settle(worker, "report")
@@ -138,7 +137,6 @@ class Registry:
         return worker.url if worker is not None else ""
 
     def urls(self) -> set[str]:
-        """The addresses of all workers."""
         return {worker.url for worker in (*self._workers.values(), *self._claims) if worker.url}
 
     # ---- administrative states -------------------------------------------------------------------
@@ -170,7 +168,6 @@ class Registry:
 
     @property
     def num_ready(self) -> int:
-        """Workers that take requests."""
         return len(self.ready())
 
     def state(self) -> ServiceState:
@@ -190,7 +187,6 @@ class Registry:
         return f"no worker is ready ({'; '.join(reasons)})"
 
     def was_ready_within(self, seconds: float) -> bool:
-        """Was a worker ready in the last `seconds`?"""
         return bool(self.ready()) or self.clock() - self._last_ready <= seconds
 
     def capabilities(self) -> Capabilities | None:
@@ -201,7 +197,6 @@ class Registry:
         return self._last_capabilities
 
     def rows(self) -> tuple[WorkerRow, ...]:
-        """The table."""
         wall_time = self.wall_clock()
         return tuple(worker.row(admin=self._admin_of(worker.id), wall_time=wall_time) for worker in self._sorted())
 

@@ -66,7 +66,6 @@ class Worker:
 
     @property
     def health(self) -> HealthStatus:
-        """Its health at this moment."""
         health = self.heartbeat.health
         if health.state != "up":
             return health
@@ -102,7 +101,6 @@ class Worker:
 
     @property
     def in_flight(self) -> int:
-        """Requests bound to it."""
         return len(self._requests)
 
     @property
@@ -128,7 +126,6 @@ class Worker:
         return Compatibility(self._status.model_sha, self._status.precision, task_hash, context)
 
     def can_take(self, queued: QueuedRequest) -> bool:
-        """Could it do this request now?"""
         return self.is_well and self.breaker.allows() and self._has_slot(queued) and self.suits(queued)
 
     def bind(self, queued: QueuedRequest, turn: int) -> None:
@@ -141,12 +138,10 @@ class Worker:
         self._used_at = self.clock()
 
     def release(self, queued: QueuedRequest) -> None:
-        """`queued` has left it."""
         self._requests.remove(queued)
 
     def patience_s(self, queued: QueuedRequest) -> float:
-        """Seconds without a first event of `queued`, the newest request, after which it counts as
-        stalled.
+        """Seconds until `queued`, the newest request, counts as stalled without a first event.
 
         A worker lets short decisions pass a long one for some time, so a long one may take that
         much longer.
@@ -193,7 +188,6 @@ class Worker:
 
     @property
     def load(self) -> WorkerLoad:
-        """What a policy knows of it."""
         return WorkerLoad(
             id=self.id,
             in_flight=self.in_flight,
