@@ -67,8 +67,8 @@ class StatusFile:
     replace: Callable[[Path, Path], None] = os.replace
 
     def __post_init__(self) -> None:
-        self._owned: dict[str, os.stat_result] = {}  # id -> the lock file that this process holds for it
-        self._seen: dict[str, tuple[WorkerStatus, float]] = {}  # id -> its last record, and since when that stood
+        self._owned: dict[str, os.stat_result] = {}  # id -> the lock file that is held for it
+        self._seen: dict[str, tuple[WorkerStatus, float]] = {}  # id -> last record, since when
 
     @contextmanager
     def claimed(self, worker_id: str, *, url: str) -> Iterator[WorkerStatus]:

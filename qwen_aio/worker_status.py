@@ -33,7 +33,7 @@ class WorkerStatus:
     latency_ms_last5: tuple[float, ...] = ()
     latency_ms_mean5: float | None = None
     ttft_ms_mean5: float | None = None
-    slow_ms: float | None = None  # total for decisions, first token for answers: mean of the last five
+    slow_ms: float | None = None  # mean of five: total of a decision, first token of an answer
     tokens_per_second: float = 0.0
     cpu_percent: float = 0.0  # of this process, divided by its threads
     cpu_jitter: float = 0.0  # standard deviation of the last ten CPU readings, percent points
@@ -43,7 +43,7 @@ class WorkerStatus:
     precision: str = ""  # of the weights, as Precision; empty while they are being loaded
     tasks_sha: str = ""
     wall_time: str = ""
-    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok ...", "recorded ..." or what differs
+    golden: dict[str, str] = field(default_factory=dict)  # task -> outcome of its golden cases
 
     @property
     def process(self) -> tuple[str, int, float, int]:

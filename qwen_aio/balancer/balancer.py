@@ -1,7 +1,4 @@
-"""The balancer, put together from its parts, and the snapshot that shows them.
-
-Owned by the event loop. `live` monitors the workers and updates the charts until it is cancelled.
-"""
+"""The balancer, put together from its parts, and the snapshot that shows them."""
 
 from __future__ import annotations
 

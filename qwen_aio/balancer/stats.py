@@ -1,7 +1,7 @@
 """The recent past for the dashboard: requests, events and charts, and the subscribers to news.
 
-Knows no HTTP. Owned by the event loop; nothing here awaits but `listen`. All of it is bounded: old
-rows are dropped, and so is a subscriber that reads too slowly; it may subscribe again.
+Knows no HTTP. Nothing here awaits but `listen`. All of it is bounded: old rows are dropped, and so
+is a subscriber that reads too slowly; it may subscribe again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Stats:
         self._snapshot = snapshot
         self._publish(snapshot)
         now = self._clock()
-        if now - self._period.began < SAMPLE_S * 0.75:  # ticks are not exact: the nearest one to the full period
+        if now - self._period.began < SAMPLE_S * 0.75:  # the tick nearest to the full period
             return
         sample = self._period.finished(now, snapshot)
         self._period = _Period(now)
@@ -160,7 +160,7 @@ class _Period:
 
     began: float
     num_ended: int = 0
-    done_ms: list[float] = field(default_factory=list)  # without refusals, which say nothing about speed
+    done_ms: list[float] = field(default_factory=list)  # refusals say nothing about speed
 
     def finished(self, now: float, snapshot: Snapshot) -> Sample:
         done_ms = sorted(self.done_ms)

@@ -4,8 +4,7 @@ Work is counted in reference seconds: the time on an ordinary worker of this ser
 are comparable, and a worker's speed does not depend on whether it got short or long ones. With a
 small model a request costs nearly the same whatever its length, with a large one nearly in
 proportion to its tokens; so the model fits a fixed part and a rate. The balancer has no tokenizer:
-it counts characters and learns how many tokens they are. Knows no worker and no HTTP. Owned by the
-event loop.
+it counts characters and learns how many tokens they are. Knows no worker and no HTTP.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ class _FadingLine:
         mean_x, mean_y, mean_xx, mean_xy = (total / self._sums[0] for total in self._sums[1:])
         variance, covariance = mean_xx - mean_x * mean_x, mean_xy - mean_x * mean_y
         slope = max(covariance / variance, 0.0) if variance > 1e-9 else 0.0
-        slope = min(slope, mean_y / mean_x) if mean_x > 0 else slope  # else the fixed part were negative
+        slope = min(slope, mean_y / mean_x) if mean_x > 0 else slope  # so the fixed part is >= 0
         return mean_y + slope * (x - mean_x)
 
 

@@ -41,7 +41,7 @@ class Choice(NamedTuple):
     """A candidate, and what states the terms of the policy that speak for it."""
 
     load: WorkerLoad
-    why: Callable[[], str]  # called for the chosen one alone: words for all would cost more than the choice
+    why: Callable[[], str]  # called for the chosen one alone: words cost more than the choice
     score: float = 0.0  # lower is better
 
 

@@ -1,7 +1,4 @@
-"""One worker's turn at a request: its events, and the limits on its silence.
-
-Owned by the event loop.
-"""
+"""One worker's turn at a request: its events, and the limits on its silence."""
 
 from __future__ import annotations
 

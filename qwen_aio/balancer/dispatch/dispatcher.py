@@ -1,8 +1,7 @@
 """Matches waiting requests with free slots: late binding from one queue.
 
 A request is bound to a worker only when that worker has a slot for it, so no decision is ever out
-of date. Knows no HTTP. Owned by the event loop; everything between two awaits is atomic, so there
-is no lock.
+of date. Knows no HTTP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Binds requests to workers: the policy chooses among the workers with a free slot.
-
-Owned by the event loop.
-"""
+"""Binds requests to workers: the policy chooses among the workers with a free slot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Executes requests on the best workers, and retries on others (rules: retry_state.py).
 
-Retries after error answers come out of a budget; after a lost connection they are free. Owned by
-the event loop.
+Retries after error answers come out of a budget; after a lost connection they are free.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class RemoteExecutor:
     stats: Stats
     params: Params
     clock: Callable[[], float]
-    is_gone: Callable[[str], Awaitable[bool]]  # asks a worker whether it lives, and reports to the registry
+    is_gone: Callable[[str], Awaitable[bool]]  # asks a worker, tells the registry
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)

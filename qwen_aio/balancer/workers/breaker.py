@@ -1,11 +1,10 @@
 """The circuit breaker of one worker: a worker that keeps failing gets no requests for a while.
 
-    closed ──three failures in a row, or half of at least five──> open ──1 s, doubling to 30 s──> half-open
-    half-open lets exactly one attempt through: it goes well ──> closed, it fails ──> open again, for twice as long
+    closed ──3 failures in a row, or half of at least 5──> open ──1 s, doubling to 30 s──> half-open
+    half-open lets one attempt through: it goes well ──> closed, it fails ──> open, twice as long
 
 Knows no worker and no HTTP: its owner calls it when an attempt begins and when it ends, each
-exactly once, and decides what counts as a failure and whether one more breaker may open. Owned by
-the event loop.
+exactly once, and decides what counts as a failure and whether one more breaker may open.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Breaker:
         self._half_open_at: float | None = None  # None: closed
         self._open_s = params.first_open_s  # how long it opens next time
         self._failures_in_a_row = 0
-        self._ended: deque[tuple[float, bool]] = deque()  # in failure_memory_s: when, and did it fail?
+        self._ended: deque[tuple[float, bool]] = deque()  # in failure_memory_s: (when, failed)
         self._successes = 0.0  # fading, as of _counted_at
         self._failures = 0.0  # fading, as of _counted_at
         self._counted_at = clock()

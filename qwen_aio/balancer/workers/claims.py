@@ -4,7 +4,6 @@ A restarted worker is a claimant at first, and so is the report of a process tha
 a worker of another cluster that shares the status folder. Neither a clock, which can be set, nor a
 generation, which restarts when status.json is deleted, tells which of the two is newer. So both are
 watched and asked: a claimant in better health gets the id, and a holder in good health keeps it.
-Owned by the event loop.
 """
 
 from __future__ import annotations

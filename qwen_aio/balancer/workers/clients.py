@@ -1,4 +1,4 @@
-"""One HTTP client per worker address, for the life of the balancer. Owned by the event loop."""
+"""One HTTP client per worker address, for the life of the balancer."""
 
 from __future__ import annotations
 

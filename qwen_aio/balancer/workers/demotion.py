@@ -1,7 +1,6 @@
 """Whether a worker's reports are slow enough, often enough, for it to get new requests last.
 
-Knows one worker's reports and nothing of the others: the registry limits how many are demoted at
-once. Owned by the event loop.
+Knows one worker's reports alone: the registry limits how many are demoted at once.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@
     down       it said so, its address refuses connections, or nothing was heard for long
 
 A report proves life by moving, not by existing: the file may be old, and a worker whose engine
-hangs still answers at /health. Knows neither requests nor administrative states. Owned by the event
-loop.
+hangs still answers at /health. Knows neither requests nor administrative states.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class HealthMonitor:
                 self.registry.answered(status, asked_at=asked_at)
                 if status.state == "ready" and self.registry.lacks_capabilities(worker_id):
                     capabilities = await client.capabilities()
-                    if self.registry.url(worker_id) == url:  # the id may belong to another process by now
+                    if self.registry.url(worker_id) == url:  # else it is another process by now
                         self.registry.describe(worker_id, capabilities)
         except ConnectionLost:
             return

@@ -1,8 +1,7 @@
 """The workers there are: their reports, their administrative states, who is ready, who is demoted.
 
 Whether a worker may take requests is judged at the moment of the question, never from an answer
-that could be out of date. Knows no HTTP and no file. Owned by the event loop: no method awaits, so
-each one is atomic and there is no lock.
+that could be out of date. Knows no HTTP and no file.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Registry:
         )
         self._claims = Claims(self._workers, self._new_worker, self.params, self.clock)
         self._admin: dict[str, AdminState] = {}  # by id; an absent id is "ready"
-        self._last_ready = self.clock()  # when a worker was last ready; at the start none can be yet
+        self._last_ready = self.clock()  # at the start no worker can be ready yet
         self._last_capabilities: Capabilities | None = None
         for worker_id in self.asked_for:
             self.expect(worker_id)

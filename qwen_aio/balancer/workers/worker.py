@@ -1,8 +1,7 @@
 """One process of a worker as the balancer sees it: health, capabilities, requests, results.
 
 A restarted worker is a new `Worker` with nothing counted; requests of the old process end on the
-old one. Knows nothing of other workers: the registry decides whether it is demoted. Owned by the
-event loop.
+old one. Knows nothing of other workers: the registry decides whether it is demoted.
 """
 
 from __future__ import annotations
