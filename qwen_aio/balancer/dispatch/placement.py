@@ -36,7 +36,6 @@ class Placement:
         return Slot(self._registry, worker, queued, why=why)
 
     def has_slot(self, queued: QueuedRequest) -> bool:
-        """Would `bind` find a slot?"""
         return bool(self._free(queued))
 
     def predicted_wait_s(self, ahead_s: float) -> float | None:

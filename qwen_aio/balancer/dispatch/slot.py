@@ -33,7 +33,6 @@ class Slot:
 
     @property
     def usual_gap_s(self) -> float:
-        """Seconds between two tokens of this worker."""
         return self._worker.usual_gap_s
 
     def progressed(self) -> None:

@@ -132,8 +132,7 @@ class Registry:
 
     def url(self, worker_id: str) -> str:
         """The worker's address; empty if it is unknown."""
-        worker = self._workers.get(worker_id)
-        return worker.url if worker is not None else ""
+        return self._workers[worker_id].url if worker_id in self._workers else ""
 
     def urls(self) -> set[str]:
         return {worker.url for worker in (*self._workers.values(), *self._claims) if worker.url}
