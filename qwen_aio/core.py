@@ -12,7 +12,7 @@ Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 TaskKind = Literal["decision", "generation"]
@@ -410,39 +410,3 @@ class Service(Protocol):
 
     async def capabilities(self) -> Capabilities:
         """What can be asked for. Raises QwenAioError."""
-
-
-# ---- how a worker is doing -----------------------------------------------------------------------
-
-WorkerState = Literal["starting", "ready", "draining", "failed"]
-
-
-@dataclass(frozen=True)
-class WorkerStatus:
-    """One worker's record in status.json; (id, pid, start_time, generation) is its identity."""
-
-    id: str
-    url: str
-    pid: int
-    start_time: float  # seconds since 1970
-    generation: int  # one more than in the id's last process
-    seq: int  # one more with every report: a reader judges age by when this last changed
-    state: WorkerState
-    queue_depth: int = 0
-    running: int = 0
-    capacity: int = 0
-    completed: int = 0
-    latency_ms_last5: tuple[float, ...] = ()
-    latency_ms_mean5: float | None = None
-    ttft_ms_mean5: float | None = None
-    slow_ms: float | None = None  # total for decisions, first token for answers: mean of the last five
-    tokens_per_second: float = 0.0
-    cpu_percent: float = 0.0  # of this process, divided by its threads
-    cpu_jitter: float = 0.0  # standard deviation of the last ten CPU readings, percent points
-    rss_mb: float = 0.0
-    model: str = ""
-    model_sha: str = ""
-    precision: str = ""  # of the weights, as Precision; empty while they are being loaded
-    tasks_sha: str = ""
-    wall_time: str = ""
-    golden: dict[str, str] = field(default_factory=dict)  # task -> "ok ...", "recorded ..." or what differs

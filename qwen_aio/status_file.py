@@ -1,8 +1,8 @@
 """status.json: the records of all workers that share one folder.
 
 The file is whole and valid at every instant: a writer takes the lock beside it, writes a temporary
-file and renames it over the old one; a reader takes no lock. This module knows what a sound record
-is, not what follows from it.
+file and renames it over the old one; a reader takes no lock. Which records are sound is known to
+worker_status.py, what follows from them to the readers.
 
 The process that holds status.json.lock may write the file; the one that holds worker-<id>.lock owns
 the id until it ends. Both are locks of the operating system and end with their process, however it
@@ -21,37 +21,28 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from qwen_aio.core import WorkerState, WorkerStatus
 from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
+from qwen_aio.worker_status import LARGEST, WorkerStatus, read_status
 
 WRITE_LIMIT = 20 * 1024  # bytes: about thirty workers; the oldest records give way
 READ_LIMIT = 1024 * 1024  # bytes: no writer of ours makes a larger one
 KEEP_S = 600.0  # without a change, by the clock of each writer
-LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 # Windows refuses to replace, or to open, a file that is open in another process.
 REPLACE_ATTEMPTS, READ_ATTEMPTS, ATTEMPT_PAUSE_S = 40, 4, 0.005
 
 _HEAD, _TAIL = '{"version": 1, "workers": {\n', "\n}}\n"
-_COUNTS = ("queue_depth", "running", "capacity", "completed")
-_AMOUNTS = ("tokens_per_second", "cpu_percent", "cpu_jitter", "rss_mb")
-_MEANS = ("latency_ms_mean5", "ttft_ms_mean5", "slow_ms")
-_TEXTS = ("model", "model_sha", "precision", "tasks_sha", "wall_time")
 T = TypeVar("T")
 
 
 def read_statuses(path: Path) -> dict[str, WorkerStatus]:
-    """Every sound record by worker id; perhaps none. Takes no lock. Raises StatusUnreadable.
-
-    Unknown fields are ignored, invalid numbers are clamped, records without a sound identity left
-    out.
-    """
+    """Every sound record by worker id; perhaps none. Takes no lock. Raises StatusUnreadable."""
     try:
         return _decode(_patiently(lambda: _content(path), attempts=READ_ATTEMPTS))
     except FileNotFoundError:
@@ -60,37 +51,24 @@ def read_statuses(path: Path) -> dict[str, WorkerStatus]:
         raise StatusUnreadable(f"{path} cannot be read: {exc}; a worker's next report replaces a damaged file") from exc
 
 
-def read_status(entry: object) -> WorkerStatus | None:
-    """The record that a worker sends at /health; None if it is not sound."""
-    if not isinstance(entry, dict) or not _is_sound(str(entry.get("id")), entry):
-        return None
-    return _status(entry)
-
-
 def utc_time(seconds: float) -> str:
     """`wall_time` of a record, e.g. 2026-01-01T00:00:00Z; `seconds` since 1970."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@dataclass(eq=False)
 class StatusFile:
     """The writing side. Blocks for up to `lock_timeout_s`: for one thread, off the event loop."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        lock_timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        replace: Callable[[Path, Path], None] = os.replace,
-    ) -> None:
-        self._path = path
-        self._lock_timeout_s = lock_timeout_s
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._replace = replace
-        self._owned: dict[str, os.stat_result] = {}  # id -> the lock file that this process holds for it
-        self._seen: dict[str, tuple[WorkerStatus, float]] = {}  # id -> its last record, and since when that stood
+    path: Path
+    lock_timeout_s: float
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    replace: Callable[[Path, Path], None] = os.replace
+
+    def __post_init__(self) -> None:
+        self._owned: dict[str, os.stat_result] = {}  # id -> the lock file that is held for it
+        self._seen: dict[str, tuple[WorkerStatus, float]] = {}  # id -> last record, since when
 
     @contextmanager
     def claimed(self, worker_id: str, *, url: str) -> Iterator[WorkerStatus]:
@@ -138,11 +116,11 @@ class StatusFile:
                 id=worker_id,
                 url=url,
                 pid=os.getpid(),
-                start_time=round(self._wall_clock(), 3),
+                start_time=round(self.wall_clock(), 3),
                 generation=min(last.generation + 1, LARGEST) if last else 1,
                 seq=1,
                 state="starting",
-                wall_time=utc_time(self._wall_clock()),
+                wall_time=utc_time(self.wall_clock()),
             )
             self._put(first, statuses)
             return first
@@ -163,57 +141,57 @@ class StatusFile:
             return True
 
     def _lock_path(self, worker_id: str) -> Path:
-        return self._path.with_name(f"worker-{worker_id}.lock")
+        return self.path.with_name(f"worker-{worker_id}.lock")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Holds status.json.lock; every failure of the disk inside becomes StatusUnwritable."""
-        lock_path = self._path.with_name(f"{self._path.name}.lock")
+        lock_path = self.path.with_name(f"{self.path.name}.lock")
         try:
             self._check_folder()
             # No fallback to a lock made of a mere file: it would outlast its owner.
-            with FileLock(lock_path, timeout=self._lock_timeout_s, poll_interval=0.01, fallback_to_soft=False):
+            with FileLock(lock_path, timeout=self.lock_timeout_s, poll_interval=0.01, fallback_to_soft=False):
                 yield
         except Timeout as exc:
-            waited = f"{self._lock_timeout_s:g} s"
+            waited = f"{self.lock_timeout_s:g} s"
             raise StatusUnwritable(f"{lock_path} was held by another process for {waited}; is one stopped?") from exc
         except OSError as exc:
             raise StatusUnwritable(
-                f"{self._path} cannot be written: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
+                f"{self.path} cannot be written: {exc}; choose another folder with --status-dir or QWEN_AIO_HOME"
             ) from exc
 
     def _check_folder(self) -> None:
-        folder = self._path.parent
+        folder = self.path.parent
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if os.name == "posix" and folder.stat().st_mode & stat.S_IWOTH:
             raise StatusUnwritable(
                 f"{folder} may be written by everybody, who could then send requests elsewhere; "
                 f"run chmod o-w {folder} or choose another folder with --status-dir"
             )
-        if self._path.is_symlink():
-            raise StatusUnwritable(f"{self._path} is a symbolic link, which no worker makes; remove it")
+        if self.path.is_symlink():
+            raise StatusUnwritable(f"{self.path} is a symbolic link, which no worker makes; remove it")
 
     def _current(self) -> dict[str, WorkerStatus]:
         """The records in the file; none if it is damaged. Raises OSError, to erase no record."""
         try:
-            return _decode(_content(self._path))
+            return _decode(_content(self.path))
         except (FileNotFoundError, ValueError):
             return {}
 
     def _put(self, mine: WorkerStatus, statuses: Mapping[str, WorkerStatus]) -> None:
         others = self._fresh(status for status in statuses.values() if status.id != mine.id)
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         temporary.touch(mode=0o644, exist_ok=False)
         temporary.write_bytes(_encode(mine, others))
         # Not synced to the disk: no worker survives a power cut.
-        _patiently(lambda: self._replace(temporary, self._path), attempts=REPLACE_ATTEMPTS)
+        _patiently(lambda: self.replace(temporary, self.path), attempts=REPLACE_ATTEMPTS)
 
     def _fresh(self, found: Iterable[WorkerStatus]) -> list[WorkerStatus]:
         """The records that have changed in the last ten minutes, the latest first."""
-        now, since = self._clock(), {}
+        now, since = self.clock(), {}
         for status in found:
-            stated_age_s = max(self._wall_clock() - _seconds(status.wall_time), 0.0)
+            stated_age_s = max(self.wall_clock() - _seconds(status.wall_time), 0.0)
             last, stood_since = self._seen.get(status.id, (status, now - stated_age_s))
             since[status.id] = stood_since if status == last else now
             self._seen[status.id] = status, since[status.id]
@@ -277,42 +255,5 @@ def _decode(content: bytes) -> dict[str, WorkerStatus]:
     workers = table.get("workers") if isinstance(table, dict) else None
     if not isinstance(workers, dict):
         raise ValueError("it holds no table of workers")
-    return {worker_id: _status(entry) for worker_id, entry in workers.items() if _is_sound(worker_id, entry)}
-
-
-def _is_sound(worker_id: str, entry: Any) -> bool:
-    """Whether the record has a valid identity, address and state."""
-    if not isinstance(entry, dict) or entry.get("id") != worker_id or not _is_text(worker_id):
-        return False
-    numbers = [entry.get(name) for name in ("pid", "generation", "seq")]
-    is_identified = all(type(number) is int and 0 <= number <= LARGEST for number in numbers)
-    has_url = _is_text(entry.get("url")) and entry["url"].startswith(("http://", "https://"))
-    return is_identified and has_url and entry.get("state") in get_args(WorkerState)
-
-
-def _status(entry: dict[str, Any]) -> WorkerStatus:
-    latencies = entry.get("latency_ms_last5")
-    golden = entry.get("golden")
-    fields: dict[str, Any] = {name: entry[name] for name in ("id", "url", "pid", "generation", "seq", "state")}
-    fields |= {name: int(_number(entry.get(name)) or 0) for name in _COUNTS}
-    fields |= {name: _number(entry.get(name)) or 0.0 for name in _AMOUNTS}
-    fields |= {name: _number(entry.get(name)) for name in _MEANS}
-    fields |= {name: entry[name] for name in _TEXTS if _is_text(entry.get(name))}
-    return WorkerStatus(
-        **fields,
-        start_time=_number(entry.get("start_time")) or 0.0,
-        latency_ms_last5=tuple(_number(item) or 0.0 for item in latencies[-5:]) if isinstance(latencies, list) else (),
-        golden={name: text for name, text in golden.items() if _is_text(text)} if isinstance(golden, dict) else {},
-    )
-
-
-def _number(value: object) -> float | None:
-    """`value` clamped to 0 .. LARGEST; None if it is not a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return None
-    return float(min(max(value, 0), LARGEST))
-
-
-def _is_text(value: object) -> bool:
-    """A string that can be sent on: a lone surrogate, which JSON allows, could not be encoded."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    statuses = {worker_id: read_status(entry) for worker_id, entry in workers.items()}
+    return {status.id: status for worker_id, status in statuses.items() if status and status.id == worker_id}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from qwen_aio.core import TaskKind, Timings, WorkerStatus
+from qwen_aio.core import TaskKind, Timings
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.connection import Patience
 from qwen_aio.serving.listener import Room
@@ -20,6 +20,7 @@ from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.executor import LocalExecutor
+from qwen_aio.worker_status import WorkerStatus
 from tests.fakes import FakeEngine
 
 TASKS = load_tasks(Path("prompts"))

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import WorkerStatus
 from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
-from qwen_aio.status_file import KEEP_S, LARGEST, READ_LIMIT, WRITE_LIMIT, StatusFile, read_statuses, utc_time
+from qwen_aio.status_file import KEEP_S, READ_LIMIT, WRITE_LIMIT, StatusFile, read_statuses, utc_time
+from qwen_aio.worker_status import LARGEST, WorkerStatus
 from tests.fakes import FakeClock
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z

@@ -1,1 +1,4 @@
-"""HTTP in front of many workers. Loads no torch."""
+"""HTTP in front of many workers. Loads no torch.
+
+All of it is owned by the event loop. What awaits nothing is atomic, so there are no locks.
+"""

@@ -17,10 +17,5 @@ def create_balancer_app(
     balancer: Balancer, gate: AdmissionGate, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
 ) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
-    return create_app(
-        gate,
-        routes=[*v1_routes(gate), *dashboard_routes(balancer)],
-        health=balancer.health,
-        allowed_hosts=allowed_hosts,
-        proxy=proxy,
-    )
+    routes = [*v1_routes(gate), *dashboard_routes(balancer)]
+    return create_app(gate, routes=routes, health=balancer.health, allowed_hosts=allowed_hosts, proxy=proxy)

@@ -1,7 +1,4 @@
-"""The balancer, put together from its parts, and the snapshot that shows them.
-
-Owned by the event loop. `live` monitors the workers and updates the charts until it is cancelled.
-"""
+"""The balancer, put together from its parts, and the snapshot that shows them."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from qwen_aio.balancer.workers.discovery import Discovery
 from qwen_aio.balancer.workers.monitor import HealthMonitor
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import Settings
-from qwen_aio.errors import NoWorker, QwenAioError, StatusUnwritable
+from qwen_aio.errors import NoWorker, StatusUnwritable
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health
 from qwen_aio.serving.pipeline import Pipeline
@@ -38,14 +35,7 @@ TICK_S = 1.0
 class Balancer:
     """Everything between the admission gate and the workers."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        gate: AdmissionGate,
-        *,
-        status_dir: Path,
-        params: Params = PARAMS,
-    ) -> None:
+    def __init__(self, settings: Settings, gate: AdmissionGate, *, status_dir: Path, params: Params = PARAMS) -> None:
         """Raises InvalidSettings."""
         params = replace(params, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
@@ -65,12 +55,7 @@ class Balancer:
         dispatcher = Dispatcher(self._registry, placement, self._queue, params=params, clock=clock, random=random)
         self._match = dispatcher.match
         self._monitor = HealthMonitor(
-            self._registry,
-            self._clients,
-            discovery,
-            status_dir / "status.json",
-            clock=clock,
-            on_change=dispatcher.match,
+            self._registry, self._clients, discovery, status_dir / "status.json", clock=clock, on_change=self._match
         )
         self.executor = RemoteExecutor(
             self._registry,
@@ -96,7 +81,6 @@ class Balancer:
             await self._clients.keep(())
 
     def snapshot(self) -> Snapshot:
-        """The whole service at this moment."""
         rows = self._registry.rows()
         return Snapshot(
             time=time.time(),
@@ -132,14 +116,8 @@ class Balancer:
         names = ("state", "ready", "asked_for", "waiting", "policy", "version")
         record: dict[str, object] = {name: getattr(snapshot, name) for name in names}
         record["workers"] = {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers}
-        return Health(record, self._refusal(snapshot))
-
-    def _refusal(self, snapshot: Snapshot) -> QwenAioError | None:
-        if self._gate.refusal is not None:
-            return self._gate.refusal
-        if snapshot.ready:
-            return None
-        return NoWorker(self._registry.absence(), retry_after_s=5)
+        absence = None if snapshot.ready else NoWorker(self._registry.absence(), retry_after_s=5)
+        return Health(record, self._gate.refusal or absence)
 
     async def _tick(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """Records every change of a worker's state once: who or what changed it, what, and why.
 
-A restarted worker continues the history of its id: `up -> starting`. Owned by the event loop.
+A restarted worker continues the history of its id: `up -> starting`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ SENTENCES: Mapping[str, str] = {
 
 
 class Reason(str):
-    """An English sentence with its code and values. Other messages, such as errors, are plain str."""
+    """An English sentence with its code and values. Other messages, such as errors, are str."""
 
     code: str
     values: Mapping[str, object]

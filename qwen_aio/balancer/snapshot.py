@@ -9,7 +9,7 @@ AdminState = Literal["ready", "drain", "maint"]  # set by a person
 HealthState = Literal["starting", "up", "demoted", "suspect", "down"]  # seen by the balancer
 BreakerState = Literal["closed", "open", "half_open"]
 ServiceState = Literal["ok", "degraded", "unavailable", "draining"]
-RequestOutcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4xx; failed: any other error
+RequestOutcome = Literal["ok", "cancelled", "refused", "failed"]  # refused: a 4xx; failed: the rest
 
 
 @dataclass(frozen=True)

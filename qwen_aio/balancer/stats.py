@@ -1,7 +1,7 @@
 """The recent past for the dashboard: requests, events and charts, and the subscribers to news.
 
-Knows no HTTP. Owned by the event loop; nothing here awaits but `listen`. All of it is bounded: old
-rows are dropped, and so is a subscriber that reads too slowly; it may subscribe again.
+Knows no HTTP. Nothing here awaits but `listen`. All of it is bounded: old rows are dropped, and so
+is a subscriber that reads too slowly; it may subscribe again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from qwen_aio.balancer.snapshot import EventRow, RequestOutcome, RequestRow, Sample, Snapshot
 from qwen_aio.errors import Draining, QwenAioError
@@ -48,8 +48,8 @@ class Stats:
         self._requests: deque[RequestRow] = deque(maxlen=MAX_REQUESTS)
         self._events: deque[EventRow] = deque(maxlen=MAX_EVENTS)
         self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
-        self._num_requests = 0
-        self._num_failures = 0
+        self.num_requests = 0  # engine requests that have ended, also refused and cancelled ones
+        self.num_failures = 0  # those that failed through no fault of the client
         self._num_events = 0
         self._period = _Period(clock())
         self._snapshot: Snapshot | None = None  # the last one
@@ -57,30 +57,21 @@ class Stats:
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Stats {self._num_requests} requests, {self._num_events} events, {len(self._subscribers)} subscribers>"
-
-    @property
-    def num_requests(self) -> int:
-        """Engine requests that have ended, also refused and cancelled ones."""
-        return self._num_requests
-
-    @property
-    def num_failures(self) -> int:
-        """Those that failed through no fault of the client."""
-        return self._num_failures
+        return f"<Stats {self.num_requests} requests, {self._num_events} events, {len(self._subscribers)} subscribers>"
 
     @property
     def num_subscribers(self) -> int:
-        """Subscribers now."""
         return len(self._subscribers)
 
     def record(self, row: RequestRow, error: BaseException | None) -> None:
         """An engine request has ended, with `error` if it was not done."""
         outcome, code = _outcome(error)
-        self._num_requests += 1
-        self._num_failures += outcome == "failed"
-        self._period.add(row.total_ms if outcome == "ok" else None)
-        row = replace(row, number=self._num_requests, time=self._wall_clock(), outcome=outcome, error=code)
+        self.num_requests += 1
+        self.num_failures += outcome == "failed"
+        self._period.num_ended += 1
+        if outcome == "ok":
+            self._period.done_ms.append(row.total_ms)
+        row = replace(row, number=self.num_requests, time=self._wall_clock(), outcome=outcome, error=code)
         self._requests.append(row)
         self._publish(row)
 
@@ -96,7 +87,7 @@ class Stats:
         self._snapshot = snapshot
         self._publish(snapshot)
         now = self._clock()
-        if now - self._period.began < SAMPLE_S * 0.75:  # ticks are not exact: the nearest one to the full period
+        if now - self._period.began < SAMPLE_S * 0.75:  # the tick nearest to the full period
             return
         sample = self._period.finished(now, snapshot)
         self._period = _Period(now)
@@ -104,7 +95,6 @@ class Stats:
         self._publish(sample)
 
     def history(self) -> StatsHistory:
-        """All that is kept."""
         return StatsHistory(tuple(self._samples), tuple(self._requests), tuple(self._events))
 
     async def listen(self) -> AsyncGenerator[tuple[News, ...], None]:
@@ -124,7 +114,6 @@ class Stats:
             self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """End all subscriptions."""
         self._is_closed = True
         for subscriber in self._subscribers:
             subscriber.end()
@@ -165,25 +154,19 @@ class _Subscriber:
         return news
 
 
+@dataclass
 class _Period:
     """The engine requests that ended since `began` (of the clock)."""
 
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self._num_ended = 0
-        self._done_ms: list[float] = []
-
-    def add(self, done_ms: float | None) -> None:
-        """One has ended; None if it was not done: a quick refusal says nothing about speed."""
-        self._num_ended += 1
-        if done_ms is not None:
-            self._done_ms.append(done_ms)
+    began: float
+    num_ended: int = 0
+    done_ms: list[float] = field(default_factory=list)  # refusals say nothing about speed
 
     def finished(self, now: float, snapshot: Snapshot) -> Sample:
-        done_ms = sorted(self._done_ms)
+        done_ms = sorted(self.done_ms)
         return Sample(
             time=snapshot.time,
-            requests_per_s=self._num_ended / (now - self.began),
+            requests_per_s=self.num_ended / (now - self.began),
             p50_ms=_percentile(done_ms, 0.5),
             p95_ms=_percentile(done_ms, 0.95),
             waiting=snapshot.waiting,

@@ -11,10 +11,11 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from qwen_aio.core import Capabilities, Done, Event, Request, Result, Service, WorkerState
+from qwen_aio.core import Capabilities, Done, Event, Request, Result, Service
 from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
 from qwen_aio.next_event import interrupt, next_event
 from qwen_aio.serving.deadline import Deadline
+from qwen_aio.worker_status import WorkerState
 
 PARALLEL_TEXTS = 8  # of one list of texts: other clients are waiting too
 T = TypeVar("T")

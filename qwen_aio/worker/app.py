@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from qwen_aio.core import WorkerStatus
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
@@ -16,6 +15,7 @@ from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.wire.engine import ENGINE_PATH
 from qwen_aio.worker.engine_route import EngineRoute
+from qwen_aio.worker_status import WorkerStatus
 
 
 def create_worker_app(

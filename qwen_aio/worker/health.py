@@ -13,15 +13,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
-from qwen_aio.core import TaskKind, Timings, WorkerState, WorkerStatus
+from qwen_aio.core import TaskKind, Timings
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.status_file import utc_time
+from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 LAST_REQUESTS = 5
 LAST_READINGS = 10  # two seconds of CPU readings, 200 ms apart
@@ -47,32 +48,23 @@ class ProcessMeter:
         self._process.cpu_percent()  # the first reading only marks the start of the next
 
     def cpu_percent(self) -> float:
-        """See Meter."""
         return float(min(100.0, self._process.cpu_percent() / self._threads))
 
     def rss_mb(self) -> float:
-        """See Meter."""
         return float(self._process.memory_info().rss / 2**20)
 
 
+@dataclass(eq=False)
 class WorkerHealth:
-    """Makes the worker's records. `latest` is the last one, which /health shows."""
+    """Makes the worker's records."""
 
-    def __init__(
-        self,
-        first: WorkerStatus,
-        *,
-        engine: Callable[[], EngineSnapshot],
-        meter: Meter,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-    ) -> None:
-        """`first` is StatusFile.claimed's; `engine` returns a snapshot, also before loading."""
-        self.latest = first
-        self._engine = engine
-        self._meter = meter
-        self._clock = clock
-        self._wall_clock = wall_clock
+    latest: WorkerStatus  # the last record, which /health shows; the first is StatusFile.claimed's
+    engine: Callable[[], EngineSnapshot]  # also before it is loaded
+    meter: Meter
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         self._inference_ms: deque[float] = deque(maxlen=LAST_REQUESTS)
         self._ttft_ms: deque[float] = deque(maxlen=LAST_REQUESTS)
         self._slow_ms: deque[float] = deque(maxlen=LAST_REQUESTS)
@@ -80,21 +72,16 @@ class WorkerHealth:
         self._busy_readings: deque[float] = deque(maxlen=LAST_READINGS)
         self._was_busy = False
         self._completed_before = 0  # golden cases and fixed prompts
-        self._reported = engine()
-        self._reported_at = clock()
+        self._reported = self.engine()
+        self._reported_at = self.clock()
 
     def describe(
         self, *, model: str, model_sha: str, precision: str, tasks_sha: str, golden: Mapping[str, str]
     ) -> None:
         """Describe the loaded model in later records. Requests completed before are not counted."""
-        self._completed_before = self._engine().completed
+        self._completed_before = self.engine().completed
         self.latest = replace(
-            self.latest,
-            model=model,
-            model_sha=model_sha,
-            precision=precision,
-            tasks_sha=tasks_sha,
-            golden=dict(golden),
+            self.latest, model=model, model_sha=model_sha, precision=precision, tasks_sha=tasks_sha, golden=dict(golden)
         )
 
     def record(self, kind: TaskKind, timings: Timings) -> None:
@@ -108,8 +95,8 @@ class WorkerHealth:
 
     def sample(self) -> None:
         """Take one CPU reading; called every 200 ms."""
-        reading = self._meter.cpu_percent()
-        is_busy = _has_work(self._engine())
+        reading = self.meter.cpu_percent()
+        is_busy = _has_work(self.engine())
         self._readings.append(reading)
         # A reading covers the time since the last one: busy at one end only, it mixes in idleness.
         if is_busy and self._was_busy:
@@ -118,7 +105,7 @@ class WorkerHealth:
 
     def status(self, state: WorkerState) -> WorkerStatus:
         """The next record: `state`, or "failed" once the engine is."""
-        engine, now = self._engine(), self._clock()
+        engine, now = self.engine(), self.clock()
         self.latest = replace(
             self.latest,
             seq=self.latest.seq + (1 if self._is_alive(engine) else 0),
@@ -134,8 +121,8 @@ class WorkerHealth:
             tokens_per_second=self._tokens_per_second(engine, now),
             cpu_percent=_mean(self._readings) or 0.0,
             cpu_jitter=round(pstdev(self._busy_readings), 1) if self._busy_readings else 0.0,
-            rss_mb=round(self._meter.rss_mb(), 1),
-            wall_time=utc_time(self._wall_clock()),
+            rss_mb=round(self.meter.rss_mb(), 1),
+            wall_time=utc_time(self.wall_clock()),
         )
         self._reported, self._reported_at = engine, now
         return self.latest

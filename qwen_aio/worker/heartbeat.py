@@ -12,34 +12,29 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import count
 
-from qwen_aio.core import WorkerState, WorkerStatus
 from qwen_aio.errors import StatusUnwritable
 from qwen_aio.worker.health import WorkerHealth
+from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 SAMPLE_S = 0.2
 SAMPLES_PER_RECORD = 10  # so a record every 2 s
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Heartbeat:
     """Beats inside `beating()`; `write_errors` counts the records that did not reach the file."""
 
-    def __init__(
-        self,
-        health: WorkerHealth,
-        *,
-        write: Callable[[WorkerStatus], None],
-        state: Callable[[], WorkerState],
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        """`write` is StatusFile.write; `state` returns the worker's state at that moment."""
+    health: WorkerHealth
+    write: Callable[[WorkerStatus], None]  # StatusFile.write
+    state: Callable[[], WorkerState]  # of the worker at that moment
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def __post_init__(self) -> None:
         self.write_errors = 0
-        self._health = health
-        self._write = write
-        self._state = state
-        self._pause = pause
         self._is_failing = False
         # One thread keeps the records in order, also after a cancelled beat.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="status-writer")
@@ -57,22 +52,22 @@ class Heartbeat:
         finally:
             task.cancel()
             await asyncio.wait([task])
-            await self._report("failed" if self._state() == "failed" else "draining")
+            await self._report("failed" if self.state() == "failed" else "draining")
             self._writer.shutdown()
             if not task.cancelled():
                 task.result()
 
     async def _beat(self) -> None:
         for tick in count():
-            self._health.sample()
+            self.health.sample()
             if tick % SAMPLES_PER_RECORD == 0:
-                await self._report(self._state())
-            await self._pause(SAMPLE_S)
+                await self._report(self.state())
+            await self.pause(SAMPLE_S)
 
     async def _report(self, state: WorkerState) -> None:
-        status = self._health.status(state)
+        status = self.health.status(state)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._write, status)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self.write, status)
         except StatusUnwritable as exc:
             self.write_errors += 1
             if not self._is_failing:

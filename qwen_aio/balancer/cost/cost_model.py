@@ -4,8 +4,7 @@ Work is counted in reference seconds: the time on an ordinary worker of this ser
 are comparable, and a worker's speed does not depend on whether it got short or long ones. With a
 small model a request costs nearly the same whatever its length, with a large one nearly in
 proportion to its tokens; so the model fits a fixed part and a rate. The balancer has no tokenizer:
-it counts characters and learns how many tokens they are. Knows no worker and no HTTP. Owned by the
-event loop.
+it counts characters and learns how many tokens they are. Knows no worker and no HTTP.
 """
 
 from __future__ import annotations
@@ -109,22 +108,17 @@ class _FadingLine:
     """y = a + b x by least squares over fading measurements; neither a nor b is negative."""
 
     def __init__(self) -> None:
-        self._n = self._x = self._y = self._xx = self._xy = 0.0  # sums
+        self._sums = [0.0] * 5  # of 1, x, y, x x and x y
 
     def add(self, x: float, y: float, *, weight: float = 1.0) -> None:
-        kept = 1 - FADE
-        self._n = self._n * kept + weight
-        self._x = self._x * kept + weight * x
-        self._y = self._y * kept + weight * y
-        self._xx = self._xx * kept + weight * x * x
-        self._xy = self._xy * kept + weight * x * y
+        terms = (1.0, x, y, x * x, x * y)
+        self._sums = [(1 - FADE) * total + weight * term for total, term in zip(self._sums, terms, strict=True)]
 
     def at(self, x: float) -> float:
-        mean_x, mean_y = self._x / self._n, self._y / self._n
-        variance = self._xx / self._n - mean_x * mean_x
-        covariance = self._xy / self._n - mean_x * mean_y
+        mean_x, mean_y, mean_xx, mean_xy = (total / self._sums[0] for total in self._sums[1:])
+        variance, covariance = mean_xx - mean_x * mean_x, mean_xy - mean_x * mean_y
         slope = max(covariance / variance, 0.0) if variance > 1e-9 else 0.0
-        slope = min(slope, mean_y / mean_x) if mean_x > 0 else slope  # or the fixed part would be negative
+        slope = min(slope, mean_y / mean_x) if mean_x > 0 else slope  # so the fixed part is >= 0
         return mean_y + slope * (x - mean_x)
 
 

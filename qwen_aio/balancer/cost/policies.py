@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
@@ -41,15 +41,8 @@ class Choice(NamedTuple):
     """A candidate, and what states the terms of the policy that speak for it."""
 
     load: WorkerLoad
-    why: Callable[[], str]  # called for the chosen one alone: words for all would cost more than the choice
+    why: Callable[[], str]  # called for the chosen one alone: words cost more than the choice
     score: float = 0.0  # lower is better
-
-
-class Policy(Protocol):
-    """Deterministic but for chance."""
-
-    def choose(self, work_s: float, candidates: Sequence[WorkerLoad]) -> Choice | None:
-        """The worker for a request of `work_s`; None without candidates."""
 
 
 def cost(load: WorkerLoad, work_s: float, params: Params) -> Cost:
@@ -92,37 +85,30 @@ def round_robin(candidates: Sequence[WorkerLoad], _work_s: float, _params: Param
     return [Choice(load, partial(Reason, "round_robin")) for load in candidates]
 
 
+def by_chance(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params, *, random: Random) -> list[Choice]:
+    return [Choice(load, partial(Reason, "random"), random.random()) for load in candidates]
+
+
 @dataclass(frozen=True)
-class LowestScore:
-    """The policy of a function that scores all candidates, in their order."""
+class Policy:
+    """Chooses by a function that scores all candidates, in their order."""
 
     scores: Callable[[Sequence[WorkerLoad], float, Params], list[Choice]]
     params: Params
     random: Random
 
     def choose(self, work_s: float, candidates: Sequence[WorkerLoad]) -> Choice | None:
-        """See Policy."""
+        """The worker for a request of `work_s`; None without candidates."""
         choices = self.scores(candidates, work_s, self.params)
         return min(choices, key=lambda each: (each.score, each.load.last_used, self.random.random()), default=None)
 
 
-@dataclass(frozen=True)
-class RandomChoice:
-    """The policy of chance."""
-
-    random: Random
-
-    def choose(self, work_s: float, candidates: Sequence[WorkerLoad]) -> Choice | None:  # noqa: ARG002
-        """See Policy."""
-        return Choice(self.random.choice(candidates), partial(Reason, "random")) if candidates else None
-
-
 POLICIES: dict[str, Callable[[Params, Random], Policy]] = {
-    "weighted": partial(LowestScore, weighted),
-    "linear": partial(LowestScore, linear),
-    "least_loaded": partial(LowestScore, least_loaded),
-    "round_robin": partial(LowestScore, round_robin),
-    "random": lambda _, random: RandomChoice(random),
+    "weighted": partial(Policy, weighted),
+    "linear": partial(Policy, linear),
+    "least_loaded": partial(Policy, least_loaded),
+    "round_robin": partial(Policy, round_robin),
+    "random": lambda params, random: Policy(partial(by_chance, random=random), params, random),
 }
 
 

@@ -5,7 +5,7 @@
     all others                           least work first, less 0.25 s for every second waited
 
 Short before long costs the long ones little and saves the short ones almost all of their waiting.
-Knows no worker. Owned by the event loop.
+Knows no worker.
 """
 
 from __future__ import annotations

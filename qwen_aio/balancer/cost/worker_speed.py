@@ -25,7 +25,6 @@ class WorkerSpeed:
 
     @property
     def is_known(self) -> bool:
-        """Is `value` based on a result?"""
         return bool(self._results)
 
     def record(self, *, work_s: float, service_s: float) -> None:

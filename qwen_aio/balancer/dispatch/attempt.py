@@ -1,7 +1,4 @@
-"""One worker's turn at a request: its events, and the limits on its silence.
-
-Owned by the event loop.
-"""
+"""One worker's turn at a request: its events, and the limits on its silence."""
 
 from __future__ import annotations
 
@@ -28,8 +25,11 @@ class Attempt:
 
     async def next(self) -> EngineEvent | None:
         """The next event, None at the end. Raises CalledOff, and WorkerStalled after a warning."""
-        silence_s = 2 * self._patience_s()
-        warning = asyncio.get_running_loop().call_later(silence_s / 2, self.slot.stalled)
+        patience_s = self.slot.patience_s
+        if self._has_begun:
+            patience_s = max(self._params.least_gap_s, self._params.gap_factor * self.slot.usual_gap_s)
+        silence_s = 2 * patience_s
+        warning = asyncio.get_running_loop().call_later(patience_s, self.slot.stalled)
         self._limit = asyncio.timeout(silence_s)
         try:
             event = await next_event(self._events, self._limit, lambda: self._interrupted(silence_s))
@@ -44,11 +44,6 @@ class Attempt:
         if not self._has_begun and self._limit is not None and not self._limit.expired():
             self._is_called_off = True
             interrupt(self._limit)
-
-    def _patience_s(self) -> float:
-        if not self._has_begun:
-            return self.slot.patience_s
-        return max(self._params.least_gap_s, self._params.gap_factor * self.slot.usual_gap_s)
 
     def _interrupted(self, silence_s: float) -> QwenAioError:
         if self._is_called_off and not self._has_begun:

@@ -1,8 +1,7 @@
 """Matches waiting requests with free slots: late binding from one queue.
 
 A request is bound to a worker only when that worker has a slot for it, so no decision is ever out
-of date. Knows no HTTP. Owned by the event loop; everything between two awaits is atomic, so there
-is no lock.
+of date. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from random import Random
 
 from qwen_aio.balancer.cost.queue import QueuedRequest, RequestQueue
@@ -24,29 +24,22 @@ MARGIN_S = 0.05
 MAX_RETRY_AFTER_S = 60.0
 
 
+@dataclass(eq=False)
 class Dispatcher:
     """Lets requests wait, and lets them in."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        placement: Placement,
-        queue: RequestQueue,
-        *,
-        params: Params,
-        clock: Callable[[], float],
-        random: Random,
-    ) -> None:
-        self._registry = registry
-        self._placement = placement
-        self._queue = queue
-        self._params = params
-        self._clock = clock
-        self._random = random
+    registry: Registry
+    placement: Placement
+    queue: RequestQueue
+    params: Params
+    clock: Callable[[], float]
+    random: Random
+
+    def __post_init__(self) -> None:
         self._waiters: dict[QueuedRequest, asyncio.Future[Slot]] = {}
 
     def __repr__(self) -> str:
-        return f"<Dispatcher {len(self._queue)} waiting>"
+        return f"<Dispatcher {len(self.queue)} waiting>"
 
     @asynccontextmanager
     async def slot(self, queued: QueuedRequest) -> AsyncIterator[Slot]:
@@ -64,31 +57,31 @@ class Dispatcher:
         if not self._waiters:
             return
         stuck = set()  # requests that are alike find the same workers full
-        for queued in self._queue.in_order(self._clock()):
+        for queued in self.queue.in_order(self.clock()):
             likeness = (queued.kind, queued.is_long, queued.request.task, frozenset(queued.tried), queued.needs)
             waiter = self._waiters[queued]
             if likeness in stuck or waiter.done():
                 continue
-            slot = self._placement.bind(queued)
+            slot = self.placement.bind(queued)
             if slot is None:
                 stuck.add(likeness)
             else:
-                self._queue.remove(queued)
+                self.queue.remove(queued)
                 waiter.set_result(slot)
 
     async def _wait(self, queued: QueuedRequest) -> Slot:
-        self._queue.add(queued)
+        self.queue.add(queued)
         waiter = self._waiters[queued] = asyncio.get_running_loop().create_future()
         slot: Slot | None = None
         try:
             self.match()
-            async with asyncio.timeout(max(queued.deadline - self._clock() - MARGIN_S, 0)):
+            async with asyncio.timeout(max(queued.deadline - self.clock() - MARGIN_S, 0)):
                 slot = await waiter
         except TimeoutError as exc:
             raise self._gave_up(queued) from exc
         finally:
             del self._waiters[queued]
-            self._queue.remove(queued)
+            self.queue.remove(queued)
             if slot is None and waiter.done() and not waiter.cancelled():  # cancelled with a slot
                 waiter.result().release()
                 self.match()
@@ -97,15 +90,15 @@ class Dispatcher:
 
     def _check_room(self, queued: QueuedRequest) -> None:
         """Raises QueueFull or NoWorker for a request that need not start to wait."""
-        if queued.is_returned or self._placement.has_slot(queued):
+        if queued.is_returned or self.placement.has_slot(queued):
             return  # it was let in once, or does not wait
-        if not self._registry.was_ready_within(self._params.no_worker_grace_s):
-            raise NoWorker(self._registry.absence(), retry_after_s=self._retry_after_s(None))
-        wait_s = self._placement.predicted_wait_s(self._queue.work_s)
-        if len(self._queue) >= self._params.max_queue or (wait_s or 0) > self._params.max_queued_work_s:
-            raise QueueFull(f"{len(self._queue)} requests wait already", retry_after_s=self._retry_after_s(wait_s))
-        now = self._clock()
-        own_wait_s = self._placement.predicted_wait_s(self._queue.ahead_of_s(queued, now))
+        if not self.registry.was_ready_within(self.params.no_worker_grace_s):
+            raise NoWorker(self.registry.absence(), retry_after_s=self._retry_after_s(None))
+        wait_s = self.placement.predicted_wait_s(self.queue.work_s)
+        if len(self.queue) >= self.params.max_queue or (wait_s or 0) > self.params.max_queued_work_s:
+            raise QueueFull(f"{len(self.queue)} requests wait already", retry_after_s=self._retry_after_s(wait_s))
+        now = self.clock()
+        own_wait_s = self.placement.predicted_wait_s(self.queue.ahead_of_s(queued, now))
         left_s = queued.deadline - now
         if own_wait_s is not None and own_wait_s > left_s:
             raise QueueFull(
@@ -114,13 +107,13 @@ class Dispatcher:
             )
 
     def _gave_up(self, queued: QueuedRequest) -> QueueFull | NoWorker:
-        waited_s = self._clock() - queued.arrived
-        retry_after_s = self._retry_after_s(self._placement.predicted_wait_s(self._queue.work_s))
-        if self._registry.num_ready == 0:
+        waited_s = self.clock() - queued.arrived
+        retry_after_s = self._retry_after_s(self.placement.predicted_wait_s(self.queue.work_s))
+        if self.registry.num_ready == 0:
             return NoWorker(f"no worker was there for {waited_s:.0f} s", retry_after_s=retry_after_s)
         return QueueFull(f"no worker was free for {waited_s:.0f} s", retry_after_s=retry_after_s)
 
     def _retry_after_s(self, wait_s: float | None) -> int:
         """1 to 60 s around the predicted wait; a spread of 20 % keeps clients apart."""
-        spread = self._random.uniform(0.8, 1.2)
+        spread = self.random.uniform(0.8, 1.2)
         return round(min(max((wait_s if wait_s is not None else 5.0) * spread, 1.0), MAX_RETRY_AFTER_S))

@@ -50,6 +50,5 @@ def is_free(failure: QwenAioError) -> bool:
 
 def _is_measured(usage: Usage, timings: Timings) -> bool:
     """An infinite number would stay in the averages of all workers for ever."""
-    return all(0 <= count <= MAX_MEASURED for count in vars(usage).values()) and all(
-        abs(spent_ms) <= MAX_MEASURED for spent_ms in vars(timings).values()
-    )
+    amounts = [*vars(usage).values(), *map(abs, vars(timings).values())]
+    return all(0 <= amount <= MAX_MEASURED for amount in amounts)

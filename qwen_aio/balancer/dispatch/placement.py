@@ -1,7 +1,4 @@
-"""Binds requests to workers: the policy chooses among the workers with a free slot.
-
-Owned by the event loop.
-"""
+"""Binds requests to workers: the policy chooses among the workers with a free slot."""
 
 from __future__ import annotations
 
@@ -39,7 +36,6 @@ class Placement:
         return Slot(self._registry, worker, queued, why=why)
 
     def has_slot(self, queued: QueuedRequest) -> bool:
-        """Would `bind` find a slot?"""
         return bool(self._free(queued))
 
     def predicted_wait_s(self, ahead_s: float) -> float | None:

@@ -10,7 +10,7 @@ MAX_BALANCE = 20.0  # retries in a burst
 
 
 class RetryBudget:
-    """A share of the requests, plus some a second. Owned by the event loop."""
+    """A share of the requests, plus some a second."""
 
     def __init__(self, params: Params, clock: Callable[[], float]) -> None:
         self._params = params

@@ -36,7 +36,6 @@ MIN_LEFT_S = 0.001  # a worker must be given some time
 class RetryState:
     """Owned by the one coroutine that executes the request."""
 
-    request: EngineRequest
     queued: QueuedRequest
     params: Params
     deadline: float  # of the clock; that of `queued` may be earlier
@@ -51,10 +50,6 @@ class RetryState:
     parts: list[str] = field(default_factory=list)  # text that was sent to the client
     token_ids: list[int] = field(default_factory=list)
     last: Decision | Answer | None = None  # the end of the stream
-
-    def queue(self, *, now: float) -> None:
-        """It waits for a slot from now on."""
-        self.queued_since = now
 
     def unqueue(self, *, now: float) -> None:
         """It waits no longer, with a slot or without."""
@@ -71,7 +66,8 @@ class RetryState:
         self.attempts += 1
         self.attempt_began = now
         self.slot = slot
-        return replace(self.request, resume=tuple(self.token_ids), timeout_s=max(self.deadline - now, MIN_LEFT_S))
+        left_s = max(self.deadline - now, MIN_LEFT_S)
+        return replace(self.queued.request, resume=tuple(self.token_ids), timeout_s=left_s)
 
     def send(self, event: EngineEvent, *, now: float) -> EngineEvent:
         """`event` as the client gets it; the last one has the text and the time of all attempts."""

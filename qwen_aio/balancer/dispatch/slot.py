@@ -33,7 +33,6 @@ class Slot:
 
     @property
     def usual_gap_s(self) -> float:
-        """Seconds between two tokens of this worker."""
         return self._worker.usual_gap_s
 
     def progressed(self) -> None:
@@ -86,8 +85,7 @@ class Slot:
         self._worker.release(self._queued)
 
     def _end(self) -> None:
-        assert not self._has_outcome, f"{self} has an outcome already"
-        assert not self._is_released, f"{self} is released already"
+        assert not self._has_outcome and not self._is_released, f"{self} is over already"
         self._has_outcome = True
 
     def _settle(self) -> None:

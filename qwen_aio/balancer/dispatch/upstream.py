@@ -1,7 +1,6 @@
 """Executes requests on the best workers, and retries on others (rules: retry_state.py).
 
-Retries after error answers come out of a budget; after a lost connection they are free. Owned by
-the event loop.
+Retries after error answers come out of a budget; after a lost connection they are free.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.dispatch.attempt import Attempt
@@ -45,38 +45,28 @@ from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class RemoteExecutor:
     """Executes every request on the worker that is best for it."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        dispatcher: Dispatcher,
-        clients: WorkerClients,
-        budget: RetryBudget,
-        stats: Stats,
-        *,
-        params: Params,
-        clock: Callable[[], float],
-        is_gone: Callable[[str], Awaitable[bool]],
-    ) -> None:
-        """`is_gone` asks a worker whether it lives, and reports to the registry."""
-        self._registry = registry
-        self._dispatcher = dispatcher
-        self._clients = clients
-        self._budget = budget
-        self._stats = stats
-        self._params = params
-        self._clock = clock
-        self._is_gone = is_gone
+    registry: Registry
+    dispatcher: Dispatcher
+    clients: WorkerClients
+    budget: RetryBudget
+    stats: Stats
+    params: Params
+    clock: Callable[[], float]
+    is_gone: Callable[[str], Awaitable[bool]]  # asks a worker, tells the registry
+
+    def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._attempts: set[Attempt] = set()  # those that run
 
     def capabilities(self) -> Capabilities:
         """What the workers can do. Raises NoWorker until one has reported it."""
-        capabilities = self._registry.capabilities()
+        capabilities = self.registry.capabilities()
         if capabilities is None:
-            raise NoWorker(self._registry.absence(), retry_after_s=5)
+            raise NoWorker(self.registry.absence(), retry_after_s=5)
         return capabilities
 
     async def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
@@ -87,7 +77,7 @@ class RemoteExecutor:
         Raises what a worker says to the client, QueueFull, NoWorker, AnswerBroken, PoisonRequest.
         """
         state = self._begin(request)
-        self._budget.earn()
+        self.budget.earn()
         with self._recorded(state):
             while state.last is None:
                 async with self._attempt(state) as attempt:
@@ -104,7 +94,8 @@ class RemoteExecutor:
         task = self.capabilities().tasks.get(request.task)
         if task is None:
             raise NoWorker(f"the last worker with the task {request.task} has just gone", retry_after_s=2)
-        now, costs = self._clock(), self._registry.costs
+        request = seeded(request, task.kind)
+        now, costs = self.clock(), self.registry.costs
         deadline = now + (request.timeout_s or ANSWER_TIMEOUT_S)
         queued = QueuedRequest(
             number=next(self._numbers),
@@ -115,17 +106,17 @@ class RemoteExecutor:
             deadline=deadline,
             is_long=costs.is_long(request, task.kind),
         )
-        return RetryState(seeded(request, task.kind), queued, self._params, deadline)
+        return RetryState(queued, self.params, deadline)
 
     @asynccontextmanager
     async def _attempt(self, state: RetryState) -> AsyncIterator[Attempt]:
         """One worker's turn. Swallows a failure after which another worker may try."""
-        state.queue(now=self._clock())
-        async with self._dispatcher.slot(state.queued) as slot:
-            request = state.start(slot, now=self._clock())
+        state.queued_since = self.clock()
+        async with self.dispatcher.slot(state.queued) as slot:
+            request = state.start(slot, now=self.clock())
             try:
-                async with aclosing(self._clients.to(slot.url).execute(request)) as events:
-                    attempt = Attempt(slot, events, self._params)
+                async with aclosing(self.clients.to(slot.url).execute(request)) as events:
+                    attempt = Attempt(slot, events, self.params)
                     self._attempts.add(attempt)
                     try:
                         yield attempt
@@ -146,7 +137,7 @@ class RemoteExecutor:
                 slot.fail(exc.message)
             raise
         slot.progressed()
-        now = self._clock()
+        now = self.clock()
         if isinstance(event, Decision | Answer):
             slot.succeed(service_s=now - state.attempt_began, usage=event.usage, timings=event.timings)
             state.clear(slot)
@@ -159,11 +150,11 @@ class RemoteExecutor:
         state.fail(slot, failure, has_died=await self._has_died(slot, failure))
         if isinstance(failure, Draining | NotReady) and not isinstance(failure, CalledOff):
             slot.ended(Reason("takes_no_work", failure=failure.message))
-        has_another = self._registry.has_another(state.queued)
-        state.check_retry(slot, failure, self._budget, has_another=has_another)
+        has_another = self.registry.has_another(state.queued)
+        state.check_retry(slot, failure, self.budget, has_another=has_another)
         if not has_another:
-            state.start_over(now=self._clock())
-        logger.warning("retry id=%s from=%s why=%s", state.request.request_id, slot.id, failure.code)
+            state.start_over(now=self.clock())
+        logger.warning("retry id=%s from=%s why=%s", state.queued.request.request_id, slot.id, failure.code)
 
     async def _has_died(self, slot: Slot, failure: QwenAioError) -> bool:
         if isinstance(failure, WorkerStalled | EngineStopped):
@@ -171,7 +162,7 @@ class RemoteExecutor:
             return True
         if isinstance(failure, BadReply) or not isinstance(failure, ServerUnreachable):
             return False
-        return await self._is_gone(slot.id) and isinstance(failure, ConnectionLost)
+        return await self.is_gone(slot.id) and isinstance(failure, ConnectionLost)
 
     @contextmanager
     def _recorded(self, state: RetryState) -> Iterator[None]:
@@ -183,23 +174,18 @@ class RemoteExecutor:
             error = answer_broken() if state.token_ids else exc
             raise error from exc
         except BaseException as exc:
-            error = self._deadline_exceeded(state, exc) or exc
+            is_late = isinstance(exc, asyncio.CancelledError) and self.clock() >= state.deadline - MARGIN_S
+            error = DeadlineExceeded("not finished in time") if is_late else exc
             raise
         finally:
             self._record(state, None if state.last else error)  # the client has everything
 
-    def _deadline_exceeded(self, state: RetryState, error: BaseException) -> DeadlineExceeded | None:
-        """The error that the client gets in the place of a cancellation, if that is what it is."""
-        if not isinstance(error, asyncio.CancelledError) or self._clock() < state.deadline - MARGIN_S:
-            return None
-        return DeadlineExceeded("not finished in time")
-
     def _record(self, state: RetryState, error: BaseException | None) -> None:
-        now = self._clock()
+        now = self.clock()
         state.unqueue(now=now)
         row = RequestRow(
-            id=state.request.request_id,
-            task=state.request.task,
+            id=state.queued.request.request_id,
+            task=state.queued.request.task,
             worker=state.slot.id if state.slot else "",
             why=state.slot.why if state.slot else "",
             attempts=state.attempts,
@@ -207,4 +193,4 @@ class RemoteExecutor:
             total_ms=(now - state.queued.arrived) * 1000,
             tokens=state.last.usage.completion_tokens if state.last else len(state.token_ids),
         )
-        self._stats.record(row, error)
+        self.stats.record(row, error)

@@ -1,11 +1,10 @@
 """The circuit breaker of one worker: a worker that keeps failing gets no requests for a while.
 
-    closed ──three failures in a row, or half of at least five──> open ──1 s, doubling to 30 s──> half-open
-    half-open lets exactly one attempt through: it goes well ──> closed, it fails ──> open again, for twice as long
+    closed ──3 failures in a row, or half of at least 5──> open ──1 s, doubling to 30 s──> half-open
+    half-open lets one attempt through: it goes well ──> closed, it fails ──> open, twice as long
 
 Knows no worker and no HTTP: its owner calls it when an attempt begins and when it ends, each
-exactly once, and decides what counts as a failure and whether one more breaker may open. Owned by
-the event loop.
+exactly once, and decides what counts as a failure and whether one more breaker may open.
 """
 
 from __future__ import annotations
@@ -29,11 +28,10 @@ class Breaker:
         self._half_open_at: float | None = None  # None: closed
         self._open_s = params.first_open_s  # how long it opens next time
         self._failures_in_a_row = 0
-        self._ended_at: deque[float] = deque()  # attempts that ended in the last failure_memory_s ...
-        self._failed_at: deque[float] = deque()  # ... and those of them that were failures
-        self._successes = 0.0  # fading, as of _weighted_at
-        self._failures = 0.0  # fading, as of _weighted_at
-        self._weighted_at = clock()
+        self._ended: deque[tuple[float, bool]] = deque()  # in failure_memory_s: (when, failed)
+        self._successes = 0.0  # fading, as of _counted_at
+        self._failures = 0.0  # fading, as of _counted_at
+        self._counted_at = clock()
 
     def __repr__(self) -> str:
         return f"<Breaker {self.state}, {self._in_flight} in flight, failure rate {self.failure_rate:.2f}>"
@@ -57,7 +55,6 @@ class Breaker:
         return self._failures * fade / ((self._failures + self._successes) * fade + 1)
 
     def allows(self) -> bool:
-        """May an attempt begin now?"""
         return self.state == "closed" or (self.state == "half_open" and not self._has_trial)
 
     def begin(self) -> None:
@@ -68,54 +65,49 @@ class Breaker:
 
     def succeed(self) -> None:
         """An attempt succeeded. Only a trial closes the breaker, no attempt from before."""
-        self._end()
-        self._add_weight(successes=1)
         self._failures_in_a_row = 0
         if self._has_trial and self.state == "half_open":
             self._close()
-        self._count(self._ended_at)
-        self._end_trial()
+        self._count(has_failed=False)
+        self._end()
 
     def fail(self, *, may_open: bool) -> None:
         """An attempt failed. Opens if the rule says so and `may_open`."""
-        self._end()
         self.blame(may_open=may_open)
-        self._end_trial()
+        self._end()
 
     def blame(self, *, may_open: bool) -> None:
         """As `fail`, for an abandoned attempt that turns out to have failed."""
-        self._add_weight(failures=1)
         self._failures_in_a_row += 1
-        self._count(self._ended_at, self._failed_at)
+        self._count(has_failed=True)
         if may_open and (self.state == "half_open" or self._is_broken()):
             self._open()
 
     def abandon(self) -> None:
         """An attempt ended without an outcome: cancelled, or the request was at fault."""
         self._end()
-        self._end_trial()
 
     def _end(self) -> None:
         assert self._in_flight > 0, "an attempt ended that never began, or ended twice"
         self._in_flight -= 1
-
-    def _end_trial(self) -> None:
         # Which attempt ended is not known. While any runs the trial may be among them, and there
         # must not be two.
         if self._in_flight == 0:
             self._has_trial = False
 
-    def _count(self, *counted: deque[float]) -> None:
-        """Add the present time to `counted`, and drop times that are too old."""
-        for times in counted:
-            times.append(self._clock())
-        for times in (self._ended_at, self._failed_at):
-            while times and times[0] <= self._clock() - self._params.failure_memory_s:
-                times.popleft()
+    def _count(self, *, has_failed: bool) -> None:
+        """Count an attempt that ended now, and forget those that are too old."""
+        now, fade = self._clock(), self._fade()
+        self._successes = self._successes * fade + (not has_failed)
+        self._failures = self._failures * fade + has_failed
+        self._counted_at = now
+        self._ended.append((now, has_failed))
+        while self._ended[0][0] <= now - self._params.failure_memory_s:
+            self._ended.popleft()
 
     def _is_broken(self) -> bool:
         """Is it closed, and time to open?"""
-        num_ended, num_failed = len(self._ended_at), len(self._failed_at)
+        num_ended, num_failed = len(self._ended), sum(has_failed for _, has_failed in self._ended)
         is_share = num_ended >= self._params.breaker_samples and num_failed >= self._params.breaker_share * num_ended
         return self.state == "closed" and (is_share or self._failures_in_a_row >= self._params.breaker_failures)
 
@@ -128,14 +120,7 @@ class Breaker:
         """Start again: the failures that opened it are not counted twice."""
         self._half_open_at = None
         self._open_s = self._params.first_open_s
-        self._ended_at.clear()
-        self._failed_at.clear()
-
-    def _add_weight(self, *, successes: int = 0, failures: int = 0) -> None:
-        fade = self._fade()
-        self._successes = self._successes * fade + successes
-        self._failures = self._failures * fade + failures
-        self._weighted_at = self._clock()
+        self._ended.clear()
 
     def _fade(self) -> float:
-        return math.exp(-(self._clock() - self._weighted_at) / self._params.failure_memory_s)
+        return math.exp(-(self._clock() - self._counted_at) / self._params.failure_memory_s)

@@ -4,35 +4,29 @@ A restarted worker is a claimant at first, and so is the report of a process tha
 a worker of another cluster that shares the status folder. Neither a clock, which can be set, nor a
 generation, which restarts when status.json is deleted, tells which of the two is newer. So both are
 watched and asked: a claimant in better health gets the id, and a holder in good health keeps it.
-Owned by the event loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import WorkerStatus
+from qwen_aio.worker_status import WorkerStatus
 
 
+@dataclass(eq=False)
 class Claims:
     """At most one claimant per id, the one that reported last."""
 
-    def __init__(
-        self,
-        holders: dict[str, Worker],
-        *,
-        new_worker: Callable[[str, str], Worker],
-        params: Params,
-        clock: Callable[[], float],
-    ) -> None:
-        """`holders`, by id, are the registry's; `new_worker` takes an id and an address."""
-        self._holders = holders
+    holders: dict[str, Worker]  # by id: the registry's
+    new_worker: Callable[[str, str], Worker]  # takes an id and an address
+    params: Params
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._claimants: dict[str, Worker] = {}
-        self._new_worker = new_worker
-        self._params = params
-        self._clock = clock
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._claimants
@@ -42,25 +36,25 @@ class Claims:
 
     def writer_of(self, status: WorkerStatus) -> Worker:
         """The process that wrote `status`; the holder, if the id has none with a report."""
-        holder, claimant = self._holders.get(status.id), self._claimants.get(status.id)
+        holder, claimant = self.holders.get(status.id), self._claimants.get(status.id)
         if holder is None or holder.heartbeat.status is None:
-            holder = self._holders[status.id] = self._new_worker(status.id, status.url)
+            holder = self.holders[status.id] = self.new_worker(status.id, status.url)
             return holder
         if holder.wrote(status):
             return holder
         if claimant is None or not claimant.wrote(status):
-            claimant = self._claimants[status.id] = self._new_worker(status.id, status.url)
+            claimant = self._claimants[status.id] = self.new_worker(status.id, status.url)
         return claimant
 
     def settle(self, worker_id: str) -> bool:
         """Whether the id passed to its claimant. A silent claimant loses its claim."""
-        holder, claimant = self._holders.get(worker_id), self._claimants.get(worker_id)
+        holder, claimant = self.holders.get(worker_id), self._claimants.get(worker_id)
         if claimant is None:
             return False
-        if holder is None or self._clock() - claimant.named_at >= self._params.stale_after_s:
+        if holder is None or self.clock() - claimant.named_at >= self.params.stale_after_s:
             del self._claimants[worker_id]
             return False
         if claimant.heartbeat.standing <= holder.heartbeat.standing:
             return False
-        self._holders[worker_id], self._claimants[worker_id] = claimant, holder
+        self.holders[worker_id], self._claimants[worker_id] = claimant, holder
         return True

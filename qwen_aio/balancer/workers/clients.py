@@ -1,4 +1,4 @@
-"""One HTTP client per worker address, for the life of the balancer. Owned by the event loop."""
+"""One HTTP client per worker address, for the life of the balancer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ class WorkerClients:
         self._clients: dict[str, Client] = {}
 
     def to(self, url: str) -> Client:
-        """The client of the worker at `url`."""
-        client = self._clients.get(url)
-        if client is None:
-            client = self._clients[url] = Client(url)
-        return client
+        if url not in self._clients:
+            self._clients[url] = Client(url)
+        return self._clients[url]
 
     async def keep(self, urls: Collection[str]) -> None:
         """Close all clients but those of `urls`."""

@@ -1,7 +1,6 @@
 """Whether a worker's reports are slow enough, often enough, for it to get new requests last.
 
-Knows one worker's reports and nothing of the others: the registry limits how many are demoted at
-once. Owned by the event loop.
+Knows one worker's reports alone: the registry limits how many are demoted at once.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ class Demotion:
         self._slow_in_a_row = self._slow_in_a_row + 1 if is_slow else 0
         self._good_in_a_row = 0 if is_slow else self._good_in_a_row + 1
         if not self.is_wanted and self._slow_in_a_row >= self._params.slow_reports:
-            self._begin()
+            self.is_wanted = True
+            self._await_probe(self._params.first_probe_s)
         elif self._good_in_a_row >= self._params.good_reports:
             self.is_wanted = False
 
@@ -48,10 +48,8 @@ class Demotion:
 
     def probe_sent(self) -> None:
         """The probe is on its way; the next one waits twice as long."""
-        self._probe_pause_s = min(2 * self._probe_pause_s, self._params.longest_probe_s)
-        self._probe_at = self._clock() + self._probe_pause_s
+        self._await_probe(min(2 * self._probe_pause_s, self._params.longest_probe_s))
 
-    def _begin(self) -> None:
-        self.is_wanted = True
-        self._probe_pause_s = self._params.first_probe_s
-        self._probe_at = self._clock() + self._probe_pause_s
+    def _await_probe(self, pause_s: float) -> None:
+        self._probe_pause_s = pause_s
+        self._probe_at = self._clock() + pause_s

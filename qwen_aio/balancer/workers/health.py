@@ -6,8 +6,7 @@
     down       it said so, its address refuses connections, or nothing was heard for long
 
 A report proves life by moving, not by existing: the file may be old, and a worker whose engine
-hangs still answers at /health. Knows neither requests nor administrative states. Owned by the event
-loop.
+hangs still answers at /health. Knows neither requests nor administrative states.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import HealthState
-from qwen_aio.core import WorkerState, WorkerStatus
+from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 # A process goes through its states in this order and never back, which orders two reports with one
 # `seq`.
@@ -57,7 +56,6 @@ class HeartbeatReader:
 
     @property
     def health(self) -> HealthStatus:
-        """The health at this moment."""
         state = self.status.state if self.status else None
         if state == "failed":
             return HealthStatus("down", Reason("engine_failed"))

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwen_aio.balancer.reasons import Reason
@@ -21,7 +21,8 @@ from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import WORKER_ID
 from qwen_aio.errors import ConnectionLost, QwenAioError, ServerUnreachable, StatusUnreadable
-from qwen_aio.status_file import read_status, read_statuses
+from qwen_aio.status_file import read_statuses
+from qwen_aio.worker_status import read_status
 
 CHECK_PERIOD_S = 0.5
 ASK_PERIOD_S = 2.0  # per worker
@@ -39,29 +40,21 @@ async def resolve(name: DnsName) -> list[str]:
     return sorted({str(address[0]) for *_, address in found})
 
 
+@dataclass(eq=False)
 class HealthMonitor:
     """`run` checks until it is cancelled, and calls `on_change` after every check."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        clients: WorkerClients,
-        discovery: Discovery,
-        status_path: Path,
-        *,
-        clock: Callable[[], float],
-        on_change: Callable[[], None],
-        resolve: Resolve = resolve,
-    ) -> None:
+    registry: Registry
+    clients: WorkerClients
+    discovery: Discovery
+    status_path: Path
+    clock: Callable[[], float]
+    on_change: Callable[[], None]
+    resolve: Resolve = resolve
+
+    def __post_init__(self) -> None:
         self.read_errors = 0
-        self._registry = registry
-        self._clients = clients
-        self._discovery = discovery
-        self._status_path = status_path
-        self._clock = clock
-        self._on_change = on_change
-        self._resolve = resolve
-        self._remote = dict(discovery.urls)  # id -> address
+        self._remote = dict(self.discovery.urls)  # id -> address
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}  # by id and address
         self._asked_at: dict[tuple[str, str], float] = {}
         self._resolving: asyncio.Task[None] | None = None
@@ -69,7 +62,6 @@ class HealthMonitor:
         self._is_failing = False
 
     async def run(self) -> None:
-        """Check again and again."""
         try:
             while True:
                 await self.check()
@@ -84,23 +76,23 @@ class HealthMonitor:
         """One round: read the file, start to ask workers, let time count."""
         self._resolve_names_soon()
         await self._read_file()
-        self._asked_at = {key: at for key, at in self._asked_at.items() if self._clock() - at < ASK_PERIOD_S}
-        for worker_id, url in self._registry.to_ask() | set(self._remote.items()):
+        self._asked_at = {key: at for key, at in self._asked_at.items() if self.clock() - at < ASK_PERIOD_S}
+        for worker_id, url in self.registry.to_ask() | set(self._remote.items()):
             self._ask_soon(worker_id, url)
-        self._registry.tick()
-        await self._clients.keep(self._registry.urls() | set(self._remote.values()))
-        self._on_change()
+        self.registry.tick()
+        await self.clients.keep(self.registry.urls() | set(self._remote.values()))
+        self.on_change()
 
     async def is_gone(self, worker_id: str) -> bool:
         """Does nothing listen at the worker's address any more? The registry learns it."""
-        url = self._registry.url(worker_id)
+        url = self.registry.url(worker_id)
         try:
             async with asyncio.timeout(LIFE_SIGN_TIMEOUT_S):
-                await self._clients.to(url).health()
+                await self.clients.to(url).health()
         except ConnectionLost:
             return False  # something listens
         except ServerUnreachable as exc:
-            self._registry.refused(worker_id, exc.message, url=url)
+            self.registry.refused(worker_id, exc.message, url=url)
             return True
         except (TimeoutError, QwenAioError):
             return False
@@ -108,7 +100,7 @@ class HealthMonitor:
 
     async def _read_file(self) -> None:
         try:
-            statuses = await asyncio.to_thread(read_statuses, self._status_path)
+            statuses = await asyncio.to_thread(read_statuses, self.status_path)
         except StatusUnreadable as exc:
             self.read_errors += 1
             if not self._is_failing:
@@ -119,41 +111,41 @@ class HealthMonitor:
             log.info("status read again errors=%d", self.read_errors)
         self._is_failing = False
         for status in statuses.values():
-            is_taken = self._discovery.takes_all and WORKER_ID.fullmatch(status.id)
-            if is_taken or status.id in self._discovery.ids:
-                self._registry.report(status)
+            is_taken = self.discovery.takes_all and WORKER_ID.fullmatch(status.id)
+            if is_taken or status.id in self.discovery.ids:
+                self.registry.report(status)
 
     def _resolve_names_soon(self) -> None:
-        is_fresh = self._resolved_at is not None and self._clock() - self._resolved_at < RESOLVE_PERIOD_S
-        if not self._discovery.names or is_fresh or (self._resolving and not self._resolving.done()):
+        is_fresh = self._resolved_at is not None and self.clock() - self._resolved_at < RESOLVE_PERIOD_S
+        if not self.discovery.names or is_fresh or (self._resolving and not self._resolving.done()):
             return
-        self._resolved_at = self._clock()
+        self._resolved_at = self.clock()
         self._resolving = asyncio.create_task(self._resolve_names(), name="resolve")
 
     async def _resolve_names(self) -> None:
-        remote = dict(self._discovery.urls)
-        for name in self._discovery.names:
+        remote = dict(self.discovery.urls)
+        for name in self.discovery.names:
             try:
-                addresses = await self._resolve(name)
+                addresses = await self.resolve(name)
             except (OSError, UnicodeError) as exc:  # UnicodeError: it cannot be a host name at all
                 log.warning("%s cannot be resolved: %s; its last addresses stay", name.name, exc)
                 return
             remote |= dict(map(name.worker, addresses))
         for worker_id, url in remote.items():
-            self._registry.expect(worker_id, url)
+            self.registry.expect(worker_id, url)
         self._remote = remote
 
     def _ask_soon(self, worker_id: str, url: str) -> None:
         key = worker_id, url
-        if key in self._asking or (key in self._asked_at and not self._registry.lacks_capabilities(worker_id)):
+        if key in self._asking or (key in self._asked_at and not self.registry.lacks_capabilities(worker_id)):
             return
-        self._asked_at[key] = self._clock()
+        self._asked_at[key] = self.clock()
         task = self._asking[key] = asyncio.create_task(self._ask(worker_id, url), name=f"ask {worker_id}")
         task.add_done_callback(lambda _: self._asking.pop(key))
 
     async def _ask(self, worker_id: str, url: str) -> None:
         """Get its report, and once per process its capabilities."""
-        client, asked_at = self._clients.to(url), self._clock()
+        client, asked_at = self.clients.to(url), self.clock()
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 status = read_status(await client.health())
@@ -162,21 +154,18 @@ class HealthMonitor:
                 # A remote worker may call itself by another id and another address.
                 status = replace(status, id=worker_id if worker_id in self._remote else status.id, url=url)
                 if status.id != worker_id:
-                    self._registry.refused(worker_id, Reason("other_worker", worker=status.id), url=url)
+                    self.registry.refused(worker_id, Reason("other_worker", worker=status.id), url=url)
                     return
-                self._registry.answered(status, asked_at=asked_at)
-                if status.state == "ready" and self._registry.lacks_capabilities(worker_id):
-                    await self._ask_capabilities(worker_id, url)
+                self.registry.answered(status, asked_at=asked_at)
+                if status.state == "ready" and self.registry.lacks_capabilities(worker_id):
+                    capabilities = await client.capabilities()
+                    if self.registry.url(worker_id) == url:  # else it is another process by now
+                        self.registry.describe(worker_id, capabilities)
         except ConnectionLost:
             return
         except ServerUnreachable as exc:
-            self._registry.refused(worker_id, exc.message, url=url)
+            self.registry.refused(worker_id, exc.message, url=url)
         except (TimeoutError, QwenAioError) as exc:
             log.debug("worker %s does not report its health: %s", worker_id, exc)
         finally:
-            self._on_change()
-
-    async def _ask_capabilities(self, worker_id: str, url: str) -> None:
-        capabilities = await self._clients.to(url).capabilities()
-        if self._registry.url(worker_id) == url:  # the id may belong to another process by now
-            self._registry.describe(worker_id, capabilities)
+            self.on_change()

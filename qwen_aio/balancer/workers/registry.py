@@ -1,14 +1,15 @@
 """The workers there are: their reports, their administrative states, who is ready, who is demoted.
 
 Whether a worker may take requests is judged at the moment of the question, never from an answer
-that could be out of date. Knows no HTTP and no file. Owned by the event loop: no method awaits, so
-each one is atomic and there is no lock.
+that could be out of date. Knows no HTTP and no file.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
@@ -19,8 +20,9 @@ from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.balancer.workers.claims import Claims
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import Capabilities, ContextLimits, WorkerStatus
+from qwen_aio.core import Capabilities, ContextLimits
 from qwen_aio.errors import LastWorker, UnknownWorker
+from qwen_aio.worker_status import WorkerStatus
 
 _MEANING: dict[AdminState, str] = {
     "ready": Reason("set_ready"),
@@ -29,32 +31,28 @@ _MEANING: dict[AdminState, str] = {
 }
 
 
+@dataclass(eq=False)
 class Registry:
     """One `Worker` for each id, and its administrative state."""
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
-        on_event: OnEvent,
-        asked_for: Collection[str],
-    ) -> None:
-        """`asked_for`: ids that stay in the table for ever."""
-        self.costs = CostModel(params)
-        self._params = params
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._on_event = on_event
-        self._event_log = EventLog(on_event)
+    params: Params
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+    on_event: OnEvent
+    asked_for: Collection[str]  # ids that stay in the table for ever
+
+    def __post_init__(self) -> None:
+        self.costs = CostModel(self.params)
+        self._event_log = EventLog(self.on_event)
         self._workers: dict[str, Worker] = {}  # by id
-        self._claims = Claims(self._workers, new_worker=self._new_worker, params=params, clock=clock)
+        self._new_worker = partial(
+            Worker, params=self.params, clock=self.clock, costs=self.costs, usual_speed=self._usual_speed
+        )
+        self._claims = Claims(self._workers, self._new_worker, self.params, self.clock)
         self._admin: dict[str, AdminState] = {}  # by id; an absent id is "ready"
-        self._asked_for = frozenset(asked_for)
-        self._last_ready = clock()  # when a worker was last ready; at the start none can be yet
+        self._last_ready = self.clock()  # at the start no worker can be ready yet
         self._last_capabilities: Capabilities | None = None
-        for worker_id in asked_for:
+        for worker_id in self.asked_for:
             self.expect(worker_id)
 
     def __repr__(self) -> str:
@@ -69,19 +67,18 @@ class Registry:
         if worker is None:
             worker = self._workers[worker_id] = self._new_worker(worker_id, url)
             self._event_log.record(worker, "balancer")
-        worker.named_at = self._clock()
+        worker.named_at = self.clock()
         worker.url = url or worker.url
 
     def report(self, status: WorkerStatus) -> None:
         """A report was read from the file; it may be old or known already."""
         worker = self._claims.writer_of(status)
-        worker.named_at = self._clock()
+        worker.named_at = self.clock()
         if worker.hear(status):
             self.settle(worker, "report")
         self._settle_claim(status.id)
 
     def describe(self, worker_id: str, capabilities: Capabilities) -> None:
-        """The worker has reported its capabilities."""
         worker = self._workers[worker_id]
         worker.capabilities = capabilities
         self.settle(worker, "report")
@@ -120,7 +117,7 @@ class Registry:
 
     def to_ask(self) -> set[tuple[str, str]]:
         """Id and address of the workers to ask at /health, since their reports say too little."""
-        soon_old_s = 2 * self._params.report_period_s
+        soon_old_s = 2 * self.params.report_period_s
         doubtful = [
             worker
             for worker in self._workers.values()
@@ -135,11 +132,9 @@ class Registry:
 
     def url(self, worker_id: str) -> str:
         """The worker's address; empty if it is unknown."""
-        worker = self._workers.get(worker_id)
-        return worker.url if worker is not None else ""
+        return self._workers[worker_id].url if worker_id in self._workers else ""
 
     def urls(self) -> set[str]:
-        """The addresses of all workers."""
         return {worker.url for worker in (*self._workers.values(), *self._claims) if worker.url}
 
     # ---- administrative states -------------------------------------------------------------------
@@ -171,7 +166,6 @@ class Registry:
 
     @property
     def num_ready(self) -> int:
-        """Workers that take requests."""
         return len(self.ready())
 
     def state(self) -> ServiceState:
@@ -191,8 +185,7 @@ class Registry:
         return f"no worker is ready ({'; '.join(reasons)})"
 
     def was_ready_within(self, seconds: float) -> bool:
-        """Was a worker ready in the last `seconds`?"""
-        return bool(self.ready()) or self._clock() - self._last_ready <= seconds
+        return bool(self.ready()) or self.clock() - self._last_ready <= seconds
 
     def capabilities(self) -> Capabilities | None:
         """Of all ready workers together, else the last known ones; None until any are known."""
@@ -202,8 +195,7 @@ class Registry:
         return self._last_capabilities
 
     def rows(self) -> tuple[WorkerRow, ...]:
-        """The table."""
-        wall_time = self._wall_clock()
+        wall_time = self.wall_clock()
         return tuple(worker.row(admin=self._admin_of(worker.id), wall_time=wall_time) for worker in self._sorted())
 
     # ---- questions and news of placement ---------------------------------------------------------
@@ -221,16 +213,15 @@ class Registry:
         if self._workers.get(worker.id) is not worker:
             return  # a request of a former process has ended
         demoted = self._demoted()
-        others = [
-            other for other in self._workers.values() if other.is_demoted != (other in demoted) and other is not worker
-        ]
-        for each in (worker, *others):
-            each.is_demoted = each in demoted
+        changed = [other for other in self._workers.values() if other.is_demoted != (other in demoted)]
+        for other in changed:
+            other.is_demoted = not other.is_demoted
         self._event_log.record(worker, actor)
-        for other in others:
-            self._event_log.record(other, "balancer")
+        for other in changed:
+            if other is not worker:
+                self._event_log.record(other, "balancer")
         if self.ready():
-            self._last_ready = self._clock()
+            self._last_ready = self.clock()
 
     def may_open(self, worker: Worker) -> bool:
         """May the worker's breaker open, with the other breakers as they are?"""
@@ -248,7 +239,7 @@ class Registry:
 
     def _max_ejected(self, serving: Sequence[Worker]) -> int:
         """When most workers look bad the load is to blame, and the rest could not bear it alone."""
-        return len(serving) * self._params.max_ejection_percent // 100
+        return len(serving) * self.params.max_ejection_percent // 100
 
     def _serving(self) -> list[Worker]:
         """Workers that do requests, well or not."""
@@ -257,16 +248,6 @@ class Registry:
             for worker in self._workers.values()
             if self._admin_of(worker.id) == "ready" and worker.health.state in ("up", "demoted", "suspect")
         ]
-
-    def _new_worker(self, worker_id: str, url: str) -> Worker:
-        return Worker(
-            worker_id,
-            url,
-            params=self._params,
-            clock=self._clock,
-            costs=self.costs,
-            usual_speed=self._usual_speed,
-        )
 
     def _usual_speed(self) -> float:
         speeds = [worker.known_speed for worker in self._workers.values() if worker.known_speed is not None]
@@ -278,8 +259,8 @@ class Registry:
 
     def _is_over(self, worker: Worker) -> bool:
         """Is the worker gone for good, and no longer named by a report or a setting?"""
-        is_named = worker.id in self._asked_for or self._clock() - worker.named_at < self._params.stale_after_s
-        is_gone = worker.health.state == "down" and worker.heartbeat.silent_s >= self._params.forget_after_s
+        is_named = worker.id in self.asked_for or self.clock() - worker.named_at < self.params.stale_after_s
+        is_gone = worker.health.state == "down" and worker.heartbeat.silent_s >= self.params.forget_after_s
         return is_gone and not is_named and worker.in_flight == 0
 
     def _admin_of(self, worker_id: str) -> AdminState:
@@ -292,7 +273,7 @@ class Registry:
         self._admin[worker_id] = state
         if state == "ready":
             del self._admin[worker_id]
-        self._on_event(worker_id, actor, f"{before} -> {state}", why)
+        self.on_event(worker_id, actor, f"{before} -> {state}", why)
         if worker_id in self._workers:
             self.settle(self._workers[worker_id], "balancer")
 

@@ -1,8 +1,7 @@
 """One process of a worker as the balancer sees it: health, capabilities, requests, results.
 
 A restarted worker is a new `Worker` with nothing counted; requests of the old process end on the
-old one. Knows nothing of other workers: the registry decides whether it is demoted. Owned by the
-event loop.
+old one. Knows nothing of other workers: the registry decides whether it is demoted.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
@@ -18,50 +18,45 @@ from qwen_aio.balancer.cost.queue import Compatibility, QueuedRequest
 from qwen_aio.balancer.cost.worker_speed import FASTEST, WorkerSpeed
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
-from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
+from qwen_aio.balancer.snapshot import AdminState, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
 from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
-from qwen_aio.core import Capabilities, Timings, Usage, WorkerStatus
+from qwen_aio.core import Capabilities, Timings, Usage
+from qwen_aio.worker_status import WorkerStatus
 
+# What a row takes from the report: every metric that both declare.
+REPORTED = {metric.name for metric in fields(WorkerStatus)} & {cell.name for cell in fields(WorkerRow)} - {"id", "url"}
 TYPICAL_TOKENS = 16  # of a decision, uncached
 # Five results cannot tell workers apart that differ by less. If such differences counted, one lucky
 # measurement would send everything to one worker while all are idle.
 SPEED_STEP = 1.25
 
 
+@dataclass(eq=False)
 class Worker:
     """Requests in flight are a set, not a counter: their number cannot leak or become negative."""
 
-    def __init__(
-        self,
-        worker_id: str,
-        url: str,
-        *,
-        params: Params,
-        clock: Callable[[], float],
-        costs: CostModel,
-        usual_speed: Callable[[], float],
-    ) -> None:
-        """`url` is empty until it is known; `usual_speed` counts until there are results."""
-        self.id = worker_id
-        self.url = url
-        self.heartbeat = HeartbeatReader(params, clock)
-        self.breaker = Breaker(params, clock)
-        self.demotion = Demotion(params, clock)
+    id: str
+    url: str  # empty until it is known
+    params: Params
+    clock: Callable[[], float]
+    costs: CostModel
+    usual_speed: Callable[[], float]  # counts until there are results
+
+    def __post_init__(self) -> None:
+        self.heartbeat = HeartbeatReader(self.params, self.clock)
+        self.breaker = Breaker(self.params, self.clock)
+        self.demotion = Demotion(self.params, self.clock)
         self.capabilities: Capabilities | None = None  # until the worker has reported them
         self.is_demoted = False  # set by the registry
-        self.named_at = clock()  # when a report or a setting last named this worker
+        self.named_at = self.clock()  # when a report or a setting last named this worker
         self.last_used = 0  # the turn at which it last got a request; only the order counts
         self.last_failure = ""  # message of the last failed attempt
-        self._params = params
-        self._clock = clock
-        self._costs = costs
-        self._usual_speed = usual_speed
-        self._speed = WorkerSpeed(params, FASTEST)  # the first result is a drop
-        self._used_at = clock()  # when it last got a request
+        self._speed = WorkerSpeed(self.params, FASTEST)  # the first result is a drop
+        self._used_at = self.clock()  # when it last got a request
         self._requests: set[QueuedRequest] = set()
-        self._gaps_s: deque[float] = deque(maxlen=params.speed_results)
+        self._gaps_s: deque[float] = deque(maxlen=self.params.speed_results)
 
     def __repr__(self) -> str:
         return f"<Worker {self.id} {self.health.state}, {self.in_flight} in flight>"
@@ -70,7 +65,6 @@ class Worker:
 
     @property
     def health(self) -> HealthStatus:
-        """Its health at this moment."""
         health = self.heartbeat.health
         if health.state != "up":
             return health
@@ -91,7 +85,7 @@ class Worker:
     def wrote(self, status: WorkerStatus) -> bool:
         """Is `status` of this process?"""
         own = self.heartbeat.status
-        return own is not None and _identity(status) == _identity(own)
+        return own is not None and status.process == own.process
 
     def hear(self, status: WorkerStatus, *, asked_at: float | None = None) -> bool:
         """Take in a report from the file, or given at `asked_at`. Returns whether it is new."""
@@ -106,7 +100,6 @@ class Worker:
 
     @property
     def in_flight(self) -> int:
-        """Requests bound to it."""
         return len(self._requests)
 
     @property
@@ -117,7 +110,7 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Is there a slot for a request of any kind?"""
-        return self.in_flight < self._capacity
+        return self.in_flight < self._status.capacity
 
     def suits(self, queued: QueuedRequest) -> bool:
         """Could it do this request at all: not tried yet, and of the model and task needed?"""
@@ -132,7 +125,6 @@ class Worker:
         return Compatibility(self._status.model_sha, self._status.precision, task_hash, context)
 
     def can_take(self, queued: QueuedRequest) -> bool:
-        """Could it do this request now?"""
         return self.is_well and self.breaker.allows() and self._has_slot(queued) and self.suits(queued)
 
     def bind(self, queued: QueuedRequest, turn: int) -> None:
@@ -142,30 +134,28 @@ class Worker:
         self.breaker.begin()
         self._requests.add(queued)
         self.last_used = turn
-        self._used_at = self._clock()
+        self._used_at = self.clock()
 
     def release(self, queued: QueuedRequest) -> None:
-        """`queued` has left it."""
         self._requests.remove(queued)
 
     def patience_s(self, queued: QueuedRequest) -> float:
-        """Seconds without a first event of `queued`, the newest request, after which it counts as
-        stalled.
+        """Seconds until `queued`, the newest request, counts as stalled without a first event.
 
         A worker lets short decisions pass a long one for some time, so a long one may take that
         much longer.
         """
-        params, predicted_s = self._params, self.work_s / self.speed
+        params, predicted_s = self.params, self.work_s / self.speed
         passed_s = params.oldest_first_after_s if queued.is_long else 0.0
         return params.first_token_factor * predicted_s + params.first_token_slack_s + passed_s
 
     def learn(self, queued: QueuedRequest, *, service_s: float, usage: Usage, timings: Timings) -> None:
         """`queued` is done and took this."""
-        self._costs.learn_tokens(queued.request, queued.kind, usage)
+        self.costs.learn_tokens(queued.request, queued.kind, usage)
         if queued.needs is not None:
             return  # the numbers are of the whole answer; this worker made only the end of it
-        self._costs.learn_seconds(usage, timings)
-        self._speed.record(work_s=self._costs.seconds_of(usage), service_s=service_s)
+        self.costs.learn_seconds(usage, timings)
+        self._speed.record(work_s=self.costs.seconds_of(usage), service_s=service_s)
         if usage.completion_tokens > 0:
             self._gaps_s.append(timings.decode_ms / 1000 / usage.completion_tokens)
 
@@ -177,7 +167,7 @@ class Worker:
     @property
     def speed(self) -> float:
         """The same, or the usual speed until it is known."""
-        return self.known_speed or self._usual_speed()
+        return self.known_speed or self.usual_speed()
 
     @property
     def is_probe_due(self) -> bool:
@@ -186,18 +176,17 @@ class Worker:
             return False
         if self.is_demoted:
             return self.demotion.probe_due()
-        return self._clock() - self._used_at >= self._params.longest_probe_s
+        return self.clock() - self._used_at >= self.params.longest_probe_s
 
     @property
     def usual_gap_s(self) -> float:
         """Seconds between two tokens, in its last five answers."""
-        return fmean(self._gaps_s) if self._gaps_s else 1 / self._params.decode_tokens_per_s
+        return fmean(self._gaps_s) if self._gaps_s else 1 / self.params.decode_tokens_per_s
 
     # ---- what others see of it -------------------------------------------------------------------
 
     @property
     def load(self) -> WorkerLoad:
-        """What a policy knows of it."""
         return WorkerLoad(
             id=self.id,
             in_flight=self.in_flight,
@@ -215,6 +204,8 @@ class Worker:
     def row(self, *, admin: AdminState, wall_time: float) -> WorkerRow:
         """One line of the table; `wall_time` in unix seconds."""
         health, status = self.health, self._status
+        takes_requests = admin == "ready" and self.is_well and self.breaker.allows()
+        typical_s = self.costs.seconds(TYPICAL_TOKENS, 0)
         return WorkerRow(
             id=self.id,
             url=self.url,
@@ -226,18 +217,14 @@ class Worker:
             uptime_s=max(wall_time - status.start_time, 0.0) if self.heartbeat.status else None,
             status_age_s=self.heartbeat.status_age_s,
             speed=self.speed,
-            cost=self._typical_cost() if admin == "ready" and self.is_well and self.breaker.allows() else None,
-            **{name: getattr(status, name) for name in _REPORTED},
+            cost=cost(self.load, typical_s, self.params) if takes_requests else None,
+            **{name: getattr(status, name) for name in REPORTED},
         )
 
     @property
     def _status(self) -> WorkerStatus:
         """The newest report, or an empty one."""
         return self.heartbeat.status or WorkerStatus(self.id, self.url, 0, 0.0, 0, 0, "starting")
-
-    @property
-    def _capacity(self) -> int:
-        return self._status.capacity
 
     def _has_slot(self, queued: QueuedRequest) -> bool:
         """Slots are reserved: a short decision finds one at once, and any decision beside answers.
@@ -249,26 +236,11 @@ class Worker:
             return False
         num_answers = sum(other.kind == "generation" for other in self._requests)
         num_long = sum(other.is_long for other in self._requests)
-        quarter = self._capacity // 4
+        capacity = self._status.capacity
         if queued.kind == "generation":
-            fits = num_answers < self._capacity - quarter
+            fits = num_answers < capacity - capacity // 4
         elif queued.is_long:
-            fits = num_long < max(self._capacity // 2, 1)
+            fits = num_long < max(capacity // 2, 1)
         else:
             return True
-        return fits and num_answers + num_long < self._capacity - min(quarter, 1)
-
-    def _typical_cost(self) -> Cost:
-        return cost(self.load, self._costs.seconds(TYPICAL_TOKENS, 0), self._params)
-
-
-# What a row takes from the report as it is.
-_REPORTED = (
-    *("running", "capacity", "queue_depth", "cpu_percent", "cpu_jitter", "latency_ms_last5", "latency_ms_mean5"),
-    *("ttft_ms_mean5", "tokens_per_second", "rss_mb", "completed", "pid", "generation"),
-    *("model", "model_sha", "precision", "tasks_sha"),
-)
-
-
-def _identity(status: WorkerStatus) -> tuple[int, float, int]:
-    return status.pid, status.start_time, status.generation
+        return fits and num_answers + num_long < capacity - min(capacity // 4, 1)
