@@ -17,8 +17,9 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from qwen_aio.core import Answer, Capabilities, Decision, Done, EngineEvent, EngineRequest, Event, Request, Result
+from qwen_aio.core import Capabilities, EngineRequest, Request
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
+from qwen_aio.result import Answer, Decision, Done, EngineEvent, Event, Result
 from qwen_aio.wire.engine import ENGINE_PATH, engine_request_to_json, read_engine_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path("qwen_aio")
 FLOOR = {
     *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
-    *("routing", "service_links", "status_file", "visible"),
+    *("result", "routing", "service_links", "status_file", "visible"),
 }
 MAY_IMPORT = {
     "floor": set(),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from qwen_aio.core import Confidence, Decision, Scores, Task
+from qwen_aio.core import Task
+from qwen_aio.result import Confidence, Decision, Scores
 
 
 def decide(task: Task, scores: Scores) -> Decision:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qwen_aio.core import Confidence, Label, Task
+from qwen_aio.core import Label, Task
 from qwen_aio.language import Language
+from qwen_aio.result import Confidence
 from qwen_aio.ui.view import Notice, NoticeKey
 
 

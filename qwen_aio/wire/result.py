@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from qwen_aio.core import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
+from qwen_aio.result import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
 from qwen_aio.wire.shape import Answered
 
 

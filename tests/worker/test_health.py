@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Timings, WorkerStatus
+from qwen_aio.core import WorkerStatus
 from qwen_aio.engine.requests import EngineSnapshot
+from qwen_aio.result import Timings
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 
 FIRST = WorkerStatus(

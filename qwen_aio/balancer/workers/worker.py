@@ -22,7 +22,8 @@ from qwen_aio.balancer.snapshot import AdminState, Cost, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
 from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
-from qwen_aio.core import Capabilities, Timings, Usage, WorkerStatus
+from qwen_aio.core import Capabilities, WorkerStatus
+from qwen_aio.result import Timings, Usage
 
 TYPICAL_TOKENS = 16  # of a decision, uncached
 # Five results cannot tell workers apart that differ by less. If such differences counted, one lucky
