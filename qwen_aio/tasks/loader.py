@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, StopString
 from qwen_aio.core import GoldenCase, Label, Rule, Sampling, SamplingWish, Task, TaskKind
@@ -64,7 +64,7 @@ class _Rule(_Table):
     max_chars: int | None = None
     min_words: int | None = None
     max_words: int | None = None
-    reply: Annotated[str, Field(min_length=1)] | None = None
+    reply: Annotated[str, Field(min_length=1), AfterValidator(str.strip)] | None = None
 
 
 class _TaskFile(_Table):
@@ -124,7 +124,7 @@ def load_task(folder: Path) -> Task:
         focus_words=file.focus_words,
         companion=file.companion,
         sampling=Sampling().override(SamplingWish(**file.sampling.model_dump())),
-        rules=tuple(_rule(folder.name, rule) for rule in file.rules),
+        rules=tuple(Rule(task=folder.name, **rule.model_dump()) for rule in file.rules),
         golden=_golden_cases(golden_path, golden, file.kind),
     )
     PromptTemplate(task)  # a broken template fails now, not after minutes of loading a model
@@ -155,8 +155,7 @@ def _parse(path: Path, source: str) -> _TaskFile:
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise InvalidTask(f"{path} is not TOML: {exc}") from exc
     except ValidationError as exc:
-        mistakes = "; ".join(_describe(path, source, error) for error in exc.errors())
-        raise InvalidTask(mistakes) from exc
+        raise InvalidTask("; ".join(_describe(path, source, error) for error in exc.errors())) from exc
 
 
 def _describe(path: Path, source: str, error: Mapping[str, Any]) -> str:
@@ -226,7 +225,7 @@ def _check_rule(path: Path, file: _TaskFile, rule: _Rule) -> None:
     limits = (rule.min_chars, rule.max_chars, rule.min_words, rule.max_words)
     if not rule.words and not rule.patterns and all(limit is None for limit in limits):
         raise InvalidTask(f"{path}: rule {rule.name} has no condition and would take every message")
-    if rule.reply and file.kind == "decision":
+    if rule.reply is not None and file.kind == "decision":
         raise InvalidTask(f"{path}: rule {rule.name}: only a task that generates can have a fixed reply")
 
 
@@ -237,13 +236,6 @@ def _check_companion(task: Task, tasks: Mapping[str, Task]) -> None:
     if other is None or other.kind == task.kind:
         wanted = "generation" if task.kind == "decision" else "decision"
         raise InvalidTask(f"task {task.name}: companion {task.companion!r} must be an existing task of kind {wanted}")
-
-
-def _rule(task: str, rule: _Rule) -> Rule:
-    fields = rule.model_dump()
-    if rule.reply:
-        fields["reply"] = rule.reply.strip()
-    return Rule(task=task, **fields)
 
 
 def _golden_cases(path: Path, source: str, kind: TaskKind) -> tuple[GoldenCase, ...]:
