@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
@@ -58,9 +57,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -79,10 +76,7 @@ class Client:
         return self._events(RUN_PATH, _run_body(request, stream=True), request, read_event, ends=Done)
 
     def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer, by a worker's engine.
-
-        Closing it disconnects, which ends the work. Raises as `run`.
-        """
+        """One Decision, or TextDelta*, Answer, by a worker's engine. Otherwise as `stream`."""
         body = engine_request_to_json(request)
         return self._events(ENGINE_PATH, body, request, read_engine_event, ends=(Decision, Answer))
 
@@ -137,10 +131,7 @@ class Client:
         *,
         ends: type | tuple[type, ...],
     ) -> AsyncGenerator[T, None]:
-        """The events of a stream that this version knows, up to one that `ends` it.
-
-        Raises ConnectionLost if none does.
-        """
+        """The known events of a stream, up to one that `ends` it. ConnectionLost if none does."""
         frames = FrameReader()
         async with self._post(path, body, request) as response:
             async for chunk in response.content.iter_any():

@@ -242,10 +242,7 @@ def expanded(path: str) -> Path:
     """`path` with ~ expanded. Raises InvalidSettings if there is no home that it could mean."""
     if not path.startswith("~"):
         return Path(path)
-    try:
-        found = Path(path).expanduser()
-    except RuntimeError:
-        found = Path()
+    found = Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no home
     # An empty HOME would be the root of all files.
     if found.is_absolute() and os.environ.get("HOME", "/"):
         return found

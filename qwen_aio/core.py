@@ -93,10 +93,7 @@ class GoldenCase:
 
 @dataclass(frozen=True)
 class Task:
-    """A folder in `prompts/`, validated.
-
-    `hash` covers all that can change the prompt or how its scores are read.
-    """
+    """A folder in `prompts/`, validated. `hash` covers the prompt and how its scores are read."""
 
     name: str
     kind: TaskKind
@@ -216,10 +213,7 @@ class DecidedLabel:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A decision or an answer that an engine computes.
-
-    A request leads to one or two of them, perhaps on two workers.
-    """
+    """A decision or an answer that an engine computes. A request leads to one or two of them."""
 
     request_id: str
     task: str

@@ -23,10 +23,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall time of one engine request.
-
-    `prefill_ms` ends with the first token or score, `decode_ms` with the last token.
-    """
+    """Wall time. `prefill_ms` ends with the first token or score, `decode_ms` with the last."""
 
     queue_ms: float = 0.0
     prefill_ms: float = 0.0

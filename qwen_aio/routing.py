@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from itertools import islice
 
 from qwen_aio.core import Plan, Request, Route, Rule, Task
@@ -52,10 +51,7 @@ def fixed_reply(text: str, tasks: Mapping[str, Task]) -> str | None:
 
 
 def match(rule: Rule, text: str) -> str | None:
-    """The part of `text` that matches `rule`, or None.
-
-    All limits must hold, and one word or pattern if any is listed.
-    """
+    """The part of `text` that matches `rule` (see Rule), or None."""
     if not _within(len(text), rule.min_chars, rule.max_chars):
         return None
     num_words = count_words(text, at_most=max(rule.min_words or 0, rule.max_words or 0) + 1)
@@ -67,8 +63,7 @@ def match(rule: Rule, text: str) -> str | None:
     for word in words_in(start, rule.words):
         return word
     for pattern in rule.patterns:
-        found = _compiled(pattern).search(start)
-        if found:
+        if found := re.search(pattern, start, re.IGNORECASE):
             return found.group(0)[:40]
     return None
 
@@ -91,8 +86,3 @@ def _by_priority(tasks: Mapping[str, Task]) -> list[Rule]:
 
 def _within(count: int, least: int | None, most: int | None) -> bool:
     return (least is None or count >= least) and (most is None or count <= most)
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)

@@ -56,7 +56,7 @@ class ForkServerClient:
         while True:
             await self._loaded.wait()
             reading, writing = os.pipe()
-            log = asyncio.create_task(_read_log(reading, on_line))  # ends once no process can write any more
+            log = asyncio.create_task(_read_log(reading, on_line))  # until no process can write
             try:
                 pid, end = await self._ask(spec, writing)
             except _ForkServerEnded:
@@ -126,11 +126,9 @@ class _ForkedProcess:
             self._process = psutil.Process(pid)
 
     def terminate(self) -> None:
-        """See Process."""
         self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """See Process."""
         self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
@@ -139,7 +137,6 @@ class _ForkedProcess:
                 self._process.send_signal(number)
 
     async def ended(self) -> int | None:
-        """See Process."""
         await asyncio.wait({self._log})
         return await asyncio.shield(self._end)
 

@@ -104,8 +104,6 @@ def load_task(folder: Path) -> Task:
         raise InvalidTask(f"{folder}: a task is named by small letters, digits and underscores, and not 'auto'")
     source = _read(folder / "task.toml")
     template = _read(folder / "prompt.j2")
-    golden_path = folder / "golden.jsonl"
-    golden = _read(golden_path) if golden_path.exists() else ""
     file = _parse(folder / "task.toml", source)
     _check_meaning(folder / "task.toml", file)
     task = Task(
@@ -125,7 +123,7 @@ def load_task(folder: Path) -> Task:
         companion=file.companion,
         sampling=Sampling().override(SamplingWish(**file.sampling.model_dump())),
         rules=tuple(Rule(task=folder.name, **rule.model_dump()) for rule in file.rules),
-        golden=_golden_cases(golden_path, golden, file.kind),
+        golden=_golden_cases(folder / "golden.jsonl", file.kind),
     )
     PromptTemplate(task)  # a broken template fails now, not after minutes of loading a model
     return task
@@ -238,9 +236,10 @@ def _check_companion(task: Task, tasks: Mapping[str, Task]) -> None:
         raise InvalidTask(f"task {task.name}: companion {task.companion!r} must be an existing task of kind {wanted}")
 
 
-def _golden_cases(path: Path, source: str, kind: TaskKind) -> tuple[GoldenCase, ...]:
+def _golden_cases(path: Path, kind: TaskKind) -> tuple[GoldenCase, ...]:
     cases = []
-    for number, line in enumerate(source.split("\n"), 1):
+    lines = _read(path).split("\n") if path.exists() else []
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
