@@ -165,12 +165,15 @@ class FrameReader:
             self._grow(end)
             line = bytes(self._rest).removesuffix(b"\r")
             self._rest.clear()
-            if line:
-                self._field(line)
-                continue
-            if self._data:
-                yield self._name or "message", b"\n".join(self._data)
-            self._name, self._data, self._size = "", [], 0
+            field, _, value = line.partition(b":")  # a comment has no field
+            if field == b"event":
+                self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+            elif field == b"data":
+                self._data.append(value.removeprefix(b" "))
+            elif not line:
+                if self._data:
+                    yield self._name or "message", b"\n".join(self._data)
+                self._name, self._data, self._size = "", [], 0
         self._grow(rest)
 
     def _grow(self, part: bytes) -> None:
@@ -178,13 +181,6 @@ class FrameReader:
         if self._size > MAX_EVENT_BYTES:
             raise ValueError(f"an event has more than {MAX_EVENT_BYTES} bytes")
         self._rest += part
-
-    def _field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")  # a comment has no name
-        if name == b"event":
-            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
-        elif name == b"data":
-            self._data.append(value.removeprefix(b" "))
 
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:

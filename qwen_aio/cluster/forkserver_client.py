@@ -85,7 +85,14 @@ class ForkServerClient:
             while chunk := await asyncio.get_running_loop().sock_recv(control, CHUNK):
                 for message in messages.feed(chunk):
                     self._take(message)
-        self._on_end()
+        # It forks no worker any more, and does not say how its workers end.
+        self._loaded.clear()
+        for fork in self._forks.values():
+            if not fork.done():
+                fork.set_exception(_ForkServerEnded())
+        for end in self._ends.values():
+            end.set_result(None)
+        self._ends.clear()
 
     def _take(self, message: ForkMessage) -> None:
         match message:
@@ -98,16 +105,6 @@ class ForkServerClient:
                     fork.set_result((pid, end))
             case Ended(pid, status):
                 self._ends.pop(pid).set_result(status)
-
-    def _on_end(self) -> None:
-        """The server is gone: it forks no worker any more, and does not say how its workers end."""
-        self._loaded.clear()
-        for fork in self._forks.values():
-            if not fork.done():
-                fork.set_exception(_ForkServerEnded())
-        for end in self._ends.values():
-            end.set_result(None)
-        self._ends.clear()
 
 
 class _ForkServerEnded(Exception):

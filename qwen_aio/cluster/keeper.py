@@ -134,7 +134,5 @@ def _describe_exit(status: int | None) -> str:
         return "ended"
     if status >= 0:
         return f"ended with status {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
+    known = (each.name for each in signal.Signals if each == -status)
+    return f"was ended by {next(known, f'signal {-status}')}"

@@ -166,8 +166,7 @@ def _line_of(source: str, place: Sequence[str | int]) -> int:
     """The line of the value at `place`, e.g. ("rules", 1, "max_chars"), or one near it."""
     lines = [line.split("#")[0] for line in source.splitlines()]
     at = 0
-    for number, part in enumerate(place):
-        following = place[number + 1] if number + 1 < len(place) else None
+    for part, following in zip(place, (*place[1:], None), strict=True):
         if isinstance(part, str):
             at = _find_key(lines, part, start=at, skip=following if isinstance(following, int) else 0)
     return at + 1
