@@ -21,11 +21,10 @@ from qwen_aio.files import read_text
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.visible import has_visible
 
-TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-RESERVED_NAMES = frozenset({"auto"})  # modes that are not tasks
+NAME = r"[a-z][a-z0-9_]{0,31}"
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Words = tuple[Annotated[str, Field(min_length=1, max_length=200)], ...]
 
 
@@ -100,7 +99,7 @@ def load_tasks(prompts_dir: Path) -> dict[str, Task]:
 
 def load_task(folder: Path) -> Task:
     """The task in `folder`. Raises InvalidTask, which names the file, the line and the mistake."""
-    if not TASK_NAME.fullmatch(folder.name) or folder.name in RESERVED_NAMES:
+    if not re.fullmatch(NAME, folder.name) or folder.name == "auto":
         raise InvalidTask(f"{folder}: a task is named by small letters, digits and underscores, and not 'auto'")
     source = _read(folder / "task.toml")
     template = _read(folder / "prompt.j2")
@@ -113,8 +112,7 @@ def load_task(folder: Path) -> Task:
         template=template,
         hash=task_hash(source, template),
         labels=tuple(Label(**label.model_dump()) for label in file.labels),
-        high=file.confidence.high,
-        medium=file.confidence.medium,
+        **file.confidence.model_dump(),
         neutral=file.neutral.label if file.neutral else None,
         neutral_below=file.neutral.below if file.neutral else 0.0,
         text_format=file.text_format,
