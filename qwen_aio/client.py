@@ -11,8 +11,8 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Self, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -44,7 +44,7 @@ NO_CONNECTION = (
 T = TypeVar("T")
 
 
-class Client:
+class Client(AbstractAsyncContextManager["Client"]):
     """A client of one address. An async context manager, to be used on one event loop."""
 
     def __init__(self, base_url: str) -> None:
@@ -53,9 +53,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self._url}>"
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()

@@ -171,10 +171,8 @@ def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Se
     file = config or home() / "qwen_aio.toml"
     in_file = _read(file, is_needed=config is not None)
     drop_service_links(os.environ, ("QWEN_AIO_PORT", "QWEN_AIO_BALANCER_PORT", "QWEN_AIO_WORKER_PORT"))
-    variables = {name.lower(): value for name, value in os.environ.items()}
-    in_environment = {
-        name: variables[key] for name in Settings.model_fields if (key := f"qwen_aio_{name}") in variables
-    }
+    environ = {name.lower(): value for name, value in os.environ.items()}
+    in_environment = {name: environ[key] for name in Settings.model_fields if (key := f"qwen_aio_{name}") in environ}
     try:
         return Settings.model_validate({**in_file, **in_environment, **flags})
     except ValidationError as exc:

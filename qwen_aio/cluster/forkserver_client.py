@@ -34,7 +34,7 @@ class ForkServerClient:
         self._loaded = asyncio.Event()
         self._control: socket.socket | None = None
         self._receiving: asyncio.Task[None] | None = None
-        self._forks: dict[str, asyncio.Future[Fork]] = {}  # those asked for, by worker id
+        self._forks: dict[str, asyncio.Future[Fork | None]] = {}  # those asked for, by worker id
         self._ends: dict[int, asyncio.Future[int | None]] = {}  # of this server's workers, by pid
 
     async def start(self, on_line: OnLine) -> Process:
@@ -58,23 +58,23 @@ class ForkServerClient:
             reading, writing = os.pipe()
             log = asyncio.create_task(_read_log(reading, on_line))  # until no process can write
             try:
-                pid, end = await self._ask(spec, writing)
-            except _ForkServerEnded:
-                continue
+                fork = await self._ask(spec, writing)
             finally:
                 os.close(writing)
-            return _ForkedProcess(pid, end, log)
+            if fork is not None:
+                return _ForkedProcess(*fork, log)
 
-    async def _ask(self, spec: WorkerSpec, log: int) -> Fork:
+    async def _ask(self, spec: WorkerSpec, log: int) -> Fork | None:
+        """None if the server ends before it has forked the worker."""
         assert self._control is not None
-        fork: asyncio.Future[Fork] = asyncio.get_running_loop().create_future()
+        fork: asyncio.Future[Fork | None] = asyncio.get_running_loop().create_future()
         self._forks[spec.id] = fork
         try:
             socket.send_fds(self._control, [encode(spec)], [log])
             return await fork
-        except OSError as exc:
+        except OSError:
             self._loaded.clear()  # no task asks again before the end is noticed
-            raise _ForkServerEnded from exc
+            return None
         finally:
             del self._forks[spec.id]
 
@@ -89,7 +89,7 @@ class ForkServerClient:
         self._loaded.clear()
         for fork in self._forks.values():
             if not fork.done():
-                fork.set_exception(_ForkServerEnded())
+                fork.set_result(None)
         for end in self._ends.values():
             end.set_result(None)
         self._ends.clear()
@@ -105,10 +105,6 @@ class ForkServerClient:
                     fork.set_result((pid, end))
             case Ended(pid, status):
                 self._ends.pop(pid).set_result(status)
-
-
-class _ForkServerEnded(Exception):
-    """It ended before it forked the worker."""
 
 
 class _ForkedProcess:

@@ -14,7 +14,6 @@ from jinja2 import Environment, meta
 from qwen_aio.core import Segment, Task, Text
 from qwen_aio.tasks.template import USER_VARIABLES, PromptTemplate
 
-KNOWN_VARIABLES = frozenset({*USER_VARIABLES, "labels"})
 CHEAP_TAIL_TOKENS = 16  # beyond this the tail costs more than a short message itself
 
 
@@ -60,7 +59,7 @@ def _tail_tokens(template: PromptTemplate, encoder: Encoder) -> int:
 
 
 def _problems(task: Task, variables: Set[str]) -> list[str]:
-    unknown = sorted(variables - KNOWN_VARIABLES)
+    unknown = sorted(variables - {*USER_VARIABLES, "labels"})
     problems = [f"prompt.j2 names an unknown variable: {name}" for name in unknown]
     if not task.golden:
         problems.append("no golden cases: a damaged model or template would go unnoticed (golden.jsonl)")
