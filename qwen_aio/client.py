@@ -11,14 +11,14 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import aiohttp
 
-from qwen_aio.core import Answer, Capabilities, Decision, Done, EngineEvent, EngineRequest, Event, Request, Result
+from qwen_aio.core import Capabilities, EngineRequest, Request
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
+from qwen_aio.result import Answer, Decision, Done, EngineEvent, Event, Result
 from qwen_aio.wire.engine import ENGINE_PATH, engine_request_to_json, read_engine_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event
@@ -44,7 +44,7 @@ NO_CONNECTION = (
 T = TypeVar("T")
 
 
-class Client:
+class Client(AbstractAsyncContextManager["Client"]):
     """A client of one address. An async context manager, to be used on one event loop."""
 
     def __init__(self, base_url: str) -> None:
@@ -54,12 +54,7 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self._url}>"
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -78,10 +73,7 @@ class Client:
         return self._events(RUN_PATH, _run_body(request, stream=True), request, read_event, ends=Done)
 
     def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer, by a worker's engine.
-
-        Closing it disconnects, which ends the work. Raises as `run`.
-        """
+        """One Decision, or TextDelta*, Answer, by a worker's engine. Otherwise as `stream`."""
         body = engine_request_to_json(request)
         return self._events(ENGINE_PATH, body, request, read_engine_event, ends=(Decision, Answer))
 
@@ -136,10 +128,7 @@ class Client:
         *,
         ends: type | tuple[type, ...],
     ) -> AsyncGenerator[T, None]:
-        """The events of a stream that this version knows, up to one that `ends` it.
-
-        Raises ConnectionLost if none does.
-        """
+        """The known events of a stream, up to one that `ends` it. ConnectionLost if none does."""
         frames = FrameReader()
         async with self._post(path, body, request) as response:
             async for chunk in response.content.iter_any():
@@ -173,12 +162,15 @@ class FrameReader:
             self._grow(end)
             line = bytes(self._rest).removesuffix(b"\r")
             self._rest.clear()
-            if line:
-                self._field(line)
-                continue
-            if self._data:
-                yield self._name or "message", b"\n".join(self._data)
-            self._name, self._data, self._size = "", [], 0
+            field, _, value = line.partition(b":")  # a comment has no field
+            if field == b"event":
+                self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+            elif field == b"data":
+                self._data.append(value.removeprefix(b" "))
+            elif not line:
+                if self._data:
+                    yield self._name or "message", b"\n".join(self._data)
+                self._name, self._data, self._size = "", [], 0
         self._grow(rest)
 
     def _grow(self, part: bytes) -> None:
@@ -186,13 +178,6 @@ class FrameReader:
         if self._size > MAX_EVENT_BYTES:
             raise ValueError(f"an event has more than {MAX_EVENT_BYTES} bytes")
         self._rest += part
-
-    def _field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")  # a comment has no name
-        if name == b"event":
-            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
-        elif name == b"data":
-            self._data.append(value.removeprefix(b" "))
 
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:

@@ -16,14 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.files import read_text
@@ -34,11 +27,12 @@ ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+"
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 MAX_THREADS = 256
 PAGE_PORT = 7860
+Port = Annotated[int, Field(ge=1, le=65535)]
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 Reader = Literal["worker", "balancer", "page", "cluster"]  # a kind of process that reads settings
-PUBLIC: tuple[Reader, ...] = ("balancer", "page")  # a worker of a cluster is reached through its balancer alone
+PUBLIC: tuple[Reader, ...] = ("balancer", "page")  # a cluster's workers are reached through these
 EVERY: tuple[Reader, ...] = ("worker", "balancer", "page")
 
 
@@ -47,13 +41,13 @@ def _setting(default: Any, description: str, *readers: Reader) -> Any:
     return Field(default, description=description, json_schema_extra={"readers": list(readers)})
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What a user may set. Every field is a flag, a QWEN_AIO_* variable and a key of the file."""
 
-    model_config = SettingsConfigDict(env_prefix="QWEN_AIO_", extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = _setting("127.0.0.1", "address to listen on", *EVERY)
-    port: Annotated[int, Field(ge=1, le=65535)] | None = _setting(
+    port: Port | None = _setting(
         None, "port to listen on (page: 7860, balancer: 8000, worker: first free one from 7861)", *EVERY
     )
     id: str | None = _setting(None, "name of this worker: letters, digits, dots, dashes (qwen-<port>)", "worker")
@@ -69,11 +63,11 @@ class Settings(BaseSettings):
         None, "folder of status.json and admin.json (status/ in home)", "worker", "balancer"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "how much is logged", *EVERY)
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = _setting(
+    allowed_hosts: tuple[str, ...] = _setting(
         (), "host names, besides loopback, that may be asked for; commas between them", *PUBLIC
     )
     root_path: str = _setting("", "path below which a reverse proxy shows this server, e.g. /qwen", *PUBLIC)
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = _setting(
+    trusted_proxies: tuple[str, ...] = _setting(
         (),
         "addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, commas between them",
         *PUBLIC,
@@ -89,7 +83,7 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(ge=1, le=4096)] = _setting(
         256, "requests that may wait in a worker or a balancer", "worker", "balancer"
     )
-    workers: Annotated[tuple[str, ...], NoDecode] = _setting(
+    workers: tuple[str, ...] = _setting(
         (),
         "ids in status.json, id=http://host:port, or dns:name:port, commas between them (all ids in status.json)",
         "balancer",
@@ -100,10 +94,8 @@ class Settings(BaseSettings):
     slow_ms: Annotated[float, Field(gt=0, le=3_600_000)] = _setting(
         1500.0, "three reports above this mean latency in a row, and a worker gets new work last", "balancer"
     )
-    balancer_port: Annotated[int, Field(ge=1, le=65535)] = _setting(8000, "port of a cluster's balancer", "cluster")
-    worker_port: Annotated[int, Field(ge=1, le=65535)] = _setting(
-        7861, "port of a cluster's first worker; the others follow, 100 apart", "cluster"
-    )
+    balancer_port: Port = _setting(8000, "port of a cluster's balancer", "cluster")
+    worker_port: Port = _setting(7861, "port of a cluster's first worker; the others follow, 100 apart", "cluster")
     share_weights: Literal["on", "off"] | None = _setting(
         None,
         "whether a cluster's workers share one copy of the weights (on for several, where one can fork)",
@@ -179,25 +171,13 @@ def load_settings(flags: Mapping[str, Any], *, config: Path | None = None) -> Se
     file = config or home() / "qwen_aio.toml"
     in_file = _read(file, is_needed=config is not None)
     drop_service_links(os.environ, ("QWEN_AIO_PORT", "QWEN_AIO_BALANCER_PORT", "QWEN_AIO_WORKER_PORT"))
-
-    class Sources(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic's
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
-
+    environ = {name.lower(): value for name, value in os.environ.items()}
+    in_environment = {name: environ[key] for name in Settings.model_fields if (key := f"qwen_aio_{name}") in environ}
     try:
-        settings = Sources(**flags)
+        return Settings.model_validate({**in_file, **in_environment, **flags})
     except ValidationError as exc:
         mistakes = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
         raise InvalidSettings(f"{mistakes} (from flags, QWEN_AIO_* variables or {file})") from exc
-    return settings
 
 
 def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
@@ -217,7 +197,7 @@ def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
 
 def check_exposure(settings: Settings) -> None:
     """Raises InvalidSettings for a server that listens beyond this machine without --insecure."""
-    if not is_loopback(settings.host) and not settings.insecure:
+    if not _is_loopback(settings.host) and not settings.insecure:
         raise InvalidSettings(
             f"--host {settings.host} would open this server to the network, and it has no keys yet: everyone "
             "who reaches it can use it. If you want that, add --insecure, and --allowed-hosts with the name that "
@@ -225,7 +205,7 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server that listens on `host`, as Settings spell it."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -260,11 +240,9 @@ def expanded(path: str) -> Path:
     """`path` with ~ expanded. Raises InvalidSettings if there is no home that it could mean."""
     if not path.startswith("~"):
         return Path(path)
-    try:
-        found = Path(path).expanduser()
-    except RuntimeError:
-        found = Path()
-    if found.is_absolute() and os.environ.get("HOME", "/"):  # an empty HOME would be the root of all files
+    found = Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no home
+    # An empty HOME would be the root of all files.
+    if found.is_absolute() and os.environ.get("HOME", "/"):
         return found
     raise InvalidSettings(
         f"{path} cannot be found: this user has no home folder (no HOME, no entry among the users); "
@@ -279,7 +257,8 @@ def _user_data_folder() -> Path:
         ("LOCALAPPDATA", "~/AppData/Local") if sys.platform == "win32" else ("XDG_DATA_HOME", "~/.local/share")
     )
     stated = Path(os.environ.get(variable, ""))
-    return stated if stated.is_absolute() else expanded(usual)  # a relative one is to be ignored, says freedesktop.org
+    # A relative one is to be ignored, says freedesktop.org.
+    return stated if stated.is_absolute() else expanded(usual)
 
 
 def prompts_dir(settings: Settings) -> Path:

@@ -1,4 +1,4 @@
-"""The nouns of the product: plain, frozen data that every room uses.
+"""The nouns of the product: plain, frozen data that every room uses. What comes back: result.py.
 
 Nothing here computes with tensors, reads files or knows HTTP. A request travels as
 
@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from qwen_aio.result import Event
+
 TaskKind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
-FinishReason = Literal["stop", "length", "fixed"]
-Confidence = Literal["高", "中", "低"]
 Precision = Literal["fp32", "int8"]  # of weights
 
 
@@ -93,10 +93,7 @@ class GoldenCase:
 
 @dataclass(frozen=True)
 class Task:
-    """A folder in `prompts/`, validated.
-
-    `hash` covers all that can change the prompt or how its scores are read.
-    """
+    """A folder in `prompts/`, validated. `hash` covers the prompt and how its scores are read."""
 
     name: str
     kind: TaskKind
@@ -163,82 +160,7 @@ class Prompt:
     body: Segments  # the user's block and the forced beginning of the answer
 
 
-# ---- what the engine gives back ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one engine request; `cached_tokens` of the prompt were not computed again."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Wall time of one engine request.
-
-    `prefill_ms` ends with the first token or score, `decode_ms` with the last token.
-    """
-
-    queue_ms: float = 0.0
-    prefill_ms: float = 0.0
-    decode_ms: float = 0.0
-    total_ms: float = 0.0
-
-
-@dataclass(frozen=True)
-class Truncation:
-    """What did not fit into the context."""
-
-    dropped_turns: int = 0
-    truncated: bool = False
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """Natural logarithm of the probability that the model continues with exactly this text."""
-
-    text: str
-    logprob: float
-    num_tokens: int
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a prompt's possible continuations, in the order they were given."""
-
-    labels: tuple[LabelScore, ...]
-    usage: Usage
-    timings: Timings
-    truncation: Truncation = Truncation()
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """The next piece of an answer's text: whole characters only, perhaps none yet.
-
-    `token_ids` led to it: known between engine, worker and balancer. `index` counts the deltas
-    a client gets, from 0.
-    """
-
-    text: str
-    token_ids: tuple[int, ...] = ()
-    index: int = 0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The end of an answer, after its last TextDelta."""
-
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
-    truncation: Truncation = Truncation()
-
-
-# ---- what a person asks and gets -----------------------------------------------------------------
+# ---- what a person asks --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -291,10 +213,7 @@ class DecidedLabel:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A decision or an answer that an engine computes.
-
-    A request leads to one or two of them, perhaps on two workers.
-    """
+    """A decision or an answer that an engine computes. A request leads to one or two of them."""
 
     request_id: str
     task: str
@@ -302,55 +221,8 @@ class EngineRequest:
     history: tuple[Message, ...] = ()
     sampling: SamplingWish = SamplingWish()
     decided: DecidedLabel | None = None
-    resume: tuple[int, ...] = ()  # token ids of the answer that were sent already: it continues after them
+    resume: tuple[int, ...] = ()  # token ids of the answer sent already: it continues after them
     timeout_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A decision, always well formed: computed from probabilities, not parsed out of text."""
-
-    task: str
-    label: str
-    emotion: str  # the label's text, Chinese for every input
-    emoji: str
-    confidence: Confidence
-    best_label: str  # the most probable one; `label` too, unless the decision abstained
-    probability: float  # scores[best_label]
-    scores: dict[str, float]  # label name -> probability; sums to 1 over the labels
-    abstained: bool  # no label was clear: `label` is the neutral one, and `confidence` is 低
-    label_mass: float  # probability the labels held together among all continuations
-    text: str  # the fixed format
-    merged: str  # head of the merged line
-    usage: Usage
-    timings: Timings
-    truncation: Truncation = Truncation()
-    calibrated: bool = False
-    reason: str | None = None
-    worker: str = ""
-    model: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished answer, with its own costs: it may come from another worker than the decision."""
-
-    task: str
-    text: str
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
-    truncation: Truncation = Truncation()
-    worker: str = ""
-    model: str = ""
-
-    @property
-    def merged_tail(self) -> str:
-        """The end of the merged line, after the decision's head."""
-        return f'→ "{self.text}"'
-
-
-EngineEvent = Decision | TextDelta | Answer  # a decision is one Decision; an answer is TextDelta*, Answer
 
 
 @dataclass(frozen=True)
@@ -361,45 +233,6 @@ class Capabilities:
     context: ContextLimits
     model: str
     worker: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """The outcome of one request: a decision, an answer or both."""
-
-    request_id: str
-    mode: str  # the task that was run
-    route: str
-    task_hash: str
-    model: str
-    worker: str
-    decision: Decision | None = None
-    answer: Answer | None = None
-    total_ms: float = 0.0
-
-    @property
-    def merged_line(self) -> str:
-        """Label and answer in one line; the one there is if only one was requested."""
-        if self.decision is None:
-            return self.answer.text if self.answer else ""
-        return self.decision.merged + (self.answer.merged_tail if self.answer else "")
-
-
-@dataclass(frozen=True)
-class Decided:
-    """Event: the decision; the answer, if any, follows."""
-
-    decision: Decision
-
-
-@dataclass(frozen=True)
-class Done:
-    """Event: the end of a request. Nothing follows."""
-
-    result: Result
-
-
-Event = Decided | TextDelta | Done
 
 
 class Service(Protocol):

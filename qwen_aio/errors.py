@@ -14,218 +14,150 @@ class QwenAioError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s  # whole seconds, for errors that pass
 
+    def __init_subclass__(cls, *, code: str) -> None:
+        """Each class names its code: clients of other versions know it by that."""
+        cls.code = code
 
-class InvalidRequest(QwenAioError):
+
+class InvalidRequest(QwenAioError, code="invalid_request"):
     """A field of the request is malformed or out of range."""
 
-    code = "invalid_request"
 
-
-class ContextTooSmall(InvalidRequest):
+class ContextTooSmall(InvalidRequest, code="context_too_small"):
     """The fixed part of the prompt and the answer leave no room for any text."""
 
-    code = "context_too_small"
 
-
-class UnknownTask(QwenAioError):
+class UnknownTask(QwenAioError, code="unknown_task"):
     """No task has this name."""
 
-    code = "unknown_task"
 
-
-class UnknownPath(QwenAioError):
+class UnknownPath(QwenAioError, code="unknown_path"):
     """No route has this path."""
 
-    code = "unknown_path"
 
-
-class MethodNotAllowed(QwenAioError):
+class MethodNotAllowed(QwenAioError, code="method_not_allowed"):
     """The path is known, but not for this method."""
 
-    code = "method_not_allowed"
 
-
-class HeadersTooSlow(QwenAioError):
+class HeadersTooSlow(QwenAioError, code="headers_too_slow"):
     """The headers of a request did not arrive in time."""
 
-    code = "headers_too_slow"
 
-
-class BodyTooSlow(QwenAioError):
+class BodyTooSlow(QwenAioError, code="body_too_slow"):
     """The body of a request did not arrive in time."""
 
-    code = "body_too_slow"
 
-
-class BodyTooLarge(QwenAioError):
+class BodyTooLarge(QwenAioError, code="body_too_large"):
     """The body has more bytes than the limit."""
 
-    code = "body_too_large"
 
-
-class UnsupportedMedia(QwenAioError):
+class UnsupportedMedia(QwenAioError, code="unsupported_media"):
     """The body is not JSON, or has an encoding that is not supported."""
 
-    code = "unsupported_media"
 
-
-class HostRefused(QwenAioError):
+class HostRefused(QwenAioError, code="host_refused"):
     """The Host header names another server (DNS rebinding)."""
 
-    code = "host_refused"
 
-
-class OriginRefused(QwenAioError):
+class OriginRefused(QwenAioError, code="origin_refused"):
     """A page of another origin sent the request."""
 
-    code = "origin_refused"
 
-
-class NotReady(QwenAioError):
+class NotReady(QwenAioError, code="not_ready"):
     """The model is still loading."""
 
-    code = "not_ready"
 
-
-class Draining(QwenAioError):
+class Draining(QwenAioError, code="draining"):
     """The process is finishing its work and takes no more."""
 
-    code = "draining"
 
-
-class CalledOff(Draining):
+class CalledOff(Draining, code="called_off"):
     """An operator took the worker offline: nothing is wrong with it."""
 
-    code = "called_off"
 
-
-class QueueFull(QwenAioError):
+class QueueFull(QwenAioError, code="queue_full"):
     """The limit of waiting requests is reached."""
 
-    code = "queue_full"
 
-
-class TooManyConnections(QueueFull):
+class TooManyConnections(QueueFull, code="too_many_connections"):
     """The limit of open connections is reached."""
 
-    code = "too_many_connections"
 
-
-class NoWorker(QwenAioError):
+class NoWorker(QwenAioError, code="no_worker"):
     """No worker can take the request, and none became ready in time."""
 
-    code = "no_worker"
 
-
-class PoisonRequest(QwenAioError):
+class PoisonRequest(QwenAioError, code="poison_request"):
     """Two workers died while they computed this request; no third one gets it."""
 
-    code = "poison_request"
 
-
-class AnswerBroken(QwenAioError):
+class AnswerBroken(QwenAioError, code="answer_broken"):
     """A worker was lost in the middle of an answer, and no other can continue it."""
 
-    code = "answer_broken"
 
-
-class UnknownWorker(QwenAioError):
+class UnknownWorker(QwenAioError, code="unknown_worker"):
     """The balancer knows no worker with this id."""
 
-    code = "unknown_worker"
 
-
-class LastWorker(QwenAioError):
+class LastWorker(QwenAioError, code="last_worker"):
     """Without this worker none would be left to serve; "force" takes it offline all the same."""
 
-    code = "last_worker"
 
-
-class DeadlineExceeded(QwenAioError):
+class DeadlineExceeded(QwenAioError, code="deadline_exceeded"):
     """The request took longer than its deadline."""
 
-    code = "deadline_exceeded"
 
-
-class RequestFailed(QwenAioError):
+class RequestFailed(QwenAioError, code="request_failed"):
     """Computing this one request failed; the engine continues with all others."""
 
-    code = "request_failed"
 
-
-class EngineStopped(QwenAioError):
+class EngineStopped(QwenAioError, code="engine_stopped"):
     """The engine thread has ended and computes nothing any more."""
 
-    code = "engine_stopped"
 
-
-class ServerUnreachable(QwenAioError):
+class ServerUnreachable(QwenAioError, code="server_unreachable"):
     """No connection to the address."""
 
-    code = "server_unreachable"
 
-
-class ConnectionLost(ServerUnreachable):
+class ConnectionLost(ServerUnreachable, code="connection_lost"):
     """The connection broke."""
 
-    code = "connection_lost"
 
-
-class WorkerStalled(ConnectionLost):
+class WorkerStalled(ConnectionLost, code="worker_stalled"):
     """The worker sent nothing for so long that it counts as dead."""
 
-    code = "worker_stalled"
 
-
-class BadReply(ServerUnreachable):
+class BadReply(ServerUnreachable, code="bad_reply"):
     """A server answers at the address, but not as qwen_aio does."""
 
-    code = "bad_reply"
 
-
-class SetupError(QwenAioError):
+class SetupError(QwenAioError, code="setup"):
     """An operator must fix something before the program can start."""
 
-    code = "setup"
 
-
-class InvalidTask(SetupError):
+class InvalidTask(SetupError, code="invalid_task"):
     """A folder in prompts/ is not a task."""
 
-    code = "invalid_task"
 
-
-class InvalidModel(SetupError):
+class InvalidModel(SetupError, code="invalid_model"):
     """A model folder is missing, damaged, or of a kind that is not supported."""
 
-    code = "invalid_model"
 
-
-class InvalidSettings(SetupError):
+class InvalidSettings(SetupError, code="invalid_settings"):
     """A flag, variable or line of qwen_aio.toml is wrong."""
 
-    code = "invalid_settings"
 
-
-class GoldenMismatch(SetupError):
+class GoldenMismatch(SetupError, code="golden_mismatch"):
     """The model no longer reproduces its recorded answers."""
 
-    code = "golden_mismatch"
 
-
-class DuplicateWorker(SetupError):
+class DuplicateWorker(SetupError, code="duplicate_worker"):
     """A live worker already has this id."""
 
-    code = "duplicate_worker"
 
-
-class StatusUnreadable(SetupError):
+class StatusUnreadable(SetupError, code="status_unreadable"):
     """status.json cannot be read; a running reader counts that and tries again."""
 
-    code = "status_unreadable"
 
-
-class StatusUnwritable(SetupError):
+class StatusUnwritable(SetupError, code="status_unwritable"):
     """status.json cannot be written; a running worker counts that, goes on and tries again."""
-
-    code = "status_unwritable"

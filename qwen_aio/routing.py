@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from itertools import islice
 
 from qwen_aio.core import Plan, Request, Route, Rule, Task
@@ -37,7 +36,7 @@ def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
         if mode not in tasks:
             raise UnknownTask(f"unknown task {mode!r}; known: auto, {', '.join(sorted(tasks))}", param="mode")
         return Route(mode, f"mode {mode}")
-    for rule in _by_priority(rule for task in tasks.values() for rule in task.rules):
+    for rule in _by_priority(tasks):
         why = match(rule, text)
         if why is not None:
             return Route(rule.task, f"rule {rule.task}.{rule.name}: {why}")
@@ -47,16 +46,16 @@ def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
 
 def fixed_reply(text: str, tasks: Mapping[str, Task]) -> str | None:
     """The reply of the first matching rule that has one, of any task; None if there is none."""
-    rules = _by_priority(rule for task in tasks.values() for rule in task.rules if rule.reply is not None)
+    rules = (rule for rule in _by_priority(tasks) if rule.reply is not None)
     return next((rule.reply for rule in rules if match(rule, text) is not None), None)
 
 
 def match(rule: Rule, text: str) -> str | None:
-    """The part of `text` that matches `rule`, or None.
-
-    All limits must hold, and one word or pattern if any is listed.
-    """
-    if not (_within(len(text), rule.min_chars, rule.max_chars) and _within_words(rule, text)):
+    """The part of `text` that matches `rule` (see Rule), or None."""
+    if not _within(len(text), rule.min_chars, rule.max_chars):
+        return None
+    num_words = count_words(text, at_most=max(rule.min_words or 0, rule.max_words or 0) + 1)
+    if not _within(num_words, rule.min_words, rule.max_words):
         return None
     if not rule.words and not rule.patterns:
         return f"{len(text)} characters"
@@ -64,8 +63,7 @@ def match(rule: Rule, text: str) -> str | None:
     for word in words_in(start, rule.words):
         return word
     for pattern in rule.patterns:
-        found = _compiled(pattern).search(start)
-        if found:
+        if found := re.search(pattern, start, re.IGNORECASE):
             return found.group(0)[:40]
     return None
 
@@ -81,21 +79,10 @@ def count_words(text: str, *, at_most: int) -> int:
     return sum(1 for _ in islice(_WORD.finditer(text), at_most))
 
 
-def _by_priority(rules: Iterable[Rule]) -> list[Rule]:
+def _by_priority(tasks: Mapping[str, Task]) -> list[Rule]:
+    rules = (rule for task in tasks.values() for rule in task.rules)
     return sorted(rules, key=lambda rule: (rule.priority, rule.task, rule.name))
 
 
 def _within(count: int, least: int | None, most: int | None) -> bool:
     return (least is None or count >= least) and (most is None or count <= most)
-
-
-def _within_words(rule: Rule, text: str) -> bool:
-    limits = [limit for limit in (rule.min_words, rule.max_words) if limit is not None]
-    if not limits:
-        return True
-    return _within(count_words(text, at_most=max(limits) + 1), rule.min_words, rule.max_words)
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-PROTOCOLS = ("tcp", "udp", "sctp")
 log = logging.getLogger(__name__)
 
 
@@ -36,4 +35,4 @@ def _is_link(value: str) -> bool:
     except ValueError:
         return False
     host = f"[{address}]" if address.version == 6 else str(address)
-    return parts.scheme in PROTOCOLS and port > 0 and value == f"{parts.scheme}://{host}:{port}"
+    return parts.scheme in ("tcp", "udp", "sctp") and port > 0 and value == f"{parts.scheme}://{host}:{port}"

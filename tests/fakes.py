@@ -6,19 +6,9 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qwen_aio.core import (
-    Completion,
-    ContextLimits,
-    LabelScore,
-    Prompt,
-    Sampling,
-    Scores,
-    Text,
-    TextDelta,
-    Timings,
-    Usage,
-)
+from qwen_aio.core import ContextLimits, Prompt, Sampling, Text
 from qwen_aio.errors import QwenAioError
+from qwen_aio.result import Completion, LabelScore, Scores, TextDelta, Timings, Usage
 
 
 class FakeClock:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from qwen_aio.core import TaskKind, Timings
+from qwen_aio.core import TaskKind
+from qwen_aio.result import Timings
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.connection import Patience
 from qwen_aio.serving.listener import Room

@@ -10,19 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.client import MAX_EVENT_BYTES, Client, FrameReader
-from qwen_aio.core import (
-    Answer,
-    ContextLimits,
-    Decided,
-    DecidedLabel,
-    Decision,
-    Done,
-    EngineRequest,
-    Message,
-    Request,
-    SamplingWish,
-    TextDelta,
-)
+from qwen_aio.core import ContextLimits, DecidedLabel, EngineRequest, Message, Request, SamplingWish
 from qwen_aio.errors import (
     BadReply,
     ConnectionLost,
@@ -33,6 +21,7 @@ from qwen_aio.errors import (
     ServerUnreachable,
     UnknownTask,
 )
+from qwen_aio.result import Answer, Decided, Decision, Done, TextDelta
 from qwen_aio.wire.engine import engine_frame
 from qwen_aio.wire.event import event_frame
 from tests.fakes import FakeEngine, user_text

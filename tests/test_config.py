@@ -19,6 +19,11 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatc
     assert (settings.port, settings.kv_mb, settings.id, settings.max_context) == (1003, 65, "from-file", 2048)
 
 
+def test_a_variable_may_be_written_small(monkeypatch):
+    monkeypatch.setenv("qwen_aio_kv_mb", "65")
+    assert config.load_settings({}).kv_mb == 65
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

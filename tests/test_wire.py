@@ -5,23 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import (
-    Answer,
-    Capabilities,
-    ContextLimits,
-    Decided,
-    Decision,
-    Done,
-    Message,
-    Request,
-    Result,
-    SamplingWish,
-    TextDelta,
-    Timings,
-    Truncation,
-    Usage,
-)
+from qwen_aio.core import Capabilities, ContextLimits, Message, Request, SamplingWish
 from qwen_aio.errors import InvalidRequest, QueueFull, QwenAioError, UnknownTask
+from qwen_aio.result import Answer, Decided, Decision, Done, Result, TextDelta, Timings, Truncation, Usage
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.wire import result_to_json
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status

@@ -10,19 +10,9 @@ from hypothesis import strategies as st
 
 from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.client import FrameReader
-from qwen_aio.core import (
-    Answer,
-    DecidedLabel,
-    Decision,
-    EngineRequest,
-    Message,
-    SamplingWish,
-    TextDelta,
-    Timings,
-    Truncation,
-    Usage,
-)
+from qwen_aio.core import DecidedLabel, EngineRequest, Message, SamplingWish
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
+from qwen_aio.result import Answer, Decision, TextDelta, Timings, Truncation, Usage
 from qwen_aio.visible import has_visible
 from qwen_aio.wire.engine import (
     MAX_ENGINE_REQUEST_BYTES,

@@ -13,7 +13,8 @@ from typing import Any
 from benchmarks.peers.driving import serve_commands, together
 from benchmarks.peers.words import Words
 from qwen_aio.config import load_settings
-from qwen_aio.core import Prompt, Sampling, Text, TextDelta
+from qwen_aio.core import Prompt, Sampling, Text
+from qwen_aio.result import TextDelta
 from qwen_aio.worker.loading import choose_model, load_weights, prepare_process
 
 LONG, FIRST_SEED = 512, 1_000_000  # prompts of so many tokens, which the benchmark itself never asks for

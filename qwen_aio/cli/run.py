@@ -8,7 +8,8 @@ import sys
 import time
 
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import Request, Result, SamplingWish
+from qwen_aio.core import Request, SamplingWish
+from qwen_aio.result import Result
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.visible import check_visible
 from qwen_aio.wire import result_to_json

@@ -19,7 +19,6 @@ from fastapi import FastAPI
 
 from qwen_aio import __version__
 from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, settings_of, state_dir
-from qwen_aio.core import WorkerStatus
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
@@ -33,6 +32,7 @@ from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory
 from qwen_aio.worker.worker import LoadEngine, WorkerServer
+from qwen_aio.worker_status import WorkerStatus
 
 FIRST_WORKER_PORT = 7861
 Mode = Literal["single", "worker"]

@@ -9,8 +9,9 @@ from itertools import groupby
 
 from qwen_aio.cli.run import MODEL_SETTINGS
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import Control, Decision, Prompt, Task
+from qwen_aio.core import Control, Prompt, Task
 from qwen_aio.errors import GoldenMismatch, InvalidSettings, UnknownTask
+from qwen_aio.result import Decision
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.tasks.lint import LintReport, lint
 from qwen_aio.tasks.loader import load_tasks

@@ -43,27 +43,21 @@ class Child:
 
 
 class Subprocess:
-    """A Process started from a command.
-
-    It starts no others, so that its output ends when it does.
-    """
+    """A Process started from a command. It starts no others: its output ends when it does."""
 
     def __init__(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         self._process = process
         self._reading = reading
 
     def terminate(self) -> None:
-        """See Process."""
         with suppress(ProcessLookupError):
             self._process.terminate()
 
     def kill(self) -> None:
-        """See Process."""
         with suppress(ProcessLookupError):
             self._process.kill()
 
     async def ended(self) -> int:
-        """See Process."""
         await asyncio.wait({self._reading})
         return await self._process.wait()
 
@@ -71,10 +65,7 @@ class Subprocess:
 async def spawn(
     command: Sequence[str], on_line: OnLine, *, lifeline: Lifeline, inherited_files: tuple[int, ...] = ()
 ) -> Subprocess:
-    """Start `command`, in a group of its own: a terminal's Ctrl-C is for the parent to act on.
-
-    Raises OSError.
-    """
+    """Start `command` in a group of its own: Ctrl-C is the parent's affair. Raises OSError."""
     own_group: dict[str, Any] = {"process_group": 0}
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -92,10 +83,7 @@ async def spawn(
 
 
 async def read_lines(output: asyncio.StreamReader, on_line: OnLine) -> None:
-    """Call `on_line` with every line of `output` until it ends.
-
-    A line longer than CHUNK comes in parts.
-    """
+    """Call `on_line` with every line until the end. One longer than CHUNK comes in parts."""
     rest = b""
     while chunk := await output.read(CHUNK):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from qwen_aio.cluster import lifeline
@@ -25,10 +26,7 @@ CHUNK, MAX_FILES = 4096, 64
 
 
 class ForkServer:
-    """Forks a worker for every WorkerSpec, and reports how each one ended.
-
-    Has one thread, and no event loop.
-    """
+    """Forks workers, and reports how each one ended. Has one thread, and no event loop."""
 
     def __init__(self, control: socket.socket, *, become: Callable[[WorkerSpec], int]) -> None:
         """`become` runs in the fork until the worker ends; it returns the exit status."""
@@ -36,16 +34,14 @@ class ForkServer:
         self._become = become
         self._messages = Messages()
         self._logs: deque[int] = deque()  # came with messages that are not complete yet
-        self._num_running = 0
 
     def run(self) -> int:
         """Until the cluster closes the socket; the exit status."""
         woken, waking = socket.socketpair()
-        for end in (woken, waking):
-            end.setblocking(False)
+        waking.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # so that it wakes instead of being ignored
         signal.set_wakeup_fd(waking.fileno())
-        gc.freeze()  # a collection would write to every object, and pages that are written to are not shared any more
+        gc.freeze()  # a collection would write to every object, and end the sharing of its page
         self._send(WeightsLoaded())
         while True:
             readable, _, _ = select.select([self._control, woken], [], [])
@@ -70,7 +66,6 @@ class ForkServer:
         if pid == 0:
             self._run_fork(spec, log)
         os.close(log)
-        self._num_running += 1
         self._send(Started(spec.id, pid))
 
     def _run_fork(self, spec: WorkerSpec, log: int) -> NoReturn:
@@ -78,7 +73,7 @@ class ForkServer:
         try:
             self._leave(log)
             status = self._become(spec)
-        except BaseException:  # broad, at the top of a process: the lines above this are the server's, not the fork's
+        except BaseException:  # broad, at the top of a process: the lines above are the server's
             traceback.print_exc()
         finally:
             try:
@@ -101,12 +96,12 @@ class ForkServer:
         lifeline.hold()  # threads are not forked
 
     def _reap(self) -> None:
-        while self._num_running:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            self._num_running -= 1
-            self._send(Ended(pid, os.waitstatus_to_exitcode(status)))
+        with suppress(ChildProcessError):  # there is no worker any more
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._send(Ended(pid, os.waitstatus_to_exitcode(status)))
 
     def _send(self, message: ForkMessage) -> None:
         self._control.sendall(encode(message))

@@ -34,7 +34,7 @@ class ForkServerClient:
         self._loaded = asyncio.Event()
         self._control: socket.socket | None = None
         self._receiving: asyncio.Task[None] | None = None
-        self._forks: dict[str, asyncio.Future[Fork]] = {}  # those asked for, by worker id
+        self._forks: dict[str, asyncio.Future[Fork | None]] = {}  # those asked for, by worker id
         self._ends: dict[int, asyncio.Future[int | None]] = {}  # of this server's workers, by pid
 
     async def start(self, on_line: OnLine) -> Process:
@@ -56,25 +56,25 @@ class ForkServerClient:
         while True:
             await self._loaded.wait()
             reading, writing = os.pipe()
-            log = asyncio.create_task(_read_log(reading, on_line))  # ends once no process can write any more
+            log = asyncio.create_task(_read_log(reading, on_line))  # until no process can write
             try:
-                pid, end = await self._ask(spec, writing)
-            except _ForkServerEnded:
-                continue
+                fork = await self._ask(spec, writing)
             finally:
                 os.close(writing)
-            return _ForkedProcess(pid, end, log)
+            if fork is not None:
+                return _ForkedProcess(*fork, log)
 
-    async def _ask(self, spec: WorkerSpec, log: int) -> Fork:
+    async def _ask(self, spec: WorkerSpec, log: int) -> Fork | None:
+        """None if the server ends before it has forked the worker."""
         assert self._control is not None
-        fork: asyncio.Future[Fork] = asyncio.get_running_loop().create_future()
+        fork: asyncio.Future[Fork | None] = asyncio.get_running_loop().create_future()
         self._forks[spec.id] = fork
         try:
             socket.send_fds(self._control, [encode(spec)], [log])
             return await fork
-        except OSError as exc:
+        except OSError:
             self._loaded.clear()  # no task asks again before the end is noticed
-            raise _ForkServerEnded from exc
+            return None
         finally:
             del self._forks[spec.id]
 
@@ -85,7 +85,14 @@ class ForkServerClient:
             while chunk := await asyncio.get_running_loop().sock_recv(control, CHUNK):
                 for message in messages.feed(chunk):
                     self._take(message)
-        self._on_end()
+        # It forks no worker any more, and does not say how its workers end.
+        self._loaded.clear()
+        for fork in self._forks.values():
+            if not fork.done():
+                fork.set_result(None)
+        for end in self._ends.values():
+            end.set_result(None)
+        self._ends.clear()
 
     def _take(self, message: ForkMessage) -> None:
         match message:
@@ -98,20 +105,6 @@ class ForkServerClient:
                     fork.set_result((pid, end))
             case Ended(pid, status):
                 self._ends.pop(pid).set_result(status)
-
-    def _on_end(self) -> None:
-        """The server is gone: it forks no worker any more, and does not say how its workers end."""
-        self._loaded.clear()
-        for fork in self._forks.values():
-            if not fork.done():
-                fork.set_exception(_ForkServerEnded())
-        for end in self._ends.values():
-            end.set_result(None)
-        self._ends.clear()
-
-
-class _ForkServerEnded(Exception):
-    """It ended before it forked the worker."""
 
 
 class _ForkedProcess:
@@ -126,11 +119,9 @@ class _ForkedProcess:
             self._process = psutil.Process(pid)
 
     def terminate(self) -> None:
-        """See Process."""
         self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """See Process."""
         self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
@@ -139,7 +130,6 @@ class _ForkedProcess:
                 self._process.send_signal(number)
 
     async def ended(self) -> int | None:
-        """See Process."""
         await asyncio.wait({self._log})
         return await asyncio.shield(self._end)
 

@@ -19,7 +19,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 HEALTHY_S = 60.0  # after so long, the next pause is the first one again
 LOOK_S = 0.2
 SETUP_STATUS = 1  # a program that prints its error as a sentence ends with this ...
-SETUP_FAILURES = 3  # ... and after so many times in a row, never ready, another start would not help
+SETUP_FAILURES = 3  # ... and after so many in a row, never ready, another start would not help
 LAST_LINES = 12
 SIGKILL = 9  # which Windows has no name for
 
@@ -42,7 +42,7 @@ class Keeper:
     ) -> None:
         """`report` takes its own lines, `on_output` the child's; a new state calls `on_change`.
 
-        `memory` says how much memory is needed and available.
+        `memory` says how much memory is needed and available, for a child killed for lack of it.
         """
         self.name = child.name
         self.state: State = "starting"
@@ -74,10 +74,7 @@ class Keeper:
             self._next_pause_s = min(2 * self._next_pause_s, LONGEST_PAUSE_S)
 
     async def stop(self, *, patience_s: float) -> None:
-        """End the process once its work is done, or at once when patience is over.
-
-        `keep` has ended by now.
-        """
+        """End the process once its work is done, or when patience is over. After `keep`."""
         if self._process is None:
             return
         self._process.terminate()
@@ -137,7 +134,5 @@ def _describe_exit(status: int | None) -> str:
         return "ended"
     if status >= 0:
         return f"ended with status {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
+    known = (each.name for each in signal.Signals if each == -status)
+    return f"was ended by {next(known, f'signal {-status}')}"

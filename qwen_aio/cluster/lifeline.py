@@ -17,13 +17,10 @@ STANDARD_INPUT = 0
 
 
 class Lifeline:
-    """The parent's end.
-
-    Closing it ends the children, so most parents hold it as long as they live.
-    """
+    """The parent's end. Closing it ends the children: most parents never do."""
 
     def __init__(self) -> None:
-        self.standard_input, self._held = os.pipe()  # a child inherits neither unless it is passed on
+        self.standard_input, self._held = os.pipe()  # a child inherits only what is passed on
 
     def environment(self) -> Mapping[str, str]:
         """The variables that a child needs."""

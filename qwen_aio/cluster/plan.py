@@ -20,7 +20,7 @@ from qwen_aio.startup.listening import url_of
 PORT_STEP = 100
 LAST_PORT = 65535
 USUAL_WORKERS, MAX_WORKERS = 3, 64
-WORKER_HOST = "127.0.0.1"  # clients reach a worker through the balancer, which decides who may come in
+WORKER_HOST = "127.0.0.1"  # clients come through the balancer, which decides who may come in
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,9 @@ def _num_workers(asked: tuple[str, ...]) -> int:
 
 
 def _shares_weights(asked: str | None, *, num_workers: int) -> bool:
-    if not hasattr(os, "fork"):
-        if asked == "on":
-            raise InvalidSettings("--share-weights on: this system cannot fork a process; leave it off")
-        return False
-    if asked:
-        return asked == "on"
-    return num_workers > 1 and can_fork()
+    if asked == "on" and not hasattr(os, "fork"):
+        raise InvalidSettings("--share-weights on: this system cannot fork a process; leave it off")
+    return asked == "on" or (asked is None and num_workers > 1 and can_fork())
 
 
 def can_fork() -> bool:

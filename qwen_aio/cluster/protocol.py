@@ -18,7 +18,7 @@ class WorkerSpec:
     id: str
     port: int
     threads: int
-    changes: Mapping[str, str | int] = field(default_factory=dict)  # of settings that all workers would share
+    changes: Mapping[str, str | int] = field(default_factory=dict)  # of settings that others share
 
     @property
     def settings(self) -> dict[str, str | int]:

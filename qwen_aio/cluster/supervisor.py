@@ -36,11 +36,9 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`stages` is the order in which children are ended.
+        """`stages` is the order in which children are ended; the others are as in Keeper.
 
-        `announce` is reported once, when all are ready. `report` takes lines about the children,
-        `on_output` their own. `memory` says how much memory is needed and available, for a child
-        that may have been killed for lack of it.
+        `announce` is reported once, when all are ready.
         """
         keeper = partial(
             Keeper, report=report, on_output=on_output, on_change=self._show, memory=memory, clock=clock, pause=pause
@@ -51,10 +49,7 @@ class Supervisor:
         self._announce: str | None = announce
 
     async def run(self, signals: asyncio.Queue[int]) -> int:
-        """Until a signal comes out of the queue; the exit status.
-
-        Raises SetupError if a child cannot be started.
-        """
+        """Until a signal arrives; the exit status. Raises SetupError if a child cannot start."""
         self._show()
         keeping = [asyncio.create_task(keeper.keep(), name=f"keeper of {keeper.name}") for keeper in self._keepers]
         coming = asyncio.create_task(signals.get())

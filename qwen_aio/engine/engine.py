@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qwen_aio.bounds import MAX_TOKENS, check_sampling
-from qwen_aio.core import Completion, ContextLimits, Prompt, Segments, TextDelta
+from qwen_aio.core import ContextLimits, Prompt, Segments
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
@@ -33,6 +33,7 @@ from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated, truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
+from qwen_aio.result import Completion, TextDelta
 
 LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory of logits
 MIN_CONTEXT = 128  # a smaller context is useless

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen_aio.core import Completion, Prompt, Sampling, Scores, Segments, TextDelta
+from qwen_aio.core import Prompt, Sampling, Segments
 from qwen_aio.errors import QwenAioError
+from qwen_aio.result import Completion, Scores, TextDelta
 
 
 @dataclass(frozen=True)

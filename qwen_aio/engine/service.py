@@ -21,10 +21,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from qwen_aio.core import Completion, ContextLimits, Prompt, Sampling, Scores, Segments, TextDelta
+from qwen_aio.core import ContextLimits, Prompt, Sampling, Segments
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate, Item, Output, Pin, Pinned, Score, Work
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
+from qwen_aio.result import Completion, Scores, TextDelta
 
 logger = logging.getLogger(__name__)
 

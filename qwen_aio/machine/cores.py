@@ -29,23 +29,13 @@ def usable_cores() -> int:
 
 def count_cores(root: Path, *, allowed_cpus: Set[int]) -> int:
     """As usable_cores, where /sys and /proc are below `root`. A damaged file counts as missing."""
-    cores = physical_cores(root, allowed_cpus)
-    quota = quota_cpus(root)
+    cores = len({_siblings(root / f"sys/devices/system/cpu/cpu{cpu}/topology", cpu) for cpu in allowed_cpus})
     # Half a core more would be a thread that waits half of the time, and makes the others wait.
-    return max(1, cores if quota is None else min(cores, int(quota)))
-
-
-def physical_cores(root: Path, allowed_cpus: Set[int]) -> int:
-    """The number of cores of `allowed_cpus`; a CPU without known siblings is a core of its own."""
-    return len({_siblings(root / f"sys/devices/system/cpu/cpu{cpu}/topology", cpu) for cpu in allowed_cpus})
-
-
-def quota_cpus(root: Path) -> float | None:
-    """CPU seconds per second that all groups of this process leave it; None if none limits it."""
-    return min(_quotas(root), default=None)
+    return max(1, min([cores, *map(int, _quotas(root))]))
 
 
 def _siblings(topology: Path, cpu: int) -> frozenset[int]:
+    """The CPUs of one core; a CPU without known siblings is a core of its own."""
     for name in ("core_cpus_list", "thread_siblings_list"):  # the newer name first
         with suppress(OSError, ValueError):
             siblings = _cpu_list((topology / name).read_text())
@@ -66,19 +56,10 @@ def _cpu_list(text: str) -> frozenset[int]:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    for version, folder in groups(root, "cpu"):
-        yield from _quota_v2(folder) if version == 2 else _quota_v1(folder)
-
-
-def _quota_v2(group: Path) -> Iterator[float]:
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = (group / "cpu.max").read_text().split()
-        if quota != "max" and int(quota) > 0:
-            yield int(quota) / int(period)
-
-
-def _quota_v1(group: Path) -> Iterator[float]:
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota = int((group / "cpu.cfs_quota_us").read_text())
-        if quota > 0:  # -1 is no quota
-            yield quota / int((group / "cpu.cfs_period_us").read_text())
+    """CPU seconds per second that the groups of this process leave it."""
+    for version, group in groups(root, "cpu"):
+        names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            if int(quota) > 0:  # without one it is "max" in version 2, -1 in version 1
+                yield int(quota) / int(period)

@@ -55,11 +55,9 @@ def _rooms(root: Path) -> Iterator[int]:
 
 
 def _room(folder: Path, limit: str, usage: str, cached: str) -> int:
-    """The system frees its cache of files before it kills.
-
-    Raises OSError; ValueError without a limit.
-    """
-    most = int((folder / limit).read_text())  # "max" in version 2; in version 1 a number beyond any memory
+    """Counts the cache of files, which the system frees before it kills. OSError, ValueError."""
+    # Without a limit: "max" in version 2, a number beyond any memory in version 1.
+    most = int((folder / limit).read_text())
     used = int((folder / usage).read_text())
     found = re.search(rf"^{cached} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
     return max(0, most - used + (int(found[1]) if found else 0))

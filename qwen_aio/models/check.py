@@ -6,7 +6,7 @@ Reads no tensor: the engine checks config.json and the tensors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from qwen_aio.errors import InvalidModel
@@ -88,15 +88,12 @@ def _refuse_other_weights(folder: Path, names: set[str]) -> None:
             raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not read here; {ORIGINAL}")
     for suffix in PICKLES:
         if found := sorted(name for name in names if name.endswith(suffix) and name != f"training_args{suffix}"):
-            pattern = f"pytorch_model*{suffix}" if any(map(_is_usual, found)) else f"*{suffix}"
+            is_usual = any(name.startswith("pytorch_model") for name in found)
+            pattern = f"pytorch_model*{suffix}" if is_usual else f"*{suffix}"
             raise InvalidModel(
                 f"{folder} holds {_some(found)}: pickles, which can run code and are not loaded; where you trust them,"
                 f" run in that folder, with this environment's python: {CONVERT.format(pattern=pattern)}"
             )
-
-
-def _is_usual(name: str) -> bool:
-    return name.startswith("pytorch_model")
 
 
 def _how_to_merge(folder: Path) -> str:
@@ -124,7 +121,6 @@ def _check_file(path: Path) -> None:
         raise InvalidModel(f"{path} is empty; copy or download it again")
 
 
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NUM_NAMED} more" if len(listed) > NUM_NAMED else ""
-    return ", ".join(listed[:NUM_NAMED]) + more
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more

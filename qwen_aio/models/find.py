@@ -46,8 +46,7 @@ def model_sha(folder: Path) -> str:
     """Sixteen hex digits over weights, config and tokenizer, which determine the output."""
     digest = hashlib.sha256()
     for path in sorted([*(folder / name for name in NEEDED), *folder.glob("*.safetensors")]):
-        digest.update(f"{path.name}:{path.stat().st_size};".encode())
-        digest.update(_file_digest(path))
+        digest.update(f"{path.name}:{path.stat().st_size};".encode() + _file_digest(path))
     return digest.hexdigest()[:16]
 
 

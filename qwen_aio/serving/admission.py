@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from qwen_aio.core import Capabilities, Done, Event, Request, Result, Service
+from qwen_aio.core import Capabilities, Request, Service
 from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
 from qwen_aio.next_event import interrupt, next_event
+from qwen_aio.result import Done, Event, Result
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.worker_status import WorkerState
 

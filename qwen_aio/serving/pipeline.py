@@ -14,23 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qwen_aio.bounds import check_sampling
-from qwen_aio.core import (
-    Answer,
-    Capabilities,
-    Decided,
-    DecidedLabel,
-    Decision,
-    Done,
-    EngineEvent,
-    EngineRequest,
-    Event,
-    Plan,
-    Request,
-    Result,
-    TextDelta,
-    Timings,
-    Usage,
-)
+from qwen_aio.core import Capabilities, DecidedLabel, EngineRequest, Plan, Request
+from qwen_aio.result import Answer, Decided, Decision, Done, EngineEvent, Event, Result, TextDelta, Timings, Usage
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.visible import check_visible

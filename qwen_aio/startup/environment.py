@@ -21,9 +21,8 @@ from qwen_aio.errors import SetupError
 def ignore_proxies(environ: MutableMapping[str, str]) -> None:
     """Make this process, and those it starts, connect directly everywhere.
 
-    A server connects to workers and to itself, and a text for the user's own machine must not pass
-    through another. Where no variable is set, macOS and Windows take proxies from their settings:
-    `*` rules these out as well.
+    A text for the user's own machine must not pass through another. Where no variable is set,
+    macOS and Windows take proxies from their settings: `*` rules these out as well.
     """
     for name in [name for name in environ if name.lower().endswith("_proxy")]:
         del environ[name]

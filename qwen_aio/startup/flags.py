@@ -19,7 +19,8 @@ def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     group = parser.add_argument_group("settings (also QWEN_AIO_* variables and keys of qwen_aio.toml)")
     for name in names:
         field = Settings.model_fields[name]
-        text = f"{field.description}{_default_hint(field.default)}"
+        hint = "" if field.default in (None, False, ()) else f" [{field.default}]"
+        text = f"{field.description}{hint}"
         if field.annotation is bool:
             group.add_argument(_flag(name), action="store_true", default=argparse.SUPPRESS, help=text)
         else:
@@ -57,7 +58,3 @@ def _metavar(name: str, annotation: Any) -> str:
     """The words there are to choose from; if it is no such choice, the setting's name."""
     kinds = [kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal]
     return "|".join(word for kind in kinds for word in get_args(kind)) or name.upper()
-
-
-def _default_hint(default: Any) -> str:
-    return "" if default in (None, False, ()) else f" [{default}]"

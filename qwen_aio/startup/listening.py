@@ -34,4 +34,5 @@ def log_to_stderr(settings: Settings) -> None:
     )
     for chatty in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every client that does not speak HTTP
+    # It warns of every client that does not speak HTTP.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

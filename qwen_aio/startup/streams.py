@@ -31,15 +31,12 @@ class ForgivingFile(io.RawIOBase):
             return len(data)
 
     def writable(self) -> bool:
-        """See RawIOBase."""
         return True
 
     def fileno(self) -> int:
-        """See RawIOBase."""
         return self._file.fileno()
 
     def isatty(self) -> bool:
-        """See RawIOBase."""
         return self._file.isatty()
 
 

@@ -5,16 +5,15 @@ Counts with any encoder; runs no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from jinja2 import Environment, TemplateSyntaxError, meta
+from jinja2 import Environment, meta
 
 from qwen_aio.core import Segment, Task, Text
 from qwen_aio.tasks.template import USER_VARIABLES, PromptTemplate
 
-KNOWN_VARIABLES = frozenset({*USER_VARIABLES, "labels"})
 CHEAP_TAIL_TOKENS = 16  # beyond this the tail costs more than a short message itself
 
 
@@ -39,51 +38,39 @@ class LintReport:
 def lint(task: Task, encoder: Encoder) -> LintReport:
     """The findings about `task`. Raises InvalidTask if the template does not render."""
     template = PromptTemplate(task)
+    # Of all branches, also those that do not run.
+    variables = meta.find_undeclared_variables(Environment().parse(task.template))
     tail_tokens = _tail_tokens(template, encoder)
     return LintReport(
         task=task.name,
         prefix_tokens=len(encoder.encode(template.head)),
         tail_tokens=tail_tokens,
-        problems=tuple(_problems(task)),
-        hints=tuple(_hints(task, encoder, tail_tokens)),
+        problems=tuple(_problems(task, variables)),
+        hints=tuple(_hints(task, variables, encoder, tail_tokens)),
     )
-
-
-def unknown_variables(task: Task) -> list[str]:
-    """Variables of the template without a value, also in branches that did not run."""
-    return sorted(_variables(task) - KNOWN_VARIABLES)
-
-
-def _variables(task: Task) -> set[str]:
-    """The variables that the template takes from outside."""
-    try:
-        return meta.find_undeclared_variables(Environment().parse(task.template))
-    except TemplateSyntaxError:
-        return set()  # compiling the template reports it
 
 
 def _tail_tokens(template: PromptTemplate, encoder: Encoder) -> int:
     mark = "\u25c6"
     body = template.prompt(mark).body
-    text = next(index for index, segment in enumerate(body) if isinstance(segment, Text) and segment.can_cut)
-    block = body[text]
-    assert isinstance(block, Text)
+    block = next(segment for segment in body if isinstance(segment, Text) and segment.can_cut)
     after_mark = Text(block.text.rpartition(mark)[2])
-    return len(encoder.encode((after_mark, *body[text + 1 :])))
+    return len(encoder.encode((after_mark, *body[body.index(block) + 1 :])))
 
 
-def _problems(task: Task) -> list[str]:
-    problems = [f"prompt.j2 names an unknown variable: {name}" for name in unknown_variables(task)]
+def _problems(task: Task, variables: Set[str]) -> list[str]:
+    unknown = sorted(variables - {*USER_VARIABLES, "labels"})
+    problems = [f"prompt.j2 names an unknown variable: {name}" for name in unknown]
     if not task.golden:
         problems.append("no golden cases: a damaged model or template would go unnoticed (golden.jsonl)")
     return problems
 
 
-def _hints(task: Task, encoder: Encoder, tail_tokens: int) -> list[str]:
+def _hints(task: Task, variables: Set[str], encoder: Encoder, tail_tokens: int) -> list[str]:
     hints = []
     if tail_tokens > CHEAP_TAIL_TOKENS:
         hints.append(f"{tail_tokens} tokens after the text are paid on every request; shorten the answer block")
-    if task.focus_words and "focus_words" not in _variables(task):
+    if task.focus_words and "focus_words" not in variables:
         hints.append("focus_words do nothing: prompt.j2 does not name them in the block user")
     first: dict[int, str] = {}
     for label in task.labels:

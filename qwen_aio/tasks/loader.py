@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, StopString
 from qwen_aio.core import GoldenCase, Label, Rule, Sampling, SamplingWish, Task, TaskKind
@@ -21,11 +21,10 @@ from qwen_aio.files import read_text
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.visible import has_visible
 
-TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-RESERVED_NAMES = frozenset({"auto"})  # modes that are not tasks
+NAME = r"[a-z][a-z0-9_]{0,31}"
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Words = tuple[Annotated[str, Field(min_length=1, max_length=200)], ...]
 
 
@@ -64,7 +63,7 @@ class _Rule(_Table):
     max_chars: int | None = None
     min_words: int | None = None
     max_words: int | None = None
-    reply: Annotated[str, Field(min_length=1)] | None = None
+    reply: Annotated[str, Field(min_length=1), AfterValidator(str.strip)] | None = None
 
 
 class _TaskFile(_Table):
@@ -100,12 +99,10 @@ def load_tasks(prompts_dir: Path) -> dict[str, Task]:
 
 def load_task(folder: Path) -> Task:
     """The task in `folder`. Raises InvalidTask, which names the file, the line and the mistake."""
-    if not TASK_NAME.fullmatch(folder.name) or folder.name in RESERVED_NAMES:
+    if not re.fullmatch(NAME, folder.name) or folder.name == "auto":
         raise InvalidTask(f"{folder}: a task is named by small letters, digits and underscores, and not 'auto'")
     source = _read(folder / "task.toml")
     template = _read(folder / "prompt.j2")
-    golden_path = folder / "golden.jsonl"
-    golden = _read(golden_path) if golden_path.exists() else ""
     file = _parse(folder / "task.toml", source)
     _check_meaning(folder / "task.toml", file)
     task = Task(
@@ -115,8 +112,7 @@ def load_task(folder: Path) -> Task:
         template=template,
         hash=task_hash(source, template),
         labels=tuple(Label(**label.model_dump()) for label in file.labels),
-        high=file.confidence.high,
-        medium=file.confidence.medium,
+        **file.confidence.model_dump(),
         neutral=file.neutral.label if file.neutral else None,
         neutral_below=file.neutral.below if file.neutral else 0.0,
         text_format=file.text_format,
@@ -124,8 +120,8 @@ def load_task(folder: Path) -> Task:
         focus_words=file.focus_words,
         companion=file.companion,
         sampling=Sampling().override(SamplingWish(**file.sampling.model_dump())),
-        rules=tuple(_rule(folder.name, rule) for rule in file.rules),
-        golden=_golden_cases(golden_path, golden, file.kind),
+        rules=tuple(Rule(task=folder.name, **rule.model_dump()) for rule in file.rules),
+        golden=_golden_cases(folder / "golden.jsonl", file.kind),
     )
     PromptTemplate(task)  # a broken template fails now, not after minutes of loading a model
     return task
@@ -155,8 +151,7 @@ def _parse(path: Path, source: str) -> _TaskFile:
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise InvalidTask(f"{path} is not TOML: {exc}") from exc
     except ValidationError as exc:
-        mistakes = "; ".join(_describe(path, source, error) for error in exc.errors())
-        raise InvalidTask(mistakes) from exc
+        raise InvalidTask("; ".join(_describe(path, source, error) for error in exc.errors())) from exc
 
 
 def _describe(path: Path, source: str, error: Mapping[str, Any]) -> str:
@@ -169,8 +164,7 @@ def _line_of(source: str, place: Sequence[str | int]) -> int:
     """The line of the value at `place`, e.g. ("rules", 1, "max_chars"), or one near it."""
     lines = [line.split("#")[0] for line in source.splitlines()]
     at = 0
-    for number, part in enumerate(place):
-        following = place[number + 1] if number + 1 < len(place) else None
+    for part, following in zip(place, (*place[1:], None), strict=True):
         if isinstance(part, str):
             at = _find_key(lines, part, start=at, skip=following if isinstance(following, int) else 0)
     return at + 1
@@ -226,7 +220,7 @@ def _check_rule(path: Path, file: _TaskFile, rule: _Rule) -> None:
     limits = (rule.min_chars, rule.max_chars, rule.min_words, rule.max_words)
     if not rule.words and not rule.patterns and all(limit is None for limit in limits):
         raise InvalidTask(f"{path}: rule {rule.name} has no condition and would take every message")
-    if rule.reply and file.kind == "decision":
+    if rule.reply is not None and file.kind == "decision":
         raise InvalidTask(f"{path}: rule {rule.name}: only a task that generates can have a fixed reply")
 
 
@@ -239,16 +233,10 @@ def _check_companion(task: Task, tasks: Mapping[str, Task]) -> None:
         raise InvalidTask(f"task {task.name}: companion {task.companion!r} must be an existing task of kind {wanted}")
 
 
-def _rule(task: str, rule: _Rule) -> Rule:
-    fields = rule.model_dump()
-    if rule.reply:
-        fields["reply"] = rule.reply.strip()
-    return Rule(task=task, **fields)
-
-
-def _golden_cases(path: Path, source: str, kind: TaskKind) -> tuple[GoldenCase, ...]:
+def _golden_cases(path: Path, kind: TaskKind) -> tuple[GoldenCase, ...]:
     cases = []
-    for number, line in enumerate(source.split("\n"), 1):
+    lines = _read(path).split("\n") if path.exists() else []
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

@@ -1,5 +1,4 @@
-"""Scores -> Decision: probabilities over the labels, a confidence, and neutral when no label is
-clear.
+"""Scores -> Decision: probabilities over the labels, a confidence, neutral when none is clear.
 
 Nothing is parsed out of free text, so a decision is always well formed.
 """
@@ -8,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from qwen_aio.core import Confidence, Decision, Scores, Task
+from qwen_aio.core import Task
+from qwen_aio.result import Confidence, Decision, Scores
 
 
 def decide(task: Task, scores: Scores) -> Decision:
@@ -20,9 +20,9 @@ def decide(task: Task, scores: Scores) -> Decision:
     probabilities = _softmax([score.logprob for score in scores.labels])
     by_name = {label.name: p for label, p in zip(task.labels, probabilities, strict=True)}
     best = max(by_name, key=lambda name: by_name[name])
-    abstained = task.neutral is not None and by_name[best] < task.neutral_below
-    label = task.label(task.neutral if abstained and task.neutral is not None else best)
-    confidence: Confidence = "低" if abstained else _confidence(task, by_name[best])
+    neutral = task.neutral if by_name[best] < task.neutral_below else None
+    label = task.label(neutral or best)
+    confidence: Confidence = "低" if neutral else _confidence(task, by_name[best])
     named = {"label": label.text, "confidence": confidence, "emoji": label.emoji}
     return Decision(
         task=task.name,
@@ -33,7 +33,7 @@ def decide(task: Task, scores: Scores) -> Decision:
         best_label=best,
         probability=by_name[best],
         scores=by_name,
-        abstained=abstained,
+        abstained=neutral is not None,
         label_mass=min(1.0, sum(math.exp(score.logprob) for score in scores.labels)),
         text=task.text_format.format(**named),
         merged=task.merged_format.format(**named),

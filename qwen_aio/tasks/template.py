@@ -6,7 +6,7 @@ Templates run in a sandbox, and an undefined variable is an error. A user's text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jinja2 import DictLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -16,7 +16,8 @@ from qwen_aio.errors import InvalidTask
 from qwen_aio.routing import words_in
 
 BLOCKS = ("system", "user", "answer")
-USER_VARIABLES = ("text", "feeling", "focus_words")  # they differ between requests: only the user block has them
+# They differ between requests: only the user block has them.
+USER_VARIABLES = ("text", "feeling", "focus_words")
 IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
 # Errors that an expression in a template can raise, besides Jinja's own.
 _TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
@@ -29,35 +30,23 @@ class PromptTemplate:
         """Raises InvalidTask if it does not compile, or lacks a block or a variable."""
         self._task = task
         self._template = _compile(task)
-        # The fixed blocks get only the fixed variables.
-        fixed = {"labels": [label.text for label in task.labels]}
-        self._fixed = fixed
-        self._head = _turn("system", self._render("system", fixed))
-        self._answer = self._render("answer", fixed)
-        self._render("user", {**fixed, "text": "", "feeling": None, "focus_words": task.focus_words})
-
-    @property
-    def head(self) -> Segments:
-        """The system turn: the same for every request."""
-        return self._head
+        self.head = _turn("system", self._render("system"))  # the same for every request
+        self._answer = self._render("answer")
+        self._render("user", text="", feeling=None, focus_words=task.focus_words)
 
     def prompt(self, text: str, *, history: Sequence[Message] = (), feeling: str | None = None) -> Prompt:
         """The prompt for `text` after `history`; `feeling` is the decided label's text."""
-        body = (
-            *_turn("user", self._user(text, feeling=feeling), can_cut=True),
-            IM_START,
-            Text(f"assistant\n{self._answer}"),
-        )
-        return Prompt(head=self._head, turns=_exchanges(history), body=body)
-
-    def _user(self, text: str, *, feeling: str | None) -> str:
         # Only the focus words in the text: the others must not influence the model.
         words = tuple(words_in(text, self._task.focus_words))
-        return self._render("user", {**self._fixed, "text": text, "feeling": feeling, "focus_words": words})
+        user = _turn("user", self._render("user", text=text, feeling=feeling, focus_words=words), can_cut=True)
+        body = (*user, IM_START, Text(f"assistant\n{self._answer}"))
+        return Prompt(head=self.head, turns=_exchanges(history), body=body)
 
-    def _render(self, block: str, variables: Mapping[str, object]) -> str:
+    def _render(self, block: str, **variables: object) -> str:
+        """`block` with the labels, which every block knows, and `variables`."""
+        context = self._template.new_context({"labels": [label.text for label in self._task.labels], **variables})
         try:
-            return "".join(self._template.blocks[block](self._template.new_context(dict(variables))))
+            return "".join(self._template.blocks[block](context))
         except _TEMPLATE_FAILURES as exc:
             known = "" if block == "user" else f" ({', '.join(USER_VARIABLES)} are known in the block user alone)"
             raise InvalidTask(f"task {self._task.name}: prompt.j2, block {block}: {exc}{known}") from exc

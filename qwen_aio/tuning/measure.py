@@ -19,7 +19,8 @@ from itertools import count, cycle
 from statistics import geometric_mean, median
 
 from qwen_aio.client import Client
-from qwen_aio.core import Decision, EngineRequest, SamplingWish, Task, TaskKind, TextDelta
+from qwen_aio.core import EngineRequest, SamplingWish, Task, TaskKind
+from qwen_aio.result import Decision, TextDelta
 from qwen_aio.serving.interruption import cancel
 
 NUM_DECIDING, NUM_ANSWERED = 8, 8

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from qwen_aio.core import Decision, Label, Result, Task
+from qwen_aio.core import Label, Task
+from qwen_aio.result import Decision, Result
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import LatestMessage
 

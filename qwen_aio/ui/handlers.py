@@ -11,9 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import cast
 
-from qwen_aio.core import Decided, Request, Service, Task, TextDelta
+from qwen_aio.core import Request, Service, Task
 from qwen_aio.errors import QwenAioError
 from qwen_aio.language import language_for
+from qwen_aio.result import Decided, TextDelta
 from qwen_aio.ui.session import Session, StopSwitch
 from qwen_aio.ui.tab import TabState
 from qwen_aio.ui.view import NOTICE_KEYS, Notice, NoticeKey, View

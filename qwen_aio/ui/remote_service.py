@@ -10,8 +10,9 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
-from qwen_aio.core import Capabilities, Event, Request, Service
+from qwen_aio.core import Capabilities, Request, Service
 from qwen_aio.errors import NotReady, QwenAioError
+from qwen_aio.result import Event
 from qwen_aio.ui.about import About
 
 DEMONSTRATION = "qwen-aio-bundled"  # the bundled model, as in models/find.py

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 
-from qwen_aio.core import Event, Task
+from qwen_aio.core import Task
 from qwen_aio.language import Language
 from qwen_aio.next_event import interrupt, next_event
+from qwen_aio.result import Event
 from qwen_aio.ui.view import View
 
 

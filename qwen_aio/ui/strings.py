@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen_aio.core import Confidence, Label, Task
+from qwen_aio.core import Label, Task
 from qwen_aio.language import Both, Language, Strings
+from qwen_aio.result import Confidence
 from qwen_aio.ui.view import Notice, NoticeKey
 
 NOTICES: Mapping[NoticeKey, str] = {

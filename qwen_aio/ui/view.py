@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from qwen_aio.core import Decided, Decision, Done, Event, Message, Result, TextDelta
+from qwen_aio.core import Message
+from qwen_aio.result import Decided, Decision, Done, Event, Result, TextDelta
 
 MAX_EXCHANGES = 100  # what the page keeps of a conversation; older ones leave it
 MAX_EXCHANGES_SENT = 20  # the latest of them are sent with a request

@@ -4,7 +4,7 @@ Knows the status of every error code, and no server: bytes in, bytes out. Import
 and balancer, and by the command line, which prints results as the server sends them.
 """
 
-from qwen_aio.core import Result
+from qwen_aio.result import Result
 from qwen_aio.wire.result import RunResponse
 
 

@@ -14,7 +14,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from qwen_aio.bounds import MAX_TOKENS
-from qwen_aio.core import Answer, DecidedLabel, Decision, EngineEvent, EngineRequest, Message, TextDelta
+from qwen_aio.core import DecidedLabel, EngineRequest, Message
+from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.event import frame, read_frame
 from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from qwen_aio.core import Decided, Done, Event, FinishReason, TextDelta
 from qwen_aio.errors import QwenAioError
+from qwen_aio.result import Decided, Done, Event, FinishReason, TextDelta
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.result import DecisionShape, RunResponse
 from qwen_aio.wire.shape import Answered

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
-from qwen_aio.core import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
+from qwen_aio.result import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
 from qwen_aio.wire.shape import Answered
 
 Noun = TypeVar("Noun", Decision, Answer, Result)

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
-from qwen_aio.core import EngineEvent, EngineRequest
+from qwen_aio.core import EngineRequest
+from qwen_aio.result import EngineEvent
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, Pipeline

@@ -11,23 +11,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
-from qwen_aio.core import (
-    Answer,
-    Capabilities,
-    Completion,
-    ContextLimits,
-    Decision,
-    EngineEvent,
-    EngineRequest,
-    Prompt,
-    Sampling,
-    Scores,
-    Task,
-    TaskKind,
-    TextDelta,
-    Timings,
-)
+from qwen_aio.core import Capabilities, ContextLimits, EngineRequest, Prompt, Sampling, Task, TaskKind
 from qwen_aio.errors import InvalidRequest, UnknownTask
+from qwen_aio.result import Answer, Completion, Decision, EngineEvent, Scores, TextDelta, Timings
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
 

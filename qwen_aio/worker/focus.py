@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qwen_aio.core import Decision, Task
+from qwen_aio.core import Task
+from qwen_aio.result import Decision
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.executor import EngineClient

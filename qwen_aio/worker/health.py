@@ -19,8 +19,9 @@ from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
-from qwen_aio.core import TaskKind, Timings
+from qwen_aio.core import TaskKind
 from qwen_aio.engine.requests import EngineSnapshot
+from qwen_aio.result import Timings
 from qwen_aio.status_file import utc_time
 from qwen_aio.worker_status import WorkerState, WorkerStatus
 

@@ -26,7 +26,6 @@ from qwen_aio.worker.executor import LocalExecutor
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
 from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
-from qwen_aio.worker_status import WorkerStatus
 
 STATUS_LOCK_S = 2.0  # a heartbeat that cannot lock the file for so long is skipped
 

@@ -13,8 +13,9 @@ from random import Random
 import pytest
 
 from qwen_aio.balancer.params import Params
-from qwen_aio.core import Done, Event, Request, TextDelta
+from qwen_aio.core import Request
 from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest, QueueFull, QwenAioError
+from qwen_aio.result import Done, Event, TextDelta
 from tests.balancer.balanced import HASTY, Service, balanced
 from tests.balancer.chaos import Fault
 from tests.balancer.test_upstream import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY

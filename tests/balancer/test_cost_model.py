@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from qwen_aio.balancer.cost.cost_model import CostModel
 from qwen_aio.balancer.params import PARAMS
-from qwen_aio.core import EngineRequest, Message, SamplingWish, Timings, Usage
+from qwen_aio.core import EngineRequest, Message, SamplingWish
+from qwen_aio.result import Timings, Usage
 
 amounts = st.floats(0, 1e6, allow_nan=False)
 counts = st.integers(0, 100_000)

@@ -17,7 +17,7 @@ from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.upstream import RemoteExecutor
 from qwen_aio.balancer.params import PARAMS
 from qwen_aio.balancer.stats import Stats
-from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest, TextDelta, Timings, Usage
+from qwen_aio.core import Capabilities, EngineRequest
 from qwen_aio.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -29,6 +29,7 @@ from qwen_aio.errors import (
     QwenAioError,
     RequestFailed,
 )
+from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta, Timings, Usage
 from qwen_aio.serving.deadline import Deadline
 from tests.balancer.world import CAPABILITIES, SENTIMENT, World
 

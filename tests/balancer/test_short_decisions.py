@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from qwen_aio.core import Prompt, Request, Scores
+from qwen_aio.core import Prompt, Request
+from qwen_aio.result import Scores
 from tests.balancer.balanced import HASTY, balanced
 from tests.fakes import FakeEngine, user_text
 

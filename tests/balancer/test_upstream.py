@@ -8,8 +8,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from qwen_aio.core import Decided, Done, Request, SamplingWish, TextDelta
+from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QueueFull, QwenAioError
+from qwen_aio.result import Decided, Done, TextDelta
 from qwen_aio.wire.engine import engine_frame
 from tests.balancer.balanced import HASTY, balanced
 from tests.balancer.chaos import Fault

@@ -13,7 +13,8 @@ from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.balancer.snapshot import WorkerRow
 from qwen_aio.balancer.workers.registry import Registry
-from qwen_aio.core import Capabilities, ContextLimits, EngineRequest, Task, TaskKind, Timings, Usage
+from qwen_aio.core import Capabilities, ContextLimits, EngineRequest, Task, TaskKind
+from qwen_aio.result import Timings, Usage
 from qwen_aio.worker_status import WorkerStatus
 from tests.fakes import FakeClock
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from qwen_aio.client import Client
-from qwen_aio.core import Done, Request, SamplingWish, TextDelta
+from qwen_aio.core import Request, SamplingWish
+from qwen_aio.result import Done, TextDelta
 from tests.e2e.processes import App, free_port, start
 
 IDS = ("qwen-1", "qwen-2", "qwen-3")

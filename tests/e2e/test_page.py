@@ -14,8 +14,9 @@ from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwen_aio.core import Decided, Request
+from qwen_aio.core import Request
 from qwen_aio.errors import QueueFull
+from qwen_aio.result import Decided
 from qwen_aio.ui.about import About
 from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
 from qwen_aio.ui.page import build_page

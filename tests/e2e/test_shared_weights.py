@@ -26,9 +26,10 @@ from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.config import load_settings
-from qwen_aio.core import Request, Result
+from qwen_aio.core import Request
 from qwen_aio.errors import ServerUnreachable
 from qwen_aio.models.find import BUNDLED
+from qwen_aio.result import Result
 from qwen_aio.worker.loading import choose_model, records_of
 from tests.e2e.clusters import wait_gone
 from tests.e2e.processes import free_port

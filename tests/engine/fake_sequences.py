@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from qwen_aio.core import Truncation
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
 from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.result import Truncation
 
 LIMITS = EngineLimits(max_context=64, max_running=4, max_answers=2, max_batch_tokens=16)
 

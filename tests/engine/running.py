@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from qwen_aio.core import Completion, Control, Prompt, Sampling, Scores, Segments, Text, TextDelta
+from qwen_aio.core import Control, Prompt, Sampling, Segments, Text
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.model.linear import Int8Matrix
 from qwen_aio.engine.requests import Generate, Output, Score, Work
+from qwen_aio.result import Completion, Scores, TextDelta
 
 START, END = Control("<|im_start|>"), Control("<|im_end|>")
 GREEDY = Sampling(max_tokens=12, temperature=0, repetition_penalty=1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Sampling, Truncation
+from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate, Output, Score, Work
@@ -19,6 +19,7 @@ from qwen_aio.engine.scheduling.scheduler import Span
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
+from qwen_aio.result import Truncation
 from tests.engine.repeating_model import RepeatingModel
 from tests.engine.running import completion_of, finish, generate, ids_of, logprobs_of, prompt, run, score, text_of
 from tests.fakes import FakeClock

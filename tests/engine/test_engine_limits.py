@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from qwen_aio.core import Sampling, Truncation
+from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import load_engine
 from qwen_aio.engine.requests import Generate, Pin, Score, Work
 from qwen_aio.errors import ContextTooSmall, InvalidRequest, InvalidSettings
+from qwen_aio.result import Truncation
 from tests.engine.running import GREEDY, completion_of, finish, generate, prompt, run, score, scores_of, turn
 
 MakeEngine = Callable[..., Engine]

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Completion, LabelScore, Sampling, Scores, TextDelta
+from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate, Output, Work
 from qwen_aio.engine.service import EngineService
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidRequest, RequestFailed
+from qwen_aio.result import Completion, LabelScore, Scores, TextDelta
 from tests.engine.breaking_model import BreakingModel
 from tests.engine.exact_model import ExactModel
 from tests.engine.repeating_model import RepeatingModel

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from qwen_aio.core import Truncation
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
@@ -19,6 +18,7 @@ from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights, load_qwen2
 from qwen_aio.engine.scheduling.scheduler import Span
 from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.result import Truncation
 from tests.engine.conftest import MakeCheckpoint, load_oracle
 from tests.engine.running import dense
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Completion, FinishReason, Sampling, TextDelta, Truncation
+from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate
@@ -20,6 +20,7 @@ from qwen_aio.engine.service import EngineService
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
+from qwen_aio.result import Completion, FinishReason, TextDelta, Truncation
 from tests.engine.exact_model import ExactModel
 from tests.engine.running import GREEDY, completion_of, deltas_of, ids_of, prompt, run, text_of
 

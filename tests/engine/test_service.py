@@ -9,22 +9,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from qwen_aio.core import (
-    Completion,
-    ContextLimits,
-    LabelScore,
-    Prompt,
-    Sampling,
-    Scores,
-    TextDelta,
-    Timings,
-    Usage,
-)
+from qwen_aio.core import ContextLimits, Prompt, Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Counters, Generate, Output, Pin, Pinned, Score, Work
 from qwen_aio.engine.service import EngineService
 from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull
+from qwen_aio.result import Completion, LabelScore, Scores, TextDelta, Timings, Usage
 from tests.engine.running import GREEDY, generate, prompt, run, text_of
 
 NOTHING = Prompt((), (), ())

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Prompt, Text, Truncation
+from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import CHARS_PER_TOKEN, MIN_TEXT_TOKENS, truncate
 from qwen_aio.errors import ContextTooSmall
+from qwen_aio.result import Truncation
 from tests.engine.running import prompt, turn
 
 

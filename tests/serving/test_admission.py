@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from qwen_aio.core import Done, Request, TextDelta
+from qwen_aio.core import Request
 from qwen_aio.errors import DeadlineExceeded, Draining, EngineStopped, NotReady
+from qwen_aio.result import Done, TextDelta
 from qwen_aio.serving.admission import AdmissionGate
 from tests.fakes import FakeEngine
 from tests.served import TASKS, WatchedEngine, Worker

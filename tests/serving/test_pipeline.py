@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.core import Decided, Done, Message, Request, Result, SamplingWish, TextDelta
+from qwen_aio.core import Message, Request, SamplingWish
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, InvalidRequest, UnknownTask
+from qwen_aio.result import Decided, Done, Result, TextDelta
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.executor import LocalExecutor

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import LabelScore, Scores, Timings, Usage
+from qwen_aio.result import LabelScore, Scores, Timings, Usage
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.parse import decide
 

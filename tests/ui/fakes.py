@@ -6,25 +6,21 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qwen_aio.core import (
+from qwen_aio.core import Capabilities, ContextLimits, Label, Request, Task
+from qwen_aio.errors import QwenAioError
+from qwen_aio.result import (
     Answer,
-    Capabilities,
-    ContextLimits,
     Decided,
     Decision,
     Done,
     Event,
     FinishReason,
-    Label,
-    Request,
     Result,
-    Task,
     TextDelta,
     Timings,
     Truncation,
     Usage,
 )
-from qwen_aio.errors import QwenAioError
 
 Step = Event | Exception | asyncio.Event | Callable[[], None]
 Script = Callable[[Request], Sequence[Step]]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from qwen_aio.core import Decided, Event, Message, Request, TextDelta, Truncation
+from qwen_aio.core import Message, Request
 from qwen_aio.errors import (
     AnswerBroken,
     BadReply,
@@ -23,6 +23,7 @@ from qwen_aio.errors import (
     QwenAioError,
     ServerUnreachable,
 )
+from qwen_aio.result import Decided, Event, TextDelta, Truncation
 from qwen_aio.ui.handlers import FLUSH_S, MAX_TEXT_CHARS, Ask, Handlers
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.tab import TabState

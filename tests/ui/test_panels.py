@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Decided
+from qwen_aio.result import Decided
 from qwen_aio.ui.about import About
 from qwen_aio.ui.conversation import conversation_html
 from qwen_aio.ui.decision import MAX_QUOTE_CHARS, decision_html, duration, route_text

@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from qwen_aio.core import Capabilities, ContextLimits, Event, Request
+from qwen_aio.core import Capabilities, ContextLimits, Request
 from qwen_aio.errors import NoWorker, QwenAioError, ServerUnreachable
 from qwen_aio.models.find import find_model
+from qwen_aio.result import Event
 from qwen_aio.ui.remote_service import DEMONSTRATION, RemoteService
 from tests.fakes import FakeClock
 from tests.ui.fakes import TASKS, FakeService, both

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Timings
 from qwen_aio.engine.requests import EngineSnapshot
+from qwen_aio.result import Timings
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker_status import WorkerStatus
 

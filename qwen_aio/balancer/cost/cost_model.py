@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from qwen_aio.balancer.params import Params
-from qwen_aio.core import EngineRequest, TaskKind, Timings, Usage
+from qwen_aio.core import EngineRequest, TaskKind
+from qwen_aio.result import Timings, Usage
 
 FIRST_TOKENS_PER_CHARACTER = 0.6
 FIRST_ANSWER_TOKENS = 64.0

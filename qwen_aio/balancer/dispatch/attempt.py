@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
-from qwen_aio.core import EngineEvent
 from qwen_aio.errors import CalledOff, QwenAioError, WorkerStalled
 from qwen_aio.next_event import interrupt, next_event
+from qwen_aio.result import EngineEvent
 
 
 class Attempt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen_aio.core import Answer, Decision, EngineEvent, TaskKind, TextDelta, Timings, Usage
+from qwen_aio.core import TaskKind
 from qwen_aio.errors import (
     BadReply,
     DeadlineExceeded,
@@ -14,6 +14,7 @@ from qwen_aio.errors import (
     RequestFailed,
     ServerUnreachable,
 )
+from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta, Timings, Usage
 from qwen_aio.wire.error import http_status
 
 MAX_MEASURED = 1e12  # tokens or milliseconds: thirty years

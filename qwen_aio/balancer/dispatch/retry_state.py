@@ -17,7 +17,7 @@ from qwen_aio.balancer.dispatch.failure import is_free
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
-from qwen_aio.core import Answer, Decision, EngineEvent, EngineRequest, TaskKind, TextDelta
+from qwen_aio.core import EngineRequest, TaskKind
 from qwen_aio.errors import (
     AnswerBroken,
     Draining,
@@ -28,6 +28,7 @@ from qwen_aio.errors import (
     RequestFailed,
     ServerUnreachable,
 )
+from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta
 
 MIN_LEFT_S = 0.001  # a worker must be given some time
 

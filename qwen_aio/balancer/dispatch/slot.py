@@ -9,7 +9,7 @@ from __future__ import annotations
 from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.core import Timings, Usage
+from qwen_aio.result import Timings, Usage
 
 
 class Slot:

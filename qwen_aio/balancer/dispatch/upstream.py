@@ -25,7 +25,7 @@ from qwen_aio.balancer.snapshot import RequestRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.registry import Registry
-from qwen_aio.core import Answer, Capabilities, Decision, EngineEvent, EngineRequest
+from qwen_aio.core import Capabilities, EngineRequest
 from qwen_aio.errors import (
     BadReply,
     CalledOff,
@@ -40,6 +40,7 @@ from qwen_aio.errors import (
     ServerUnreachable,
     WorkerStalled,
 )
+from qwen_aio.result import Answer, Decision, EngineEvent
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 
 logger = logging.getLogger(__name__)

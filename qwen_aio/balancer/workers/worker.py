@@ -22,7 +22,8 @@ from qwen_aio.balancer.snapshot import AdminState, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
 from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
-from qwen_aio.core import Capabilities, Timings, Usage
+from qwen_aio.core import Capabilities
+from qwen_aio.result import Timings, Usage
 from qwen_aio.worker_status import WorkerStatus
 
 # What a row takes from the report: every metric that both declare.

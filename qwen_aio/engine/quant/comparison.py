@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qwen_aio.core import Scores
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.checkpoint import BLOCK_ROWS, Checkpoint
 from qwen_aio.engine.model.forward import RmsNorm
@@ -25,6 +24,7 @@ from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import truncate
+from qwen_aio.result import Scores
 
 
 @dataclass(frozen=True)

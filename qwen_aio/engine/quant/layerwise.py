@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qwen_aio.core import Truncation
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
@@ -20,6 +19,7 @@ from qwen_aio.engine.model.forward import Layer, RmsNorm, rotations
 from qwen_aio.engine.model.linear import Embedding
 from qwen_aio.engine.scheduling.scheduler import Scheduler
 from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.result import Truncation
 
 BATCH_ROWS = 256  # keeps intermediate tensors small
 MAX_RUNNING = 64

@@ -15,7 +15,7 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen_aio.core import Completion, FinishReason, Sampling, TextDelta
+from qwen_aio.core import Sampling
 from qwen_aio.engine.scheduling.acceptance import AcceptanceRate
 from qwen_aio.engine.scheduling.prompt_lookup import PromptLookup
 from qwen_aio.engine.scheduling.sequence import Sequence
@@ -23,6 +23,7 @@ from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
+from qwen_aio.result import Completion, FinishReason, TextDelta
 
 
 class AnswerSequence(Sequence):

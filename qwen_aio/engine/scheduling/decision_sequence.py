@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen_aio.core import LabelScore, Scores
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.truncation import Truncated
+from qwen_aio.result import LabelScore, Scores
 
 Question = tuple[tuple[int, ...], tuple[str, ...]]  # prompt tokens and continuations
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qwen_aio.core import Timings, Truncation, Usage
 from qwen_aio.engine.kv.radix_cache import Lease
 from qwen_aio.engine.scheduling.label_tree import LabelTree
+from qwen_aio.result import Timings, Truncation, Usage
 
 
 @dataclass(eq=False)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from qwen_aio.core import Control, Prompt, Segment, Segments, Text, Truncation
+from qwen_aio.core import Control, Prompt, Segment, Segments, Text
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import ContextTooSmall
+from qwen_aio.result import Truncation
 
 CHARS_PER_TOKEN = 16  # no language averages more: longer text cannot fit
 MIN_TEXT_TOKENS = 16  # a cut text keeps at least as many, or the request is refused
