@@ -85,10 +85,8 @@ class Scheduler:
         self._num_overtaken = 0  # decisions admitted while an answer could start
 
     def __repr__(self) -> str:
-        return (
-            f"<Scheduler {len(self._waiting_decisions)} decisions and {len(self._waiting_answers)} answers waiting,"
-            f" {len(self._running)} running>"
-        )
+        waiting = f"{len(self._waiting_decisions)} decisions and {len(self._waiting_answers)} answers waiting"
+        return f"<Scheduler {waiting}, {len(self._running)} running>"
 
     @property
     def max_rows(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from qwen_aio.core import Control, Segment, Text
+from qwen_aio.core import Control, Segment
 from qwen_aio.errors import InvalidModel, InvalidRequest
 from qwen_aio.files import read_text
 
@@ -73,11 +73,7 @@ class Tokenizer:
 
     def encode_segment(self, segment: Segment) -> list[int]:
         """Ids of one segment. Raises InvalidRequest for text that is not valid Unicode."""
-        match segment:
-            case Control(token):
-                return [self.control_id(token)]
-            case Text(text):
-                return self.encode_text(text)
+        return [self.control_id(segment.token)] if isinstance(segment, Control) else self.encode_text(segment.text)
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text, never of an added token. Raises InvalidRequest."""
