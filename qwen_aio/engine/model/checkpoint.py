@@ -30,7 +30,7 @@ BLOCK_ROWS = 8192  # of the embedding, converted at once
 
 
 class Checkpoint:
-    """The tensors in a folder, in fp32, read on demand. No file stays open between calls."""
+    """The tensors in a folder, in fp32, read on demand (ModelWeights). No file stays open."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         """Raises InvalidModel naming missing, unexpected, misshaped or mistyped tensors."""
@@ -45,15 +45,12 @@ class Checkpoint:
             raise InvalidModel(f"{folder}: the checkpoint lacks {_names(missing)}")
 
     def norm(self) -> Tensor:
-        """The last norm's weight, (hidden,)."""
         return self._read("model.norm.weight")
 
     def embedding(self) -> Tensor:
-        """(vocab, hidden)"""
         return self._read("model.embed_tokens.weight")
 
     def output(self) -> Tensor:
-        """The output matrix, (vocab, hidden); of a tied model, the embedding."""
         return self._read(self._vocabulary(is_output=True))
 
     def rows(self, ids: Tensor, *, is_output: bool = False) -> Tensor:
@@ -73,7 +70,6 @@ class Checkpoint:
             yield block
 
     def layer(self, number: int) -> LayerWeights[Tensor]:
-        """All of layer `number`."""
         at, dim = f"model.layers.{number}.", self._config.head_dim
         q, k, v = (self._read(f"{at}self_attn.{name}_proj.weight") for name in "qkv")
         q_bias, k_bias, v_bias = (self._read(f"{at}self_attn.{name}_proj.bias") for name in "qkv")

@@ -63,8 +63,7 @@ class Layer:
     def _attention(self, x: Tensor, batch: ForwardBatch, pool: KvPool, *, layer: int, rotation: Tensor) -> Tensor:
         """Grouped-query attention with rotary positions, (n, heads * head_dim).
 
-        The two numbers of a rotary pair are neighbours (see `paired`): rotating is one complex
-        product.
+        The two numbers of a rotary pair are neighbours (see `paired`): one complex product rotates.
         """
         num_heads, num_all = self.config.num_heads, self.config.num_heads + 2 * self.config.num_kv_heads
         qkv = self.qkv(self.attention_norm(x)).view(len(x), num_all, -1)
@@ -80,8 +79,7 @@ class Layer:
 class RmsNorm:
     """x / sqrt(mean(x^2) + eps), scaled by feature.
 
-    Computed as x / sqrt(|x|^2 + d eps), times sqrt(d): four operators; torch's rms_norm takes
-    eight.
+    As x / sqrt(|x|^2 + d eps), times sqrt(d): four operators, where torch's rms_norm takes eight.
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:

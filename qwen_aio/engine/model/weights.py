@@ -56,17 +56,10 @@ class ModelWeights(Protocol):
     model depends on its precision.
     """
 
-    def embedding(self) -> Tensor | Int8Matrix:
-        """(vocab, hidden)"""
-
-    def output(self) -> Tensor | Int8Matrix:
-        """(vocab, hidden). Of a tied model, the embedding."""
-
-    def norm(self) -> Tensor:
-        """The last norm's weight, (hidden,)."""
-
-    def layer(self, number: int) -> LayerWeights[Tensor | Int8Matrix]:
-        """All of layer `number`."""
+    def embedding(self) -> Tensor | Int8Matrix: ...  # (vocab, hidden)
+    def output(self) -> Tensor | Int8Matrix: ...  # (vocab, hidden); of a tied model, the embedding
+    def norm(self) -> Tensor: ...  # the last norm's weight, (hidden,)
+    def layer(self, number: int) -> LayerWeights[Tensor | Int8Matrix]: ...
 
 
 def load_qwen2(weights: ModelWeights, config: ModelConfig, *, num_positions: int) -> Qwen2:
