@@ -61,13 +61,14 @@ class Checkpoint:
             rows: list[Tensor] = [stored[token : token + 1].float() for token in ids.tolist()]
         return torch.cat(rows)
 
-    def blocks(self, *, is_output: bool) -> Iterator[Tensor]:
-        """The embedding or the output matrix, BLOCK_ROWS rows at a time."""
+    def blocks(self, *, is_output: bool) -> Iterator[tuple[slice, Tensor]]:
+        """The embedding or the output matrix in blocks: the numbers of the rows, the rows."""
         name = self._vocabulary(is_output=is_output)
         for start in range(0, self._config.vocab_size, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
             with _opened(self._file_of[name]) as file:
-                block: Tensor = file.get_slice(name)[start : start + BLOCK_ROWS].float()
-            yield block
+                block: Tensor = file.get_slice(name)[rows].float()
+            yield rows, block
 
     def layer(self, number: int) -> LayerWeights[Tensor]:
         at, dim = f"model.layers.{number}.", self._config.head_dim

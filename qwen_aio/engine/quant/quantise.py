@@ -83,12 +83,9 @@ class Quantised:
         """Converted in blocks: in fp32 this is by far the largest matrix."""
         values = torch.empty(self._config.vocab_size, self._config.hidden_size, dtype=torch.int8)
         scales = torch.empty(self._config.vocab_size)
-        start = 0
-        for block in self._checkpoint.blocks(is_output=is_output):
-            stop = start + len(block)
-            rows = Int8Matrix.of(block)
-            values[start:stop], scales[start:stop] = rows.values, rows.scales
-            start = stop
+        for rows, block in self._checkpoint.blocks(is_output=is_output):
+            matrix = Int8Matrix.of(block)
+            values[rows], scales[rows] = matrix.values, matrix.scales
         return Int8Matrix(values, scales, two_pass=activation_levels() == NARROW_LEVELS)
 
 
