@@ -68,8 +68,7 @@ def load_qwen2(weights: ModelWeights, config: ModelConfig, *, num_positions: int
     # Packing the output matrix in int8 takes one core for as long as all layers together.
     with ThreadPoolExecutor(max_workers=1) as beside:
         packing = beside.submit(linear_of, output)
-        # Read again unless shared: packing brings all pages of an int8 copy into memory, lookups
-        # only a few.
+        # Read again unless shared: packing brings a copy's pages into memory, lookups only a few.
         shared = config.tied and isinstance(output, Tensor)
         return Qwen2(
             config=config,

@@ -104,12 +104,10 @@ class Tokenizer:
 
 
 def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[AddedToken]]:
-    """A tokenizer without added tokens (text must never become one), its vocabulary, those tokens.
-
-    A second library object for added tokens would cost 0.5 s of every start, and 60 MB.
-    """
+    """A tokenizer without added tokens (no text may become one), its vocabulary, those tokens."""
     try:
         stated = json.loads(specification)
+        # A second library object for added tokens would cost 0.5 s of every start, and 60 MB.
         bare = {**stated, "added_tokens": [], "truncation": None, "padding": None}
         plain = RustTokenizer.from_str(json.dumps(bare))
         vocabulary: dict[str, int] = stated["model"]["vocab"]
