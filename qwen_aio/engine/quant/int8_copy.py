@@ -29,7 +29,7 @@ from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
 from qwen_aio.engine.quant.quantise import recipe
 from qwen_aio.files import replacing
 
-# Raise it when the same checkpoint leads to other int8 weights, or the same weights to another file.
+# Raise it when a checkpoint leads to other int8 weights, or the same weights to another file.
 VERSION = "1"  # _version() adds the processor's levels and the recipe
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
 ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
@@ -37,8 +37,7 @@ LENGTH_BYTES = 8  # at the start of the file: the length of the header
 HEADER_BYTES = 2**20  # its fixed size, as it is written last; enough for hundreds of layers
 CHUNK = 2**24  # bytes read at once; other threads run in between
 METADATA = "__metadata__"
-# What reading a damaged copy raises.
-_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of a copy
 log = logging.getLogger(__name__)
 
 
