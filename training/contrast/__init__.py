@@ -5,6 +5,7 @@ change the label, so good and bad clauses are kept apart. Uses the phrase syntax
 """
 
 import random
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training.world.surface import clean, typed
-from training.world.tables import Label, Language, Tables, slot_names
+from training.world.tables import Label, Language, Tables, slot_names, usable
 
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 SHARES: Mapping[Label, int] = {"positive": 30, "neutral": 40, "negative": 30}  # percent
@@ -89,8 +90,8 @@ def sentence(language: Language, frame: Frame, rng: random.Random) -> str:
     is_judged = frame.label != "neutral" or frame.kind == "lukewarm"
     if is_judged and frame.kind in _LED_KINDS and rng.random() < _SHARE_LED:
         phrase = rng.choice(tables.phrases[f"lead_{domain.group}"]) + phrase
-    slots = _drawn_once(tables, phrase, rng) | _matter(domain, rng)
-    tags = frozenset[str]() if frame.is_told else frozenset({"own"})
+    tags = frozenset({domain.name, domain.group} | (set() if frame.is_told else {"own"}))
+    slots = _drawn_once(tables, phrase, tags, rng) | _matter(domain, rng)
     text = tables.write(phrase, rng=rng, slots=slots, tags=tags)
     return typed(clean(_ended(text, language, frame.label, rng), language), language, frame.label, rng)
 
@@ -101,7 +102,9 @@ def load(language: Language) -> Contrast:
     phrases = {name: tuple(items) for name, items in raw["phrases"].items()}
     domains = tuple(_domain(name, item) for name, item in raw["domains"].items())
     return Contrast(
-        tables=Tables(language, phrases, singular={}, plural={}, things=(), aspects=(), intents=(), follows=(), notices=()),
+        tables=Tables(
+            language, phrases, singular={}, plural={}, things=(), aspects=(), intents=(), follows=(), notices=()
+        ),
         domains=domains,
         frames=tuple(_frame(group, text, domains) for group in raw["frames"] for text in group["texts"]),
     )
@@ -128,12 +131,14 @@ def _frame(group: dict[str, Any], tagged: str, domains: tuple[Domain, ...]) -> F
     )
 
 
-def _drawn_once(tables: Tables, phrase: str, rng: random.Random) -> dict[str, str | tuple[str, ...]]:
+def _drawn_once(
+    tables: Tables, phrase: str, tags: frozenset[str], rng: random.Random
+) -> dict[str, str | tuple[str, ...]]:
     """One value for each list the phrase names, so that Anna stays Anna; {other_name} is somebody else."""
     drawn: dict[str, str | tuple[str, ...]] = {}
     for name in dict.fromkeys(slot.removeprefix("other_") for slot in slot_names([phrase])):
         if name in tables.phrases:
-            drawn[name], drawn[f"other_{name}"] = rng.sample(tables.phrases[name], 2)
+            drawn[name], drawn[f"other_{name}"] = rng.sample(usable(tables.phrases[name], tags), 2)
     return drawn
 
 
@@ -158,7 +163,7 @@ def _matter(domain: Domain, rng: random.Random) -> dict[str, str | tuple[str, ..
 
 def _ended(text: str, language: Language, label: Label, rng: random.Random) -> str:
     """With a final mark where a careful writer would set one; only feelings are called out."""
-    if not text[-1].isalnum():
+    if not text[-1].isalnum() or re.search(r"(#|http|\.com)\S*$", text):
         return text
     stop, cry = _MARKS[language]
     return text + (cry if label != "neutral" and rng.random() < 0.2 else stop)
