@@ -18,6 +18,8 @@ from typing import Any
 
 from training.world.tables import Label, Language
 
+_EVERY_MOOD = ("positive", "neutral", "negative")
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -29,6 +31,8 @@ class Exchange:
     user: tuple[str, ...]
     reply: tuple[str, ...]
     slots: Mapping[str, tuple[str, ...]]
+    weight: int
+    moods: frozenset[str]  # of the message before
     is_raw: bool
     then: tuple["Exchange", ...]
 
@@ -38,6 +42,7 @@ class Book:
     """Everything one language's file holds."""
 
     language: Language
+    frames: Mapping[str, tuple[str, ...]]  # by feeling
     slots: Mapping[str, tuple[str, ...]]
     exchanges: Mapping[str, tuple[Exchange, ...]]  # by intent
     follows: Mapping[str, tuple[Exchange, ...]]  # by the intent they come after
@@ -56,8 +61,8 @@ def load(language: Language) -> Book:
         follow = _exchange(item, language, "follow", item["feeling"])
         for intent in item["after"]:
             follows[intent] = (*follows.get(intent, ()), follow)
-    slots = {name: tuple(values) for name, values in raw["slots"].items()}
-    return Book(language, slots, exchanges, follows)
+    frames, slots = ({name: tuple(values) for name, values in raw[part].items()} for part in ("frames", "slots"))
+    return Book(language, frames, slots, exchanges, follows)
 
 
 def slot_values(exchange: Exchange, name: str) -> tuple[str, ...]:
@@ -75,6 +80,8 @@ def _exchange(item: Mapping[str, Any], language: Language, intent: str, feeling:
         user=tuple(item["user"]),
         reply=tuple(item["reply"]),
         slots={name: tuple(values) for name, values in item.get("slots", {}).items()},
+        weight=item.get("weight", 1),
+        moods=frozenset(item.get("moods", _EVERY_MOOD)),
         is_raw=item.get("is_raw", False),
         then=tuple(_exchange(later, language, intent, feeling) for later in item.get("then", ())),
     )

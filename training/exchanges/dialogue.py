@@ -21,7 +21,8 @@ _SHARE_NEW_MATTER = 0.36  # of later messages
 _SHARE_NEW_LANGUAGE = 0.45  # of those
 _SHARE_FOLLOW_IN_OTHER_LANGUAGE = 0.1  # of the messages that stay on the matter
 _SHARES = {
-    "complaint": 20,
+    "complaint": 19,
+    "mishap": 3,
     "praise": 9,
     "mixed": 5,
     "order_question": 5,
@@ -43,6 +44,9 @@ _SHARES = {
     "irony": 4,
     "not_bad": 4,
 }
+_SHARE_FRAMED = 0.2  # of the messages that can stand in a frame
+_FRAMED = frozenset({"complaint", "praise", "mixed", "order_question", "product_question", "small_talk", "good_news"})
+_FRAMED |= {"bad_news", "beyond", "not_bad"}
 _NUM_TRIES = 20  # draws for a message whose language shows
 _IS_PLAIN: dict[Language, re.Pattern[str]] = {  # the message itself shows its language
     "zh": re.compile(r"[\u4e00-\u9fff]"),
@@ -76,6 +80,8 @@ def draw(source: Exchange, *, rng: random.Random, said: Mapping[str, str] | None
         return named[name]
 
     text = written(rng.choice(source.user), rng=rng, fill=fill)
+    if source.intent in _FRAMED and rng.random() < _SHARE_FRAMED:
+        text = rng.choice(load(source.language).frames[source.feeling]).replace("{text}", text)
     fitting = [phrase for phrase in source.reply if named.keys() >= set(slot_names([phrase]))]
     reply = clean(written(rng.choice(fitting), rng=rng, fill=named.__getitem__), source.language)
     if source.is_raw:
@@ -101,7 +107,9 @@ def _dialogue(rng: random.Random) -> Dialogue:
 
 def _opening(language: Language, rng: random.Random) -> Drawn:
     [intent] = rng.choices(list(_SHARES), weights=list(_SHARES.values()))
-    return draw(rng.choice(load(language).exchanges[intent]), rng=rng)
+    entries = load(language).exchanges[intent]
+    [entry] = rng.choices(entries, weights=[entry.weight for entry in entries])
+    return draw(entry, rng=rng)
 
 
 def _later(before: Drawn, rng: random.Random) -> Drawn:
@@ -129,13 +137,17 @@ def _follow(before: Drawn, rng: random.Random) -> Drawn | None:
     if source.then and rng.random() < 0.5:
         follow = rng.choice(source.then)
         return draw(follow, rng=rng, said=before.said if follow.language == source.language else None)
-    shared = load(source.language).follows.get(source.intent, ())
+    shared = _shared_follows(source, source.language)
     if rng.random() < _SHARE_FOLLOW_IN_OTHER_LANGUAGE:
-        foreign = load(_other(source.language)).follows.get(source.intent, ())
+        foreign = _shared_follows(source, _other(source.language))
         drawn = draw(rng.choice(foreign), rng=rng) if foreign else None
         if drawn is not None and shows_language(drawn):
             return drawn
     return draw(rng.choice(shared), rng=rng, said=before.said) if shared else None
+
+
+def _shared_follows(source: Exchange, language: Language) -> list[Exchange]:
+    return [follow for follow in load(language).follows.get(source.intent, ()) if source.feeling in follow.moods]
 
 
 def _other(language: Language) -> Language:
