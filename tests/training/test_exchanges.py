@@ -3,15 +3,18 @@
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from qwen_aio.tasks.loader import load_tasks
 from training.exchanges import dialogues
 from training.exchanges.book import Exchange, load, slot_values
 from training.exchanges.dialogue import _SHARES, draw, shows_language
 from training.exchanges.typos import mistyped
 from training.world.tables import Language, slot_names
 
+_ROOT = Path(__file__).resolve().parents[2]
 _LANGUAGES: tuple[Language, ...] = ("zh", "en")
 _CJK = re.compile(r"[\u4e00-\u9fff]")
 _COUNT = 3000
@@ -127,6 +130,14 @@ def test_replies_keep_to_the_mood() -> None:
 
 def test_replies_promise_nothing_and_claim_nothing() -> None:
     assert not [reply for entry in _EXCHANGES for reply in entry.reply if _PROMISE.search(reply)]
+
+
+def test_no_message_is_one_that_people_are_named_for() -> None:
+    """Those are answered by the chat task's own rule and never reach the model."""
+    rules = [rule for rule in load_tasks(_ROOT / "prompts")["chat"].rules if rule.reply]
+    patterns = [re.compile(pattern, re.IGNORECASE) for rule in rules for pattern in rule.patterns]
+    assert patterns
+    assert not [m for entry in _EXCHANGES for m in entry.user if any(pattern.search(m) for pattern in patterns)]
 
 
 def test_languages_lengths_and_moods_are_mixed() -> None:
