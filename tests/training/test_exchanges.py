@@ -86,6 +86,16 @@ def test_what_a_reply_copies_stands_in_the_message() -> None:
         assert all(_bare(value) in _bare(drawn.user) for value in copied), drawn
 
 
+def test_a_later_message_names_something_new_or_what_belongs_to_it() -> None:
+    rng = random.Random(0)
+    entry = next(entry for entry in load("en").exchanges["complaint"] if "The {aspect} is terrible." in entry.user)
+    [another] = [e for e in load("en").follows["complaint"] if "And the {aspect} was bad too." in e.user]
+    [meant] = [e for e in entry.then if "No, I meant the {aspect2}." in e.user]
+    for first in (draw(entry, rng=rng) for _ in range(200)):
+        assert first.said["aspect"] != draw(another, rng=rng, before=first).said["aspect"]
+        assert first.said["aspect"] == draw(meant, rng=rng, before=first).said["aspect"]
+
+
 def test_replies_are_in_the_language_of_the_message() -> None:
     for dialogue in _DIALOGUES:
         texts = [text for _, text in dialogue.turns]
@@ -110,7 +120,7 @@ def test_replies_are_short_and_cleanly_set(language: Language) -> None:
     rng = random.Random(0)
     for entry in (entry for entry in _ALONE if entry.language == language):
         first = [draw(entry, rng=rng) for _ in range(12)]
-        later = [draw(e, rng=rng, said=drawn.said) for drawn in first for e in entry.then if e.language == language]
+        later = [draw(e, rng=rng, before=drawn) for drawn in first for e in entry.then if e.language == language]
         for reply in {drawn.reply for drawn in (*first, *later)}:
             assert 4 <= len(reply) <= _MAX_LENGTH[language], reply
             assert bool(_CJK.search(reply)) == (language == "zh"), reply

@@ -47,6 +47,7 @@ _SHARES = {
 _SHARE_FRAMED = 0.2  # of the messages that can stand in a frame
 _FRAMED = frozenset({"complaint", "praise", "mixed", "order_question", "product_question", "small_talk", "good_news"})
 _FRAMED |= {"bad_news", "beyond", "not_bad"}
+_TEARS = str.maketrans("😡👎😤", "😢😢😭")  # nobody is angry at bad news
 _NUM_TRIES = 20  # draws for a message whose language shows
 _IS_PLAIN: dict[Language, re.Pattern[str]] = {  # the message itself shows its language
     "zh": re.compile(r"[\u4e00-\u9fff]"),
@@ -70,24 +71,31 @@ def dialogues(count: int, *, seed: int) -> Iterator[Dialogue]:
         yield _dialogue(rng)
 
 
-def draw(source: Exchange, *, rng: random.Random, said: Mapping[str, str] | None = None) -> Drawn:
-    """A wording of the exchange; its reply names only what the user said now or before."""
-    named = dict(said or {})
+def draw(source: Exchange, *, rng: random.Random, before: Drawn | None = None) -> Drawn:
+    """A wording of the exchange; its reply names only what the user said now or in the exchange it belongs to."""
+    named = dict(before.said) if before and _belongs(source, before.source) else {}
+    taken = set(before.said.values()) if before else set()
 
     def fill(name: str) -> str:
         if name not in named:
-            named[name] = rng.choice([value for value in slot_values(source, name) if value not in named.values()])
+            used = taken.union(named.values())
+            named[name] = rng.choice([value for value in slot_values(source, name) if value not in used])
         return named[name]
 
     text = written(rng.choice(source.user), rng=rng, fill=fill)
-    if source.intent in _FRAMED and rng.random() < _SHARE_FRAMED:
+    if before is None and source.intent in _FRAMED and rng.random() < _SHARE_FRAMED:
         text = rng.choice(load(source.language).frames[source.feeling]).replace("{text}", text)
     fitting = [phrase for phrase in source.reply if named.keys() >= set(slot_names([phrase]))]
     reply = clean(written(rng.choice(fitting), rng=rng, fill=named.__getitem__), source.language)
     if source.is_raw:
         return Drawn(source, text, reply, named)
     text = mistyped(clean(text, source.language), source.language, spared=named.values(), rng=rng)
-    return Drawn(source, typed(text, source.language, source.feeling, rng), reply, named)
+    text = typed(text, source.language, source.feeling, rng)
+    return Drawn(source, text.translate(_TEARS) if source.intent == "bad_news" else text, reply, named)
+
+
+def _belongs(source: Exchange, before: Exchange) -> bool:
+    return source.language == before.language and any(source is later for later in before.then)
 
 
 def shows_language(drawn: Drawn) -> bool:
@@ -135,19 +143,19 @@ def _follow(before: Drawn, rng: random.Random) -> Drawn | None:
     """What leans on the message before: its entry's own next exchanges as often as those of its intent."""
     source = before.source
     if source.then and rng.random() < 0.5:
-        follow = rng.choice(source.then)
-        return draw(follow, rng=rng, said=before.said if follow.language == source.language else None)
+        return draw(rng.choice(source.then), rng=rng, before=before)
     shared = _shared_follows(source, source.language)
     if rng.random() < _SHARE_FOLLOW_IN_OTHER_LANGUAGE:
         foreign = _shared_follows(source, _other(source.language))
-        drawn = draw(rng.choice(foreign), rng=rng) if foreign else None
+        drawn = draw(rng.choice(foreign), rng=rng, before=before) if foreign else None
         if drawn is not None and shows_language(drawn):
             return drawn
-    return draw(rng.choice(shared), rng=rng, said=before.said) if shared else None
+    return draw(rng.choice(shared), rng=rng, before=before) if shared else None
 
 
 def _shared_follows(source: Exchange, language: Language) -> list[Exchange]:
-    return [follow for follow in load(language).follows.get(source.intent, ()) if source.feeling in follow.moods]
+    follows = load(language).follows.get(source.intent, ())
+    return [follow for follow in follows if source.feeling in follow.moods and follow is not source]
 
 
 def _other(language: Language) -> Language:
