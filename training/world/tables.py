@@ -9,7 +9,7 @@ Knows the syntax of a phrase and nothing of dialogues:
 import random
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,11 +114,7 @@ class Tables:
     ) -> str:
         """The phrase with every choice drawn and every slot filled."""
         given = slots or {}
-        while "[" in phrase or "{" in phrase:
-            phrase = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), phrase)
-            if "[" not in phrase:
-                phrase = _SLOT.sub(lambda found: self._fill(found[1], rng, given, tags), phrase)
-        return phrase
+        return written(phrase, rng=rng, fill=lambda name: self._fill(name, rng, given, tags))
 
     def pick(
         self, name: str, *, rng: random.Random, slots: Slots | None = None, tags: frozenset[str] = _NO_TAGS
@@ -139,6 +135,15 @@ class Tables:
     def _fill(self, name: str, rng: random.Random, given: Slots, tags: frozenset[str]) -> str:
         value = given[name] if name in given else self.phrases[name]
         return value if isinstance(value, str) else rng.choice(usable(value, tags))
+
+
+def written(phrase: str, *, rng: random.Random, fill: Callable[[str], str]) -> str:
+    """The phrase with every choice drawn and every slot that is left after it filled."""
+    while "[" in phrase or "{" in phrase:
+        phrase = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), phrase)
+        if "[" not in phrase:
+            phrase = _SLOT.sub(lambda found: fill(found[1]), phrase)
+    return phrase
 
 
 def usable(phrases: Iterable[str], tags: frozenset[str]) -> Sequence[str]:
