@@ -15,7 +15,7 @@ from training.world.tables import Language
 
 _MARKS = re.compile(r"[，。！？；：、,.!?;:…~“”\"]+")
 _WORD = re.compile(r"[A-Za-z']{3,}")
-_SEPARATORS = (" ", ".", "·", "*", "-", "_", "  ", "/", "，", "|")
+_SEPARATORS = (" ", ".", "·", "*", "-", "_", "  ", "/", "，")
 _LEET = str.maketrans({"a": "4", "e": "3", "i": "1", "o": "0", "s": "5"})
 _EMOJI = (
     *("😭", "🙂", "😊", "💔", "🥲", "😅", "🙏", "🔪", "💊", "🌊"),
