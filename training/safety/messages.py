@@ -1,7 +1,6 @@
 """Messages with their label, as somebody might type them, alone or after earlier turns.
 
-The same count and seed always give the same messages. Shape, frame and disguise are drawn before the label matters,
-so none of them tells anything about it.
+The same count and seed always give the same messages. Shape, frame and disguise are drawn without a look at the label.
 """
 
 import random
@@ -43,7 +42,7 @@ def messages(count: int, seed: int) -> Iterator[Message]:
 def _unseen(
     tables: SafetyTables, label: SafetyLabel, rng: random.Random, labels: dict[tuple[str, tuple[str, ...]], SafetyLabel]
 ) -> Message:
-    """A message that is new if a few draws find one, and that no other label has; it is noted in `labels`."""
+    """A message that is new if a few draws find one, and never one that has another label; noted in `labels`."""
     for num_tries in range(1, 1000):
         text, _, earlier = message = _message(tables, label, rng)
         known = labels.get((text, earlier))
