@@ -12,14 +12,16 @@ Durations are milliseconds (`_ms`) or seconds (`_s`); probabilities lie in 0..1.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from qwen_aio.result import Event
+from qwen_aio.result import Event, Safety
+from qwen_aio.safeguards import Calibration, OpeningCheck, SafetyPolicy
 
 TaskKind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
 Precision = Literal["fp32", "int8"]  # of weights
+Method = Literal["generate", "extract", "auto"]  # auto: extract with the bundled model
 
 
 # ---- what a task is ------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ class Label:
 class Rule:
     """One routing rule of a task: all limits must hold, and one word or pattern if any is listed.
 
-    A rule with a `reply` answers without the model (see chat/task.toml, self_harm).
+    A rule with a `reply` answers without the model.
     """
 
     task: str
@@ -112,6 +114,10 @@ class Task:
     sampling: Sampling = Sampling()
     rules: tuple[Rule, ...] = ()
     golden: tuple[GoldenCase, ...] = ()
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)  # by the model's hash
+    safety: SafetyPolicy | None = None  # of the one task that checks messages before they are answered
+    opening: OpeningCheck | None = None
+    method: Method = "generate"  # "extract": the answer is made of sentences of the text
 
     def label(self, name: str) -> Label:
         """The label called `name`; KeyError if there is none."""
@@ -193,6 +199,14 @@ class Route:
 
 
 @dataclass(frozen=True)
+class FixedAnswer:
+    """An answer that a rule gives; the model is not asked. `safety` if it is the word rule of safety."""
+
+    text: str
+    safety: Safety | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one request leads to: a decision, an answer, or both."""
 
@@ -200,7 +214,7 @@ class Plan:
     main: Task  # named in the reply as `mode`
     decision: Task | None
     answer: Task | None
-    fixed: str | None  # the answer, where a rule has one: the model is not asked
+    fixed: FixedAnswer | None
 
 
 @dataclass(frozen=True)
@@ -223,6 +237,15 @@ class EngineRequest:
     decided: DecidedLabel | None = None
     resume: tuple[int, ...] = ()  # token ids of the answer sent already: it continues after them
     timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model answers; `sha` is its hash, which calibrations are bound to."""
+
+    name: str
+    sha: str
+    is_bundled: bool
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 Language = Literal["en", "zh"]
 T = TypeVar("T")
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
+_LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]+")
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,14 @@ def language_for(accept_language: str, *, wanted: str = "") -> Language:
             case "en":
                 return "en"
     return "en"
+
+
+def language_of(text: str) -> Language | None:
+    """The language a text is in: "zh" with more Han characters than Latin words; None without letters of either.
+
+    Other languages in Latin letters count as English, Japanese as none.
+    """
+    num_han, num_words = len(_HAN.findall(text)), len(_LATIN_WORD.findall(text))
+    if not num_han + num_words or _KANA.search(text):
+        return None
+    return "zh" if num_han > num_words else "en"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "fixed"]
+FinishReason = Literal["stop", "length", "fixed", "extracted"]  # extracted: sentences of the user's text
+SafetySource = Literal["words", "model"]
 Confidence = Literal["高", "中", "低"]
 
 
@@ -82,6 +83,15 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Safety:
+    """Whether the writer or somebody near is in danger, as decided before the answer."""
+
+    label: str
+    probability: float | None  # of that label; None if the word rule alone decided
+    source: SafetySource
+
+
+@dataclass(frozen=True)
 class Decision:
     """A decision, always well formed: computed from probabilities, not parsed out of text."""
 
@@ -118,6 +128,7 @@ class Answer:
     truncation: Truncation = Truncation()
     worker: str = ""
     model: str = ""
+    safety: Safety | None = None  # None where no task checks
 
     @property
     def merged_tail(self) -> str:
@@ -125,8 +136,16 @@ class Answer:
         return f'→ "{self.text}"'
 
 
-# A decision is one Decision; an answer is TextDelta*, Answer.
-EngineEvent = Decision | TextDelta | Answer
+@dataclass(frozen=True)
+class AnswerStart:
+    """Before the first delta: what a worker that resumes the answer needs and does not find out again."""
+
+    seed: int | None  # the one it is sampled with
+    safety: Safety | None
+
+
+# A decision is one Decision; an answer is AnswerStart, TextDelta*, Answer, or one Answer.
+EngineEvent = Decision | AnswerStart | TextDelta | Answer
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,16 @@ requests.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
-from qwen_aio.core import Plan, Request, Route, Rule, Task
+from qwen_aio.core import FixedAnswer, Message, Plan, Request, Route, Rule, Task
 from qwen_aio.errors import UnknownTask
+from qwen_aio.language import language_of
+from qwen_aio.result import Safety
+from qwen_aio.safeguards import NUM_EARLIER_TURNS
 
 DEFAULT_TASK = "chat"
 # A CJK character is a word of its own; elsewhere a run of letters and digits is one.
@@ -22,12 +27,42 @@ MAX_MATCHED_CHARS = 4000
 
 def plan(request: Request, tasks: Mapping[str, Task]) -> Plan:
     """The decision and the answer that `request` leads to. Raises UnknownTask."""
-    route = choose_route(request.mode, request.text, tasks)
+    danger = find_danger(checked_texts(request.text, request.history), tasks)
+    route = danger.route if danger and request.mode == "auto" else choose_route(request.mode, request.text, tasks)
     main = tasks[route.task]
     companion = tasks.get(main.companion) if request.reply and main.companion else None
     decision, answer = (main, companion) if main.kind == "decision" else (companion, main)
-    fixed = fixed_reply(request.text, tasks) if answer else None
+    fixed = (danger.answer if danger else fixed_answer(request.text, tasks)) if answer else None
     return Plan(route=route.reason, main=main, decision=decision, answer=answer, fixed=fixed)
+
+
+@dataclass(frozen=True)
+class Danger:
+    """What the word rule of the safety task found."""
+
+    route: Route  # in mode auto: somebody in danger gets an answer, not a label
+    answer: FixedAnswer
+
+
+def checked_texts(text: str, history: Sequence[Message]) -> list[str]:
+    """The message and the last user turns before it, which safety is decided over."""
+    turns = [message.content for message in history if message.role == "user"]
+    return [text, *turns[-NUM_EARLIER_TURNS:]]
+
+
+def find_danger(texts: Sequence[str], tasks: Mapping[str, Task]) -> Danger | None:
+    """What the word rule of the safety task, if there is one, finds anywhere in `texts`."""
+    task = next((task for task in tasks.values() if task.safety), None)
+    if task is None or task.safety is None:
+        return None
+    plain = [unicodedata.normalize("NFKC", text) for text in texts]
+    for label, patterns in task.safety.patterns.items():
+        for found in (re.search(pattern, text, re.IGNORECASE) for pattern in patterns for text in plain):
+            if found:
+                reply = task.safety.replies[label][language_of(texts[0]) or "en"]
+                route = Route(task.companion or default_task(tasks), f"rule {task.name}.{label}: {found[0][:40]}")
+                return Danger(route, FixedAnswer(reply, Safety(label, None, "words")))
+    return None
 
 
 def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
@@ -40,14 +75,21 @@ def choose_route(mode: str, text: str, tasks: Mapping[str, Task]) -> Route:
         why = match(rule, text)
         if why is not None:
             return Route(rule.task, f"rule {rule.task}.{rule.name}: {why}")
-    default = DEFAULT_TASK if DEFAULT_TASK in tasks else min(tasks)
+    default = default_task(tasks)
     return Route(default, f"default {default}")
 
 
-def fixed_reply(text: str, tasks: Mapping[str, Task]) -> str | None:
+def default_task(tasks: Mapping[str, Task]) -> str:
+    """The task for what no rule claims."""
+    return DEFAULT_TASK if DEFAULT_TASK in tasks else min(tasks)
+
+
+def fixed_answer(text: str, tasks: Mapping[str, Task]) -> FixedAnswer | None:
     """The reply of the first matching rule that has one, of any task; None if there is none."""
-    rules = (rule for rule in _by_priority(tasks) if rule.reply is not None)
-    return next((rule.reply for rule in rules if match(rule, text) is not None), None)
+    for rule in _by_priority(tasks):
+        if rule.reply is not None and match(rule, text) is not None:
+            return FixedAnswer(rule.reply)
+    return None
 
 
 def match(rule: Rule, text: str) -> str | None:

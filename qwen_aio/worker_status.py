@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 
+Count = Literal["safety_replies", "openings_refused", "openings_replaced"]
 WorkerState = Literal["starting", "ready", "draining", "failed"]
 
 
@@ -43,6 +44,9 @@ class WorkerStatus:
     precision: str = ""  # of the weights, as Precision; empty while they are being loaded
     tasks_sha: str = ""
     wall_time: str = ""
+    safety_replies: int = 0  # fixed answers that the model's decision on safety led to
+    openings_refused: int = 0  # first sentences of answers that did not fit
+    openings_replaced: int = 0  # answers whose second draw did not fit either
     golden: dict[str, str] = field(default_factory=dict)  # task -> outcome of its golden cases
 
     @property

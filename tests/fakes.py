@@ -6,9 +6,11 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qwen_aio.core import ContextLimits, Prompt, Sampling, Text
+from qwen_aio.core import ContextLimits, ModelIdentity, Prompt, Sampling, Text
 from qwen_aio.errors import QwenAioError
 from qwen_aio.result import Completion, LabelScore, Scores, TextDelta, Timings, Usage
+
+FAKE_MODEL = ModelIdentity("fake", "0" * 16, is_bundled=False)
 
 
 class FakeClock:

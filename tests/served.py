@@ -20,9 +20,9 @@ from qwen_aio.serving.server import PATIENCE, bind, run_server
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app
-from qwen_aio.worker.executor import LocalExecutor
+from qwen_aio.worker.execution.executor import LocalExecutor
 from qwen_aio.worker_status import WorkerStatus
-from tests.fakes import FakeEngine
+from tests.fakes import FAKE_MODEL, FakeEngine
 
 TASKS = load_tasks(Path("prompts"))
 STATUS = WorkerStatus("qwen-1", "http://127.0.0.1:1", 1, 1.0, 1, 1, "starting", golden={"sentiment": "ok"})
@@ -55,6 +55,7 @@ class Worker:
     allowed_hosts: tuple[str, ...] = ()
     times: StreamTimes = STREAM_TIMES
     recorded: list[tuple[TaskKind, Timings]] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
     gate: AdmissionGate = field(init=False)
     executor: LocalExecutor = field(init=False)
     app: FastAPI = field(init=False)
@@ -64,9 +65,10 @@ class Worker:
         self.executor = LocalExecutor(
             self.engine,
             TASKS,
-            model="fake",
+            model=FAKE_MODEL,
             worker=self.worker_id,
             record=lambda kind, timings: self.recorded.append((kind, timings)),
+            count=self.counted.append,
         )
         self.app = create_worker_app(
             self.gate,

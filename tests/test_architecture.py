@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path("qwen_aio")
 FLOOR = {
     *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
-    *("result", "routing", "service_links", "status_file", "visible", "worker_status"),
+    *("result", "routing", "safeguards", "service_links", "status_file", "visible", "worker_status"),
 }
 MAY_IMPORT = {
     "floor": set(),

@@ -1,12 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Request, Rule, Task
+from qwen_aio.core import FixedAnswer, Message, Request, Rule, Task
 from qwen_aio.errors import UnknownTask
-from qwen_aio.routing import choose_route, count_words, fixed_reply, match, plan
+from qwen_aio.result import Safety
+from qwen_aio.routing import choose_route, count_words, fixed_answer, match, plan
 from qwen_aio.tasks.loader import load_tasks
 
 TASKS = load_tasks(Path("prompts"))
@@ -24,12 +26,14 @@ TASKS = load_tasks(Path("prompts"))
         ("What can you do?", "chat"),
         ("请帮我总结下面这段话:" + "今天我们开会讨论了下个季度的计划。" * 3, "summarize"),
         ("The committee met on Monday. " * 60, "summarize"),
+        ("The room was dirty and nobody came. " * 60, "sentiment"),
+        ("酒店的服务让人失望。" * 60, "sentiment"),
         ("我不想活了,质量太差", "chat"),
         ("I want to die", "chat"),
     ],
 )
 def test_auto_sends_a_message_where_it_belongs(text, task):
-    assert choose_route("auto", text, TASKS).task == task
+    assert plan(Request(text), TASKS).main.name == task
 
 
 def test_the_route_says_which_rule_decided():
@@ -39,7 +43,7 @@ def test_the_route_says_which_rule_decided():
 
 
 def test_an_unknown_mode_names_the_known_ones():
-    with pytest.raises(UnknownTask, match=r"'poem'; known: auto, chat, sentiment, summarize"):
+    with pytest.raises(UnknownTask, match=r"'poem'; known: auto, chat, safety, sentiment, summarize"):
         choose_route("poem", "x", TASKS)
 
 
@@ -59,17 +63,34 @@ def test_an_unknown_mode_names_the_known_ones():
         "I wish I was dead",
     ],
 )
-def test_self_harm_is_met_by_a_rule_in_both_languages(text):
-    reply = fixed_reply(text, TASKS)
-    assert reply is not None
-    assert "12356" in reply
-    assert "988" in reply
+def test_the_word_rule_of_safety_meets_self_harm_in_both_languages(text):
+    planned = plan(Request(text), TASKS)
+    assert planned.main.name == "chat"
+    assert planned.route.startswith("rule safety.crisis: ")
+    assert planned.fixed is not None
+    assert planned.fixed.safety == Safety("crisis", None, "words")
+    assert ("12356" if "想" in text or "没" in text else "988") in planned.fixed.text
 
 
 def test_self_harm_is_found_wherever_it_stands_in_a_long_text():
     text = "今天的天气不错。" * 2000 + "我不想活了" + "今天的天气不错。" * 2000
-    assert choose_route("auto", text, TASKS).reason == "rule chat.self_harm: 不想活"
-    assert fixed_reply(text, TASKS) is not None
+    assert plan(Request(text), TASKS).route == "rule safety.crisis: 不想活"
+
+
+def test_self_harm_is_found_in_full_width_letters():
+    assert plan(Request("I want to ｋｉｌｌ　ｍｙｓｅｌｆ"), TASKS).fixed is not None
+
+
+@pytest.mark.parametrize(("turns_ago", "is_met"), [(1, True), (2, True), (3, False)])
+def test_the_last_two_user_turns_count_as_well(turns_ago, is_met):
+    later = [Message("user", "嗯"), Message("assistant", "我在。")] * (turns_ago - 1)
+    history = (Message("user", "我不想活了"), Message("assistant", "我在。"), *later)
+    assert (plan(Request("算了", history=history), TASKS).fixed is not None) is is_met
+
+
+def test_what_the_assistant_said_does_not_count():
+    history = (Message("user", "热线是什么"), Message("assistant", "给有自杀念头的人打的电话。"))
+    assert plan(Request("谢谢", history=history), TASKS).fixed is None
 
 
 @pytest.mark.parametrize(
@@ -84,11 +105,23 @@ def test_self_harm_is_found_wherever_it_stands_in_a_long_text():
     ],
 )
 def test_figures_of_speech_are_not_taken_for_self_harm(text):
-    assert fixed_reply(text, TASKS) is None
+    assert plan(Request(text), TASKS).fixed is None
 
 
-def test_lower_priority_numbers_are_asked_first():
-    assert choose_route("auto", "太差了,我不想活了", TASKS).reason.startswith("rule chat.self_harm")
+def test_safety_is_asked_before_every_rule():
+    assert plan(Request("太差了,我不想活了"), TASKS).route.startswith("rule safety.crisis")
+
+
+def test_without_a_task_that_checks_nothing_is_met():
+    others = {name: task for name, task in TASKS.items() if name != "safety"}
+    assert plan(Request("我不想活了"), others).fixed is None
+
+
+def test_a_rule_may_answer_by_itself():
+    rule = Rule("chat", "hours", 1, words=("几点开门",), reply="九点。")
+    tasks = {**TASKS, "chat": replace(TASKS["chat"], rules=(rule,))}
+    assert plan(Request("请问几点开门"), tasks).fixed == FixedAnswer("九点。")
+    assert fixed_answer("请问几点关门", tasks) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +180,7 @@ def test_the_plan_says_why():
 def test_an_answer_to_self_harm_is_fixed_in_every_mode(mode):
     planned = plan(Request("我不想活了", mode=mode, reply=True), TASKS)
     assert planned.answer is not None
-    assert "12356" in planned.fixed
+    assert "12356" in planned.fixed.text
 
 
 def test_a_decision_alone_is_not_answered_not_even_by_a_rule():

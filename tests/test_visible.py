@@ -17,8 +17,8 @@ from qwen_aio.ui.handlers import Ask
 from qwen_aio.visible import INVISIBLE_CATEGORIES, has_visible
 from qwen_aio.wire.engine import EngineRequestShape, engine_request_to_json
 from qwen_aio.wire.request import RunRequest
-from qwen_aio.worker.executor import LocalExecutor
-from tests.fakes import FakeEngine
+from qwen_aio.worker.execution.executor import LocalExecutor
+from tests.fakes import FAKE_MODEL, FakeEngine
 from tests.served import TASKS
 from tests.ui.test_handlers import keys, last, serving, visitor
 
@@ -49,7 +49,9 @@ nothing_visible = st.text(shapeless | st.sampled_from("\u3164\u2800\ufffe\u2065"
 
 
 async def run(text: str) -> None:
-    pipeline = Pipeline(LocalExecutor(FakeEngine(), TASKS, model="m", worker="w", record=lambda *_: None))
+    pipeline = Pipeline(
+        LocalExecutor(FakeEngine(), TASKS, model=FAKE_MODEL, worker="w", record=lambda *_: None, count=lambda _: None)
+    )
     await anext(pipeline.stream(Request(text, mode="sentiment")))
 
 

@@ -317,6 +317,7 @@ def test_a_decision_is_answered_as_the_contract_says():
         "task": "chat",
         "text": "抱歉",
         "finish_reason": "stop",
+        "safety": None,
         "worker": "qwen-3",
         "usage": {"prompt_tokens": 60, "cached_tokens": 30, "completion_tokens": 2},
         "timings": {"queue_ms": 1.0, "prefill_ms": 2.0, "decode_ms": 3.0, "total_ms": 6.0},
@@ -461,6 +462,7 @@ def test_tasks_tell_all_that_routing_and_the_page_need():
     assert back["chat"].sampling == TASKS["chat"].sampling
     assert {task.name: task.limits.timeout_s for task in fields.tasks} == {
         "sentiment": 60,
+        "safety": 60,
         "chat": 300,
         "summarize": 300,
     }

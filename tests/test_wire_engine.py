@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from dataclasses import fields, replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.client import FrameReader
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, SamplingWish
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
-from qwen_aio.result import Answer, Decision, TextDelta, Timings, Truncation, Usage
+from qwen_aio.result import Answer, AnswerStart, Decision, FinishReason, Safety, TextDelta, Timings, Truncation, Usage
 from qwen_aio.visible import has_visible
 from qwen_aio.wire.engine import (
     MAX_ENGINE_REQUEST_BYTES,
@@ -78,9 +79,11 @@ DECISIONS = st.builds(
     model=TEXT,
 )
 PIECES = st.builds(TextDelta, st.text(max_size=20), st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple))
-ANSWERS = st.builds(
-    Answer, TEXT, st.text(max_size=30), st.sampled_from(["stop", "length"]), USAGE, TIMINGS, TRUNCATION, TEXT, TEXT
-)
+SAFETY = st.none() | st.builds(Safety, TEXT, st.none() | PROBABILITY, st.sampled_from(["words", "model"]))
+STARTS = st.builds(AnswerStart, st.none() | st.integers(0, 2**63 - 1), SAFETY)
+REASONS = st.sampled_from(get_args(FinishReason))
+ANSWERS = st.builds(Answer, TEXT, st.text(max_size=30), REASONS, USAGE, TIMINGS, TRUNCATION, TEXT, TEXT, SAFETY)
+NAMES = {Decision: "decision", AnswerStart: "start", TextDelta: "piece", Answer: "answer"}
 
 
 def read_frame(frame: bytes) -> tuple[str, bytes]:
@@ -101,10 +104,10 @@ def test_a_request_survives_the_way_there(request: EngineRequest):
     assert EngineRequestShape.read(engine_request_to_json(request)).to_core("r1") == request
 
 
-@given(DECISIONS | PIECES | ANSWERS)
+@given(DECISIONS | STARTS | PIECES | ANSWERS)
 def test_an_event_survives_the_way_back(event):
     name, data = read_frame(engine_frame(event))
-    assert name == {Decision: "decision", TextDelta: "piece", Answer: "answer"}[type(event)]
+    assert name == NAMES[type(event)]
     assert read_engine_event(name, data) == event
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import Request, SamplingWish
+from qwen_aio.core import ModelIdentity, Request, SamplingWish
 from qwen_aio.result import Result
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.visible import check_visible
@@ -54,7 +54,7 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
     from qwen_aio.serving.pipeline import Pipeline
     from qwen_aio.startup.environment import stated_threads
     from qwen_aio.tasks.loader import load_tasks
-    from qwen_aio.worker.executor import LocalExecutor
+    from qwen_aio.worker.execution.executor import LocalExecutor
     from qwen_aio.worker.loading import choose_model, describe_model, loaded_engine, prepare_process
     from qwen_aio.worker.memory_need import log_memory
 
@@ -67,5 +67,9 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
         seconds = time.monotonic() - started
         print(f"{describe_model(model)}; {ready.precision_record}; ready after {seconds:.1f} s", file=sys.stderr)
         gate = AdmissionGate()
-        gate.open(Pipeline(LocalExecutor(ready.engine, tasks, model=model.name, worker="cli", record=lambda *_: None)))
+        identity = ModelIdentity(model.name, ready.sha, model.is_bundled)
+        executor = LocalExecutor(
+            ready.engine, tasks, model=identity, worker="cli", record=lambda *_: None, count=lambda _: None
+        )
+        gate.open(Pipeline(executor))
         return await gate.run(request)

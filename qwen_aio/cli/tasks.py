@@ -16,7 +16,7 @@ from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.tasks.lint import LintReport, lint
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.executor import EngineClient
+from qwen_aio.worker.execution.engine import EngineClient
 from qwen_aio.worker.focus import SENTENCES, FocusEffect, focus_effects
 from qwen_aio.worker.golden import examine, remedy
 from qwen_aio.worker.golden_book import GoldenBook
@@ -65,7 +65,8 @@ def _named(tasks: dict[str, Task], name: str) -> Task:
 def _describe(task: Task) -> str:
     labels = ", ".join(f"{label.emoji} {label.name} = {label.text}" for label in task.labels)
     rules = "".join(f"\n    {rule.priority:3d} {rule.name}" for rule in task.rules)
-    return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}"
+    safety = "\n    checks every message before it is answered" if task.safety else ""
+    return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}{safety}"
 
 
 def _spelled(prompt: Prompt) -> str:

@@ -16,6 +16,7 @@ from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
 from qwen_aio.next_event import interrupt, next_event
 from qwen_aio.result import Done, Event, Result
 from qwen_aio.serving.deadline import Deadline
+from qwen_aio.serving.interruption import all_results
 from qwen_aio.worker_status import WorkerState
 
 PARALLEL_TEXTS = 8  # of one list of texts: other clients are waiting too
@@ -122,13 +123,7 @@ class AdmissionGate:
                 return await self._result(request, deadline)
 
         with self._admitted():
-            tasks = [asyncio.ensure_future(run(request)) for request in requests]
-            try:
-                return await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            return await all_results(run(request) for request in requests)
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """What the service yields and raises; besides NotReady, Draining and EngineStopped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 E = TypeVar("E")
@@ -23,6 +23,17 @@ async def result_unless(
     finally:
         await cancel(working)
         await cancel(waiting)
+
+
+async def all_results(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order; the first error cancels the rest and is raised when all have ended."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def cancel(task: asyncio.Future[Any]) -> None:

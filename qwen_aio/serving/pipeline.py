@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qwen_aio.bounds import check_sampling
-from qwen_aio.core import Capabilities, DecidedLabel, EngineRequest, Plan, Request
+from qwen_aio.core import Capabilities, DecidedLabel, EngineRequest, FixedAnswer, Plan, Request
 from qwen_aio.result import Answer, Decided, Decision, Done, EngineEvent, Event, Result, TextDelta, Timings, Usage
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import Deadline
@@ -33,7 +33,7 @@ class Executor(Protocol):
         """What can be asked for. Raises NotReady, NoWorker."""
 
     def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer, by the task's kind. Closing it cancels the work."""
+        """EngineEvents, by the task's kind. Closing it cancels the work."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Pipeline:
                 while (event := await run.deadline.next(events)) is not None:
                     if isinstance(event, Answer):
                         answer = event
-                    elif isinstance(event, TextDelta) and event.text:
+                        event = TextDelta("" if index else event.text)  # a fixed answer comes without deltas
+                    if isinstance(event, TextDelta) and event.text:
                         yield TextDelta(event.text, index=index)
                         index += 1
         yield Done(self._result(run, decision, answer))
@@ -135,7 +136,7 @@ class Pipeline:
         return result
 
 
-async def _fixed_answer(task: str, text: str, server: Capabilities) -> AsyncGenerator[EngineEvent, None]:
-    """An answer that a routing rule gives: the model is not asked."""
-    yield TextDelta(text)
-    yield Answer(task, text, "fixed", Usage(), Timings(), worker=server.worker, model=server.model)
+async def _fixed_answer(task: str, fixed: FixedAnswer, server: Capabilities) -> AsyncGenerator[EngineEvent, None]:
+    yield Answer(
+        task, fixed.text, "fixed", Usage(), Timings(), worker=server.worker, model=server.model, safety=fixed.safety
+    )

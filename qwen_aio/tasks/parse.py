@@ -11,13 +11,14 @@ from qwen_aio.core import Task
 from qwen_aio.result import Confidence, Decision, Scores
 
 
-def decide(task: Task, scores: Scores) -> Decision:
+def decide(task: Task, scores: Scores, *, temperature: float | None = None) -> Decision:
     """The decision of `task` from `scores`, one per label in the task's order.
 
-    The probabilities are the softmax of the labels' log probabilities; `label_mass` is their sum
-    among all continuations.
+    The probabilities are the softmax of the labels' log probabilities, divided by `temperature` if
+    the task is calibrated for the model (Guo et al. 2017, temperature scaling); `label_mass` is the
+    labels' share of all continuations.
     """
-    probabilities = _softmax([score.logprob for score in scores.labels])
+    probabilities = _softmax([score.logprob / (temperature or 1.0) for score in scores.labels])
     by_name = {label.name: p for label, p in zip(task.labels, probabilities, strict=True)}
     best = max(by_name, key=lambda name: by_name[name])
     neutral = task.neutral if by_name[best] < task.neutral_below else None
@@ -40,6 +41,7 @@ def decide(task: Task, scores: Scores) -> Decision:
         usage=scores.usage,
         timings=scores.timings,
         truncation=scores.truncation,
+        calibrated=temperature is not None,
     )
 
 

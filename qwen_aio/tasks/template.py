@@ -14,10 +14,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qwen_aio.core import Control, Message, Prompt, Segment, Segments, Task, Text
 from qwen_aio.errors import InvalidTask
 from qwen_aio.routing import words_in
+from qwen_aio.tasks.normalise import Calmed, calm, narrow
 
 BLOCKS = ("system", "user", "answer")
 # They differ between requests: only the user block has them.
-USER_VARIABLES = ("text", "feeling", "focus_words")
+USER_VARIABLES = ("text", "feeling", "focus_words", "emphasis")
 IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
 # Errors that an expression in a template can raise, besides Jinja's own.
 _TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
@@ -32,13 +33,15 @@ class PromptTemplate:
         self._template = _compile(task)
         self.head = _turn("system", self._render("system"))  # the same for every request
         self._answer = self._render("answer")
-        self._render("user", text="", feeling=None, focus_words=task.focus_words)
+        self._render("user", text="", emphasis=True, feeling=None, focus_words=task.focus_words)
 
     def prompt(self, text: str, *, history: Sequence[Message] = (), feeling: str | None = None) -> Prompt:
-        """The prompt for `text` after `history`; `feeling` is the decided label's text."""
+        """The prompt for `text`, normalised, after `history`; `feeling` is the decided label's text."""
         # Only the focus words in the text: the others must not influence the model.
-        words = tuple(words_in(text, self._task.focus_words))
-        user = _turn("user", self._render("user", text=text, feeling=feeling, focus_words=words), can_cut=True)
+        plain = calm(text) if self._task.kind == "decision" else Calmed(narrow(text), emphasis=False)
+        words = tuple(words_in(plain.text, self._task.focus_words))
+        block = self._render("user", **plain._asdict(), feeling=feeling, focus_words=words)
+        user = _turn("user", block, can_cut=True)
         body = (*user, IM_START, Text(f"assistant\n{self._answer}"))
         return Prompt(head=self.head, turns=_exchanges(history), body=body)
 
@@ -75,5 +78,6 @@ def _exchanges(history: Sequence[Message]) -> tuple[Segments, ...]:
     for message in history:
         if message.role == "user" or not exchanges:
             exchanges.append([])
-        exchanges[-1].extend(_turn(message.role, message.content))
+        content = narrow(message.content) if message.role == "user" else message.content
+        exchanges[-1].extend(_turn(message.role, content))
     return tuple(tuple(exchange) for exchange in exchanges)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.core import DecidedLabel, EngineRequest, Message
-from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta
+from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.event import frame, read_frame
 from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields
@@ -95,6 +95,13 @@ class TextDeltaShape(Answered):
     token_ids: tuple[int, ...]
 
 
+class AnswerStartShape(Answered):
+    """The `start` event: what a worker needs to resume the answer."""
+
+    seed: int | None = None
+    safety: Safety | None = None
+
+
 class EngineAnswerShape(ReplyShape):
     """The `answer` event: the last one of an answer. Its text is what this request added."""
 
@@ -106,6 +113,8 @@ def engine_frame(event: EngineEvent) -> bytes:
     match event:
         case Decision():
             return frame("decision", EngineDecisionShape.from_core(event))
+        case AnswerStart():
+            return frame("start", AnswerStartShape(**vars(event)))
         case TextDelta(text, token_ids):
             return frame("piece", TextDeltaShape(text=text, token_ids=token_ids))
         case Answer():
@@ -119,6 +128,7 @@ def read_engine_event(name: str, data: bytes) -> EngineEvent | None:
 
 _READERS: dict[str, Callable[[bytes], EngineEvent]] = {
     "decision": lambda data: EngineDecisionShape.model_validate_json(data).to_core(),
+    "start": lambda data: AnswerStart(**vars(AnswerStartShape.model_validate_json(data))),
     "piece": lambda data: TextDelta(**vars(TextDeltaShape.model_validate_json(data))),
     "answer": lambda data: EngineAnswerShape.model_validate_json(data).to_core(),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
-from qwen_aio.result import Answer, Confidence, Decision, FinishReason, Result, Timings, Truncation, Usage
+from qwen_aio.result import Answer, Confidence, Decision, FinishReason, Result, Safety, Timings, Truncation, Usage
 from qwen_aio.wire.shape import Answered
 
 Noun = TypeVar("Noun", Decision, Answer, Result)
@@ -65,6 +65,7 @@ class ReplyShape(_Costs):
     task: str
     text: str
     finish_reason: FinishReason
+    safety: Safety | None = None
     worker: str
 
     @classmethod

@@ -12,7 +12,7 @@ from qwen_aio.core import Task
 from qwen_aio.result import Decision
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.executor import EngineClient
+from qwen_aio.worker.execution.engine import EngineClient
 
 SENTENCES = (  # neutral with any word
     "今天星期三，黑板上写着“{}”。",

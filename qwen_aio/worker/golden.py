@@ -18,7 +18,7 @@ from qwen_aio.core import GoldenCase, Task
 from qwen_aio.errors import GoldenMismatch
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
-from qwen_aio.worker.executor import EngineClient
+from qwen_aio.worker.execution.engine import EngineClient
 from qwen_aio.worker.golden_book import GoldenAnswer, GoldenBook, GoldenRecord
 
 TOLERANCE = 0.02  # of a probability, between machines and thread counts

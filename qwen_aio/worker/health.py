@@ -23,7 +23,7 @@ from qwen_aio.core import TaskKind
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Timings
 from qwen_aio.status_file import utc_time
-from qwen_aio.worker_status import WorkerState, WorkerStatus
+from qwen_aio.worker_status import Count, WorkerState, WorkerStatus
 
 LAST_REQUESTS = 5
 LAST_READINGS = 10  # two seconds of CPU readings, 200 ms apart
@@ -93,6 +93,10 @@ class WorkerHealth:
             self._ttft_ms.append(timings.prefill_ms)
         # A long answer is not a slow one: it is judged by its first token, a decision by the whole.
         self._slow_ms.append(timings.prefill_ms if kind == "generation" else inference_ms)
+
+    def count(self, name: Count) -> None:
+        """One more of what a check of messages or answers led to."""
+        self.latest = replace(self.latest, **{name: getattr(self.latest, name) + 1})
 
     def sample(self) -> None:
         """Take one CPU reading; called every 200 ms."""

@@ -12,7 +12,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from qwen_aio.config import Settings, status_dir
-from qwen_aio.core import Task
+from qwen_aio.core import ModelIdentity, Task
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
@@ -22,7 +22,7 @@ from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.status_file import StatusFile
 from qwen_aio.tasks.loader import tasks_hash
 from qwen_aio.worker.app import create_worker_app
-from qwen_aio.worker.executor import LocalExecutor
+from qwen_aio.worker.execution.executor import LocalExecutor
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
 from qwen_aio.worker.heartbeat import Heartbeat
 from qwen_aio.worker.loading import LoadedEngine, describe_model, loaded_engine
@@ -69,7 +69,16 @@ class WorkerServer:
         describe(model_sha="", precision="", golden={})
         async with self.load(self.settings, self.tasks, self.model, threads=self.threads) as ready:
             self._snapshot = ready.engine.snapshot
-            executor = LocalExecutor(ready.engine, self.tasks, model=name, worker=own.id, record=health.record)
+            executor = LocalExecutor(
+                ready.engine,
+                self.tasks,
+                model=ModelIdentity(name, ready.sha, self.model.is_bundled),
+                worker=own.id,
+                record=health.record,
+                count=health.count,
+            )
+            if executor.safety_source == "words":
+                log.warning("safety: no thresholds for the model %s, so the word rule alone decides", ready.sha)
             describe(model_sha=ready.sha, precision=ready.precision_record.precision, golden=ready.golden)
             gate.open(Pipeline(executor))
             log.info("ready worker=%s model=%s url=%s", own.id, name, own.url)

@@ -41,7 +41,7 @@ async def test_a_worker_that_appears_in_the_file_is_served_once_it_answers(tmp_p
     async with served(Worker(FakeEngine(), worker_id="new")) as worker, balanced({}, tmp_path) as service:
         write(tmp_path, ready("new", worker.url))
         await service.until_ready(1)
-        assert (await service.client.capabilities()).tasks.keys() == {"sentiment", "chat", "summarize"}
+        assert (await service.client.capabilities()).tasks.keys() == {"sentiment", "chat", "safety", "summarize"}
 
 
 async def test_the_record_of_a_dead_worker_makes_no_worker_ready(tmp_path):

@@ -17,7 +17,7 @@ from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.upstream import RemoteExecutor
 from qwen_aio.balancer.params import PARAMS
 from qwen_aio.balancer.stats import Stats
-from qwen_aio.core import Capabilities, EngineRequest
+from qwen_aio.core import Capabilities, EngineRequest, SamplingWish
 from qwen_aio.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -29,7 +29,7 @@ from qwen_aio.errors import (
     QwenAioError,
     RequestFailed,
 )
-from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta, Timings, Usage
+from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta, Timings, Usage
 from qwen_aio.serving.deadline import Deadline
 from tests.balancer.world import CAPABILITIES, SENTIMENT, World
 
@@ -141,6 +141,39 @@ class ScriptedClient:
     def execute(self, call: EngineRequest) -> Events:
         self._scene.asked.append((self._name, call))
         return self._scene.scripts[self._name].pop(0)(call)
+
+
+async def test_the_next_worker_gets_the_seed_of_the_draw_and_the_answer_keeps_its_safety():
+    scene = Scene("a", "b")
+    checked = Safety("ok", 0.9, "model")
+    begun = says(AnswerStart(8, checked), TextDelta("one", (1,)), ConnectionLost("gone"))
+    ended = says(AnswerStart(8, None), TextDelta("two", (2,)), answer())
+    scene.scripts = {"a": [begun], "b": [ended]}
+    events = await scene.make(replace(CHAT, sampling=SamplingWish(seed=7)))
+    assert [call.sampling.seed for _, call in scene.asked] == [7, 8]  # the first sentence was drawn twice
+    assert (events[-1].text, events[-1].safety) == ("onetwo", checked)
+    scene.assert_quiet()
+
+
+async def test_a_worker_lost_before_the_first_token_leaves_the_next_one_its_own_draw():
+    scene = Scene("a", "b")
+    lost = says(AnswerStart(8, Safety("ok", 0.9, "model")), ConnectionLost("gone"))
+    other = Safety("ok", 0.8, "model")
+    whole = replace(answer(), safety=other)
+    scene.scripts = {"a": [lost], "b": [says(AnswerStart(7, other), TextDelta("one", (1,)), whole)]}
+    events = await scene.make(replace(CHAT, sampling=SamplingWish(seed=7)))
+    assert [call.sampling.seed for _, call in scene.asked] == [7, 7]
+    assert (events[-1].text, events[-1].safety) == ("one", other)
+
+
+@pytest.mark.parametrize("finish_reason", ["fixed", "extracted"])
+async def test_an_answer_of_no_token_is_passed_on_whole(finish_reason):
+    scene = Scene("a")
+    fixed = replace(answer(tokens=0), text="请拨打 120。", finish_reason=finish_reason)
+    scene.scripts = {"a": [says(fixed)]}
+    [event] = await scene.make(CHAT)
+    assert event.text == "请拨打 120。"
+    scene.assert_quiet()
 
 
 async def test_the_next_worker_is_given_the_time_that_is_left():

@@ -44,7 +44,8 @@ def test_list_shows_tasks_with_labels_and_rules(capsys):
     assert main(["tasks", "list"]) == 0
     printed = capsys.readouterr().out
     assert "negative = 负面" in printed
-    assert "self_harm" in printed
+    assert "english_words" in printed
+    assert "checks every message" in printed
 
 
 def test_render_prints_what_the_model_sees(capsys):
@@ -56,7 +57,7 @@ def test_render_prints_what_the_model_sees(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tasks", "render", "poem", "--text", "x"], "unknown task 'poem'; known: chat, sentiment, summarize"),
+        (["tasks", "render", "poem", "--text", "x"], "unknown task 'poem'; known: chat, safety, sentiment, summarize"),
         (["run", " \u200b"], "at least one visible character"),
         (["run", "x", "--model", "/nowhere"], "no model folder"),
         (["run", "x", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),

@@ -145,7 +145,7 @@ async def test_a_decision_and_its_reply_through_the_balancer(service: Cluster):
     assert {body["worker"], body["reply"]["worker"]} <= set(IDS)
     assert body["reply"]["text"]
     tasks = service.balancer.get("/v1/tasks")[1]
-    assert {task["name"] for task in tasks["tasks"]} == {"sentiment", "chat", "summarize"}
+    assert {task["name"] for task in tasks["tasks"]} == {"sentiment", "chat", "safety", "summarize"}
 
 
 async def test_kill_9_of_a_worker_under_load_is_noticed_by_nobody(service: Cluster):

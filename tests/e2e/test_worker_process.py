@@ -112,7 +112,7 @@ def test_status_json_names_the_worker_and_its_golden_cases_hold(worker):
     assert (record["id"], record["state"], record["url"]) == ("qwen-1", "ready", worker.url)
     assert record["pid"] == worker.process.pid
     golden = worker.get("/health")[1]["golden"]
-    assert set(golden) == {"sentiment", "chat", "summarize"}
+    assert set(golden) == {"sentiment", "chat", "safety", "summarize"}
     assert all(outcome.startswith("ok") for outcome in golden.values()), golden
 
 

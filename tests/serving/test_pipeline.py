@@ -5,18 +5,20 @@ import pytest
 
 from qwen_aio.core import Message, Request, SamplingWish
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, InvalidRequest, UnknownTask
-from qwen_aio.result import Decided, Done, Result, TextDelta
+from qwen_aio.result import Decided, Done, Result, Safety, TextDelta
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.worker.executor import LocalExecutor
-from tests.fakes import FakeClock, FakeEngine, user_text
+from qwen_aio.worker.execution.executor import LocalExecutor
+from tests.fakes import FAKE_MODEL, FakeClock, FakeEngine, user_text
 
 TASKS = load_tasks(Path("prompts"))
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 
 
 def pipeline(engine: FakeEngine) -> Pipeline:
-    executor = LocalExecutor(engine, TASKS, model="fake", worker="qwen-1", record=lambda *_: None)
+    executor = LocalExecutor(
+        engine, TASKS, model=FAKE_MODEL, worker="qwen-1", record=lambda *_: None, count=lambda _: None
+    )
     return Pipeline(executor, clock=FakeClock())
 
 
@@ -94,7 +96,7 @@ async def test_self_harm_is_answered_by_people_not_by_the_model(mode):
     result = await run(engine, Request("我不想活了", mode=mode, reply=True))
     assert result.answer.finish_reason == "fixed"
     assert "12356" in result.answer.text
-    assert "988" in result.answer.text
+    assert result.answer.safety == Safety("crisis", None, "words")
     assert engine.samplings == []
 
 

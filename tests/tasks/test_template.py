@@ -65,7 +65,7 @@ def test_a_focus_word_is_named_only_before_a_text_that_holds_it():
 @pytest.mark.parametrize("block", ["system", "answer"])
 def test_focus_words_in_a_block_that_is_computed_once_are_refused_in_words(block):
     source = TASKS["sentiment"].template.replace(f"block {block} %}}", f"block {block} %}}{{{{ focus_words }}}}")
-    with pytest.raises(InvalidTask, match=f"block {block}.*focus_words are known in the block user alone"):
+    with pytest.raises(InvalidTask, match=f"block {block}.*focus_words, emphasis are known in the block user alone"):
         PromptTemplate(task_with(source))
 
 

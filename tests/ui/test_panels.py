@@ -206,7 +206,7 @@ def test_durations_are_short(milliseconds: float, shown: str) -> None:
 @pytest.mark.parametrize(
     ("route", "shown"),
     [
-        ("rule chat.self_harm: 不想活", "规则 chat.self_harm: 不想活"),
+        ("rule safety.crisis: 不想活", "规则 safety.crisis: 不想活"),
         ("mode sentiment", "你选择的 sentiment"),
         ("default chat", "没有匹配的规则，使用 chat"),
         ("something new", "something new"),

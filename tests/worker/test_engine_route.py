@@ -51,7 +51,8 @@ async def test_a_decision_is_one_event_that_names_its_worker_and_model():
 
 
 async def test_an_answer_is_pieces_with_their_token_ids_and_then_the_whole():
-    *pieces, (name, fields) = await execute(FakeEngine(pieces=("抱", "歉", "。")), ANSWER)
+    start, *pieces, (name, fields) = await execute(FakeEngine(pieces=("抱", "歉", "。")), ANSWER | {"seed": 7})
+    assert start == ("start", {"seed": 7, "safety": {"label": "ok", "probability": None, "source": "words"}})
     assert pieces == [
         ("piece", {"text": "抱", "token_ids": [0]}),
         ("piece", {"text": "歉", "token_ids": [1]}),
@@ -78,7 +79,7 @@ async def test_every_request_is_recorded_for_health():
 async def test_the_text_is_taken_as_it_is_and_no_rule_looks_at_it():
     engine = FakeEngine()
     events = await execute(engine, {"task": "chat", "text": "我不想活了"})  # planning was the balancer's part
-    assert [name for name, _ in events] == ["piece", "piece", "answer"]
+    assert [name for name, _ in events] == ["start", "piece", "piece", "answer"]
     assert user_text(engine.prompts[0]) == "我不想活了"
 
 
@@ -114,8 +115,8 @@ async def test_an_answer_continues_after_the_tokens_that_were_sent():
     engine = FakeEngine(pieces=("抱", "歉", "。"))
     events = await execute(engine, ANSWER | {"resume": {"token_ids": [0, 1]}})
     assert engine.resumes == [(0, 1)]
-    assert [(name, fields["text"]) for name, fields in events] == [("piece", "。"), ("answer", "。")]
-    assert events[0][1]["token_ids"] == [2]
+    assert [(name, fields["text"]) for name, fields in events[1:]] == [("piece", "。"), ("answer", "。")]
+    assert events[1][1]["token_ids"] == [2]
 
 
 async def test_the_id_of_the_request_reaches_the_engine_and_comes_back():
@@ -145,7 +146,7 @@ async def test_a_request_that_failed_alone_is_answered_with_500(body):
 
 
 async def test_pieces_without_text_are_sent_since_their_tokens_count():
-    *pieces, (_, fields) = await execute(FakeEngine(pieces=("", "a", "", " b")), ANSWER)
+    _, *pieces, (_, fields) = await execute(FakeEngine(pieces=("", "a", "", " b")), ANSWER)
     assert [(piece["text"], piece["token_ids"]) for _, piece in pieces] == [
         ("", [0]),
         ("a", [1]),
@@ -157,7 +158,7 @@ async def test_pieces_without_text_are_sent_since_their_tokens_count():
 
 async def test_an_error_inside_the_stream_is_its_last_event():
     events = await execute(FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1), ANSWER)
-    assert [name for name, _ in events] == ["piece", "error"]
+    assert [name for name, _ in events] == ["start", "piece", "error"]
     assert events[-1][1]["error"]["code"] == "engine_stopped"
 
 
@@ -173,7 +174,7 @@ async def test_what_the_engine_cannot_continue_is_the_client_s_mistake():
     [
         ({"task": "poem", "text": "a"}, 404, "unknown_task", "task"),
         (ANSWER | {"decision": {"task": "poem", "label": "negative"}}, 404, "unknown_task", "task"),
-        (ANSWER | {"decision": {"task": "sentiment", "label": "furious"}}, 400, "invalid_request", "verdict"),
+        (ANSWER | {"decision": {"task": "sentiment", "label": "furious"}}, 400, "invalid_request", "decision"),
         (ANSWER | {"decision": {"task": "sentiment"}}, 400, "invalid_request", "decision.label"),
         (ANSWER | {"mode": "chat"}, 400, "invalid_request", "mode"),
         (ANSWER | {"resume": {"token_ids": [1], "text": "a"}}, 400, "invalid_request", "resume.text"),
@@ -280,7 +281,7 @@ async def test_engine_requests_are_in_flight_and_are_waited_for():
         worker.gate.drain()
         release.set()
         events = sse((await asking).text)
-    assert [name for name, _ in events] == ["piece", "piece", "answer"]
+    assert [name for name, _ in events] == ["start", "piece", "piece", "answer"]
     await worker.gate.wait_empty()
 
 
@@ -293,7 +294,7 @@ async def test_requests_that_are_cut_off_get_the_reason():
         worker.gate.drain()
         worker.gate.cut_off()
         events = sse((await asking).text)
-    assert [name for name, _ in events] == ["piece", "error"]
+    assert [name for name, _ in events] == ["start", "piece", "error"]
     assert events[-1][1]["error"]["code"] == "draining"
     assert engine.open_streams == 0
 

@@ -14,9 +14,10 @@ from qwen_aio.errors import (
     RequestFailed,
     ServerUnreachable,
 )
-from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta, Timings, Usage
+from qwen_aio.result import Answer, Decision, EngineEvent, FinishReason, Timings, Usage
 from qwen_aio.wire.error import http_status
 
+SAMPLED: frozenset[FinishReason] = frozenset({"stop", "length"})  # answers that consist of tokens
 MAX_MEASURED = 1e12  # tokens or milliseconds: thirty years
 
 
@@ -26,9 +27,9 @@ def check_sense(event: EngineEvent | None, kind: TaskKind) -> EngineEvent:
         raise BadReply("a stream without its last event")
     if isinstance(event, Decision) != (kind == "decision"):
         raise BadReply(f"it was asked for a {kind} and gave something else")
-    if isinstance(event, Answer) and event.usage.completion_tokens == 0:
+    if isinstance(event, Answer) and event.finish_reason in SAMPLED and event.usage.completion_tokens == 0:
         raise BadReply("an answer without a single token")
-    if not isinstance(event, TextDelta) and not _is_measured(event.usage, event.timings):
+    if isinstance(event, Decision | Answer) and not _is_measured(event.usage, event.timings):
         raise BadReply("its costs are no numbers that anybody could have measured")
     return event
 

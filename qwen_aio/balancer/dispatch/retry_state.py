@@ -28,7 +28,7 @@ from qwen_aio.errors import (
     RequestFailed,
     ServerUnreachable,
 )
-from qwen_aio.result import Answer, Decision, EngineEvent, TextDelta
+from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, TextDelta
 
 MIN_LEFT_S = 0.001  # a worker must be given some time
 
@@ -50,6 +50,7 @@ class RetryState:
     suspect: Slot | None = None  # where it failed, while either worker or request may be to blame
     parts: list[str] = field(default_factory=list)  # text that was sent to the client
     token_ids: list[int] = field(default_factory=list)
+    begun: AnswerStart | None = None  # of the answer whose tokens were sent
     last: Decision | Answer | None = None  # the end of the stream
 
     def unqueue(self, *, now: float) -> None:
@@ -67,19 +68,27 @@ class RetryState:
         self.attempts += 1
         self.attempt_began = now
         self.slot = slot
-        left_s = max(self.deadline - now, MIN_LEFT_S)
-        return replace(self.queued.request, resume=tuple(self.token_ids), timeout_s=left_s)
+        request = replace(self.queued.request, timeout_s=max(self.deadline - now, MIN_LEFT_S))
+        if not self.token_ids:
+            return request
+        seed = self.begun.seed if self.begun else request.sampling.seed
+        return replace(request, resume=tuple(self.token_ids), sampling=replace(request.sampling, seed=seed))
 
     def send(self, event: EngineEvent, *, now: float) -> EngineEvent:
         """`event` as the client gets it; the last one has the text and the time of all attempts."""
+        if isinstance(event, AnswerStart):
+            self.begun = self.begun if self.token_ids else event
+            return event
         if isinstance(event, TextDelta):
             self.parts.append(event.text)
             self.token_ids.extend(event.token_ids)
             return event
         queue_ms = event.timings.queue_ms + self.queued_s * 1000
         timings = replace(event.timings, queue_ms=queue_ms, total_ms=(now - self.queued.arrived) * 1000)
-        event = replace(event, timings=timings)
-        self.last = replace(event, text="".join(self.parts)) if isinstance(event, Answer) else event
+        self.last = replace(event, timings=timings)
+        if isinstance(self.last, Answer) and self.token_ids:  # the last worker knows only the end of it
+            safety = self.begun.safety if self.begun else self.last.safety
+            self.last = replace(self.last, text="".join(self.parts), safety=safety)
         return self.last
 
     def clear(self, slot: Slot) -> None:

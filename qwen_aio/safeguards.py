@@ -1,0 +1,41 @@
+"""What a task says about checking and reading a model's words: plain data, read from `prompts/`.
+
+All of it is bound to a model by its hash (`models.find.model_sha`): what is right for one is wrong
+for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qwen_aio.language import Language
+
+NUM_EARLIER_TURNS = 2  # user turns before the message that are checked with it
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How one model's label probabilities are read (calibration.json)."""
+
+    temperature: Mapping[Language, float]  # log probabilities are divided by it before the softmax
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # safety: label -> probability that takes effect
+
+
+@dataclass(frozen=True)
+class SafetyPolicy:
+    """Makes its decision task the one that is asked before any answer (`[safety]` in task.toml)."""
+
+    harmless: str  # the label of everything else
+    replies: Mapping[str, Mapping[Language, str]]  # dangerous label, the gravest first -> the answer
+    patterns: Mapping[str, tuple[str, ...]]  # dangerous label -> the word rule
+
+
+@dataclass(frozen=True)
+class OpeningCheck:
+    """What the first sentence of an answer must not be (`[opening]` in task.toml)."""
+
+    model: str  # the hash of the model that needs it; answers of others are not held back
+    unfit: Mapping[str, tuple[str, ...]]  # decided label -> words that do not go with it
+    never: tuple[str, ...]  # words of label templates
+    instead: Mapping[Language, str]  # the answer if a second draw fails, too

@@ -1,0 +1,1 @@
+"""What one engine request leads to: prompts, checks, the engine, the answer."""

@@ -1,0 +1,25 @@
+"""What executing a request needs of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from qwen_aio.core import ContextLimits, Prompt, Sampling
+from qwen_aio.result import Completion, Scores, TextDelta
+
+
+class EngineClient(Protocol):
+    """The real one is engine.service.EngineService."""
+
+    @property
+    def context(self) -> ContextLimits:
+        """What fits."""
+
+    async def score(self, request_id: str, prompt: Prompt, continuations: Sequence[str]) -> Scores:
+        """Log probabilities of `continuations` after `prompt`."""
+
+    def generate(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+    ) -> AsyncGenerator[TextDelta | Completion, None]:
+        """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence."""

@@ -1,0 +1,245 @@
+"""Engine request -> engine -> outcome: check, render the prompt, score or generate, read the result.
+
+The one place that knows both tasks and engine; knows no HTTP. Lives on the event loop and holds no
+state of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TypeVar
+
+from qwen_aio.core import Capabilities, EngineRequest, ModelIdentity, Sampling, Task, TaskKind
+from qwen_aio.errors import InvalidRequest, UnknownTask
+from qwen_aio.language import Language, language_of
+from qwen_aio.result import (
+    Answer,
+    AnswerStart,
+    Completion,
+    Decision,
+    EngineEvent,
+    FinishReason,
+    Safety,
+    SafetySource,
+    Scores,
+    TextDelta,
+    Timings,
+    Truncation,
+    Usage,
+)
+from qwen_aio.routing import checked_texts
+from qwen_aio.safeguards import OpeningCheck
+from qwen_aio.tasks.opening import fault_of
+from qwen_aio.tasks.parse import decide
+from qwen_aio.tasks.sentences import joined
+from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.worker.execution.engine import EngineClient
+from qwen_aio.worker.execution.extract import fits, telling_sentences
+from qwen_aio.worker.execution.opening import opened
+from qwen_aio.worker.execution.safety import decide_safety
+from qwen_aio.worker_status import Count
+
+NUM_SEEDS = 2**63
+Costs = TypeVar("Costs", Usage, Timings)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What the check of a message found, and the decisions that it took."""
+
+    safety: Safety | None = None
+    decisions: Sequence[Decision] = ()
+    reply: Mapping[Language, str] | None = None  # the answer, if there is danger
+
+
+class LocalExecutor:
+    """Executes requests on one engine. Shared by all connections: everything it holds is immutable."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        tasks: Mapping[str, Task],
+        *,
+        model: ModelIdentity,
+        worker: str,
+        record: Callable[[TaskKind, Timings], None],
+        count: Callable[[Count], None],
+    ) -> None:
+        """`record` gets the timings of every finished request, `count` what checks led to."""
+        self._engine = engine
+        self._templates = {name: PromptTemplate(task) for name, task in tasks.items()}
+        self._safety_task = next((task for task in tasks.values() if task.safety), None)
+        calibration = self._safety_task.calibration.get(model.sha) if self._safety_task else None
+        self._thresholds = calibration.thresholds if calibration else {}
+        self._model = model
+        self._offer = Capabilities(dict(tasks), engine.context, model.name, worker)
+        self._record = record
+        self._count = count
+
+    def capabilities(self) -> Capabilities:
+        return self._offer
+
+    @property
+    def safety_source(self) -> SafetySource | None:
+        """What decides whether a message shows danger; None where no task does."""
+        return ("model" if self._thresholds else "words") if self._safety_task else None
+
+    def execute(self, call: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """EngineEvents, by the task's kind. Closing it cancels what runs.
+
+        Raises UnknownTask at once; later InvalidRequest, QueueFull, RequestFailed, EngineStopped.
+        """
+        task = self._task(call.task)
+        return self._decision(call, task) if task.kind == "decision" else self._answer(call, task)
+
+    async def _decision(self, call: EngineRequest, task: Task) -> AsyncGenerator[Decision, None]:
+        decision = await self._decide(call.request_id, task, call.text)
+        self._record("decision", decision.timings)
+        yield decision
+
+    async def _decide(self, request_id: str, task: Task, text: str) -> Decision:
+        prompt = self._templates[task.name].prompt(text)
+        scores = await self._engine.score(request_id, prompt, [label.text for label in task.labels])
+        calibration = task.calibration.get(self._model.sha)
+        temperature = calibration.temperature.get(language_of(text) or "en") if calibration else None
+        decision = decide(task, scores, temperature=temperature)
+        return replace(decision, worker=self._offer.worker, model=self._model.name)
+
+    async def _answer(self, call: EngineRequest, task: Task) -> AsyncGenerator[EngineEvent, None]:
+        checked = await self._check_safety(call)
+        answer = await self._unsampled(call, task, checked)
+        if answer is not None:
+            yield answer
+            return
+        parts: list[str] = []
+        async with aclosing(self._sampled(call, task, checked)) as outputs:
+            async for output in outputs:
+                if isinstance(output, Completion):
+                    yield self._finished(task, "".join(parts), output, checked)
+                    return
+                if isinstance(output, TextDelta):
+                    parts.append(output.text)
+                yield output
+        yield self._replaced(call, task, checked)
+
+    # ---- answers that are not sampled ----
+
+    async def _check_safety(self, call: EngineRequest) -> _Checked:
+        """Nothing for an answer that is resumed: the worker where it began has checked it."""
+        task = self._safety_task
+        if task is None or task.safety is None or call.resume:
+            return _Checked()
+        if not (thresholds := self._thresholds):
+            return _Checked(Safety(task.safety.harmless, None, "words"))  # the word rule let it pass
+        safety, decisions = await decide_safety(
+            checked_texts(call.text, call.history),
+            task.safety,
+            thresholds,
+            decide=lambda text, number: self._decide(f"{call.request_id}-safety-{number}", task, text),
+        )
+        return _Checked(safety, decisions, reply=task.safety.replies.get(safety.label))
+
+    async def _unsampled(self, call: EngineRequest, task: Task, checked: _Checked) -> Answer | None:
+        """The fixed answer to a message in danger, or sentences of the text where the task wants them."""
+        if checked.reply is not None:
+            self._count("safety_replies")
+            return self._whole(task, _in_language_of(call.text, checked.reply), "fixed", checked)
+        if task.method == "extract" or (task.method == "auto" and self._model.is_bundled):
+            template = self._templates[task.name]
+            found, scores = await telling_sentences(self._engine, call.request_id, template, call.text)
+            return self._whole(task, joined(found), "extracted", checked, scores, truncated=not fits(call.text))
+        return None
+
+    def _whole(
+        self,
+        task: Task,
+        text: str,
+        reason: FinishReason,
+        checked: _Checked,
+        scores: Sequence[Scores] = (),
+        *,
+        truncated: bool = False,
+    ) -> Answer:
+        """An answer that no token was sampled for; its costs are those of all that was scored for it."""
+        costs: Sequence[Decision | Scores] = [*checked.decisions, *scores]
+        usage, timings = _sum(Usage, [cost.usage for cost in costs]), _sum(Timings, [cost.timings for cost in costs])
+        return self._finished(task, text, Completion(reason, usage, timings, Truncation(truncated=truncated)), checked)
+
+    def _finished(self, task: Task, text: str, completion: Completion, checked: _Checked) -> Answer:
+        self._record("generation", completion.timings)
+        offer = self._offer
+        return Answer(
+            task.name, text, **vars(completion), worker=offer.worker, model=offer.model, safety=checked.safety
+        )
+
+    # ---- answers that are ----
+
+    def _sampled(
+        self, call: EngineRequest, task: Task, checked: _Checked
+    ) -> AsyncGenerator[AnswerStart | TextDelta | Completion, None]:
+        """Nothing at all if no draw's first sentence fits."""
+        prompt = self._templates[task.name].prompt(call.text, history=call.history, feeling=self._feeling(call))
+        sampling, check = self._sampling(call, task), self._opening_check(call, task)
+        return opened(
+            _draws(sampling) if check else [sampling],
+            lambda draw: self._engine.generate(call.request_id, prompt, draw, resume=call.resume),
+            fits=partial(self._fits, call, check) if check else None,
+            safety=checked.safety,
+        )
+
+    def _opening_check(self, call: EngineRequest, task: Task) -> OpeningCheck | None:
+        is_meant = task.opening is not None and task.opening.model == self._model.sha
+        return task.opening if is_meant and not call.resume else None
+
+    def _fits(self, call: EngineRequest, check: OpeningCheck, sentence: str) -> bool:
+        label = call.decided.label if call.decided else None
+        fault = fault_of(sentence, text=call.text, label=label, check=check)
+        if fault:
+            self._count("openings_refused")
+            logger.info("opening refused id=%s why=%s", call.request_id, fault)
+        return fault is None
+
+    def _replaced(self, call: EngineRequest, task: Task, checked: _Checked) -> Answer:
+        assert task.opening is not None
+        self._count("openings_replaced")
+        return self._whole(task, _in_language_of(call.text, task.opening.instead), "fixed", checked)
+
+    def _feeling(self, call: EngineRequest) -> str | None:
+        """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""
+        if call.decided is None:
+            return None
+        labels = {label.name: label.text for label in self._task(call.decided.task).labels}
+        if call.decided.label not in labels:
+            raise InvalidRequest(f"{call.decided.task} has no such label; known: {', '.join(labels)}", param="decision")
+        return labels[call.decided.label]
+
+    def _sampling(self, call: EngineRequest, task: Task) -> Sampling:
+        """What the task says, as far as it fits, and what the caller asks for."""
+        most = self._engine.context.answer_tokens
+        return replace(task.sampling, max_tokens=min(task.sampling.max_tokens, most)).override(call.sampling)
+
+    def _task(self, name: str) -> Task:
+        if name not in self._offer.tasks:
+            raise UnknownTask(f"unknown task {name!r}; known: {', '.join(sorted(self._offer.tasks))}", param="task")
+        return self._offer.tasks[name]
+
+
+def _draws(sampling: Sampling) -> list[Sampling]:
+    """Two chances; a greedy answer would only be the same again."""
+    if sampling.temperature == 0:
+        return [sampling]
+    return [sampling, replace(sampling, seed=None if sampling.seed is None else (sampling.seed + 1) % NUM_SEEDS)]
+
+
+def _in_language_of(text: str, replies: Mapping[Language, str]) -> str:
+    return replies[language_of(text) or "en"]
+
+
+def _sum(kind: type[Costs], parts: Sequence[Costs]) -> Costs:
+    """`kind` with every field added up."""
+    return kind(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(kind)})
