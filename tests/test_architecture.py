@@ -45,6 +45,9 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
+NAMED = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+
+
 def imports_of(path: Path) -> set[str]:
     """What a module imports, inside its functions, too."""
     found = set()
@@ -111,13 +114,28 @@ def test_cuda_is_hidden_before_anything_else_is_imported():
 
 
 def test_modules_import_each_other_in_no_circle():
-    paths = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+    graph = {name: {module_of(each) for each in imports_of(path)} - {"", name} for name, path in NAMED.items()}
+    check_no_circle(graph)
 
-    def module_of(imported: str) -> str:
-        """`qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
-        return next((part for part in (imported, imported.rpartition(".")[0]) if part in paths), "")
 
-    graph = {name: {module_of(each) for each in imports_of(path)} - {"", name} for name, path in paths.items()}
+@pytest.mark.parametrize("room", ["balancer", "engine", "ui"])
+def test_inner_rooms_import_each_other_in_no_circle(room):
+    """Folders as a whole, and the modules beside them."""
+    graph: dict[str, set[str]] = {}
+    for name, path in NAMED.items():
+        if name.startswith(f"qwen_aio.{room}."):
+            others = {module_of(each) for each in imports_of(path)}
+            inner = {other.split(".")[2] for other in others if other.startswith(f"qwen_aio.{room}.")}
+            graph.setdefault(name.split(".")[2], set()).update(inner - {name.split(".")[2]})
+    check_no_circle(graph)
+
+
+def module_of(imported: str) -> str:
+    """`qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
+    return next((part for part in (imported, imported.rpartition(".")[0]) if part in NAMED), "")
+
+
+def check_no_circle(graph: dict[str, set[str]]) -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as exc:

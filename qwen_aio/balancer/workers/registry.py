@@ -14,11 +14,11 @@ from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
 from qwen_aio.balancer.cost.queue import QueuedRequest
-from qwen_aio.balancer.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.balancer.workers.claims import Claims
+from qwen_aio.balancer.workers.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.workers.worker import Worker
 from qwen_aio.core import Capabilities, ContextLimits
 from qwen_aio.errors import LastWorker, UnknownWorker
