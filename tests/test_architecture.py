@@ -157,7 +157,7 @@ def test_a_name_means_one_thing_in_the_whole_package():
     """Classes, functions and type aliases; each command has its own `main` and `add_arguments`."""
     defined: dict[str, list[str]] = {}
     for path in modules():
-        for name in names_of(path) - {"main", "add_arguments", "log", "logger", "T"}:
+        for name in names_of(path) - {"main", "add_arguments", "logger", "T"}:
             defined.setdefault(name, []).append(str(path))
     assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
 

@@ -39,7 +39,7 @@ CHUNK = 2**24  # bytes read at once; other threads run in between
 METADATA = "__metadata__"
 # What reading a damaged copy raises.
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Int8Copy:
@@ -142,7 +142,7 @@ class CopyPlace:
             except FileNotFoundError:
                 return None
             except _DAMAGES as exc:
-                log.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
+                logger.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
                 return None
             weakref.finalize(copy, stack.pop_all().close)
             return copy
@@ -170,7 +170,7 @@ class CopyPlace:
                     writer.add(name, part)
                 writer.finish(model_sha=self.model_sha)
         except OSError as exc:
-            log.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
+            logger.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
 
     def _sweep(self) -> None:
         """Remove files of killed writers; a live one holds a lock, or on Windows the open file."""
