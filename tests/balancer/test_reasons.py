@@ -44,7 +44,7 @@ def test_every_state_of_health_is_given_as_a_reason():
     assert not [ast.unparse(why) for why in whys if isinstance(why, ast.Constant | ast.JoinedStr)]
 
 
-def test_what_an_administrator_sets_is_shown_in_chinese():
+def test_what_an_operator_sets_is_shown_in_chinese():
     world = World()
     world.up("a", "b")
     for state in ("drain", "maint", "ready"):

@@ -441,7 +441,7 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
 def test_no_text_runs_into_another_or_out_of_its_box(site: Site, visit: Visit, locale: str, width: int) -> None:
     long_id = f"qwen-prod-01-{'very-long-' * 6}"[:64]
-    stalled = {"health": "suspect", "why": "its record stands still for 7 s", "breaker": "half_open"}
+    stalled = {"health": "suspect", "why": "its status report stands still for 7 s", "breaker": "half_open"}
     site.view.rows[long_id] = replace(SECOND, id=long_id, url="http://[fd00:1234:5678:9abc::1234]:7861", **stalled)
     site.do(lambda: site.view.finish("i" * 64, worker=long_id, task="sentiment", error=QueueFull("full")))
     site.do(lambda: site.view.finish("short", task="chat"))

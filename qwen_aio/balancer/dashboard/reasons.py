@@ -9,7 +9,7 @@ IN_CHINESE: Mapping[str, str] = {
     "shutting_down": "正在关闭",
     "silent": "已有 {seconds:.0f} 秒没有任何消息",
     "never_heard": "尚未收到任何消息",
-    "old_record": "状态报告可能已过期：尚未更新过",
+    "old_report": "状态报告可能已过期：尚未更新过",
     "replaced": "该地址现由另一个进程占用",
     "other_worker": "该地址现由 {worker} 占用",
     "takes_no_work": "不接收请求：{failure}",

@@ -31,7 +31,7 @@ WORDS = {
     "cancelled": ("cancelled", "已取消"),
     "refused": ("refused", "被拒绝"),
     "failed": ("failed", "失败"),
-    "person": ("administrator", "管理员"),
+    "person": ("operator", "运维人员"),
     "report": ("report", "状态报告"),
     "call": ("request", "请求"),
     "clock": ("timer", "定时检查"),

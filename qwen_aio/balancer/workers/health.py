@@ -68,7 +68,7 @@ class HeartbeatReader:
         if state is None:
             return HealthStatus("starting", Reason("never_heard"))
         if self.status_age_s is None:
-            return HealthStatus("starting", Reason("old_record"))
+            return HealthStatus("starting", Reason("old_report"))
         if state == "starting":
             return HealthStatus("starting", Reason("loading"))
         return self._liveliness(self.status_age_s)

@@ -140,7 +140,7 @@ class Registry:
     # ---- administrative states -------------------------------------------------------------------
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """Set by a person alone. Raises UnknownWorker and, unless `force`, LastWorker."""
+        """Set by an operator alone. Raises UnknownWorker and, unless `force`, LastWorker."""
         worker = self._workers.get(worker_id)
         if worker is None:
             raise UnknownWorker(f"no worker {worker_id!r}; known: {', '.join(sorted(self._workers)) or 'none'}")
