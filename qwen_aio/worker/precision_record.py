@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 from qwen_aio.core import Precision
 from qwen_aio.files import read_text, replacing
 
-VERSION = "1"  # goes up whenever int8 is made or judged in another way
 MOMENT_S = 1.0  # a wait that is not logged
 PATIENCE_S = 120.0  # with a process that compares or quantises for several
 logger = logging.getLogger(__name__)
@@ -103,6 +102,6 @@ def _versions() -> dict[str, str | int]:
     """What a record depends on besides the model and the questions."""
     # Here and not above: importing torch takes seconds.
     from qwen_aio.engine.model.linear import activation_levels
-    from qwen_aio.engine.quant.quantise import recipe
+    from qwen_aio.engine.quant.quantise import VERSION, recipe
 
     return {"verdict": VERSION, "torch": version("torch"), "levels": activation_levels(), "recipe": recipe()}

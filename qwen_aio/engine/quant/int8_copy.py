@@ -26,11 +26,9 @@ from torch import Tensor
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.linear import Int8Matrix, activation_levels
 from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
-from qwen_aio.engine.quant.quantise import recipe
+from qwen_aio.engine.quant.quantise import VERSION, recipe
 from qwen_aio.files import replacing
 
-# Raise it when the same checkpoint leads to other int8 weights, or the same weights to another file.
-VERSION = "1"  # _version() adds the processor's levels and the recipe
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
 ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
 LENGTH_BYTES = 8  # at the start of the file: the length of the header
