@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import OTHER_WORKER, Reason
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.registry import Registry
@@ -154,7 +154,7 @@ class HealthMonitor:
                 # A remote worker may call itself by another id and another address.
                 status = replace(status, id=worker_id if worker_id in self._remote else status.id, url=url)
                 if status.id != worker_id:
-                    self.registry.refused(worker_id, Reason("other_worker", worker=status.id), url=url)
+                    self.registry.refused(worker_id, Reason(OTHER_WORKER, worker=status.id), url=url)
                     return
                 self.registry.answered(status, asked_at=asked_at)
                 if status.state == "ready" and self.registry.lacks_capabilities(worker_id):
