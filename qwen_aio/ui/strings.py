@@ -137,11 +137,11 @@ class PageStrings(Strings):
     workers = Both("{decision} (decision), {answer} (answer)", "{decision}（判断），{answer}（回复）")
     about = Both(
         "{model} answers on worker {worker} · version {version} · no internet needed",
-        "由 {model} 回答，实例 {worker} · 版本 {version} · 无需联网",
+        "由 {model} 回复，实例 {worker} · 版本 {version} · 无需联网",
     )
     about_remote = Both(
         "{model} answers, reached through {worker} at {url} · version {version} · no internet needed",
-        "由 {model} 回答，经由 {worker}（{url}）· 版本 {version} · 无需联网",
+        "由 {model} 回复，经由 {worker}（{url}）· 版本 {version} · 无需联网",
     )
     about_unknown = Both(
         "The model is not known at the moment: see {url} · version {version}",
