@@ -110,7 +110,7 @@ class PageStrings(Strings):
     new = Both("New conversation", "新对话")
     mode = Both("Task", "任务")
     auto = Both("Auto", "自动")
-    enhance = Both("Decision and answer together", "对话增强：同时给出判断和回复")
+    enhance = Both("Decision and answer together", "同时给出判断和回复")
     examples = Both("Try one of these", "试试这些例子")
     decision_empty = Both("The decision on your message appears here.", "消息的判断会显示在这里。")
     decision_waiting = Both("Deciding…", "正在判断…")
