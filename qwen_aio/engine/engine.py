@@ -188,7 +188,7 @@ class Engine:
                 self._finish(span.sequence)
 
     def _take_logits(self, spans: list[Span], hidden: Tensor) -> None:
-        """Give each logit row's logits to its sequence; `hidden` are the final states of these rows."""
+        """Give each logit row's logits to its sequence; `hidden`: the final states of these rows."""
         rows = [(span.sequence, row) for span in spans for row in span.logit_rows]
         for start in range(0, len(rows), LOGIT_ROWS):
             logits = self._model.logits(hidden[start : start + LOGIT_ROWS])
@@ -251,7 +251,7 @@ class Engine:
         pinned, allowed = self._cache.num_to_pin(ids), self._cache.num_slots // 4
         if pinned > allowed:
             return InvalidSettings(
-                f"the fixed prompts of all tasks need {pinned} tokens of memory, {allowed} are allowed; raise --kv-mb"
+                f"the pinned prefixes of all tasks need {pinned} tokens of memory, {allowed} are allowed; raise --kv-mb"
             )
         self._cache.pin(ids)
         return Pinned(len(ids))
