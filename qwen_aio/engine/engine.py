@@ -188,7 +188,7 @@ class Engine:
                 self._finish(span.sequence)
 
     def _take_logits(self, spans: list[Span], hidden: Tensor) -> None:
-        """Give each logit row's logits to its sequence; `hidden`: the final states of these rows."""
+        """Give each logit row's logits to its sequence; `hidden` has these rows' final states."""
         rows = [(span.sequence, row) for span in spans for row in span.logit_rows]
         for start in range(0, len(rows), LOGIT_ROWS):
             logits = self._model.logits(hidden[start : start + LOGIT_ROWS])
