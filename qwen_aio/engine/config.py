@@ -121,16 +121,12 @@ def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values.get("rope_parameters") or values.get("rope_scaling") or {}
 
 
-def _flag(values: Mapping[str, Any], name: str) -> bool:
-    value = values.get(name, False)
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}, neither true nor false")
-    return value
-
-
 def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> ModelConfig:
     num_heads = int(values["num_attention_heads"])
     hidden_size = int(values["hidden_size"])
+    tied = values.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise ValueError(f"tie_word_embeddings is {tied!r}, neither true nor false")
     config = ModelConfig(
         vocab_size=int(values["vocab_size"]),
         hidden_size=hidden_size,
@@ -142,7 +138,7 @@ def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> Mode
         rope_theta=float(_rope(values).get("rope_theta") or values.get("rope_theta") or 10_000.0),
         rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
         max_positions=int(values.get("max_position_embeddings", 32_768)),
-        tied=_flag(values, "tie_word_embeddings"),
+        tied=tied,
         eos_ids=eos_ids,
     )
     numbers = {name: value for name, value in vars(config).items() if type(value) in (int, float)}

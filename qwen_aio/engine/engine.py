@@ -31,7 +31,7 @@ from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
-from qwen_aio.engine.text.truncation import Truncated, truncate
+from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
 from qwen_aio.result import Completion, TextDelta
 
@@ -134,7 +134,7 @@ class Engine:
         room = min(self.context.tokens, self._scheduler.max_decision_rows)
         if tree.num_rows > room // 2:
             raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {room // 2} do")
-        truncated = self._truncate(work.prompt, room=room - tree.num_rows)
+        truncated = truncate(work.prompt, tokenizer=self._tokenizer, room=room - tree.num_rows)
         return DecisionSequence(request_id, truncated, texts=work.continuations, tree=tree, arrived_s=arrived_s)
 
     def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> AnswerSequence:
@@ -145,7 +145,7 @@ class Engine:
         seed = secrets.randbits(63) if work.sampling.seed is None else work.sampling.seed
         return AnswerSequence(
             request_id,
-            self._truncate(work.prompt, room=self.context.tokens - work.sampling.max_tokens),
+            truncate(work.prompt, tokenizer=self._tokenizer, room=self.context.tokens - work.sampling.max_tokens),
             sampling=work.sampling,
             seed=seed,
             resume=work.resume,
@@ -163,14 +163,11 @@ class Engine:
             self._scheduler.add(answer)
 
     def _prefix(self, request_id: str, head: Segments, *, arrived_s: float) -> Sequence:
-        truncated = self._truncate(Prompt(head, (), ()), room=self.context.tokens)
+        truncated = truncate(Prompt(head, (), ()), tokenizer=self._tokenizer, room=self.context.tokens)
         if not truncated.ids:
             raise InvalidRequest("an empty beginning cannot be pinned")
         ids = list(truncated.ids)
         return Sequence(request_id, ids, len(ids), len(ids), arrived_s, truncated.truncation)
-
-    def _truncate(self, prompt: Prompt, *, room: int) -> Truncated:
-        return truncate(prompt, tokenizer=self._tokenizer, room=room)
 
     def _emit(self, sequence: Sequence, *items: Item | QwenAioError) -> None:
         self._outputs.extend(Output(sequence.request_id, item) for item in items)
@@ -188,7 +185,7 @@ class Engine:
                 self._finish(span.sequence)
 
     def _take_logits(self, spans: list[Span], hidden: Tensor) -> None:
-        """Give each logit row's logits to its sequence; `hidden` has these rows' final states."""
+        """Give each logit row's logits to its sequence; `hidden`: (num_logit_rows, hidden)."""
         rows = [(span.sequence, row) for span in spans for row in span.logit_rows]
         for start in range(0, len(rows), LOGIT_ROWS):
             logits = self._model.logits(hidden[start : start + LOGIT_ROWS])

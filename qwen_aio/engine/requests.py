@@ -74,15 +74,12 @@ class Counters:
 
 @dataclass(frozen=True)
 class EngineSnapshot:
-    """The state of an engine at one moment; the defaults hold while its model is loading.
-
-    `completed`, `steps` and `generated_tokens` count from its start.
-    """
+    """The state of an engine at one moment; the defaults hold while its model is loading."""
 
     queue_depth: int = 0
     running: int = 0
     capacity: int = 0  # requests running at the same time
-    completed: int = 0
+    completed: int = 0  # since its start, like the next two
     steps: int = 0
     generated_tokens: int = 0
     failure: str | None = None  # a sentence, once the engine has stopped

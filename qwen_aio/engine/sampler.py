@@ -80,5 +80,4 @@ def most_likely(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     if sampling.top_p < 1:
         before = probabilities.cumsum(0) - probabilities  # the token that crosses top_p stays
         num_kept = max(int((before < sampling.top_p).sum()), 1)  # the best one stays where top_p is 0 in float32
-        probabilities = probabilities[:num_kept]
-    return probabilities, ids[: len(probabilities)]
+    return probabilities[:num_kept], ids[:num_kept]

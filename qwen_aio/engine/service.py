@@ -2,7 +2,7 @@
 
 Requests go in through one inbox, outputs come back through `call_soon_threadsafe`. Every caller
 gets an end: its result, its own error, or EngineStopped at once when the thread dies. Knows no HTTP
-and no torch.
+and no tensors.
 
     engine, inbox (reading)     engine thread
     streams, failure            event loop
@@ -19,31 +19,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Protocol
 
 from qwen_aio.core import ContextLimits, Prompt, Sampling, Segments
-from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate, Item, Output, Pin, Pinned, Score, Work
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
 from qwen_aio.result import Completion, Scores, TextDelta
 
 logger = logging.getLogger(__name__)
-
-
-class StepEngine(Protocol):
-    """The part of engine.Engine that the service uses."""
-
-    limits: EngineLimits
-    context: ContextLimits
-    clock: abc.Callable[[], float]
-
-    @property
-    def has_work(self) -> bool: ...
-    @property
-    def counters(self) -> Counters: ...
-    def add(self, request_id: str, work: Work, *, arrived_s: float) -> None: ...
-    def abort(self, request_id: str) -> None: ...
-    def step(self) -> list[Output]: ...
 
 
 @dataclass(eq=False)
@@ -57,7 +40,7 @@ class _Stream:
 class EngineService:
     """Created anywhere, started and used on one event loop."""
 
-    def __init__(self, engine: StepEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine  # engine thread only, except its constants
         self._inbox: SimpleQueue[abc.Callable[[], None] | None] = SimpleQueue()  # loop -> engine thread; None: stop
         self._counters = Counters()  # replaced whole by the engine thread, read by the loop

@@ -9,7 +9,7 @@ Knows the syntax of a phrase and nothing of dialogues:
 import random
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,41 @@ Slots = Mapping[str, str | tuple[str, ...]]
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _NO_TAGS: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Phrasebook:
+    """Named lists of phrases of one language, and the writing of a text from them."""
+
+    language: Language
+    phrases: Mapping[str, tuple[str, ...]]
+
+    def write(
+        self, phrase: str, *, rng: random.Random, slots: Slots | None = None, tags: frozenset[str] = _NO_TAGS
+    ) -> str:
+        """The phrase with every choice drawn and every slot filled."""
+        given = slots or {}
+        return written(phrase, rng=rng, fill=lambda name: self._fill(name, rng, given, tags))
+
+    def pick(
+        self, name: str, *, rng: random.Random, slots: Slots | None = None, tags: frozenset[str] = _NO_TAGS
+    ) -> str:
+        """A written phrase of the list of that name."""
+        return self.pick_from(self.phrases[name], rng=rng, slots=slots, tags=tags)
+
+    def pick_from(
+        self,
+        phrases: Sequence[str],
+        *,
+        rng: random.Random,
+        slots: Slots | None = None,
+        tags: frozenset[str] = _NO_TAGS,
+    ) -> str:
+        return self.write(rng.choice(usable(phrases, tags)), rng=rng, slots=slots, tags=tags)
+
+    def _fill(self, name: str, rng: random.Random, given: Slots, tags: frozenset[str]) -> str:
+        value = given[name] if name in given else self.phrases[name]
+        return value if isinstance(value, str) else rng.choice(usable(value, tags))
 
 
 @dataclass(frozen=True)
@@ -96,11 +131,9 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Tables:
+class Tables(Phrasebook):
     """Everything one language can say."""
 
-    language: Language
-    phrases: Mapping[str, tuple[str, ...]]
     singular: Mapping[str, str]
     plural: Mapping[str, str]
     things: tuple[Thing, ...]
@@ -109,36 +142,14 @@ class Tables:
     follows: tuple[Follow, ...]
     notices: tuple[Notice, ...]
 
-    def write(
-        self, phrase: str, *, rng: random.Random, slots: Slots | None = None, tags: frozenset[str] = _NO_TAGS
-    ) -> str:
-        """The phrase with every choice drawn and every slot filled."""
-        given = slots or {}
-        while "[" in phrase or "{" in phrase:
-            phrase = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), phrase)
-            if "[" not in phrase:
-                phrase = _SLOT.sub(lambda found: self._fill(found[1], rng, given, tags), phrase)
-        return phrase
 
-    def pick(
-        self, name: str, *, rng: random.Random, slots: Slots | None = None, tags: frozenset[str] = _NO_TAGS
-    ) -> str:
-        """A written phrase of the list of that name."""
-        return self.pick_from(self.phrases[name], rng=rng, slots=slots, tags=tags)
-
-    def pick_from(
-        self,
-        phrases: Sequence[str],
-        *,
-        rng: random.Random,
-        slots: Slots | None = None,
-        tags: frozenset[str] = _NO_TAGS,
-    ) -> str:
-        return self.write(rng.choice(usable(phrases, tags)), rng=rng, slots=slots, tags=tags)
-
-    def _fill(self, name: str, rng: random.Random, given: Slots, tags: frozenset[str]) -> str:
-        value = given[name] if name in given else self.phrases[name]
-        return value if isinstance(value, str) else rng.choice(usable(value, tags))
+def written(phrase: str, *, rng: random.Random, fill: Callable[[str], str]) -> str:
+    """The phrase with every choice drawn and every slot that is left after it filled."""
+    while "[" in phrase or "{" in phrase:
+        phrase = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), phrase)
+        if "[" not in phrase:
+            phrase = _SLOT.sub(lambda found: fill(found[1]), phrase)
+    return phrase
 
 
 def usable(phrases: Iterable[str], tags: frozenset[str]) -> Sequence[str]:

@@ -30,7 +30,7 @@ BLOCK_ROWS = 8192  # of the embedding, converted at once
 
 
 class Checkpoint:
-    """The tensors in a folder, in fp32, read on demand. No file stays open between calls."""
+    """The tensors in a folder, in fp32, read on demand (ModelWeights). No file stays open."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         """Raises InvalidModel naming missing, unexpected, misshaped or mistyped tensors."""
@@ -45,15 +45,12 @@ class Checkpoint:
             raise InvalidModel(f"{folder}: the checkpoint lacks {_names(missing)}")
 
     def norm(self) -> Tensor:
-        """The last norm's weight, (hidden,)."""
         return self._read("model.norm.weight")
 
     def embedding(self) -> Tensor:
-        """(vocab, hidden)"""
         return self._read("model.embed_tokens.weight")
 
     def output(self) -> Tensor:
-        """The output matrix, (vocab, hidden); of a tied model, the embedding."""
         return self._read(self._vocabulary(is_output=True))
 
     def rows(self, ids: Tensor, *, is_output: bool = False) -> Tensor:
@@ -64,16 +61,16 @@ class Checkpoint:
             rows: list[Tensor] = [stored[token : token + 1].float() for token in ids.tolist()]
         return torch.cat(rows)
 
-    def blocks(self, *, is_output: bool) -> Iterator[Tensor]:
-        """The embedding or the output matrix, BLOCK_ROWS rows at a time."""
+    def blocks(self, *, is_output: bool) -> Iterator[tuple[slice, Tensor]]:
+        """The embedding or the output matrix in blocks: the numbers of the rows, the rows."""
         name = self._vocabulary(is_output=is_output)
         for start in range(0, self._config.vocab_size, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
             with _opened(self._file_of[name]) as file:
-                block: Tensor = file.get_slice(name)[start : start + BLOCK_ROWS].float()
-            yield block
+                block: Tensor = file.get_slice(name)[rows].float()
+            yield rows, block
 
     def layer(self, number: int) -> LayerWeights[Tensor]:
-        """All of layer `number`."""
         at, dim = f"model.layers.{number}.", self._config.head_dim
         q, k, v = (self._read(f"{at}self_attn.{name}_proj.weight") for name in "qkv")
         q_bias, k_bias, v_bias = (self._read(f"{at}self_attn.{name}_proj.bias") for name in "qkv")

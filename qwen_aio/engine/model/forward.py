@@ -61,13 +61,10 @@ class Layer:
         return self.down.add_to(x, self._swiglu(x))
 
     def _attention(self, x: Tensor, batch: ForwardBatch, pool: KvPool, *, layer: int, rotation: Tensor) -> Tensor:
-        """Grouped-query attention with rotary positions, (n, heads * head_dim).
-
-        The two numbers of a rotary pair are neighbours (see `paired`): rotating is one complex
-        product.
-        """
+        """Grouped-query attention with rotary positions, (n, heads * head_dim)."""
         num_heads, num_all = self.config.num_heads, self.config.num_heads + 2 * self.config.num_kv_heads
         qkv = self.qkv(self.attention_norm(x)).view(len(x), num_all, -1)
+        # The numbers of a rotary pair are neighbours (see `paired`): one complex product rotates.
         pairs = torch.view_as_complex(qkv.view(len(x), num_all, -1, 2))
         pairs[:, : num_heads + self.config.num_kv_heads].mul_(rotation)  # q and k carry positions, v does not
         return attend(qkv, batch, pool, layer=layer, num_heads=num_heads)
@@ -80,8 +77,7 @@ class Layer:
 class RmsNorm:
     """x / sqrt(mean(x^2) + eps), scaled by feature.
 
-    Computed as x / sqrt(|x|^2 + d eps), times sqrt(d): four operators; torch's rms_norm takes
-    eight.
+    As x / sqrt(|x|^2 + d eps), times sqrt(d): four operators, where torch's rms_norm takes eight.
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:

@@ -1,8 +1,7 @@
 """A matrix with an optional bias, in fp32 or int8. Only this file multiplies in int8.
 
 int8 keeps one scale for each row of the weights and computes one for each row (token) of the input,
-so that a token's product is the same in any batch. Products are fbgemm's, through torch's quantized
-operators.
+so that a token's product is the same in any batch. fbgemm multiplies, through torch's operators.
 """
 
 from __future__ import annotations
@@ -53,14 +52,9 @@ class Int8Matrix:
 class Linear(Protocol):
     """y = x W^T + b."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out), a new tensor"""
-
-    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Add the product with `x` (n, in), without bias, to `residual` (n, out) in place."""
-
-    def product(self, x: Tensor) -> Tensor:
-        """The product without bias. int8 takes x in -1 .. 1."""
+    def __call__(self, x: Tensor) -> Tensor: ...  # (n, in) -> (n, out), a new tensor
+    def product(self, x: Tensor) -> Tensor: ...  # the same without bias; int8 takes x in -1 .. 1
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor: ...  # the product, added in place
 
 
 class Fp32Linear:

@@ -56,17 +56,10 @@ class ModelWeights(Protocol):
     model depends on its precision.
     """
 
-    def embedding(self) -> Tensor | Int8Matrix:
-        """(vocab, hidden)"""
-
-    def output(self) -> Tensor | Int8Matrix:
-        """(vocab, hidden). Of a tied model, the embedding."""
-
-    def norm(self) -> Tensor:
-        """The last norm's weight, (hidden,)."""
-
-    def layer(self, number: int) -> LayerWeights[Tensor | Int8Matrix]:
-        """All of layer `number`."""
+    def embedding(self) -> Tensor | Int8Matrix: ...  # (vocab, hidden)
+    def output(self) -> Tensor | Int8Matrix: ...  # (vocab, hidden); of a tied model, the embedding
+    def norm(self) -> Tensor: ...  # the last norm's weight, (hidden,)
+    def layer(self, number: int) -> LayerWeights[Tensor | Int8Matrix]: ...
 
 
 def load_qwen2(weights: ModelWeights, config: ModelConfig, *, num_positions: int) -> Qwen2:
@@ -75,8 +68,7 @@ def load_qwen2(weights: ModelWeights, config: ModelConfig, *, num_positions: int
     # Packing the output matrix in int8 takes one core for as long as all layers together.
     with ThreadPoolExecutor(max_workers=1) as beside:
         packing = beside.submit(linear_of, output)
-        # Read again unless shared: packing brings all pages of an int8 copy into memory, lookups
-        # only a few.
+        # Read again unless shared: packing brings a copy's pages into memory, lookups only a few.
         shared = config.tied and isinstance(output, Tensor)
         return Qwen2(
             config=config,

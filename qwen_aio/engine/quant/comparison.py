@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.model.checkpoint import BLOCK_ROWS, Checkpoint
+from qwen_aio.engine.model.checkpoint import Checkpoint
 from qwen_aio.engine.model.forward import RmsNorm
 from qwen_aio.engine.model.linear import Embedding, Fp32Linear, Int8Matrix, embedding_of, linear_of
 from qwen_aio.engine.model.weights import ModelWeights
@@ -47,8 +47,7 @@ class PrecisionDifference:
         self._rounded = rounded
         self._lse = torch.full((2, len(exact)), -torch.inf)  # logsumexp of all logits
         self._differences = torch.zeros(len(exact))  # of the logits, exact - rounded: expectation under exact
-        for number, block in enumerate(checkpoint.blocks(is_output=True)):
-            rows = slice(number * BLOCK_ROWS, number * BLOCK_ROWS + len(block))
+        for rows, block in checkpoint.blocks(is_output=True):
             self._add_block(Fp32Linear(block)(exact), linear_of(output[rows])(rounded))
 
     @property

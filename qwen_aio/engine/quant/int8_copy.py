@@ -35,8 +35,7 @@ LENGTH_BYTES = 8  # at the start of the file: the length of the header
 HEADER_BYTES = 2**20  # its fixed size, as it is written last; enough for hundreds of layers
 CHUNK = 2**24  # bytes read at once; other threads run in between
 METADATA = "__metadata__"
-# What reading a damaged copy raises.
-_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of a copy
 logger = logging.getLogger(__name__)
 
 

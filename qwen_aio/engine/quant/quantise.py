@@ -30,8 +30,7 @@ SMALL_EMBEDDING = 2**24  # numbers; one with fewer stays in fp32
 # Relative error of a matrix's products from which it gets two passes. Rounding the weights and a
 # plain input make 0.011 (0.018 where activations have 63 levels), the heavy-tailed input of a down
 # projection 0.025 (0.05). That hardly moves a large model's next token (KL 0.0015 on the shape of
-# 0.5B); a small one, with fewer features to even it out, changes too many labels
-# (benchmarks/LOG.md).
+# 0.5B); a small one, with fewer features, changes too many labels (benchmarks/LOG.md).
 MAX_ERROR, SMALL_MAX_ERROR = 0.060, 0.012
 NUM_CALIBRATION = 12  # sentences; each matrix sees some hundred rows
 SENTENCE_TOKENS = 64  # a tokenizer without words makes many of one sentence
@@ -86,12 +85,9 @@ class Quantised:
         """Converted in blocks: in fp32 this is by far the largest matrix."""
         values = torch.empty(self._config.vocab_size, self._config.hidden_size, dtype=torch.int8)
         scales = torch.empty(self._config.vocab_size)
-        start = 0
-        for block in self._checkpoint.blocks(is_output=is_output):
-            stop = start + len(block)
-            rows = Int8Matrix.of(block)
-            values[start:stop], scales[start:stop] = rows.values, rows.scales
-            start = stop
+        for rows, block in self._checkpoint.blocks(is_output=is_output):
+            matrix = Int8Matrix.of(block)
+            values[rows], scales[rows] = matrix.values, matrix.scales
         return Int8Matrix(values, scales, two_pass=activation_levels() == NARROW_LEVELS)
 
 

@@ -7,8 +7,7 @@ The rows of a step:
 1. Short decisions come first and are computed whole, so one waits at most for the running step.
 2. Long decisions share three quarters of a step, the shortest remaining first. Beside short ones
    they are left out of a step, but never twice in a row while there is room.
-3. Aging: after 30 s a decision is overdue. It goes first; a long one gets half a step beside short
-   ones.
+3. After 30 s a decision is overdue. It goes first; beside short ones, a long one gets half a step.
 4. A decoding answer gets one row. Beside answers, every other step holds decisions alone, which
    halves the time they wait for answers' rows; no answer is left out twice in a row. The prompts of
    answers get what decisions leave, at least a quarter. While an answer decodes, they and long
@@ -85,10 +84,8 @@ class Scheduler:
         self._num_overtaken = 0  # decisions admitted while an answer could start
 
     def __repr__(self) -> str:
-        return (
-            f"<Scheduler {len(self._waiting_decisions)} decisions and {len(self._waiting_answers)} answers waiting,"
-            f" {len(self._running)} running>"
-        )
+        waiting = f"{len(self._waiting_decisions)} decisions and {len(self._waiting_answers)} answers waiting"
+        return f"<Scheduler {waiting}, {len(self._running)} running>"
 
     @property
     def max_rows(self) -> int:

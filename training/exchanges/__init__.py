@@ -1,0 +1,9 @@
+"""Short exchanges written by hand, in Chinese and English: one message, its reply, and what may come next.
+
+Where the little world is a grammar of reviews, this is a phrase book: every reply fits every wording of its
+message, and what it names stands in the message. Nothing here knows the model.
+"""
+
+from training.exchanges.dialogue import dialogues
+
+__all__ = ["dialogues"]
