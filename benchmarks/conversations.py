@@ -2,7 +2,7 @@
 
     python -m benchmarks.conversations [--url http://127.0.0.1:7861]
 
-What the people say was written down once; the answers are what the model says with dialogue enhancement and seed 1.
+What the people say was written down once; the model says the answers, with decision and answer together and seed 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a person waits for the feeling, in a real browser; and the picture in the README.
+"""How long a person waits for the decision, in a real browser; and the picture in the README.
 
     python -m benchmarks.page [--short] [--screenshot docs/page.png]
 
@@ -34,7 +34,7 @@ WAIT_FOR_DECISION = """text => new Promise(resolve => {
 
 
 async def ask(page: Page, text: str) -> float:
-    """Milliseconds from Enter until the feeling is shown; returns when the answer is complete too."""
+    """Milliseconds from Enter until the decision is shown; returns when the answer is complete too."""
     box = page.locator("#text textarea")
     await box.fill(text)
     waiting = asyncio.ensure_future(page.evaluate(WAIT_FOR_DECISION, text))
@@ -62,7 +62,7 @@ async def main() -> None:
         times = sorted([await ask(page, f"{text} {turn}") for turn in range(rounds) for text in SENTENCES])
         await browser.close()
     low, middle, high = statistics.quantiles(times, n=4)
-    print(f"feeling shown after {middle:.0f} ms ({low:.0f} to {high:.0f}, slowest {times[-1]:.0f}; n={len(times)})")
+    print(f"decision shown after {middle:.0f} ms ({low:.0f} to {high:.0f}, slowest {times[-1]:.0f}; n={len(times)})")
     print(last_line({"p50_ms": round(middle), "quartiles_ms": [round(low), round(high)], "max_ms": round(times[-1])}))
 
 

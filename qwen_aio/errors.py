@@ -72,7 +72,7 @@ class Draining(QwenAioError, code="draining"):
 
 
 class CalledOff(Draining, code="called_off"):
-    """An operator took the worker offline: nothing is wrong with it."""
+    """An operator put the worker into maintenance: nothing is wrong with it."""
 
 
 class QueueFull(QwenAioError, code="queue_full"):
@@ -100,7 +100,7 @@ class UnknownWorker(QwenAioError, code="unknown_worker"):
 
 
 class LastWorker(QwenAioError, code="last_worker"):
-    """Without this worker none would be left to serve; "force" takes it offline all the same."""
+    """Without this worker none would be left to serve; "force" puts it into maintenance all the same."""
 
 
 class DeadlineExceeded(QwenAioError, code="deadline_exceeded"):

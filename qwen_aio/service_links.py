@@ -11,7 +11,7 @@ from collections.abc import Iterable, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def drop_service_links(environment: MutableMapping[str, str], variables: Iterable[str]) -> None:
@@ -21,7 +21,7 @@ def drop_service_links(environment: MutableMapping[str, str], variables: Iterabl
         if _is_link(value):
             del environment[name]
             service = name.removesuffix("_PORT").lower().replace("_", "-")
-            log.warning(
+            logger.warning(
                 f"{name}={value} is ignored: it is not a setting but Kubernetes' link to a service named {service}; "
                 "enableServiceLinks: false in the pod's spec turns these off"
             )

@@ -1,6 +1,7 @@
 """The rooms of the house and who may enter which: read off the imports themselves."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "balancer": FLOOR | {"wire", "client", "serving"},
     "cluster": FLOOR | {"serving", "startup"},
     "tuning": FLOOR | {"client", "cluster", "serving", "startup"},
-    "ui": FLOOR | {"client", "tasks", "models", "serving", "startup"},
+    "ui": FLOOR | {"client", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
     | {"worker", "balancer", "cluster", "tuning", "ui"},
@@ -43,6 +44,9 @@ def room_of(module: str) -> str:
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+NAMED = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -64,6 +68,16 @@ def test_a_room_imports_only_rooms_below_it(path):
     others = {name.split(".")[1] for name in imports_of(path) if name.startswith("qwen_aio.")} - {"__version__"}
     allowed = FLOOR if room == "floor" else MAY_IMPORT[room] | {room}
     assert others <= allowed, f"{module} must not import {sorted(others - allowed)}"
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/architecture.zh-CN.md"])
+def test_the_arrows_of_the_drawing_are_these_rooms(page):
+    lines = re.findall(
+        r"^(?:\+- )?(\w+)(?:/|\.py) .*?(?:  -> ([a-z ]+))?$", Path(page).read_text(encoding="utf-8"), re.M
+    )
+    drawn = {room: set(arrows.split()) for room, arrows in lines if room in MAY_IMPORT}
+    rooms = {room: others - FLOOR for room, others in MAY_IMPORT.items() if room not in ("floor", "doorway")}
+    assert drawn | {"cli": rooms["cli"]} == rooms  # its arrow says "everything below"
 
 
 @pytest.mark.parametrize("path", modules(), ids=str)
@@ -111,13 +125,28 @@ def test_cuda_is_hidden_before_anything_else_is_imported():
 
 
 def test_modules_import_each_other_in_no_circle():
-    paths = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+    graph = {name: {module_of(each) for each in imports_of(path)} - {"", name} for name, path in NAMED.items()}
+    check_no_circle(graph)
 
-    def module_of(imported: str) -> str:
-        """`qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
-        return next((part for part in (imported, imported.rpartition(".")[0]) if part in paths), "")
 
-    graph = {name: {module_of(each) for each in imports_of(path)} - {"", name} for name, path in paths.items()}
+@pytest.mark.parametrize("room", ["balancer", "engine", "ui"])
+def test_inner_rooms_import_each_other_in_no_circle(room):
+    """Folders as a whole, and the modules beside them."""
+    graph: dict[str, set[str]] = {}
+    for name, path in NAMED.items():
+        if name.startswith(f"qwen_aio.{room}."):
+            others = {module_of(each) for each in imports_of(path)}
+            inner = {other.split(".")[2] for other in others if other.startswith(f"qwen_aio.{room}.")}
+            graph.setdefault(name.split(".")[2], set()).update(inner - {name.split(".")[2]})
+    check_no_circle(graph)
+
+
+def module_of(imported: str) -> str:
+    """`qwen_aio.core.Task` -> `qwen_aio.core`; empty for what is not ours."""
+    return next((part for part in (imported, imported.rpartition(".")[0]) if part in NAMED), "")
+
+
+def check_no_circle(graph: dict[str, set[str]]) -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as exc:
@@ -128,7 +157,7 @@ def test_a_name_means_one_thing_in_the_whole_package():
     """Classes, functions and type aliases; each command has its own `main` and `add_arguments`."""
     defined: dict[str, list[str]] = {}
     for path in modules():
-        for name in names_of(path) - {"main", "add_arguments", "log", "logger", "T"}:
+        for name in names_of(path) - {"main", "add_arguments", "logger", "T"}:
             defined.setdefault(name, []).append(str(path))
     assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
 

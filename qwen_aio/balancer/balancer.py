@@ -13,8 +13,8 @@ from qwen_aio.balancer.cost.policies import POLICIES
 from qwen_aio.balancer.cost.queue import RequestQueue
 from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
 from qwen_aio.balancer.dispatch.placement import Placement
+from qwen_aio.balancer.dispatch.remote_executor import RemoteExecutor
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
-from qwen_aio.balancer.dispatch.upstream import RemoteExecutor
 from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
 from qwen_aio.balancer.stats import Stats

@@ -1,4 +1,4 @@
-"""The numbers that a maintainer may tune, in one place. Seconds unless the name says otherwise."""
+"""The numbers that a maintainer may tune, in one place. Durations end in `_s` or `_ms`."""
 
 from __future__ import annotations
 

@@ -1,68 +1,73 @@
-"""Why something is as it is: a code with values, and the English sentence they make.
+"""Why something is as it is: an English sentence with values, which can be said in Chinese, too.
 
-/status and the logs show the English sentence; the dashboard makes one in the language of the page.
+/status and the logs show the English one, the dashboard that of the page's language. The reasons of
+a policy are in cost/policies.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-SENTENCES: Mapping[str, str] = {
-    # the health of a worker
-    "engine_failed": "its engine has failed",
-    "shutting_down": "it is shutting down",
-    "silent": "nothing was heard of it for {seconds:.0f} s",
-    "never_heard": "nothing was heard of it yet",
-    "old_record": "its record may be old: it has not moved yet",
-    "replaced": "another process listens at its address now",
-    "other_worker": "{worker} listens at its address now",
-    "takes_no_work": "it takes no work: {failure}",
-    "loading": "it is loading its model",
-    "stalled": "a call on it got nothing for too long",
-    "reports": "its status reports arrive on time",
-    "frozen": "its record stands still for {seconds:.0f} s",
-    "frozen_but_serving": "its record stands still for {seconds:.0f} s, but tokens come from it",
-    "no_capabilities": "it has not said yet what it can do",
-    "slow": "slow: {milliseconds:.0f} ms on average, report after report",
-    "not_demoted": "; but at most half of the workers are demoted, the slowest",
-    # what an administrator set
-    "set_ready": "brought back",
-    "set_drain": "gets no new work, what runs may end",
-    "set_maint": "taken offline",
-    "restored": "as it was before",
-    # the circuit breaker
-    "breaker_open": "no calls for {seconds:.0f} s, since too many failed: {failure}",
-    "breaker_half_open": "one call may try whether it works again",
-    "breaker_closed": "it works again",
-    # the placement of a request
-    "cost": "cost {total:.3f}: queue {queue_s:.3f} s",
-    "linear": "linear {total:.3f}: queue {queue:.2f}, latency {latency:.2f}, jitter {jitter:.2f}",
-    "least_loaded": "least loaded: {in_flight} in flight",
-    "round_robin": "round robin",
-    "random": "random",
-    "only_free": "only free worker",
-    "probe_half_open": "probe of a half-open breaker",
-    "probe_demoted": "probe of a demoted worker",
-    "probe_idle": "probe of an idle worker",
-    "jitter": ", jitter x{factor:.2f}",
-    "failures": ", failures x{factor:.2f}",
-    "demotion": ", demotion x{factor:.2f}",
-}
+from qwen_aio.language import Both
+
+# the health of a worker
+ENGINE_FAILED = Both("its engine has failed", "推理引擎已失效")
+SHUTTING_DOWN = Both("it is shutting down", "正在关闭")
+SILENT = Both("nothing was heard of it for {seconds:.0f} s", "已有 {seconds:.0f} 秒没有任何消息")
+NEVER_HEARD = Both("nothing was heard of it yet", "尚未收到任何消息")
+OLD_REPORT = Both("its status report may be old: it has not moved yet", "状态报告可能已过期：尚未更新过")
+REPLACED = Both("another process listens at its address now", "该地址现由另一个进程占用")
+OTHER_WORKER = Both("{worker} listens at its address now", "该地址现由 {worker} 占用")
+TAKES_NO_WORK = Both("it takes no work: {failure}", "不接收请求：{failure}")
+LOADING = Both("it is loading its model", "正在加载模型")
+STALLED = Both("a request on it got nothing for too long", "有请求长时间没有响应")
+REPORTS = Both("its status reports arrive on time", "状态报告按时到达")
+FROZEN = Both("its status report stands still for {seconds:.0f} s", "状态报告已停滞 {seconds:.0f} 秒")
+FROZEN_BUT_SERVING = Both(
+    "its status report stands still for {seconds:.0f} s, but tokens come from it",
+    "状态报告已停滞 {seconds:.0f} 秒，但仍在输出词元",
+)
+NO_CAPABILITIES = Both("it has not said yet what it can do", "尚未报告支持的任务")
+SLOW = Both(
+    "slow: {milliseconds:.0f} ms on average, report after report",
+    "响应变慢：平均 {milliseconds:.0f} 毫秒，连续多次报告均如此",
+)
+NOT_DEMOTED = Both("; but at most half of the workers are demoted, the slowest", "；但最多降级一半实例，只降最慢的")
+
+# what an operator set
+SET_READY = Both("resumed", "已恢复")
+SET_DRAIN = Both("gets no new work, what runs may end", "不再接收新请求，处理中的请求会继续完成")
+SET_MAINT = Both("in maintenance", "已下线")
+RESTORED = Both("as it was before", "与之前相同")
+
+# the circuit breaker
+BREAKER_OPEN = Both(
+    "no requests for {seconds:.0f} s, since too many failed: {failure}",
+    "失败过多，暂停分配请求 {seconds:.0f} 秒：{failure}",
+)
+BREAKER_HALF_OPEN = Both("one request may try whether it works again", "放行一个请求，试探是否恢复")
+BREAKER_CLOSED = Both("it works again", "已恢复正常")
+
+# the placement of a request
+ONLY_FREE = Both("only free worker", "唯一空闲的实例")
+PROBE_HALF_OPEN = Both("probe of a half-open breaker", "试探半开的熔断器")
+PROBE_DEMOTED = Both("probe of a demoted worker", "试探已降级的实例")
+PROBE_IDLE = Both("probe of an idle worker", "试探久未使用的实例")
 
 
 class Reason(str):
-    """An English sentence with its code and values. Other messages, such as errors, are str."""
+    """An English sentence that knows itself in Chinese. Other messages, such as errors, are str."""
 
-    code: str
+    chinese: str  # with blanks for the values
     values: Mapping[str, object]
     more: tuple[Reason, ...]  # continue the sentence
 
-    def __new__(cls, code: str, *more: Reason, **values: object) -> Reason:
-        """The sentence of `code` with `values` in its blanks, continued by `more`."""
-        reason = super().__new__(cls, "".join([SENTENCES[code].format(**values), *more]))
-        reason.code, reason.values, reason.more = code, values, more
+    def __new__(cls, words: Both[str], *more: Reason, **values: object) -> Reason:
+        """`words` with `values` in their blanks, continued by `more`."""
+        reason = super().__new__(cls, "".join([words.english.format(**values), *more]))
+        reason.chinese, reason.values, reason.more = words.chinese, values, more
         return reason
 
-    def said_with(self, sentences: Mapping[str, str]) -> str:
-        """The same in another language; `sentences` has the codes and blanks of SENTENCES."""
-        return sentences[self.code].format(**self.values) + "".join(part.said_with(sentences) for part in self.more)
+    def in_chinese(self) -> str:
+        """The whole sentence, values and continuation included."""
+        return self.chinese.format(**self.values) + "".join(part.in_chinese() for part in self.more)

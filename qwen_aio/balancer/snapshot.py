@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-AdminState = Literal["ready", "drain", "maint"]  # set by a person
+AdminState = Literal["ready", "drain", "maint"]  # set by an operator
 HealthState = Literal["starting", "up", "demoted", "suspect", "down"]  # seen by the balancer
 BreakerState = Literal["closed", "open", "half_open"]
 ServiceState = Literal["ok", "degraded", "unavailable", "draining"]

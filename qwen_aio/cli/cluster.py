@@ -99,13 +99,13 @@ async def _is_ready(url: str) -> bool:
 
 
 async def _has_reached(url: str, workers: Sequence[str]) -> bool:
-    """Whether a balancer has reached `workers`, also those that a person keeps out of service."""
+    """Whether a balancer has reached `workers`, also those that an operator keeps out of service."""
     states = (await _health(url)).get("workers", {})
     return all(states.get(worker) in REACHED for worker in workers)
 
 
 async def _health(url: str) -> Mapping[str, Any]:
-    """The body of /health; empty while nobody answers."""
+    """The body of /health; empty while no server answers."""
     try:
         async with Client(url) as client:
             return await client.health()

@@ -28,7 +28,7 @@ from qwen_aio.startup.process import run_process
 from qwen_aio.worker.loading import choose_model, load_weights, prepare_process, records_of
 from qwen_aio.worker.precision import is_prepared, is_small
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def prepare_int8(arguments: Namespace, model: ModelFolder) -> None:
@@ -46,7 +46,8 @@ def prepare_int8(arguments: Namespace, model: ModelFolder) -> None:
     with closing(Lifeline()) as own:  # the cluster waits for every process that has the fork server's output open
         ended = subprocess.run(command, check=False, stdin=own.standard_input, env=own.environment())
     if ended.returncode:
-        log.warning("the process that prepares int8 weights ended with status %d; going on without", ended.returncode)
+        status = ended.returncode
+        logger.warning("the process that prepares int8 weights ended with status %d; going on without", status)
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", help="the text; - reads it from standard input")
     parser.add_argument("--mode", default="auto", help="auto or a task's name [auto]")
-    parser.add_argument("--reply", action="store_true", help="decide and answer (dialogue enhancement)")
+    parser.add_argument("--reply", action="store_true", help="decision and answer together")
     parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
     parser.add_argument("--seed", type=int, help="makes sampling repeatable")
     parser.add_argument("--url", help="ask the server at this address instead of loading a model here")

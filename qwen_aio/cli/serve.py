@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=("single", "worker", "ui"),
         default="single",
-        help="page and model, model alone, or page alone [single]",
+        help="page and model, a worker without a page, or the page alone [single]",
     )
     parser.add_argument("--url", help="server that the page of --mode ui asks [http://127.0.0.1:8000]")
     add_settings_flags(parser, *settings_of("worker", "page"))

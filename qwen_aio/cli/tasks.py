@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_flags(listing, "prompts_dir")
     check = actions.add_parser("lint", help="count tokens, find mistakes, run the golden cases")
     check.add_argument("name", nargs="*", help="tasks to check [all]")
-    check.add_argument("--accept", action="store_true", help="record the golden cases' answers of now as right")
+    check.add_argument("--accept", action="store_true", help="accept the current answers of the golden cases")
     add_settings_flags(check, *MODEL_SETTINGS)
     render = actions.add_parser("render", help="print the prompt a text leads to")
     render.add_argument("name", help="a task")

@@ -248,7 +248,7 @@ class Engine:
         pinned, allowed = self._cache.num_to_pin(ids), self._cache.num_slots // 4
         if pinned > allowed:
             return InvalidSettings(
-                f"the fixed prompts of all tasks need {pinned} tokens of memory, {allowed} are allowed; raise --kv-mb"
+                f"the pinned prefixes of all tasks need {pinned} tokens of memory, {allowed} are allowed; raise --kv-mb"
             )
         self._cache.pin(ids)
         return Pinned(len(ids))

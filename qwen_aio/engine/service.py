@@ -62,7 +62,7 @@ class EngineService:
         self._thread.start()
 
     async def pin(self, head: Segments) -> int:
-        """Compute and pin a fixed prefix of prompts; the number of its tokens.
+        """Compute and pin a prefix of prompts; the number of its tokens.
 
         Raises InvalidSettings if the memory is too small for it, EngineStopped.
         """

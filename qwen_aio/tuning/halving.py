@@ -5,9 +5,9 @@
     round 3     4
     round 4     2, long enough to tell one from the other
 
-Each round gets the same share of the time that is left. Candidates that are sure to be far behind
-are left out: other batches of workers that are far behind with the usual one, and the rest of a
-precision that is far behind another one. Starts nothing and has no clock: its caller passes the
+Each round gets the same share of the time that is left. Candidates that are sure to be much slower
+are left out: other batches of workers that are much slower with the usual one, and the rest of a
+precision that is much slower than another one. Starts nothing and has no clock: its caller passes the
 time that is left, and each score.
 """
 
@@ -26,7 +26,7 @@ from qwen_aio.config import MAX_THREADS
 SHORTEST_S, LONGEST_S = 0.8, 15.0  # of one measurement: a shorter one shows nothing, a longer one no more
 USUAL_BATCH = 256
 OTHER_BATCHES = (128, 512, 64)  # the likelier ones first
-FAR_BEHIND = 0.4  # of another's score: no batch, and no other number of workers, makes up for it
+MUCH_SLOWER = 0.4  # of another's score: no batch, and no other number of workers, makes up for it
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Halving:
         self._waiting = deque(candidates)
         self._scores: dict[Candidate, float] = {}  # of this round
         self._ranking: list[Candidate] = []  # of finished rounds, best first; the last round's come before the others
-        self.left_out: list[Candidate] = []  # not tried: they would be far behind
+        self.left_out: list[Candidate] = []  # not tried: they would be much slower
         self._overheads_s: list[float] = []  # of each trial besides the measurement
 
     def next_trial(self, *, left_s: float) -> Trial | None:
         """With `left_s` to go; None at the end."""
-        while self._waiting and self._is_far_behind(self._waiting[0]):
+        while self._waiting and self._is_much_slower(self._waiting[0]):
             self.left_out.append(self._waiting.popleft())
         if not self._waiting:
             self._finish_round()
@@ -92,14 +92,14 @@ class Halving:
         """Best first, later rounds before others; the first round's so far while none is over."""
         return self._ranking or self._ranked()
 
-    def _is_far_behind(self, candidate: Candidate) -> bool:
+    def _is_much_slower(self, candidate: Candidate) -> bool:
         if self._ranking:  # a candidate of a later round has been measured
             return False
         usual = self._scores.get(replace(candidate, max_batch_tokens=USUAL_BATCH))
         if usual is not None:
-            return usual < FAR_BEHIND * max(self._scores.values())
+            return usual < MUCH_SLOWER * max(self._scores.values())
         others = ((self._scores.get(replace(one, precision=candidate.precision)), one) for one in self._scores)
-        return any(own is not None and own < FAR_BEHIND * self._scores[other] for own, other in others)
+        return any(own is not None and own < MUCH_SLOWER * self._scores[other] for own, other in others)
 
     def _ranked(self) -> list[Candidate]:
         return sorted(self._scores, key=lambda candidate: -self._scores[candidate])

@@ -72,7 +72,7 @@ class Results:
         for why, candidates in groupby(self.failures, key=lambda candidate: self.failures[candidate]):
             yield f"failed: {', '.join(map(str, candidates))}: {why}"
         if self.left_out:
-            yield f"not tried, others like them are far behind: {', '.join(map(str, self.left_out))}"
+            yield f"not tried, others like them are much slower: {', '.join(map(str, self.left_out))}"
         if self.untried:
             yield f"not tried, the time was over: {', '.join(map(str, self.untried))}"
 

@@ -1,0 +1,1 @@
+"""The page: views of a request, what a visitor can do, and how it looks in Gradio."""

@@ -158,7 +158,7 @@ def _adopt(session: Session, tab: TabState, accept_language: str) -> None:
 
 
 def _well_formed(text: str) -> str:
-    """`text` with U+FFFD for halves of surrogate pairs: browsers send them, nothing encodes them."""
+    """`text` with U+FFFD for halves of surrogate pairs: browsers send them, nothing encodes one."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

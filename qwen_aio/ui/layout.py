@@ -14,9 +14,9 @@ import gradio as gr
 
 from qwen_aio.core import Task
 from qwen_aio.ui.about import About
-from qwen_aio.ui.conversation import BEHAVIOUR, conversation_html
-from qwen_aio.ui.decision import decision_html
-from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
+from qwen_aio.ui.html.conversation import BEHAVIOUR, conversation_html
+from qwen_aio.ui.html.decision import decision_html
+from qwen_aio.ui.html.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import LatestMessage, View

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-STYLE = Path(__file__).with_name("style.css")
+STYLE = Path(__file__).with_name("html") / "style.css"
 TAB_SCRIPT = Path(__file__).with_name("tab.js")
 SYSTEM_FONTS = (
     "system-ui",

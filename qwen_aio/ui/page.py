@@ -1,8 +1,7 @@
 """The page: which act of a visitor calls which handler, and how a view reaches the components.
 
 Every output of a running request has one writer, its own handler, so that late events cannot
-overwrite newer ones. What an act does is in handlers.py, how things look in the *_html functions
-and style.css.
+overwrite newer ones. What an act does is in handlers.py, how things look in html/.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import gradio as gr  # isort: skip
 from qwen_aio.core import Service
 from qwen_aio.language import Language
 from qwen_aio.ui.about import About
-from qwen_aio.ui.conversation import conversation_html
-from qwen_aio.ui.decision import decision_html
-from qwen_aio.ui.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.handlers import Ask, Handlers
+from qwen_aio.ui.html.conversation import conversation_html
+from qwen_aio.ui.html.decision import decision_html
+from qwen_aio.ui.html.frame import about_html, header_html, notices_html, title_html
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import ENGLISH, STRINGS
 from qwen_aio.ui.tab import TabState

@@ -94,7 +94,7 @@ class PageStrings(Strings):
         "一个小模型，判断一句话的情感，并作出回复。",
     )
     language = Both("Language", "语言")
-    decision = Both("Feeling", "情感判断")
+    decision = Both("Decision", "判断")
     conversation = Both("Conversation", "对话")
     conversation_empty = Both(
         "Write something happy, something angry, or anything in between.", "说句开心的、生气的，或者随便聊聊。"
@@ -110,11 +110,11 @@ class PageStrings(Strings):
     new = Both("New conversation", "新对话")
     mode = Both("Task", "任务")
     auto = Both("Auto", "自动")
-    enhance = Both("Decision and answer together", "对话增强：同时给出判断和回复")
+    enhance = Both("Decision and answer together", "同时给出判断和回复")
     examples = Both("Try one of these", "试试这些例子")
-    decision_empty = Both("The decision on your message appears here.", "消息的情感判断会显示在这里。")
+    decision_empty = Both("The decision on your message appears here.", "消息的判断会显示在这里。")
     decision_waiting = Both("Deciding…", "正在判断…")
-    decision_none = Both("This request had no decision.", "这次请求没有情感判断。")
+    decision_none = Both("This request had no decision.", "这次请求没有判断。")
     abstained = Both(
         "No label is certain enough, so it counts as neutral. Most likely: {label}, {percent} %.",
         "没有足够确定的标签，因此记为中性。最可能的是{label}：{percent} %。",
@@ -137,11 +137,11 @@ class PageStrings(Strings):
     workers = Both("{decision} (decision), {answer} (answer)", "{decision}（判断），{answer}（回复）")
     about = Both(
         "{model} answers on worker {worker} · version {version} · no internet needed",
-        "由 {model} 回答，实例 {worker} · 版本 {version} · 无需联网",
+        "由 {model} 回复，实例 {worker} · 版本 {version} · 无需联网",
     )
     about_remote = Both(
         "{model} answers, reached through {worker} at {url} · version {version} · no internet needed",
-        "由 {model} 回答，经由 {worker}（{url}）· 版本 {version} · 无需联网",
+        "由 {model} 回复，经由 {worker}（{url}）· 版本 {version} · 无需联网",
     )
     about_unknown = Both(
         "The model is not known at the moment: see {url} · version {version}",

@@ -1,6 +1,6 @@
 """What one visitor sees, as frozen data: conversation, decision on the latest message, notices.
 
-Knows no language and no HTML: strings.py has the words, the *_html functions the panels.
+Knows no language and no HTML: strings.py has the words, html/ the panels.
 """
 
 from __future__ import annotations

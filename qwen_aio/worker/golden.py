@@ -26,7 +26,7 @@ FALLEN = 0.5  # share of its former probability below which an answer counts as 
 NAMED_CASES = 3  # of those that differ; the sentence also travels in status.json
 OnMismatch = Literal["strict", "warn", "off"]
 Cause = Literal["changed", "moved", "shipped"]  # task or precision differ; neither does; neither may
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def _compare_changed(task: Task, record: GoldenRecord, pairs: Pairs, *, precisio
 
 def _warn(task: Task, outcome: GoldenOutcome, policy: OnMismatch | None) -> None:
     """Log every difference. Raises GoldenMismatch if the policy is strict."""
-    log.warning("golden cases of task %s: %s", task.name, outcome.message)
+    logger.warning("golden cases of task %s: %s", task.name, outcome.message)
     for line in outcome.differing[NAMED_CASES:]:
-        log.warning("golden cases of task %s: also %s", task.name, line)
+        logger.warning("golden cases of task %s: also %s", task.name, line)
     if policy == "strict" or (policy is None and outcome.cause == "shipped"):
         raise GoldenMismatch(f"task {task.name}: {outcome.message}. {remedy(task, outcome)}")
 

@@ -20,7 +20,7 @@ from qwen_aio.files import read_text, replacing
 
 MAX_KEPT = 8  # records of one task: each edit makes one
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class GoldenBook:
             with replacing(self._own_path(task.name)) as partial:
                 partial.write_text(written([*kept, record][-MAX_KEPT:]), encoding="utf-8")
         except OSError as exc:
-            log.warning("golden record of task %s not kept: %s", task.name, exc)
+            logger.warning("golden record of task %s not kept: %s", task.name, exc)
 
     def _in_this_precision(self, records: Sequence[GoldenRecord]) -> list[GoldenRecord]:
         return [record for record in records if record.precision == self.precision]
@@ -96,7 +96,7 @@ class GoldenBook:
         try:
             return _read(path, is_shipped=False)
         except UNREADABLE as exc:
-            log.warning("golden record %s is damaged and will be written anew: %s", path, exc)
+            logger.warning("golden record %s is damaged and will be written anew: %s", path, exc)
             return []
 
     def _read_shipped(self, name: str) -> list[GoldenRecord]:

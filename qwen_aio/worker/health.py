@@ -72,7 +72,7 @@ class WorkerHealth:
         self._readings: deque[float] = deque(maxlen=LAST_READINGS)
         self._busy_readings: deque[float] = deque(maxlen=LAST_READINGS)
         self._was_busy = False
-        self._completed_before = 0  # golden cases and fixed prompts
+        self._completed_before = 0  # golden cases and pinned prefixes
         self._reported = self.engine()
         self._reported_at = self.clock()
 

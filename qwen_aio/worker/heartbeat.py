@@ -21,7 +21,7 @@ from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 SAMPLE_S = 0.2
 SAMPLES_PER_RECORD = 10  # so a record every 2 s
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -71,14 +71,14 @@ class Heartbeat:
         except StatusUnwritable as exc:
             self.write_errors += 1
             if not self._is_failing:
-                log.warning("status not written, service goes on: %s", exc)
+                logger.warning("status not written, service goes on: %s", exc)
             self._is_failing = True
         else:
             if self._is_failing:
-                log.info("status written again id=%s errors=%d", status.id, self.write_errors)
+                logger.info("status written again id=%s errors=%d", status.id, self.write_errors)
             self._is_failing = False
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (exc := task.exception()):
-        log.critical("heartbeat ended: balancers will take this worker for gone", exc_info=exc)
+        logger.critical("heartbeat ended: balancers will take this worker for gone", exc_info=exc)

@@ -1,7 +1,7 @@
 """Settings -> a loaded, warmed and checked engine.
 
-The order matters: threads are set before torch is imported, the fixed prompts are computed before
-the golden cases use them, and the golden cases hold before any request is served.
+The order matters: threads are set before torch is imported, prefixes are pinned before the golden
+cases use them, and the golden cases hold before any request is served.
 """
 
 from __future__ import annotations

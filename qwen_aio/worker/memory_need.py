@@ -17,7 +17,7 @@ PROCESS_MB = 400  # Python, torch, the tokenizer, one step
 FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page
 BYTES: Mapping[Precision, int] = {"int8": 1, "fp32": 4}
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def log_memory(settings: Settings, model: ModelFolder) -> None:
     Raises InvalidModel.
     """
     need, available = need_of(settings, model), available_memory()
-    log.log(logging.INFO if need.fits(available) else logging.WARNING, memory_message(need, available))
+    logger.log(logging.INFO if need.fits(available) else logging.WARNING, memory_message(need, available))
 
 
 def memory_message(need: MemoryNeed, available: AvailableMemory) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_KL = 0.02  # nats, of int8's next tokens from those of fp32, on average
 SMALL_BYTES = 2**26  # of a model that one thread compares in a second
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def choose_precision(
@@ -48,7 +48,7 @@ def choose_precision(
         with records.alone():
             record = records.read() or _compare(settings, model, records, threads=1 if is_small(model) else threads)
     is_denied = record.precision != settings.precision == "int8"
-    log.log(logging.WARNING if is_denied else logging.INFO, "%s", record)
+    logger.log(logging.WARNING if is_denied else logging.INFO, "%s", record)
     return record
 
 
@@ -96,7 +96,7 @@ def _compare(settings: Settings, model: ModelFolder, records: PrecisionRecords, 
     """
     from qwen_aio.engine.load import compare_precisions
 
-    log.info("comparing int8 with fp32; this is done once for a model and its golden cases")
+    logger.info("comparing int8 with fp32; this is done once for a model and its golden cases")
     cases = _cases(settings)
     questions = [_asked(*case) for case in cases]
     found = compare_precisions(model.path, questions, threads=threads, place=copy_place(records))

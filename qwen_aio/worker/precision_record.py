@@ -18,10 +18,9 @@ from filelock import FileLock, Timeout
 from qwen_aio.core import Precision
 from qwen_aio.files import read_text, replacing
 
-VERSION = "1"  # goes up whenever int8 is made or judged in another way
 MOMENT_S = 1.0  # a wait that is not logged
 PATIENCE_S = 120.0  # with a process that compares or quantises for several
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class PrecisionRecords:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
-            log.warning("the precision record %s cannot be used and will be made anew: %s", self._path, exc)
+            logger.warning("the precision record %s cannot be used and will be made anew: %s", self._path, exc)
             return None
         return record if versions == _versions() else None
 
@@ -69,7 +68,7 @@ class PrecisionRecords:
             with replacing(self._path) as partial:
                 partial.write_text(f"{json.dumps(content, ensure_ascii=False, indent=1)}\n", encoding="utf-8")
         except OSError as exc:
-            log.warning("the precision record is not kept, the next start will compare again: %s", exc)
+            logger.warning("the precision record is not kept, the next start will compare again: %s", exc)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -79,7 +78,7 @@ class PrecisionRecords:
             self.folder.mkdir(parents=True, exist_ok=True)
             _take(lock)
         except OSError as exc:  # Timeout is one
-            log.info("others may compare or quantise at the same time: %s", exc)
+            logger.info("others may compare or quantise at the same time: %s", exc)
         try:
             yield
         finally:
@@ -95,7 +94,7 @@ def _take(lock: FileLock) -> None:
     try:
         lock.acquire(timeout=MOMENT_S)
     except Timeout:
-        log.info("waiting for another process, which compares or quantises this model; for %g s at most", PATIENCE_S)
+        logger.info("waiting for another process, which compares or quantises this model; for %g s at most", PATIENCE_S)
         lock.acquire(timeout=PATIENCE_S)
 
 
@@ -103,6 +102,6 @@ def _versions() -> dict[str, str | int]:
     """What a record depends on besides the model and the questions."""
     # Here and not above: importing torch takes seconds.
     from qwen_aio.engine.model.linear import activation_levels
-    from qwen_aio.engine.quant.quantise import recipe
+    from qwen_aio.engine.quant.quantise import VERSION, recipe
 
     return {"verdict": VERSION, "torch": version("torch"), "levels": activation_levels(), "recipe": recipe()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import NEVER_HEARD, Reason
 from qwen_aio.balancer.snapshot import AdminState, Cost, RequestRow, Snapshot, WorkerRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.errors import LastWorker, UnknownWorker
@@ -46,7 +46,7 @@ NEW = replace(
     id="qwen-3",
     url="",
     health="starting",
-    why=Reason("never_heard"),
+    why=Reason(NEVER_HEARD),
     in_flight=0,
     capacity=0,
     latency_ms_last5=(),

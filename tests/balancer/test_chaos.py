@@ -18,7 +18,7 @@ from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest
 from qwen_aio.result import Done, Event, TextDelta
 from tests.balancer.balanced import HASTY, Service, balanced
 from tests.balancer.chaos import Fault
-from tests.balancer.test_upstream import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
+from tests.balancer.test_remote_executor import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
 from tests.campaign import CAMPAIGN
 from tests.fakes import FakeEngine
 

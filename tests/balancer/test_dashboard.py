@@ -25,7 +25,7 @@ from qwen_aio.balancer.dashboard.files import FOLDER
 from qwen_aio.balancer.dashboard.page import MAX_ROWS, Page
 from qwen_aio.balancer.dashboard.routes import EventsRoute, dashboard_routes
 from qwen_aio.balancer.dashboard.strings import CHINESE, ENGLISH, STRINGS, DashboardStrings
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import LOADING, Reason
 from qwen_aio.balancer.snapshot import AdminState, BreakerState, HealthState, RequestOutcome, ServiceState
 from qwen_aio.errors import InvalidRequest, QueueFull
 from qwen_aio.language import Both, language_for
@@ -254,7 +254,7 @@ async def test_the_stream_begins_with_everything_and_goes_on_with_news():
 
 
 async def test_the_stream_has_the_texts_of_the_cells_in_the_language_of_the_page():
-    view = FakeView(replace(ROW, why=Reason("loading"), health="starting"))
+    view = FakeView(replace(ROW, why=Reason(LOADING), health="starting"))
     view.tick()
     client = StreamClient(view, language="zh-CN")
     (_, snapshot) = await client.next_events()

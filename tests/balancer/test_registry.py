@@ -545,7 +545,7 @@ def test_while_no_worker_is_ready_it_says_which_are_missing_and_why():
     world.record("qwen-2", state="starting")
     world.record("qwen-2", state="starting")
     world.registry.set_admin("qwen-10", "maint", force=False)
-    assert world.registry.absence() == "no worker is ready (qwen-2: it is loading its model; qwen-10: taken offline)"
+    assert world.registry.absence() == "no worker is ready (qwen-2: it is loading its model; qwen-10: in maintenance)"
 
 
 def test_it_is_remembered_when_a_worker_was_last_ready():

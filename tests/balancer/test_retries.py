@@ -13,8 +13,8 @@ import pytest
 
 from qwen_aio.balancer.cost.queue import RequestQueue
 from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
+from qwen_aio.balancer.dispatch.remote_executor import RemoteExecutor
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
-from qwen_aio.balancer.dispatch.upstream import RemoteExecutor
 from qwen_aio.balancer.params import PARAMS
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.core import Capabilities, EngineRequest, SamplingWish

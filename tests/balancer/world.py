@@ -18,7 +18,7 @@ from qwen_aio.result import Timings, Usage
 from qwen_aio.worker_status import WorkerStatus
 from tests.fakes import FakeClock
 
-SENTIMENT = Task("sentiment", "decision", {"en": "Feeling"}, "", "hash-s")
+SENTIMENT = Task("sentiment", "decision", {"en": "Sentiment"}, "", "hash-s")
 CHAT = Task("chat", "generation", {"en": "Chat"}, "", "hash-c")
 CAPABILITIES = Capabilities({"sentiment": SENTIMENT, "chat": CHAT}, ContextLimits(2048, 1024), "fake", "worker")
 TASKS: Mapping[TaskKind, str] = {"decision": "sentiment", "generation": "chat"}

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from qwen_aio.balancer.dashboard.page import MAX_ROWS
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import FROZEN_BUT_SERVING, LOADING, SILENT, Reason
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.errors import QueueFull
 from qwen_aio.serving.admission import AdmissionGate
@@ -146,7 +146,7 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
             id="qwen-4",
             admin="maint",
             health="down",
-            why=Reason("silent", seconds=18),
+            why=Reason(SILENT, seconds=18),
             breaker="half_open",
             cpu_percent=120.0,
             in_flight=9,
@@ -162,7 +162,7 @@ def test_the_script_shows_what_the_server_showed(site: Site, visit: Visit, local
         site.do(lambda index=index: site.view.finish(f"request-{index}", task=("chat", "sentiment")[index % 2]))
     site.do(lambda: site.view.finish("refused", worker="", error=QueueFull("full")))
     site.do(lambda: site.view.stats.event("qwen-2", "person", "ready -> drain", "by the dashboard"))
-    stands_still = Reason("frozen_but_serving", seconds=6)
+    stands_still = Reason(FROZEN_BUT_SERVING, seconds=6)
     site.do(lambda: site.view.stats.event("qwen-3", "clock", "record stands still", stands_still))
     page = live(visit(site.url, locale=locale))
     expect(page.locator("#requests tbody tr")).to_have_count(MAX_ROWS)
@@ -441,7 +441,7 @@ def test_no_width_needs_horizontal_scrolling(site: Site, visit: Visit, width: in
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
 def test_no_text_runs_into_another_or_out_of_its_box(site: Site, visit: Visit, locale: str, width: int) -> None:
     long_id = f"qwen-prod-01-{'very-long-' * 6}"[:64]
-    stalled = {"health": "suspect", "why": "its record stands still for 7 s", "breaker": "half_open"}
+    stalled = {"health": "suspect", "why": "its status report stands still for 7 s", "breaker": "half_open"}
     site.view.rows[long_id] = replace(SECOND, id=long_id, url="http://[fd00:1234:5678:9abc::1234]:7861", **stalled)
     site.do(lambda: site.view.finish("i" * 64, worker=long_id, task="sentiment", error=QueueFull("full")))
     site.do(lambda: site.view.finish("short", task="chat"))
@@ -457,7 +457,7 @@ def test_the_language_can_be_changed(site: Site, visit: Visit) -> None:
     page.get_by_role("link", name="中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(worker(live(page), "qwen-1").locator(".badge")).to_have_text("正常")
-    site.set_row("qwen-1", health="starting", why=Reason("loading"))
+    site.set_row("qwen-1", health="starting", why=Reason(LOADING))
     expect(worker(page, "qwen-1").locator(".why:lang(zh)")).to_have_text("正在加载模型")
     site.set_row("qwen-1", health="down", why="connection refused")
     expect(worker(page, "qwen-1").locator(".why:lang(en)")).to_have_text("connection refused")

@@ -26,7 +26,7 @@ WRITE_PERIOD_S = 0.1
 KILL_PERIOD_S = 0.4
 LOCK_TIMEOUT_S = 10.0  # generous: a machine that is busy with something else is no failure of the file
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 spawning = multiprocessing.get_context("spawn")  # fresh processes, which share no memory
 
 
@@ -41,7 +41,7 @@ def test_no_read_fails_and_no_update_is_lost_while_writers_are_killed(tmp_path: 
         storm.end()
 
     num_reads = sum(report["reads"] for report in reports)
-    log.info(
+    logger.info(
         "status storm: reads=%d kills=%d lives=%d",
         num_reads,
         storm.num_kills,

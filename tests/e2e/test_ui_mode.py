@@ -59,7 +59,7 @@ def expect_an_answer(page: Page) -> None:
     expect(page.locator("#send")).to_be_visible()
 
 
-def test_feeling_conversation_and_who_answered(site: Site, visit: Visit) -> None:
+def test_decision_conversation_and_who_answered(site: Site, visit: Visit) -> None:
     page = visit(site.page.url)
     expect(page.locator("#mode label")).to_have_count(4)
     expect_an_answer(page)

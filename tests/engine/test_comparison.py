@@ -1,4 +1,4 @@
-"""The layerwise comparison equals that of two whole models."""
+"""The comparison, layer by layer, equals that of two whole models."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_none_is_left_if_all_fail_one_after_another():
     assert halving.ranking == []
 
 
-def test_other_batches_of_workers_that_are_far_behind_are_not_tried():
+def test_other_batches_of_workers_that_are_much_slower_are_not_tried():
     candidates = grid(cores=2, precisions=("fp32",))
     halving = Halving(candidates)
     scores = {one: 3.0 if one.workers == 2 else 10.0 for one in candidates}
@@ -146,7 +146,7 @@ def test_other_batches_of_workers_that_are_far_behind_are_not_tried():
     assert len(course) == 5 + 3 + 2
 
 
-def test_the_rest_of_a_precision_that_is_far_behind_is_not_tried():
+def test_the_rest_of_a_precision_that_is_much_slower_is_not_tried():
     candidates = grid(cores=2, precisions=("int8", "fp32"))
     halving = Halving(candidates)
     scores = {one: 3.0 if one.precision == "fp32" else 10.0 for one in candidates}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from qwen_aio.result import Decided
 from qwen_aio.ui.about import About
-from qwen_aio.ui.conversation import conversation_html
-from qwen_aio.ui.decision import MAX_QUOTE_CHARS, decision_html, duration, route_text
-from qwen_aio.ui.frame import about_html, header_html, notices_html
+from qwen_aio.ui.html.conversation import conversation_html
+from qwen_aio.ui.html.decision import MAX_QUOTE_CHARS, decision_html, duration, route_text
+from qwen_aio.ui.html.frame import about_html, header_html, notices_html
 from qwen_aio.ui.strings import CHINESE, ENGLISH
 from qwen_aio.ui.view import Exchange, LatestMessage, Notice, View
 from tests.ui.fakes import NEGATIVE, TASKS, done

@@ -18,6 +18,20 @@ from typing import NamedTuple
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import Reason
 from qwen_aio.balancer.snapshot import Cost
+from qwen_aio.language import Both
+
+# Why a worker was chosen.
+COST = Both("cost {total:.3f}: queue {queue_s:.3f} s", "代价 {total:.3f}：队列 {queue_s:.3f} 秒")
+JITTER = Both(", jitter x{factor:.2f}", "，抖动 ×{factor:.2f}")
+FAILURES = Both(", failures x{factor:.2f}", "，失败 ×{factor:.2f}")
+DEMOTION = Both(", demotion x{factor:.2f}", "，降级 ×{factor:.2f}")
+LINEAR = Both(
+    "linear {total:.3f}: queue {queue:.2f}, latency {latency:.2f}, jitter {jitter:.2f}",
+    "线性得分 {total:.3f}：队列 {queue:.2f}，延迟 {latency:.2f}，抖动 {jitter:.2f}",
+)
+LEAST_LOADED = Both("least loaded: {in_flight} in flight", "负载最少：{in_flight} 个请求处理中")
+ROUND_ROBIN = Both("round robin", "轮询")
+RANDOM = Both("random", "随机")
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) ->
     latencies = _shares([mean_ms if load.latency_ms is None else load.latency_ms for load in candidates])
     jitters = _shares([load.cpu_jitter for load in candidates])
     return [
-        Choice(load, partial(Reason, "linear", total=total, queue=queue, latency=latency, jitter=jitter), total)
+        Choice(load, partial(Reason, LINEAR, total=total, queue=queue, latency=latency, jitter=jitter), total)
         for load, queue, latency, jitter in zip(candidates, queues, latencies, jitters, strict=True)
         for total in [queue + latency + jitter]
     ]
@@ -76,17 +90,17 @@ def linear(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) ->
 
 def least_loaded(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
     return [
-        Choice(load, partial(Reason, "least_loaded", in_flight=load.in_flight), load.in_flight) for load in candidates
+        Choice(load, partial(Reason, LEAST_LOADED, in_flight=load.in_flight), load.in_flight) for load in candidates
     ]
 
 
 def round_robin(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params) -> list[Choice]:
     """All scores are equal, so the worker that was used longest ago is next."""
-    return [Choice(load, partial(Reason, "round_robin")) for load in candidates]
+    return [Choice(load, partial(Reason, ROUND_ROBIN)) for load in candidates]
 
 
 def by_chance(candidates: Sequence[WorkerLoad], _work_s: float, _params: Params, *, random: Random) -> list[Choice]:
-    return [Choice(load, partial(Reason, "random"), random.random()) for load in candidates]
+    return [Choice(load, partial(Reason, RANDOM), random.random()) for load in candidates]
 
 
 @dataclass(frozen=True)
@@ -114,9 +128,9 @@ POLICIES: dict[str, Callable[[Params, Random], Policy]] = {
 
 def _describe(terms: Cost) -> Reason:
     """The cost and its terms for the request log; factors that change nothing are left out."""
-    factors = {"jitter": terms.jitter_factor, "failures": terms.failure_factor, "demotion": terms.demotion_factor}
-    shown = [Reason(name, factor=factor) for name, factor in factors.items() if factor >= 1.005]
-    return Reason("cost", *shown, total=terms.total, queue_s=terms.queue_s)
+    factors = ((JITTER, terms.jitter_factor), (FAILURES, terms.failure_factor), (DEMOTION, terms.demotion_factor))
+    shown = [Reason(words, factor=factor) for words, factor in factors if factor >= 1.005]
+    return Reason(COST, *shown, total=terms.total, queue_s=terms.queue_s)
 
 
 def _shares(values: Sequence[float]) -> list[float]:

@@ -38,7 +38,7 @@ class DashboardView(Protocol):
         """The whole service at this moment."""
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """Set what an administrator wants. Raises UnknownWorker, LastWorker, StatusUnwritable."""
+        """Set what an operator wants. Raises UnknownWorker, LastWorker, StatusUnwritable."""
 
 
 def dashboard_routes(view: DashboardView, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen_aio.balancer.dashboard.reasons import IN_CHINESE
-from qwen_aio.balancer.reasons import SENTENCES, Reason
+from qwen_aio.balancer.reasons import Reason
 from qwen_aio.language import Both, Language, Strings
 
 # States, outcomes and actors as the balancer calls them.
@@ -31,7 +30,7 @@ WORDS = {
     "cancelled": ("cancelled", "已取消"),
     "refused": ("refused", "被拒绝"),
     "failed": ("failed", "失败"),
-    "person": ("administrator", "管理员"),
+    "person": ("operator", "运维人员"),
     "report": ("report", "状态报告"),
     "call": ("request", "请求"),
     "clock": ("timer", "定时检查"),
@@ -146,7 +145,6 @@ class DashboardStrings(Strings):
         {name: english for name, (english, _) in WORDS.items()},
         {name: chinese for name, (_, chinese) in WORDS.items()},
     )
-    reasons = Both(SENTENCES, IN_CHINESE)  # by the codes of the balancer's reasons
 
     def word(self, name: str) -> str:
         """`name` in this language; itself if there is no word for it."""
@@ -158,7 +156,7 @@ class DashboardStrings(Strings):
 
     def reason_of(self, why: str) -> tuple[str, str]:
         """`why` and the code of its language: errors of others stay English."""
-        return (why.said_with(self.reasons), self.code) if isinstance(why, Reason) else (why, "en")
+        return (why.in_chinese(), self.code) if self.in_chinese and isinstance(why, Reason) else (why, "en")
 
 
 ENGLISH = DashboardStrings("en")

@@ -47,5 +47,5 @@ class Attempt:
 
     def _interrupted(self, silence_s: float) -> QwenAioError:
         if self._is_called_off and not self._has_begun:
-            return CalledOff(f"{self.slot.id} was taken offline")
+            return CalledOff(f"{self.slot.id} was put into maintenance")
         return WorkerStalled(f"{self.slot.id} gave nothing for {silence_s:.0f} s")

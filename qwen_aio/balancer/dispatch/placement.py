@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qwen_aio.balancer.cost.policies import Policy
 from qwen_aio.balancer.cost.queue import QueuedRequest
 from qwen_aio.balancer.dispatch.slot import Slot
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import ONLY_FREE, PROBE_DEMOTED, PROBE_HALF_OPEN, PROBE_IDLE, Reason
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.balancer.workers.worker import Worker
 
@@ -28,7 +28,7 @@ class Placement:
         if choice is None:
             return None
         worker = candidates[choice.load.id]
-        why = _probe_why(worker, queued) or (choice.why() if len(free) > 1 else Reason("only_free"))
+        why = _probe_why(worker, queued) or (choice.why() if len(free) > 1 else Reason(ONLY_FREE))
         if worker.is_probe_due:
             worker.demotion.probe_sent()
         self._turns += 1
@@ -64,7 +64,7 @@ def _to_probe(free: Sequence[Worker], queued: QueuedRequest) -> list[Worker]:
 def _probe_why(worker: Worker, queued: QueuedRequest) -> str:
     """The reason, if `queued` is a probe of `worker`; else empty."""
     if worker.breaker.state == "half_open":
-        return Reason("probe_half_open")
+        return Reason(PROBE_HALF_OPEN)
     if _to_probe([worker], queued):
-        return Reason("probe_demoted") if worker.is_demoted else Reason("probe_idle")
+        return Reason(PROBE_DEMOTED) if worker.is_demoted else Reason(PROBE_IDLE)
     return ""

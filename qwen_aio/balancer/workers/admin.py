@@ -15,7 +15,7 @@ from qwen_aio.balancer.snapshot import AdminState
 from qwen_aio.errors import InvalidSettings, StatusUnwritable
 from qwen_aio.files import read_text, replacing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class AdminFile:
@@ -53,7 +53,7 @@ class AdminFile:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError, RecursionError) as exc:
-            log.warning("%s cannot be read, all workers count as ready: %s", self._path, exc)
+            logger.warning("%s cannot be read, all workers count as ready: %s", self._path, exc)
             return {}
 
     def write(self, states: Mapping[str, AdminState]) -> None:

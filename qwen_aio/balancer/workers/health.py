@@ -16,7 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwen_aio.balancer.params import Params
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import (
+    ENGINE_FAILED,
+    FROZEN,
+    FROZEN_BUT_SERVING,
+    LOADING,
+    NEVER_HEARD,
+    OLD_REPORT,
+    REPORTS,
+    SHUTTING_DOWN,
+    SILENT,
+    STALLED,
+    Reason,
+)
 from qwen_aio.balancer.snapshot import HealthState
 from qwen_aio.worker_status import WorkerState, WorkerStatus
 
@@ -58,19 +70,19 @@ class HeartbeatReader:
     def health(self) -> HealthStatus:
         state = self.status.state if self.status else None
         if state == "failed":
-            return HealthStatus("down", Reason("engine_failed"))
+            return HealthStatus("down", Reason(ENGINE_FAILED))
         if state == "draining":
-            return HealthStatus("down", Reason("shutting_down"))
+            return HealthStatus("down", Reason(SHUTTING_DOWN))
         if self._refusal is not None:
             return HealthStatus("down", self._refusal)
         if self.silent_s >= SILENCE_FACTOR * self._params.stale_after_s:
-            return HealthStatus("down", Reason("silent", seconds=self.silent_s))
+            return HealthStatus("down", Reason(SILENT, seconds=self.silent_s))
         if state is None:
-            return HealthStatus("starting", Reason("never_heard"))
+            return HealthStatus("starting", Reason(NEVER_HEARD))
         if self.status_age_s is None:
-            return HealthStatus("starting", Reason("old_record"))
+            return HealthStatus("starting", Reason(OLD_REPORT))
         if state == "starting":
-            return HealthStatus("starting", Reason("loading"))
+            return HealthStatus("starting", Reason(LOADING))
         return self._liveliness(self.status_age_s)
 
     @property
@@ -139,12 +151,12 @@ class HeartbeatReader:
 
     def _liveliness(self, status_age_s: float) -> HealthStatus:
         if self._is_stalled:
-            return HealthStatus("suspect", Reason("stalled"))
+            return HealthStatus("suspect", Reason(STALLED))
         if not self.is_frozen:
-            return HealthStatus("up", Reason("reports"))
+            return HealthStatus("up", Reason(REPORTS))
         if self._flowed_at is not None and self._clock() - self._flowed_at < self._params.stale_after_s:
-            return HealthStatus("up", Reason("frozen_but_serving", seconds=status_age_s))
-        return HealthStatus("suspect", Reason("frozen", seconds=status_age_s))
+            return HealthStatus("up", Reason(FROZEN_BUT_SERVING, seconds=status_age_s))
+        return HealthStatus("suspect", Reason(FROZEN, seconds=status_age_s))
 
     def _move(self) -> None:
         if self._refusal is not None and self._clock() - self._refused_at < self._params.report_period_s:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import OTHER_WORKER, Reason
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.registry import Registry
@@ -30,7 +30,7 @@ HEALTH_TIMEOUT_S = 2.0
 LIFE_SIGN_TIMEOUT_S = 1.0
 RESOLVE_PERIOD_S = 5.0
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Resolve = Callable[[DnsName], Awaitable[list[str]]]
 
 
@@ -104,11 +104,11 @@ class HealthMonitor:
         except StatusUnreadable as exc:
             self.read_errors += 1
             if not self._is_failing:
-                log.warning("status not read, workers are asked themselves: %s", exc)
+                logger.warning("status not read, workers are asked themselves: %s", exc)
             self._is_failing = True
             return
         if self._is_failing:
-            log.info("status read again errors=%d", self.read_errors)
+            logger.info("status read again errors=%d", self.read_errors)
         self._is_failing = False
         for status in statuses.values():
             is_taken = self.discovery.takes_all and WORKER_ID.fullmatch(status.id)
@@ -128,7 +128,7 @@ class HealthMonitor:
             try:
                 addresses = await self.resolve(name)
             except (OSError, UnicodeError) as exc:  # UnicodeError: it cannot be a host name at all
-                log.warning("%s cannot be resolved: %s; its last addresses stay", name.name, exc)
+                logger.warning("%s cannot be resolved: %s; its last addresses stay", name.name, exc)
                 return
             remote |= dict(map(name.worker, addresses))
         for worker_id, url in remote.items():
@@ -154,7 +154,7 @@ class HealthMonitor:
                 # A remote worker may call itself by another id and another address.
                 status = replace(status, id=worker_id if worker_id in self._remote else status.id, url=url)
                 if status.id != worker_id:
-                    self.registry.refused(worker_id, Reason("other_worker", worker=status.id), url=url)
+                    self.registry.refused(worker_id, Reason(OTHER_WORKER, worker=status.id), url=url)
                     return
                 self.registry.answered(status, asked_at=asked_at)
                 if status.state == "ready" and self.registry.lacks_capabilities(worker_id):
@@ -166,6 +166,6 @@ class HealthMonitor:
         except ServerUnreachable as exc:
             self.registry.refused(worker_id, exc.message, url=url)
         except (TimeoutError, QwenAioError) as exc:
-            log.debug("worker %s does not report its health: %s", worker_id, exc)
+            logger.debug("worker %s does not report its health: %s", worker_id, exc)
         finally:
             self.on_change()

@@ -14,20 +14,20 @@ from statistics import fmean
 
 from qwen_aio.balancer.cost.cost_model import CostModel
 from qwen_aio.balancer.cost.queue import QueuedRequest
-from qwen_aio.balancer.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.params import Params
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import REPLACED, RESTORED, SET_DRAIN, SET_MAINT, SET_READY, Reason
 from qwen_aio.balancer.snapshot import AdminState, ServiceState, WorkerRow
 from qwen_aio.balancer.workers.claims import Claims
+from qwen_aio.balancer.workers.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.workers.worker import Worker
 from qwen_aio.core import Capabilities, ContextLimits
 from qwen_aio.errors import LastWorker, UnknownWorker
 from qwen_aio.worker_status import WorkerStatus
 
 _MEANING: dict[AdminState, str] = {
-    "ready": Reason("set_ready"),
-    "drain": Reason("set_drain"),
-    "maint": Reason("set_maint"),
+    "ready": Reason(SET_READY),
+    "drain": Reason(SET_DRAIN),
+    "maint": Reason(SET_MAINT),
 }
 
 
@@ -88,7 +88,7 @@ class Registry:
         worker = self._claims.writer_of(status)
         holder = self._workers[status.id]
         if worker is not holder and status.url == holder.url and asked_at > holder.heartbeat.news_at:
-            holder.heartbeat.refuse(Reason("replaced"))
+            holder.heartbeat.refuse(Reason(REPLACED))
         worker.hear(status, asked_at=asked_at)
         worker.heartbeat.answer()
         self.settle(worker, "report")
@@ -140,7 +140,7 @@ class Registry:
     # ---- administrative states -------------------------------------------------------------------
 
     def set_admin(self, worker_id: str, state: AdminState, *, force: bool) -> None:
-        """Set by a person alone. Raises UnknownWorker and, unless `force`, LastWorker."""
+        """Set by an operator alone. Raises UnknownWorker and, unless `force`, LastWorker."""
         worker = self._workers.get(worker_id)
         if worker is None:
             raise UnknownWorker(f"no worker {worker_id!r}; known: {', '.join(sorted(self._workers)) or 'none'}")
@@ -155,7 +155,7 @@ class Registry:
     def restore_admin(self, states: Mapping[str, AdminState]) -> None:
         """Make `states` the result of `admin_states`."""
         for worker_id in self._admin.keys() | states.keys():
-            self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why=Reason("restored"))
+            self._set_admin(worker_id, states.get(worker_id, "ready"), actor="balancer", why=Reason(RESTORED))
 
     # ---- the whole service -----------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from qwen_aio.balancer.cost.policies import WorkerLoad, cost
 from qwen_aio.balancer.cost.queue import Compatibility, QueuedRequest
 from qwen_aio.balancer.cost.worker_speed import FASTEST, WorkerSpeed
 from qwen_aio.balancer.params import Params
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import NO_CAPABILITIES, NOT_DEMOTED, SLOW, Reason
 from qwen_aio.balancer.snapshot import AdminState, WorkerRow
 from qwen_aio.balancer.workers.breaker import Breaker
 from qwen_aio.balancer.workers.demotion import Demotion
@@ -70,13 +70,13 @@ class Worker:
         if health.state != "up":
             return health
         if self.capabilities is None:
-            return HealthStatus("starting", Reason("no_capabilities"))
+            return HealthStatus("starting", Reason(NO_CAPABILITIES))
         if not self.demotion.is_wanted:
             return health
         slow_ms = self.demotion.slow_ms
         if self.is_demoted:
-            return HealthStatus("demoted", Reason("slow", milliseconds=slow_ms))
-        return HealthStatus("up", Reason("slow", Reason("not_demoted"), milliseconds=slow_ms))
+            return HealthStatus("demoted", Reason(SLOW, milliseconds=slow_ms))
+        return HealthStatus("up", Reason(SLOW, Reason(NOT_DEMOTED), milliseconds=slow_ms))
 
     @property
     def is_well(self) -> bool:

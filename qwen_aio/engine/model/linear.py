@@ -1,4 +1,4 @@
-"""A matrix with an optional bias, in fp32 or int8. Only this file knows formats of weights.
+"""A matrix with an optional bias, in fp32 or int8. Only this file multiplies in int8.
 
 int8 keeps one scale for each row of the weights and computes one for each row (token) of the input,
 so that a token's product is the same in any batch. fbgemm multiplies, through torch's operators.

@@ -26,11 +26,9 @@ from torch import Tensor
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.linear import Int8Matrix, activation_levels
 from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
-from qwen_aio.engine.quant.quantise import recipe
+from qwen_aio.engine.quant.quantise import VERSION, recipe
 from qwen_aio.files import replacing
 
-# Raise it when a checkpoint leads to other int8 weights, or the same weights to another file.
-VERSION = "1"  # _version() adds the processor's levels and the recipe
 TYPES = {torch.int8: "I8", torch.float32: "F32"}
 ARRAY_TYPES = {"I8": np.int8, "F32": np.float32}
 LENGTH_BYTES = 8  # at the start of the file: the length of the header
@@ -38,7 +36,7 @@ HEADER_BYTES = 2**20  # its fixed size, as it is written last; enough for hundre
 CHUNK = 2**24  # bytes read at once; other threads run in between
 METADATA = "__metadata__"
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of a copy
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Int8Copy:
@@ -141,7 +139,7 @@ class CopyPlace:
             except FileNotFoundError:
                 return None
             except _DAMAGES as exc:
-                log.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
+                logger.warning("the int8 copy %s cannot be used and will be made anew: %s", self.path, exc)
                 return None
             weakref.finalize(copy, stack.pop_all().close)
             return copy
@@ -169,7 +167,7 @@ class CopyPlace:
                     writer.add(name, part)
                 writer.finish(model_sha=self.model_sha)
         except OSError as exc:
-            log.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
+            logger.warning("no int8 copy is kept, the next start will quantise again: %s", exc)
 
     def _sweep(self) -> None:
         """Remove files of killed writers; a live one holds a lock, or on Windows the open file."""

@@ -1,1 +1,1 @@
-"""Which sequences run and which rows a step computes. No torch, no text."""
+"""Sequences: which of them run, which rows a step computes, what comes of their logits."""

@@ -138,7 +138,7 @@ class AnswerSequence(Sequence):
         for number, token in enumerate(resume):
             if self._finish_reason is not None:
                 raise InvalidRequest(
-                    f"the answer is over after {number} of the {len(resume)} tokens it shall go on behind"
+                    f"the answer is over after {number} of the {len(resume)} tokens from which it is to resume"
                     f" (finish_reason {self._finish_reason})",
                     param="resume",
                 )

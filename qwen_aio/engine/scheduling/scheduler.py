@@ -94,7 +94,7 @@ class Scheduler:
 
     @property
     def max_decision_rows(self) -> int:
-        """The longest decision that fits beside all that answers and pinned prompts can hold."""
+        """The longest decision that fits beside all that answers and pinned prefixes can hold."""
         return self._cache.num_slots - self._answer_slots - self._cache.num_pinned
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN, Reason
 from qwen_aio.balancer.snapshot import BreakerState, HealthState
 from qwen_aio.balancer.workers.worker import Worker
 
@@ -54,8 +54,8 @@ class EventLog:
 def _breaker_why(worker: Worker) -> str:
     match worker.breaker.state:
         case "open":
-            return Reason("breaker_open", seconds=worker.breaker.retry_in_s, failure=worker.last_failure)
+            return Reason(BREAKER_OPEN, seconds=worker.breaker.retry_in_s, failure=worker.last_failure)
         case "half_open":
-            return Reason("breaker_half_open")
+            return Reason(BREAKER_HALF_OPEN)
         case "closed":
-            return Reason("breaker_closed")
+            return Reason(BREAKER_CLOSED)

@@ -20,7 +20,7 @@ from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.retry_state import RetryState, answer_broken, seeded
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
-from qwen_aio.balancer.reasons import Reason
+from qwen_aio.balancer.reasons import TAKES_NO_WORK, Reason
 from qwen_aio.balancer.snapshot import RequestRow
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.clients import WorkerClients
@@ -150,7 +150,7 @@ class RemoteExecutor:
             raise failure
         state.fail(slot, failure, has_died=await self._has_died(slot, failure))
         if isinstance(failure, Draining | NotReady) and not isinstance(failure, CalledOff):
-            slot.ended(Reason("takes_no_work", failure=failure.message))
+            slot.ended(Reason(TAKES_NO_WORK, failure=failure.message))
         has_another = self.registry.has_another(state.queued)
         state.check_retry(slot, failure, self.budget, has_another=has_another)
         if not has_another:

@@ -1,0 +1,1 @@
+"""The pieces of the page as HTML, and their style. Pure functions; knows no Gradio."""
