@@ -96,8 +96,11 @@ class Layout:
 
 
 def modes(tasks: Mapping[str, Task], words: PageStrings) -> list[tuple[str, str]]:
-    """(title, value) of the mode switch: auto, decision tasks, generation tasks."""
-    ordered = sorted(tasks.values(), key=lambda task: (task.kind, task.name))
+    """(title, value) of the mode switch: auto, decision tasks, generation tasks.
+
+    A task without any title is not offered.
+    """
+    ordered = sorted((task for task in tasks.values() if task.title), key=lambda task: (task.kind, task.name))
     return [(words.auto, "auto"), *((words.title(task), task.name) for task in ordered)]
 
 

@@ -31,7 +31,7 @@ STATUS_LOCK_S = 2.0  # a heartbeat that cannot lock the file for so long is skip
 
 LoadEngine = Callable[..., AbstractAsyncContextManager[LoadedEngine]]  # as loading.loaded_engine
 MakeApp = Callable[..., FastAPI]  # as app.create_worker_app
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -78,10 +78,10 @@ class WorkerServer:
                 count=health.count,
             )
             if executor.safety_source == "words":
-                log.warning("safety: no thresholds for the model %s, so the word rule alone decides", ready.sha)
+                logger.warning("safety: no thresholds for the model %s, so the word rule alone decides", ready.sha)
             describe(model_sha=ready.sha, precision=ready.precision_record.precision, golden=ready.golden)
             gate.open(Pipeline(executor))
-            log.info("ready worker=%s model=%s url=%s", own.id, name, own.url)
+            logger.info("ready worker=%s model=%s url=%s", own.id, name, own.url)
             raise await ready.engine.wait_failed()
 
     def _app(self, gate: AdmissionGate, health: WorkerHealth) -> FastAPI:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from inspect import getmembers_static
+from pathlib import Path
 from string import Formatter
 from typing import get_args
 
@@ -11,6 +12,8 @@ import pytest
 
 from qwen_aio.core import Label, Task
 from qwen_aio.language import Both, language_for
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.ui.layout import modes
 from qwen_aio.ui.strings import CHINESE, ENGLISH, PageStrings
 from qwen_aio.ui.view import Notice, NoticeKey
 
@@ -78,3 +81,9 @@ def test_labels_and_titles_follow_the_language() -> None:
 )
 def test_the_first_language_we_speak_is_taken(header: str, language: str) -> None:
     assert language_for(header) == language
+
+
+def test_a_task_without_a_title_is_not_offered_on_the_page() -> None:
+    tasks = load_tasks(Path("prompts"))
+    assert tasks["safety"].title == {}
+    assert [name for _, name in modes(tasks, ENGLISH)] == ["auto", "sentiment", "chat", "summarize"]
