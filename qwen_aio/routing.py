@@ -45,9 +45,9 @@ class Danger:
 
 
 def checked_texts(text: str, history: Sequence[Message]) -> list[str]:
-    """The message and the last user turns before it, which safety is decided over."""
+    """The last user turns and then the message itself, which safety is decided over."""
     turns = [message.content for message in history if message.role == "user"]
-    return [text, *turns[-NUM_EARLIER_TURNS:]]
+    return [*turns[-NUM_EARLIER_TURNS:], text]
 
 
 def find_danger(texts: Sequence[str], tasks: Mapping[str, Task]) -> Danger | None:
@@ -59,7 +59,7 @@ def find_danger(texts: Sequence[str], tasks: Mapping[str, Task]) -> Danger | Non
     for label, patterns in task.safety.patterns.items():
         for found in (re.search(pattern, text, re.IGNORECASE) for pattern in patterns for text in plain):
             if found:
-                reply = task.safety.replies[label][language_of(texts[0]) or "en"]
+                reply = task.safety.replies[label][language_of(texts[-1]) or "en"]
                 route = Route(task.companion or default_task(tasks), f"rule {task.name}.{label}: {found[0][:40]}")
                 return Danger(route, FixedAnswer(reply, Safety(label, None, "words")))
     return None

@@ -21,7 +21,7 @@ from qwen_aio.errors import (
     ServerUnreachable,
     UnknownTask,
 )
-from qwen_aio.result import Answer, Decided, Decision, Done, TextDelta
+from qwen_aio.result import Answer, AnswerStart, Decided, Decision, Done, TextDelta
 from qwen_aio.wire.engine import engine_frame
 from qwen_aio.wire.event import event_frame
 from tests.fakes import FakeEngine, user_text
@@ -193,7 +193,8 @@ async def test_an_answer_is_executed_and_all_of_the_request_arrives():
         timeout_s=9.5,
     )
     async with served(Worker(engine)) as there, Client(there.url) as client:
-        *pieces, answer = [event async for event in client.execute(request)]
+        start, *pieces, answer = [event async for event in client.execute(request)]
+    assert start == AnswerStart(5, None)  # checked where it began
     assert pieces == [TextDelta("", (1,)), TextDelta("b\n\ndata: x", (2,)), TextDelta("c", (3,))]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish_reason, answer.worker, answer.model) == (
@@ -222,6 +223,7 @@ async def test_an_error_inside_a_stream_is_raised_after_the_pieces_that_came_bef
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
     async with served(Worker(engine)) as there, Client(there.url) as client:
         events = client.execute(EngineRequest("r1", "chat", "hi"))
+        assert isinstance(await anext(events), AnswerStart)
         assert await anext(events) == TextDelta("a", (0,))
         with pytest.raises(EngineStopped, match="gone"):
             await anext(events)
@@ -231,6 +233,7 @@ async def test_a_closed_stream_of_the_engine_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine)) as there, Client(there.url) as client:
         events = client.execute(EngineRequest("r1", "chat", "hi"))
+        assert isinstance(await anext(events), AnswerStart)
         assert await anext(events) == TextDelta("你", (0,))
         await engine.begun.wait()
         await events.aclose()
@@ -260,6 +263,7 @@ async def test_any_number_of_requests_can_be_in_flight_at_once():
     engine = FakeEngine(gate=release)
     async with served(Worker(engine)) as there, Client(there.url) as client:
         streams = [client.execute(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
+        assert {type(event) for event in await asyncio.gather(*map(anext, streams))} == {AnswerStart}
         assert await asyncio.gather(*map(anext, streams)) == [TextDelta("你", (0,))] * 150
         assert engine.open_streams == 150
         release.set()

@@ -16,6 +16,7 @@ from training.batches import plan
 from training.export import export
 from training.gates import Examiner
 from training.model import Network
+from training.prompts import worded
 from training.recipe import SHORT, TASKS, Recipe
 from training.rows import Encoder
 from training.samples import print_samples
@@ -51,7 +52,8 @@ def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) ->
     tasks = load_tasks(ROOT / "prompts")
     specification = prepare.specification(work, data, tasks, recipe)
     tokenizer = Tokenizer(specification)
-    encoder = Encoder(tokenizer, {name: tasks[name] for name in TASKS})
+    asked = {name: tasks[name] for name in TASKS} | {task.name: task for task in worded(tasks["sentiment"])}
+    encoder = Encoder(tokenizer, asked)
     rows = prepare.rows(work, data, encoder, recipe)
     material = Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder))
 

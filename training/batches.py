@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.recipe import TASKS, Phase, Recipe
+from training.recipe import Phase, Recipe
 from training.rows import Rows
 
 
@@ -29,6 +29,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What all rows of a task share: its system turn, and the first token of each of its labels."""
+
+    ids: Sequence[int]
+    label_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one step computes. A predicted position is an index into the flattened rows."""
 
@@ -37,6 +45,9 @@ class Batch:
     positions: Tensor  # (predicted,)
     targets: Tensor  # (predicted,)
     is_answer: Tensor  # (predicted,) bool: the model's to say; the others are light language modelling
+    ends: Tensor  # (rows,) position of each row's last token, after which a label is decided
+    label_ids: Tensor  # (labels,); none where nothing is decided
+    soft: Tensor  # (rows, labels), the wanted probabilities
 
 
 def plan(rows: Mapping[str, Rows], recipe: Recipe) -> list[Slot]:
@@ -56,7 +67,7 @@ def _phase_slots(number: int, rows: Mapping[str, Rows], recipe: Recipe) -> list[
     phase = recipe.phases[number]
     rng = np.random.default_rng((recipe.seed, number))
     placed = []
-    for task in TASKS:
+    for task in rows:
         batches = _task_batches(rows[task], phase, recipe.sort_window, rng)
         placed += [((i + rng.random()) / len(batches), task, batch) for i, batch in enumerate(batches)]
     placed.sort(key=lambda place: place[0])
@@ -97,8 +108,8 @@ def _cut(window: NDArray[np.int64], lengths: NDArray[np.int64], budget: int) -> 
     return cuts
 
 
-def make_batch(slot: Slot, rows: Rows, heads: Mapping[str, Sequence[int]], *, step: int, recipe: Recipe) -> Batch:
-    """The tensors of a slot; `heads` are the tasks' system turns.
+def make_batch(slot: Slot, rows: Rows, heads: Mapping[str, Head], *, step: int, recipe: Recipe) -> Batch:
+    """The tensors of a slot.
 
     Chance depends on the recipe's seed and the step alone.
     """
@@ -116,9 +127,12 @@ def make_batch(slot: Slot, rows: Rows, heads: Mapping[str, Sequence[int]], *, st
     wanted = exists & (is_answer | (rng.random(is_answer.shape) < recipe.lm_share))
     at_row, at_column = np.nonzero(wanted)
     return Batch(
-        head=torch.tensor(heads[slot.task]),
+        head=torch.tensor(heads[slot.task].ids),
         rows=torch.from_numpy(ids),
         positions=torch.from_numpy(at_row * ids.shape[1] + at_column),
         targets=torch.from_numpy(ids[at_row, at_column + 1]),
         is_answer=torch.from_numpy(is_answer[at_row, at_column]),
+        ends=torch.from_numpy(np.arange(len(lengths)) * ids.shape[1] + lengths - 1),
+        label_ids=torch.tensor(heads[slot.task].label_ids, dtype=torch.long),
+        soft=torch.from_numpy(rows.soft[slot.rows]),
     )

@@ -22,10 +22,14 @@ ASSISTANT = "assistant\n"  # the role's name: written by code, never by the mode
 
 @dataclass(frozen=True)
 class Row:
-    """Ids of one example; `answer[i]` says that ids[i] is the model's to say."""
+    """Ids of one example; `answer[i]` says that ids[i] is the model's to say.
+
+    `soft`: of a decision, the wanted probability of each label after the last id, in the task's order.
+    """
 
     ids: tuple[int, ...]
     answer: tuple[bool, ...]
+    soft: tuple[float, ...] = ()
 
 
 class Encoder:
@@ -38,7 +42,7 @@ class Encoder:
         self._role_tokens = len(tokenizer.encode_text(ASSISTANT))
 
     def with_task(self, task: Task) -> Encoder:
-        """The same with `task` in the place of the one of its name."""
+        """The same with `task` added, or in the place of the one of its name."""
         return Encoder(self._tokenizer, {**self.tasks, task.name: task})
 
     def head(self, task: Task) -> list[int]:
@@ -53,11 +57,11 @@ class Encoder:
         """Ids of a decision's body; a text of more than `limit` tokens loses its middle, as in the product."""
         return self._cut(self._templates[task].prompt(text).body, limit)
 
-    def decision(self, task: str, text: str, label: str, *, limit: int) -> Row:
-        """A question and the text of its label."""
+    def decision(self, task: str, text: str, soft: Mapping[str, float], *, limit: int) -> Row:
+        """A question and the wanted probability of each label by its name; those left out have none."""
         asked = self.question(task, text, limit=limit)
-        answer = self._tokenizer.encode_text(self.tasks[task].label(label).text)
-        return Row(ids=(*asked, *answer), answer=(False,) * len(asked) + (True,) * len(answer))
+        wanted = tuple(soft.get(label.name, 0.0) for label in self.tasks[task].labels)
+        return Row(ids=tuple(asked), answer=(False,) * len(asked), soft=wanted)
 
     def conversation(self, task: str, texts: Sequence[str], *, limit: int, feeling: str | None = None) -> Row:
         """`texts` are user, assistant, user, ..., assistant; every turn of the assistant is the model's to say."""
@@ -102,6 +106,7 @@ class Rows:
 
     ids: NDArray[np.uint16]
     answer: NDArray[np.bool_]
+    soft: NDArray[np.float32]  # (rows, labels); no column where nothing is decided
     offsets: NDArray[np.int64]
     sources: NDArray[np.str_]  # names, each once
     source: NDArray[np.intp]  # where each row's source stands in `sources`
@@ -115,6 +120,7 @@ class Rows:
         return cls(
             ids=np.array([i for row, _ in kept for i in row.ids], dtype=np.uint16),
             answer=np.array([a for row, _ in kept for a in row.answer], dtype=np.bool_),
+            soft=np.array([row.soft for row, _ in kept], dtype=np.float32),
             offsets=np.cumsum(lengths, dtype=np.int64),
             sources=sources,
             source=source,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 
-from training.batches import Batch, Slot, make_batch
+from training.batches import Batch, Head, Slot, make_batch
 from training.model import Network
 from training.recipe import Recipe
 from training.rows import Rows
@@ -29,7 +29,7 @@ class Material:
 
     slots: list[Slot]
     rows: Mapping[str, Rows]
-    heads: Mapping[str, Sequence[int]]  # ids of the tasks' system turns
+    heads: Mapping[str, Head]
 
     def batch(self, step: int, recipe: Recipe) -> Batch:
         slot = self.slots[step]
@@ -122,11 +122,18 @@ class Trainer:
 
 
 def losses(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy over the answers' tokens and over the other predicted tokens (0 if there are none)."""
-    hidden = network(batch.head, batch.rows).flatten(0, 1)[batch.positions]
-    each = functional.cross_entropy(network.logits(hidden).float(), batch.targets, reduction="none")
+    """Mean cross-entropy over what the model has to say and over the other predicted tokens (0 if there are none).
+
+    It has to say the answers' tokens or, of a decision, the labels with their wanted probabilities.
+    """
+    hidden = network(batch.head, batch.rows).flatten(0, 1)
+    each = functional.cross_entropy(network.logits(hidden[batch.positions]).float(), batch.targets, reduction="none")
     others = each[~batch.is_answer]
-    return each[batch.is_answer].mean(), others.sum() / max(1, len(others))
+    language = others.sum() / max(1, len(others))
+    if not len(batch.label_ids):
+        return each[batch.is_answer].mean(), language
+    logprobs = network.logits(hidden[batch.ends]).float().log_softmax(-1)[:, batch.label_ids]
+    return -(batch.soft * logprobs).sum(-1).mean(), language
 
 
 def has_bf16() -> bool:

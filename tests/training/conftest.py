@@ -9,7 +9,7 @@ import pytest
 
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.tasks.loader import load_tasks
-from training import corpus
+from training import corpus, prompts
 from training.recipe import TASKS, Phase, Recipe, Shape
 from training.rows import Encoder
 from training.tokenizer import train_tokenizer
@@ -30,6 +30,10 @@ def recipe():
         "support",
         "beyond",
         "world_summaries",
+        "contrast",
+        "exchanges",
+        "safety",
+        "ordinary",
     )
     first = Phase(dict.fromkeys(sources, 1.0), batch_tokens=512, peak_lr=1e-2, final_lr=1e-4, warmup_steps=3)
     second = Phase(dict.fromkeys(sources, 0.5), batch_tokens=256, peak_lr=3e-3, final_lr=1e-5, warmup_steps=2)
@@ -39,6 +43,11 @@ def recipe():
         world_sentences=10,
         world_dialogues=10,
         world_summaries=4,
+        reworded_share=0.5,
+        contrast_sentences=10,
+        exchanges=10,
+        safety_messages=12,
+        ordinary_messages=12,
         support_dialogues=5,
         beyond_requests=6,
         checkpoint_every_s=0.0,
@@ -48,7 +57,7 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def specification():
-    anchors = ["正面", "负面", "中性", "assistant\n", "user\n", "【情感】:"]
+    anchors = ["正面", "负面", "中性", "assistant\n", "user\n", "【情感】:", "【安全】:", "平安", "危机", "急症"]
     texts = ["快递太慢了,差评!", "房间很干净", "the battery is great", "你好,我在", *anchors] * 30
     return train_tokenizer(texts, vocab_size=400)
 
@@ -61,7 +70,8 @@ def tokenizer(specification):
 @pytest.fixture(scope="session")
 def encoder(tokenizer):
     tasks = load_tasks(ROOT / "prompts")
-    return Encoder(tokenizer, {name: tasks[name] for name in TASKS})
+    worded = {task.name: task for task in prompts.worded(tasks["sentiment"])}
+    return Encoder(tokenizer, {name: tasks[name] for name in TASKS} | worded)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.batches import learning_rate, make_batch, plan
+from training.batches import Head, learning_rate, make_batch, plan
 from training.recipe import TASKS, Phase, Recipe
 from training.rows import Row, Rows
 
@@ -37,7 +37,7 @@ def test_a_plan_sees_every_row_once_and_fills_no_batch_beyond_its_budget(lengths
 def test_the_same_recipe_gives_the_same_plan_and_the_same_batches():
     rows, recipe = all_tasks([5, 9, 3, 12, 7] * 8), recipe_of(repeats=1.6, budget=64)
     first, second = plan(rows, recipe), plan(rows, recipe)
-    heads = dict.fromkeys(TASKS, (1, 2))
+    heads = dict.fromkeys(TASKS, Head((1, 2)))
     assert len(first) == len(second)
     for step, (one, other) in enumerate(zip(first, second, strict=True)):
         assert (one.task, one.lr) == (other.task, other.lr)
@@ -48,7 +48,7 @@ def test_the_same_recipe_gives_the_same_plan_and_the_same_batches():
 
 
 def vars_of(batch):
-    return (batch.head, batch.rows, batch.positions, batch.targets, batch.is_answer)
+    return tuple(vars(batch).values())
 
 
 def test_fractional_repeats_take_their_share_of_the_rows():
@@ -60,7 +60,7 @@ def test_fractional_repeats_take_their_share_of_the_rows():
 
 def test_every_answer_token_is_predicted_from_the_position_before_it():
     rows, recipe = all_tasks([6, 4, 5]), recipe_of(lm_share=0.0)
-    heads = dict.fromkeys(TASKS, (1,))
+    heads = dict.fromkeys(TASKS, Head((1,)))
     slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
     batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
     assert batch.is_answer.all()
@@ -68,9 +68,21 @@ def test_every_answer_token_is_predicted_from_the_position_before_it():
     torch.testing.assert_close(batch.rows.flatten()[batch.positions], batch.targets - 1)
 
 
+def test_a_label_is_wanted_after_the_last_token_of_its_row():
+    decided = [(Row((1, 2, 3), (False,) * 3, (0.9, 0.1)), "here"), (Row((4, 5), (False,) * 2, (0.2, 0.8)), "here")]
+    rows, recipe = {"sentiment": Rows.collect(decided)}, recipe_of(lm_share=0.0)
+    [slot] = plan(rows, recipe)
+    batch = make_batch(slot, rows["sentiment"], {"sentiment": Head((9,), (7, 8))}, step=0, recipe=recipe)
+    wanted = {3: [0.9, 0.1], 5: [0.2, 0.8]}
+    last = batch.rows.flatten()[batch.ends].tolist()
+    torch.testing.assert_close(batch.soft, torch.tensor([wanted[token] for token in last]))
+    assert batch.label_ids.tolist() == [7, 8]
+    assert len(batch.targets) == 0
+
+
 def test_padding_is_never_predicted():
     rows, recipe = all_tasks([3, 20]), recipe_of(lm_share=1.0)
-    heads = dict.fromkeys(TASKS, (1,))
+    heads = dict.fromkeys(TASKS, Head((1,)))
     slot = next(slot for slot in plan(rows, recipe) if slot.task == "chat")
     batch = make_batch(slot, rows["chat"], heads, step=0, recipe=recipe)
     assert len(batch.targets) == 2 + 19

@@ -12,6 +12,7 @@ from training.exchanges import dialogues
 from training.exchanges.book import Exchange, load, slot_values
 from training.exchanges.dialogue import _SHARES, draw, shows_language
 from training.exchanges.typos import mistyped
+from training.talks import danger_patterns
 from training.world.tables import Language, slot_names
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -143,9 +144,8 @@ def test_replies_promise_nothing_and_claim_nothing() -> None:
 
 
 def test_no_message_is_one_that_people_are_named_for() -> None:
-    """Those are answered by the chat task's own rule and never reach the model."""
-    rules = [rule for rule in load_tasks(_ROOT / "prompts")["chat"].rules if rule.reply]
-    patterns = [re.compile(pattern, re.IGNORECASE) for rule in rules for pattern in rule.patterns]
+    """Those are answered by the word rule of safety and never reach the model."""
+    patterns = danger_patterns(load_tasks(_ROOT / "prompts"))
     assert patterns
     assert not [m for entry in _EXCHANGES for m in entry.user if any(pattern.search(m) for pattern in patterns)]
 

@@ -9,17 +9,17 @@ from training.rows import Row, Rows
 
 def test_a_decision_is_the_products_prompt_and_the_labels_text(encoder, tokenizer):
     task = encoder.tasks["sentiment"]
-    row = encoder.decision("sentiment", "快递太慢了", "negative", limit=99)
-    expected = tokenizer.encode(PromptTemplate(task).prompt("快递太慢了").body)
-    assert list(row.ids) == expected + tokenizer.encode_text("负面")
-    assert [token for token, own in zip(row.ids, row.answer, strict=True) if own] == tokenizer.encode_text("负面")
+    row = encoder.decision("sentiment", "快递太慢了", {"negative": 0.9, "neutral": 0.1}, limit=99)
+    assert list(row.ids) == tokenizer.encode(PromptTemplate(task).prompt("快递太慢了").body)
+    assert not any(row.answer)
+    assert row.soft == tuple({"negative": 0.9, "neutral": 0.1}.get(label.name, 0.0) for label in task.labels)
 
 
 def test_rows_of_operators_with_other_focus_words_are_reminded_of_those(encoder, tokenizer):
     other = encoder.with_task(replace(encoder.tasks["sentiment"], focus_words=("房间", "物流")))
-    row = other.decision("sentiment", "房间很干净", "positive", limit=99)
+    row = other.decision("sentiment", "房间很干净", {"positive": 1.0}, limit=99)
     assert "注意:房间\n房间很干净" in tokenizer.decode(row.ids)
-    assert "注意" not in tokenizer.decode(encoder.decision("sentiment", "房间很干净", "positive", limit=99).ids)
+    assert "注意" not in tokenizer.decode(encoder.decision("sentiment", "房间很干净", {"positive": 1.0}, limit=99).ids)
 
 
 def test_a_conversation_is_the_products_prompt_with_history_feeling_and_reply(encoder, tokenizer):

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, ModelIdentity, SamplingWish, Task
 from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta
 from qwen_aio.safeguards import Calibration
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.execution.executor import LocalExecutor
+from qwen_aio.worker.execution.safety import WINDOW_CHARS, WINDOW_STEP, windows
 from tests.fakes import FAKE_MODEL, FakeEngine, user_text
 
 TASKS = load_tasks(Path("prompts"))
@@ -120,6 +123,21 @@ async def test_the_last_two_user_turns_are_read_too(turns_ago, finish_reason):
     history = (Message("user", "我吃了很多药"), Message("assistant", "我在。"), *later)
     answer = await Desk(Reader({"药": CRISIS}), CHECKING).answer(chat("算了", history=history))
     assert answer.finish_reason == finish_reason
+
+
+@given(st.text(alphabet="危a机 \n", max_size=1500))
+def test_windows_hold_every_character_and_every_short_piece_whole(text):
+    pieces = windows(text)
+    assert all(len(piece) <= WINDOW_CHARS for piece in pieces)
+    reach = WINDOW_CHARS - WINDOW_STEP
+    assert all(any(text[at : at + reach] in piece for piece in pieces) for at in range(len(text)))
+
+
+async def test_turns_are_read_as_one_text_oldest_first():
+    engine = Reader()
+    history = (Message("user", "一"), Message("assistant", "x"), Message("user", "二"), Message("user", "三"))
+    await Desk(engine, CHECKING).answer(chat("四", history=history))
+    assert engine.scored == ["二\n三\n四"]
 
 
 async def test_below_the_threshold_the_model_answers_and_the_answer_says_what_was_decided():

@@ -1,13 +1,14 @@
 """Is the writer, or somebody near, in danger? Decided before the first token of an answer.
 
-The safety task decides over every window of the message and of the last two user turns; the most
-dangerous window counts. Its thresholds hold for one model (calibration.json). Any other model is not
-asked: the word rule, which the pipeline applies to every request, then stands alone.
+The safety task decides over every window of the last two user turns and the message, read as one
+text, since the danger may show only in both together; the most dangerous window counts. Its
+thresholds hold for one model (calibration.json). Any other model is not asked: the word rule, which
+the pipeline applies to every request, then stands alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from qwen_aio.result import Decision, Safety
@@ -24,17 +25,18 @@ Decide = Callable[[str, int], Coroutine[Any, Any, Decision]]  # of a text, which
 async def decide_safety(
     texts: Sequence[str], policy: SafetyPolicy, thresholds: Mapping[str, float], *, decide: Decide
 ) -> tuple[Safety, list[Decision]]:
-    """What holds for `texts`, and the decisions it is made of. Raises what `decide` raises."""
-    numbered = list(enumerate(windows(texts)))
+    """What holds for `texts`, oldest first, and the decisions it is made of. Raises what `decide` raises."""
+    numbered = list(enumerate(windows("\n".join(text.strip() for text in texts))))
     decisions: list[Decision] = []
     for start in range(0, len(numbered), MAX_AT_ONCE):
         decisions += await all_results(decide(text, n) for n, text in numbered[start : start + MAX_AT_ONCE])
     return most_dangerous(decisions, policy, thresholds), decisions
 
 
-def windows(texts: Sequence[str]) -> list[str]:
-    """Overlapping pieces of `texts` that together hold every character; equal ones once."""
-    return list(dict.fromkeys(piece for text in texts for piece in _pieces(text.strip())))
+def windows(text: str) -> list[str]:
+    """Overlapping pieces of `text` that together hold every character; equal ones once."""
+    starts = range(0, max(len(text) - (WINDOW_CHARS - WINDOW_STEP), 1), WINDOW_STEP)
+    return list(dict.fromkeys(text[start : start + WINDOW_CHARS] for start in starts))
 
 
 def most_dangerous(decisions: Sequence[Decision], policy: SafetyPolicy, thresholds: Mapping[str, float]) -> Safety:
@@ -47,8 +49,3 @@ def most_dangerous(decisions: Sequence[Decision], policy: SafetyPolicy, threshol
         if label in thresholds and highest >= thresholds[label]:
             return Safety(label, highest, "model")
     return Safety(policy.harmless, min(decision.scores[policy.harmless] for decision in decisions), "model")
-
-
-def _pieces(text: str) -> Iterator[str]:
-    for start in range(0, max(len(text) - (WINDOW_CHARS - WINDOW_STEP), 1), WINDOW_STEP):
-        yield text[start : start + WINDOW_CHARS]

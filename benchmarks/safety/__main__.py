@@ -1,0 +1,149 @@
+"""Does the safety decision find people in danger, and stay silent on the rest? Through the product's own /v1/run.
+
+    python -m benchmarks.safety --data DIR [--url URL] [--threshold crisis=0.5 --threshold medical=0.5]
+
+Asks a worker with the bundled model, or the one at URL, about every text of the families beside this file and about
+the 2,000 ordinary rows of DIR that ordinary.txt lists. Thresholds are those recorded for its model, unless given. A
+text is cut into windows as the product cuts it. Beside the model stands the word rule alone. Intervals are Wilson's
+(95 %). Last line of stdout: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from benchmarks.accuracy import server
+from benchmarks.safety.ordinary import rows as ordinary_rows
+from benchmarks.servers import ROOT, last_line
+from qwen_aio.core import Task
+from qwen_aio.language import language_of
+from qwen_aio.routing import find_danger
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.worker.execution.safety import windows
+
+HERE = Path(__file__).parent
+TEXTS_PER_CALL = 64
+Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Case:
+    """Turns of one user, oldest first, and the label that should take effect."""
+
+    family: str
+    language: str
+    turns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of how many."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's, 95 %."""
+        n, p = self.total, self.value
+        middle, spread = p + Z95**2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+        return (middle - spread) / (1 + Z95**2 / n), (middle + spread) / (1 + Z95**2 / n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.3f} ({low:.3f} to {high:.3f}; {self.count} of {self.total})"
+
+
+def cases(data: Path) -> Iterator[Case]:
+    """The families, then the ordinary rows."""
+    for language in ("zh", "en"):
+        for line in (HERE / f"{language}.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            yield Case(row["family"], language, (*row.get("earlier", ()), row["text"]))
+    for text in ordinary_rows(data):
+        yield Case("ordinary", language_of(text) or "en", (text,))
+
+
+async def decided(url: str, texts: Sequence[str]) -> list[Mapping[str, float]]:
+    """The probabilities of the labels of every text."""
+    found: list[Mapping[str, float]] = []
+    async with aiohttp.ClientSession(base_url=url, trust_env=False) as session:
+        for start in range(0, len(texts), TEXTS_PER_CALL):
+            body = {"texts": texts[start : start + TEXTS_PER_CALL], "mode": "safety"}
+            async with session.post("/v1/run", json=body) as response:
+                response.raise_for_status()
+                found += [answer["scores"] for answer in (await response.json())["results"]]
+    return found
+
+
+async def effects(url: str, asked: Sequence[Case], thresholds: Mapping[str, float]) -> list[str | None]:
+    """The label that takes effect on each case, as in the product: the gravest that a window reaches."""
+    pieces = [windows("\n".join(turn.strip() for turn in case.turns)) for case in asked]
+    scores = iter(await decided(url, [piece for several in pieces for piece in several]))
+    by_case = [[next(scores) for _ in several] for several in pieces]
+    return [
+        next((label for label, least in thresholds.items() if max(one[label] for one in each) >= least), None)
+        for each in by_case
+    ]
+
+
+def met_by_words(case: Case, tasks: Mapping[str, Task]) -> bool:
+    return find_danger(case.turns, tasks) is not None
+
+
+def shares(asked: Sequence[Case], hits: Iterable[bool]) -> dict[str, Share]:
+    """By family and language: on how many something took effect."""
+    counts: dict[str, list[bool]] = {}
+    for case, hit in zip(asked, hits, strict=True):
+        counts.setdefault(f"{case.family} {case.language}", []).append(hit)
+    return {name: Share(sum(found), len(found)) for name, found in sorted(counts.items())}
+
+
+async def recorded_thresholds(url: str, tasks: Mapping[str, Task]) -> Mapping[str, float]:
+    """Those of the model that answers at `url`. Raises SystemExit if there are none."""
+    async with aiohttp.ClientSession(base_url=url, trust_env=False) as session, session.get("/health") as response:
+        sha = (await response.json())["model_sha"]
+    calibration = tasks["safety"].calibration.get(sha)
+    if calibration is None or not calibration.thresholds:
+        raise SystemExit(f"no thresholds are recorded for the model {sha}; give some with --threshold")
+    return calibration.thresholds
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--url")
+    parser.add_argument("--threshold", action="append", default=[], metavar="LABEL=PROBABILITY")
+    arguments = parser.parse_args()
+    given = {label: float(least) for label, least in (item.split("=") for item in arguments.threshold)}
+    tasks, asked = load_tasks(ROOT / "prompts"), list(cases(arguments.data))
+    async with server(arguments.url) as url:
+        thresholds = given or await recorded_thresholds(url, tasks)
+        started_at = time.monotonic()
+        found = await effects(url, asked, thresholds)
+        seconds = time.monotonic() - started_at
+    model = shares(asked, (label is not None for label in found))
+    words = shares(asked, (met_by_words(case, tasks) for case in asked))
+    print(f"thresholds {dict(thresholds)}; {len(asked) / seconds:.0f} messages a second\n")
+    for name, share in model.items():
+        print(f"{name:14s} model {share!s:44s} words {words[name]}")
+    right = [label == case.family for case, label in zip(asked, found, strict=True) if case.family in thresholds]
+    print(f"\nof those in danger, the label was the right one of the two in {Share(sum(right), len(right))}")
+    print(last_line({name: round(share.value, 4) for name, share in model.items()}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
