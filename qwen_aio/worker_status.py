@@ -44,7 +44,7 @@ class WorkerStatus:
     precision: str = ""  # of the weights, as Precision; empty while they are being loaded
     tasks_sha: str = ""
     wall_time: str = ""
-    safety_replies: int = 0  # fixed answers that the model's decision on safety led to
+    safety_replies: int = 0  # fixed answers to messages that show danger
     openings_refused: int = 0  # first sentences of answers that did not fit
     openings_replaced: int = 0  # answers whose second draw did not fit either
     golden: dict[str, str] = field(default_factory=dict)  # task -> outcome of its golden cases

@@ -457,7 +457,7 @@ def test_tasks_tell_all_that_routing_and_the_page_need():
     assert (capabilities.context, capabilities.model, capabilities.worker) == (ContextLimits(2048, 1024), "m", "w")
     back = capabilities.tasks
     for name, task in TASKS.items():
-        for field in ("name", "kind", "title", "hash", "labels", "companion", "rules"):
+        for field in ("name", "kind", "title", "hash", "labels", "companion", "rules", "safety"):
             assert getattr(back[name], field) == getattr(task, field)
     assert back["chat"].sampling == TASKS["chat"].sampling
     assert {task.name: task.limits.timeout_s for task in fields.tasks} == {

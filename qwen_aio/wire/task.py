@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from qwen_aio.core import Capabilities, ContextLimits, Label, Rule, Sampling, Task, TaskKind
+from qwen_aio.safeguards import SafetyPolicy
 from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS, MAX_TIMEOUT_S
 from qwen_aio.wire.shape import Answered
 
@@ -27,6 +28,7 @@ class TaskShape(Answered):
     companion: str | None
     sampling: Sampling | None
     rules: tuple[Rule, ...]
+    safety: SafetyPolicy | None = None  # a balancer plans with its word rule
     limits: TaskLimits
 
     @classmethod

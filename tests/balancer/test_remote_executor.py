@@ -10,7 +10,7 @@ import pytest
 
 from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QueueFull, QwenAioError
-from qwen_aio.result import Decided, Done, TextDelta
+from qwen_aio.result import Decided, Done, Safety, TextDelta
 from qwen_aio.wire.engine import engine_frame
 from tests.balancer.balanced import HASTY, balanced
 from tests.balancer.chaos import Fault
@@ -70,6 +70,19 @@ async def test_an_answer_names_the_worker_that_gave_it(tmp_path):
         assert (row.id, row.task, row.outcome, row.attempts) == ("r1", "chat", "ok", 1)
         assert row.tokens == len(PIECES)
         service.assert_quiet()
+
+
+@pytest.mark.parametrize("mode", ["auto", "chat", "sentiment"])
+async def test_self_harm_is_answered_by_the_word_rule_of_the_workers_safety_task(tmp_path, mode):
+    workers = engines("a")
+    async with balanced(workers, tmp_path) as service:
+        text, done = await read(service, Request("我不想活了,质量太差", mode=mode, reply=True))
+        answer = done.result.answer
+        assert (answer.text, answer.finish_reason) == (text, "fixed")
+        assert answer.safety == Safety("crisis", None, "words")
+        assert "12356" in text
+        assert done.result.route == ("rule safety.crisis: 不想活" if mode == "auto" else f"mode {mode}")
+        assert workers["a"].samplings == []
 
 
 async def test_a_decision_and_its_reply_are_two_rows_of_one_request(tmp_path):

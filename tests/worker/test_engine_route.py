@@ -76,11 +76,19 @@ async def test_every_request_is_recorded_for_health():
     assert [kind for kind, _ in worker.recorded] == ["decision", "generation"]
 
 
-async def test_the_text_is_taken_as_it_is_and_no_rule_looks_at_it():
+async def test_the_text_is_taken_as_it_is_and_no_routing_rule_looks_at_it():
     engine = FakeEngine()
-    events = await execute(engine, {"task": "chat", "text": "我不想活了"})  # planning was the balancer's part
+    events = await execute(engine, {"task": "chat", "text": "请总结一下快递太慢了"})  # planning was the balancer's part
     assert [name for name, _ in events] == ["start", "piece", "piece", "answer"]
-    assert user_text(engine.prompts[0]) == "我不想活了"
+    assert user_text(engine.prompts[0]) == "请总结一下快递太慢了"
+
+
+async def test_the_word_rule_of_safety_holds_here_too():
+    engine = FakeEngine()  # a balancer of another version may know nothing of it
+    [(name, answer)] = await execute(engine, {"task": "chat", "text": "我不想活了"})
+    assert (name, answer["finish_reason"]) == ("answer", "fixed")
+    assert answer["safety"] == {"label": "crisis", "probability": None, "source": "words"}
+    assert engine.prompts == []
 
 
 # ---- what a request carries ----

@@ -31,7 +31,7 @@ from qwen_aio.result import (
     Truncation,
     Usage,
 )
-from qwen_aio.routing import checked_texts
+from qwen_aio.routing import checked_texts, find_danger
 from qwen_aio.safeguards import OpeningCheck
 from qwen_aio.tasks.opening import fault_of
 from qwen_aio.tasks.parse import decide
@@ -54,7 +54,7 @@ class _Checked:
 
     safety: Safety | None = None
     decisions: Sequence[Decision] = ()
-    reply: Mapping[Language, str] | None = None  # the answer, if there is danger
+    reply: str | None = None  # the answer, if there is danger
 
 
 class LocalExecutor:
@@ -131,24 +131,27 @@ class LocalExecutor:
 
     async def _check_safety(self, call: EngineRequest) -> _Checked:
         """Nothing for an answer that is resumed: the worker where it began has checked it."""
-        task = self._safety_task
+        task, texts = self._safety_task, checked_texts(call.text, call.history)
         if task is None or task.safety is None or call.resume:
             return _Checked()
-        if not (thresholds := self._thresholds):
-            return _Checked(Safety(task.safety.harmless, None, "words"))  # the word rule let it pass
+        if danger := find_danger(texts, self._offer.tasks):  # a balancer of another version may not have asked
+            return _Checked(danger.answer.safety, reply=danger.answer.text)
+        if not self._thresholds:
+            return _Checked(Safety(task.safety.harmless, None, "words"))
         safety, decisions = await decide_safety(
-            checked_texts(call.text, call.history),
+            texts,
             task.safety,
-            thresholds,
+            self._thresholds,
             decide=lambda text, number: self._decide(f"{call.request_id}-safety-{number}", task, text),
         )
-        return _Checked(safety, decisions, reply=task.safety.replies.get(safety.label))
+        replies = task.safety.replies.get(safety.label)
+        return _Checked(safety, decisions, reply=_in_language_of(call.text, replies) if replies else None)
 
     async def _unsampled(self, call: EngineRequest, task: Task, checked: _Checked) -> Answer | None:
         """The fixed answer to a message in danger, or sentences of the text where the task wants them."""
         if checked.reply is not None:
             self._count("safety_replies")
-            return self._whole(task, _in_language_of(call.text, checked.reply), "fixed", checked)
+            return self._whole(task, checked.reply, "fixed", checked)
         if task.method == "extract" or (task.method == "auto" and self._model.is_bundled):
             template = self._templates[task.name]
             found, scores = await telling_sentences(self._engine, call.request_id, template, call.text)
