@@ -35,7 +35,7 @@ from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, forkserver_command, 
 from qwen_aio.config import load_settings
 from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import NotReady, ServerUnreachable
-from qwen_aio.status_file import read_statuses
+from qwen_aio.status.file import read_statuses
 
 LOOK_S = 0.2
 TEXT = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"

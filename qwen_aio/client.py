@@ -73,7 +73,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         return self._events(RUN_PATH, _run_body(request, stream=True), request, read_event, ends=Done)
 
     def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer, by a worker's engine. Otherwise as `stream`."""
+        """The EngineEvents of a worker's engine. Otherwise as `stream`."""
         body = engine_request_to_json(request)
         return self._events(ENGINE_PATH, body, request, read_engine_event, ends=(Decision, Answer))
 

@@ -1,7 +1,7 @@
 """What a task says about checking and reading a model's words: plain data, read from `prompts/`.
 
-All of it is bound to a model by its hash (`models.find.model_sha`): what is right for one is wrong
-for another.
+Calibrations and checks of openings are bound to a model by its hash (`models.find.model_sha`): what
+is right for one is wrong for another.
 """
 
 from __future__ import annotations

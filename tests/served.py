@@ -18,10 +18,10 @@ from qwen_aio.serving.listener import Room
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.server import PATIENCE, bind, run_server
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.execution.executor import LocalExecutor
-from qwen_aio.worker_status import WorkerStatus
 from tests.fakes import FAKE_MODEL, FakeEngine
 
 TASKS = load_tasks(Path("prompts"))

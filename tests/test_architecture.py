@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path("qwen_aio")
 FLOOR = {
     *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
-    *("result", "routing", "safeguards", "service_links", "status_file", "visible", "worker_status"),
+    *("result", "routing", "safeguards", "service_links", "status", "visible"),
 }
 MAY_IMPORT = {
     "floor": set(),
@@ -102,7 +102,7 @@ def loaded_by(module: str) -> set[str]:
     [
         "qwen_aio.client",
         "qwen_aio.routing",
-        "qwen_aio.status_file",
+        "qwen_aio.status.file",
         "qwen_aio.cli.main",
         "qwen_aio.cli.balance",
         "qwen_aio.cli.cluster",

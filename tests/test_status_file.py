@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
-from qwen_aio.status_file import KEEP_S, READ_LIMIT, WRITE_LIMIT, StatusFile, read_statuses, utc_time
-from qwen_aio.worker_status import LARGEST, WorkerStatus
+from qwen_aio.status.file import KEEP_S, READ_LIMIT, WRITE_LIMIT, StatusFile, read_statuses, utc_time
+from qwen_aio.status.record import LARGEST, WorkerStatus
 from tests.fakes import FakeClock
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
@@ -565,7 +565,7 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from qwen_aio.errors import DuplicateWorker
-from qwen_aio.status_file import StatusFile
+from qwen_aio.status.file import StatusFile
 print("up", flush=True)
 sys.stdin.readline()
 try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ class Slot:
     task: str
     rows: NDArray[np.int64]
     lr: float
-    blend: float | None = None  # the step begins a phase; see Phase.blend
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ def _phase_slots(number: int, rows: Mapping[str, Rows], recipe: Recipe) -> list[
         batches = _task_batches(rows[task], phase, recipe.sort_window, rng)
         placed += [((i + rng.random()) / len(batches), task, batch) for i, batch in enumerate(batches)]
     placed.sort(key=lambda place: place[0])
-    slots = [Slot(task, batch, learning_rate(i, len(placed), phase)) for i, (_, task, batch) in enumerate(placed)]
-    return [replace(slots[0], blend=phase.blend), *slots[1:]]
+    return [Slot(task, batch, learning_rate(i, len(placed), phase)) for i, (_, task, batch) in enumerate(placed)]
 
 
 def _task_batches(rows: Rows, phase: Phase, sort_window: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -39,10 +39,9 @@ class Phase:
     peak_lr: float
     final_lr: float
     warmup_steps: int
-    blend: float = 1.0  # it begins with this much of the weights as they are, the rest as they were one phase before
 
 
-# One phase: what the earlier recipe needed three for, certainty on short English texts, now comes from the teacher.
+# One phase; the earlier recipe had three and averaged their weights.
 EVERYTHING = Phase(
     repeats={
         "online_shopping_10_cats": 1.5,
@@ -82,7 +81,6 @@ class Recipe:
     phases: tuple[Phase, ...] = (EVERYTHING,)
     shape: Shape = Shape()
     seed: int = 20
-    last_share: float = 1.0  # of the way through the last phase that is gone: the rest is the mean it began with
     world_sentences: int = 25_000
     world_dialogues: int = 110_000
     world_summaries: int = 15_000

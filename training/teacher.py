@@ -1,8 +1,8 @@
 """A second opinion on every labelled row: logistic regression over letters and words, which has not seen the row.
 
-A linear model over character n-grams is right more often than a small network trained on the hard labels (figures in
-benchmarks/LOG.md). The network learns from a mean of both: its targets are softer where the letters say something else
-than the label (Hinton et al. 2015, distillation; out-of-fold predictions, so that no row is judged by its own label).
+The network learns from a mean of the label and of a linear model over character n-grams: its targets are softer where
+the letters say something else than the label (Hinton et al. 2015, distillation; out-of-fold predictions, so that no row
+is judged by its own label). What it gains has not been measured yet.
 """
 
 from __future__ import annotations

@@ -46,8 +46,6 @@ class Trainer:
         self._recipe = recipe
         self._checkpoint = checkpoint
         self._optimizer = _optimizer(network, recipe)
-        self._ended: dict[str, Tensor] = {}  # weights at the end of the phase before this one
-        self._began: dict[str, Tensor] = {}  # and those this one began with
 
     def resume(self) -> None:
         """Go on from the checkpoint if there is one."""
@@ -55,15 +53,12 @@ class Trainer:
             stored = torch.load(self._checkpoint, weights_only=True)
             self.network.load_state_dict(stored["network"])
             self._optimizer.load_state_dict(stored["optimizer"])
-            self._ended, self._began = stored["ended"], stored["began"]
             self.step = stored["step"]
 
     def save(self) -> None:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "ended": self._ended,
-            "began": self._began,
             "step": self.step,
         }
         partial = self._checkpoint.with_suffix(".partial")
@@ -90,15 +85,9 @@ class Trainer:
                 if self.step in looks:
                     look(self.network, self.step)
         self.save()
-        # Not saved: a run that is called again when it is over does just this once more.
-        present = self.network.state_dict()
-        self.network.load_state_dict(_mean(present, self._began, share=self._recipe.last_share))
 
     def _advance(self) -> float:
         """One step; returns the loss on the answers."""
-        blend = self._material.slots[self.step].blend
-        if blend is not None:
-            self._begin_phase(blend)
         batch = self._material.batch(self.step, self._recipe)
         for group in self._optimizer.param_groups:
             group["lr"] = self._material.slots[self.step].lr
@@ -110,15 +99,6 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return answers.item()
-
-    def _begin_phase(self, blend: float) -> None:
-        """Remember the weights as they are; where the phase wants a mean with the ones before, go on from that."""
-        ended = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        if blend < 1:
-            self.network.load_state_dict(_mean(ended, self._ended, share=blend))
-            self._optimizer = _optimizer(self.network, self._recipe)  # its moments belong to other weights
-        self._ended = ended
-        self._began = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
 
 def losses(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -144,11 +124,6 @@ def has_bf16() -> bool:
 def arithmetic() -> AbstractContextManager[object]:
     """bf16 products where the CPU has them; the weights stay fp32 either way."""
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bf16())
-
-
-def _mean(one: Mapping[str, Tensor], other: Mapping[str, Tensor], *, share: float) -> dict[str, Tensor]:
-    """`share` of one, the rest of the other."""
-    return {name: share * one[name] + (1 - share) * other[name] for name in one}
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.AdamW:

@@ -26,13 +26,13 @@ from qwen_aio.serving.server import bind, bind_first_free
 from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import log_to_stderr
+from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.ui.page_server import SERVER_URL, serve_page
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory
 from qwen_aio.worker.worker import LoadEngine, WorkerServer
-from qwen_aio.worker_status import WorkerStatus
 
 FIRST_WORKER_PORT = 7861
 Mode = Literal["single", "worker"]

@@ -17,7 +17,7 @@ from qwen_aio.next_event import interrupt, next_event
 from qwen_aio.result import Done, Event, Result
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.interruption import all_results
-from qwen_aio.worker_status import WorkerState
+from qwen_aio.status.record import WorkerState
 
 PARALLEL_TEXTS = 8  # of one list of texts: other clients are waiting too
 T = TypeVar("T")

@@ -26,8 +26,8 @@ def joined(found: list[str]) -> str:
 
 def first_sentence(text: str) -> str | None:
     """`text` up to the end of its first sentence; None as long as it may go on."""
-    found = _SENTENCE.match(text)
-    return found[0] if found and found.end() < len(text) else None
+    found = _SENTENCE.search(text)
+    return text[: found.end()] if found and found.end() < len(text) else None
 
 
 def _pieces(sentence: str) -> list[str]:

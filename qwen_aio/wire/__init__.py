@@ -1,7 +1,7 @@
 """Requests, results, events and errors as they travel over HTTP, and as nouns of the house.
 
 Knows the status of every error code, and no server. The command line prints results as a server
-sends them. The state of a worker is in worker_status.py, that of a balancer in its snapshot.py.
+sends them. The state of a worker is in status/record.py, that of a balancer in its snapshot.py.
 """
 
 from qwen_aio.result import Result

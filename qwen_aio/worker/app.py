@@ -13,9 +13,9 @@ from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
 from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.status.record import WorkerStatus
 from qwen_aio.wire.engine import ENGINE_PATH
 from qwen_aio.worker.engine_route import EngineRoute
-from qwen_aio.worker_status import WorkerStatus
 
 
 def create_worker_app(

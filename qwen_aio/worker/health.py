@@ -22,8 +22,8 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 from qwen_aio.core import TaskKind
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Timings
-from qwen_aio.status_file import utc_time
-from qwen_aio.worker_status import Count, WorkerState, WorkerStatus
+from qwen_aio.status.file import utc_time
+from qwen_aio.status.record import Count, WorkerState, WorkerStatus
 
 LAST_REQUESTS = 5
 LAST_READINGS = 10  # two seconds of CPU readings, 200 ms apart

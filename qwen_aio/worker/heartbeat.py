@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from qwen_aio.errors import StatusUnwritable
+from qwen_aio.status.record import WorkerState, WorkerStatus
 from qwen_aio.worker.health import WorkerHealth
-from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 SAMPLE_S = 0.2
 SAMPLES_PER_RECORD = 10  # so a record every 2 s

@@ -19,7 +19,7 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.server import run_server
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
-from qwen_aio.status_file import StatusFile
+from qwen_aio.status.file import StatusFile
 from qwen_aio.tasks.loader import tasks_hash
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.execution.executor import LocalExecutor

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from qwen_aio.balancer.cost.queue import QueuedRequest, RequestQueue
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import PARAMS
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.record import WorkerStatus
 from tests.balancer.world import CAPABILITIES, World, succeed
 
 NAMES = ("a", "b", "c")

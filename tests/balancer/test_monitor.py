@@ -14,7 +14,7 @@ from aiohttp import web
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.monitor import RESOLVE_PERIOD_S, HealthMonitor, Resolve
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.record import WorkerStatus
 from tests.balancer.balanced import Service, balanced
 from tests.balancer.world import World
 from tests.fakes import FakeEngine

@@ -15,7 +15,7 @@ from qwen_aio.balancer.snapshot import WorkerRow
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.core import Capabilities, ContextLimits, EngineRequest, Task, TaskKind
 from qwen_aio.result import Timings, Usage
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.record import WorkerStatus
 from tests.fakes import FakeClock
 
 SENTIMENT = Task("sentiment", "decision", {"en": "Sentiment"}, "", "hash-s")

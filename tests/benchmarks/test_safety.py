@@ -5,11 +5,14 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from benchmarks.safety import ordinary
 from benchmarks.safety.ordinary import Pool
+from qwen_aio.routing import find_danger
+from qwen_aio.tasks.loader import load_tasks
 from training import corpus
 from training.corpus import MissingData, fingerprint
 
@@ -99,3 +102,14 @@ def test_the_listed_rows_come_back_from_the_data(data):
     ordinary.LIST.write_text(fingerprint("nowhere"), "utf-8")
     with pytest.raises(MissingData, match="lacks 1 of the 1 rows"):
         ordinary.rows(data)
+
+
+@pytest.mark.parametrize("page", ["docs/safety.md", "docs/safety.zh-CN.md"])
+def test_the_page_says_how_little_the_word_rule_finds(page):
+    tasks = load_tasks(Path("prompts"))
+    met, total = Counter(), Counter()
+    for row in (*written("zh"), *written("en")):
+        total[row["family"]] += 1
+        met[row["family"]] += find_danger([*row.get("earlier", ()), row["text"]], tasks) is not None
+    stated = [int(number) for number in re.findall(r"\d+", Path(page).read_text("utf-8"))]
+    assert {met["crisis"], total["crisis"], met["harmless"], total["harmless"]} <= set(stated)

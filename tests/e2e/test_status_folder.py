@@ -13,8 +13,8 @@ from urllib.error import URLError
 
 import pytest
 
-from qwen_aio.status_file import StatusFile
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.file import StatusFile
+from qwen_aio.status.record import WorkerStatus
 from tests.campaign import in_campaign
 from tests.e2e.processes import App, free_port, start
 

@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from qwen_aio.errors import StatusUnreadable
-from qwen_aio.status_file import StatusFile, read_statuses, utc_time
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.file import StatusFile, read_statuses, utc_time
+from qwen_aio.status.record import WorkerStatus
 from tests.campaign import CAMPAIGN
 
 DURATION_S = 60.0 if CAMPAIGN else 8.0

@@ -36,6 +36,7 @@ def test_every_sentence_stands_in_the_text_and_all_letters_stand_in_a_sentence(t
         ("你好！", None),  # more marks may follow
         ("Version 3.5 is out. It", "Version 3.5 is out."),
         ("no end yet", None),
+        ("\n……你好！我", "\n……你好！"),
     ],
 )
 def test_the_first_sentence_is_known_once_something_follows(text, first):

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def recipe():
     first = Phase(dict.fromkeys(sources, 1.0), batch_tokens=512, peak_lr=1e-2, final_lr=1e-4, warmup_steps=3)
     second = Phase(dict.fromkeys(sources, 0.5), batch_tokens=256, peak_lr=3e-3, final_lr=1e-5, warmup_steps=2)
     return Recipe(
-        phases=(first, second, replace(second, blend=0.4)),
+        phases=(first, second),
         shape=TINY,
         world_sentences=10,
         world_dialogues=10,

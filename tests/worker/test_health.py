@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Timings
+from qwen_aio.status.record import WorkerStatus
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
-from qwen_aio.worker_status import WorkerStatus
 
 FIRST = WorkerStatus(
     id="qwen-1", url="http://127.0.0.1:7861", pid=4242, start_time=1.0, generation=3, seq=1, state="starting"

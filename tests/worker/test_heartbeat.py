@@ -8,10 +8,10 @@ import pytest
 
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.errors import StatusUnwritable
-from qwen_aio.status_file import StatusFile, read_statuses
+from qwen_aio.status.file import StatusFile, read_statuses
+from qwen_aio.status.record import WorkerState, WorkerStatus
 from qwen_aio.worker.health import WorkerHealth
 from qwen_aio.worker.heartbeat import SAMPLE_S, SAMPLES_PER_RECORD, Heartbeat
-from qwen_aio.worker_status import WorkerState, WorkerStatus
 
 FIRST = WorkerStatus(
     id="qwen-1", url="http://127.0.0.1:7861", pid=4242, start_time=1.0, generation=1, seq=1, state="starting"

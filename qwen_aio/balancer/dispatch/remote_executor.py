@@ -71,7 +71,7 @@ class RemoteExecutor:
         return capabilities
 
     async def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """One Decision, or TextDelta*, Answer, whatever workers do meanwhile.
+        """The EngineEvents of `request`, whatever workers do meanwhile.
 
         Closing it cancels what runs.
 

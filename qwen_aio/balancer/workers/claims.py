@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.workers.worker import Worker
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.record import WorkerStatus
 
 
 @dataclass(eq=False)

@@ -30,7 +30,7 @@ from qwen_aio.balancer.reasons import (
     Reason,
 )
 from qwen_aio.balancer.snapshot import HealthState
-from qwen_aio.worker_status import WorkerState, WorkerStatus
+from qwen_aio.status.record import WorkerState, WorkerStatus
 
 # A process goes through its states in this order and never back, which orders two reports with one
 # `seq`.

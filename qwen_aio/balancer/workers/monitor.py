@@ -21,8 +21,8 @@ from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import WORKER_ID
 from qwen_aio.errors import ConnectionLost, QwenAioError, ServerUnreachable, StatusUnreadable
-from qwen_aio.status_file import read_statuses
-from qwen_aio.worker_status import read_status
+from qwen_aio.status.file import read_statuses
+from qwen_aio.status.record import read_status
 
 CHECK_PERIOD_S = 0.5
 ASK_PERIOD_S = 2.0  # per worker

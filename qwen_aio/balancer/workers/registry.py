@@ -22,7 +22,7 @@ from qwen_aio.balancer.workers.event_log import Actor, EventLog, OnEvent
 from qwen_aio.balancer.workers.worker import Worker
 from qwen_aio.core import Capabilities, ContextLimits
 from qwen_aio.errors import LastWorker, UnknownWorker
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.record import WorkerStatus
 
 _MEANING: dict[AdminState, str] = {
     "ready": Reason(SET_READY),

@@ -24,7 +24,7 @@ from qwen_aio.balancer.workers.demotion import Demotion
 from qwen_aio.balancer.workers.health import HealthStatus, HeartbeatReader
 from qwen_aio.core import Capabilities
 from qwen_aio.result import Timings, Usage
-from qwen_aio.worker_status import WorkerStatus
+from qwen_aio.status.record import WorkerStatus
 
 # What a row takes from the report: every metric that both declare.
 REPORTED = {metric.name for metric in fields(WorkerStatus)} & {cell.name for cell in fields(WorkerRow)} - {"id", "url"}

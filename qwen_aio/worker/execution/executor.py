@@ -33,6 +33,7 @@ from qwen_aio.result import (
 )
 from qwen_aio.routing import checked_texts, find_danger
 from qwen_aio.safeguards import OpeningCheck
+from qwen_aio.status.record import Count
 from qwen_aio.tasks.opening import fault_of
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.sentences import joined
@@ -41,7 +42,6 @@ from qwen_aio.worker.execution.engine import EngineClient
 from qwen_aio.worker.execution.extract import fits, telling_sentences
 from qwen_aio.worker.execution.opening import opened
 from qwen_aio.worker.execution.safety import decide_safety
-from qwen_aio.worker_status import Count
 
 NUM_SEEDS = 2**63
 Costs = TypeVar("Costs", Usage, Timings)
@@ -142,7 +142,7 @@ class LocalExecutor:
             texts,
             task.safety,
             self._thresholds,
-            decide=lambda text, number: self._decide(f"{call.request_id}-safety-{number}", task, text),
+            decide=partial(self._decide, call.request_id, task),
         )
         replies = task.safety.replies.get(safety.label)
         return _Checked(safety, decisions, reply=_in_language_of(call.text, replies) if replies else None)

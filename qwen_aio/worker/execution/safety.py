@@ -3,7 +3,7 @@
 The safety task decides over every window of the last two user turns and the message, read as one
 text, since the danger may show only in both together; the most dangerous window counts. Its
 thresholds hold for one model (calibration.json). Any other model is not asked: the word rule, which
-the pipeline applies to every request, then stands alone.
+is asked before, then stands alone.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ WINDOW_CHARS = 240  # as in training
 WINDOW_STEP = 160  # a sentence of 80 characters lies whole in one window at least
 MAX_AT_ONCE = 8  # windows in the engine's queue
 
-Decide = Callable[[str, int], Coroutine[Any, Any, Decision]]  # of a text, which has a number in the request
+Decide = Callable[[str], Coroutine[Any, Any, Decision]]
 
 
 async def decide_safety(
     texts: Sequence[str], policy: SafetyPolicy, thresholds: Mapping[str, float], *, decide: Decide
 ) -> tuple[Safety, list[Decision]]:
     """What holds for `texts`, oldest first, and the decisions it is made of. Raises what `decide` raises."""
-    numbered = list(enumerate(windows("\n".join(text.strip() for text in texts))))
+    pieces = windows("\n".join(text.strip() for text in texts))
     decisions: list[Decision] = []
-    for start in range(0, len(numbered), MAX_AT_ONCE):
-        decisions += await all_results(decide(text, n) for n, text in numbered[start : start + MAX_AT_ONCE])
+    for start in range(0, len(pieces), MAX_AT_ONCE):
+        decisions += await all_results(map(decide, pieces[start : start + MAX_AT_ONCE]))
     return most_dangerous(decisions, policy, thresholds), decisions
 
 

@@ -2,7 +2,7 @@
 
 The file is whole and valid at every instant: a writer takes the lock beside it, writes a temporary
 file and renames it over the old one; a reader takes no lock. Which records are sound is known to
-worker_status.py, what follows from them to the readers.
+status/record.py, what follows from them to the readers.
 
 The process that holds status.json.lock may write the file; the one that holds worker-<id>.lock owns
 the id until it ends. Both are locks of the operating system and end with their process, however it
@@ -29,7 +29,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from qwen_aio.errors import DuplicateWorker, StatusUnreadable, StatusUnwritable
-from qwen_aio.worker_status import LARGEST, WorkerStatus, read_status
+from qwen_aio.status.record import LARGEST, WorkerStatus, read_status
 
 WRITE_LIMIT = 20 * 1024  # bytes: about thirty workers; the oldest records give way
 READ_LIMIT = 1024 * 1024  # bytes: no writer of ours makes a larger one

@@ -1,0 +1,1 @@
+"""What every worker says of itself, and the file that all workers of a machine share."""
