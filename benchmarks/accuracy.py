@@ -4,7 +4,7 @@
 
 DIR holds sentiment_zh.jsonl.gz and sentiment_en.jsonl.gz (rows {"src", "label", "part", "text"}); only `part: "dev"`
 is asked. Without --url a worker with the bundled model is started for the time of the measurement. In sets of two
-classes a neutral answer counts as an error. Last line of stdout: one JSON object.
+classes a neutral answer counts as an error. Intervals are Wilson's (95 %). Last line of stdout: one JSON object.
 """
 
 from __future__ import annotations
@@ -13,20 +13,31 @@ import argparse
 import asyncio
 import gzip
 import json
-import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import aiohttp
 
 from benchmarks.servers import last_line, started
+from benchmarks.share import Share
+from training.calibrate import is_fitted_on
 
 FILES = ("sentiment_zh.jsonl.gz", "sentiment_en.jsonl.gz")
 TEXTS_PER_CALL = 64
 SHORT_ROWS = 100  # a set, with --short
+NUM_BINS = 15
+ENGLISH = ("semeval2017_4a", "tweeteval_sentiment", "sst2", "sst5", "mr")
+NOT_JUDGED = "cped"  # its labels need the picture
+POOLS: Mapping[str, Callable[[str], bool]] = {
+    "shop and takeaway": lambda source: source in ("online_shopping_10_cats", "waimai_10k"),
+    "film": lambda source: source in ("sst2", "mr"),
+    "Chinese": lambda source: source not in (*ENGLISH, NOT_JUDGED),
+    "English": lambda source: source in ENGLISH,
+}
 
 
 @dataclass(frozen=True)
@@ -38,22 +49,50 @@ class Row:
     text: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came of one row. A neutral label may mean unsure; `best` is the most probable one all the same."""
+
+    row: Row
+    label: str
+    best: str
+    probability: float  # of `best`
+    abstained: bool
+
+
 @dataclass
 class Tally:
-    """What came of one set."""
+    """What came of one set, or of several pooled."""
 
-    right: int = 0
-    asked: int = 0
-    abstained: int = 0
+    answers: list[Answer] = field(default_factory=list)
 
     @property
-    def accuracy(self) -> float:
-        return self.right / self.asked
+    def right(self) -> Share:
+        return Share(sum(answer.label == answer.row.label for answer in self.answers), len(self.answers))
 
     @property
-    def half_width(self) -> float:
-        """Of the 95 % interval (normal approximation)."""
-        return 1.96 * math.sqrt(self.accuracy * (1 - self.accuracy) / self.asked)
+    def macro_f1(self) -> float:
+        """Mean over the labels that occur in the set."""
+        scores = []
+        for label in {answer.row.label for answer in self.answers}:
+            hits = sum(answer.label == label == answer.row.label for answer in self.answers)
+            said = sum(answer.label == label for answer in self.answers)
+            true = sum(answer.row.label == label for answer in self.answers)
+            scores.append(2 * hits / (said + true))
+        return fmean(scores)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error (Guo et al. 2017; equal bins) on rows that no temperature is fitted on."""
+        bins: dict[int, list[Answer]] = defaultdict(list)
+        judged = [answer for answer in self.answers if not is_fitted_on(answer.row.text)]
+        for answer in judged:
+            bins[min(int(answer.probability * NUM_BINS), NUM_BINS - 1)].append(answer)
+        gaps = (
+            abs(sum(answer.best == answer.row.label for answer in part) - sum(answer.probability for answer in part))
+            for part in bins.values()
+        )
+        return sum(gaps) / max(1, len(judged))
 
 
 def read_rows(data: Path) -> Iterator[Row]:
@@ -77,10 +116,8 @@ async def measure(url: str, rows: list[Row]) -> dict[str, Tally]:
                 response.raise_for_status()
                 answers = (await response.json())["results"]
             for row, answer in zip(part, answers, strict=True):
-                tally = tallies[row.source]
-                tally.asked += 1
-                tally.right += answer["label"] == row.label
-                tally.abstained += answer["abstained"]
+                best, probability = max(answer["scores"].items(), key=lambda item: item[1])
+                tallies[row.source].answers.append(Answer(row, answer["label"], best, probability, answer["abstained"]))
     return tallies
 
 
@@ -114,15 +151,21 @@ async def main() -> None:
     rows = chosen_rows(arguments.data, is_short=arguments.short)
     async with server(arguments.url) as url:
         tallies = await measure(url, rows)
-    for source, tally in sorted(tallies.items(), key=lambda item: -item[1].asked):
-        print(
-            f"{source:26s} {tally.accuracy:.3f} ± {tally.half_width:.3f}"
-            f"  n={tally.asked} neutral-when-unsure={tally.abstained}"
-        )
-    shops = [tallies[name] for name in ("online_shopping_10_cats", "waimai_10k")]
-    summary: dict[str, object] = {name: round(tally.accuracy, 4) for name, tally in tallies.items()}
-    summary["online_shopping_10_cats+waimai_10k"] = round(sum(t.right for t in shops) / sum(t.asked for t in shops), 4)
+    summary: dict[str, object] = {}
+    for name, tally in (*sorted(tallies.items(), key=lambda item: -len(item[1].answers)), *pooled(tallies)):
+        unsure = sum(answer.abstained for answer in tally.answers)
+        figures = f"F1 {tally.macro_f1:.3f}  ECE {tally.calibration_error:.3f}  unsure {unsure}"
+        print(f"{name:24s} {tally.right!s:42s} {figures}")
+        summary[name] = round(tally.right.value, 4)
+        summary[f"{name} f1"] = round(tally.macro_f1, 4)
+        summary[f"{name} ece"] = round(tally.calibration_error, 4)
     print(last_line(summary))
+
+
+def pooled(tallies: Mapping[str, Tally]) -> Iterator[tuple[str, Tally]]:
+    """Sets that are reported together."""
+    for name, chosen in POOLS.items():
+        yield name, Tally([answer for source, tally in tallies.items() if chosen(source) for answer in tally.answers])
 
 
 if __name__ == "__main__":

@@ -37,13 +37,14 @@ WORDINGS = (
     Wording("strict", "情感分类。输出格式:【情感】:标签。标签取自正面、负面、中性,不确定取中性。"),
 )
 
+# What the shipped template writes above the text.
+MARKS = "{% if focus_words %}注意:{{ focus_words | join('、') }}\n{% endif %}{% if emphasis %}(强调)\n{% endif %}"
+
 
 def worded(task: Task) -> Iterator[Task]:
     """`task` in every wording, each with a name of its own."""
     for wording in WORDINGS:
-        user = "{% if focus_words %}注意:{{ focus_words | join('、') }}\n{% endif %}" + wording.user.replace(
-            "{}", "{{ text }}"
-        )
+        user = MARKS + wording.user.replace("{}", "{{ text }}")
         template = (
             f"{{% block system %}}{wording.system}{{% endblock %}}"
             f"{{% block user %}}{user}{{% endblock %}}"

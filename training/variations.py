@@ -33,6 +33,18 @@ _SOUND_ALIKE = (
     "的得 得的 地的 在再 再在 做作 作做 已以 以已 那哪 哪那 他她 她他 它他 坐座 座坐 带戴 戴带 象像 像象 块快 快块"
     " 买卖 长常 事是 是事 份分 分份 到倒 练炼"
 )
+# Words that people who speak both languages drop into the other one.
+_BOTH = (
+    "but:但是 very:很 really:真的 movie:电影 film:片子 phone:手机 service:服务 love:爱 hate:讨厌 good:好 great:很棒"
+    " bad:差 happy:开心 price:价格 quality:质量 room:房间 hotel:酒店 staff:员工 friend:朋友 today:今天 tomorrow:明天"
+    " recommend:推荐 delivery:快递 size:尺码 color:颜色 work:工作 boss:老板 weekend:周末 story:剧情 boring:无聊"
+    " funny:搞笑 disappointed:失望 perfect:完美 cheap:便宜 expensive:贵 tired:累"
+    " book:书 screen:屏幕 battery:电池 order:订单"
+)
+_ENGLISH_OF = {zh: en for en, zh in (pair.split(":") for pair in _BOTH.split())}
+_CHINESE_OF = {en: zh for zh, en in _ENGLISH_OF.items()}
+_CHINESE_WORD = re.compile("|".join(sorted((word for word in _ENGLISH_OF if len(word) > 1), key=len, reverse=True)))
+_ENGLISH_WORD = re.compile(rf"\b(?:{'|'.join(_CHINESE_OF)})\b", re.IGNORECASE)
 _HOMOPHONES = {pair[0]: pair[1] for pair in _SOUND_ALIKE.split()}
 
 
@@ -124,6 +136,17 @@ def _homophones(text: str, rng: random.Random) -> str:
     return text
 
 
+def _mixed(text: str, rng: random.Random) -> str:
+    """One or two words in the other language."""
+    is_chinese = language_of(text) == "zh"
+    found = list((_CHINESE_WORD if is_chinese else _ENGLISH_WORD).finditer(text))
+    chosen = rng.sample(found, min(len(found), rng.randint(1, 2)))
+    for word in sorted(chosen, key=lambda word: -word.start()):
+        other = f" {_ENGLISH_OF[word[0]]} " if is_chinese else _CHINESE_OF[word[0].lower()]
+        text = text[: word.start()] + other + text[word.end() :]
+    return text
+
+
 def _apostrophes(text: str, rng: random.Random) -> str:
     return text.replace("'", "") if rng.random() < 0.5 else text.replace("'", "’")
 
@@ -133,9 +156,12 @@ def _doubled(text: str, rng: random.Random) -> str:
 
 
 _WAYS: Mapping[str, tuple[Vary, ...]] = {
-    "zh": (_without_marks, _without_end, _with_marks, _spaced, _traditional, _traditional, _homophones, _doubled),
+    "zh": (
+        *(_without_marks, _without_end, _with_marks, _spaced, _traditional, _traditional),
+        *(_homophones, _doubled, _mixed),
+    ),
     "en": (
         *(_without_marks, _without_end, _with_marks, _spaced, _lower, _lower, _capitals, _title),
-        *(_stretched, _misspelt, _apostrophes, _doubled),
+        *(_stretched, _misspelt, _apostrophes, _doubled, _mixed),
     ),
 }

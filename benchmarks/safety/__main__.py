@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import aiohttp
 from benchmarks.accuracy import server
 from benchmarks.safety.ordinary import rows as ordinary_rows
 from benchmarks.servers import ROOT, last_line
+from benchmarks.share import Share
 from qwen_aio.core import Task
 from qwen_aio.language import language_of
 from qwen_aio.routing import find_danger
@@ -32,7 +32,6 @@ from qwen_aio.worker.execution.safety import windows
 
 HERE = Path(__file__).parent
 TEXTS_PER_CALL = 64
-Z95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -42,29 +41,6 @@ class Case:
     family: str
     language: str
     turns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of how many."""
-
-    count: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        return self.count / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
-        n, p = self.total, self.value
-        middle, spread = p + Z95**2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
-        return (middle - spread) / (1 + Z95**2 / n), (middle + spread) / (1 + Z95**2 / n)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.3f} ({low:.3f} to {high:.3f}; {self.count} of {self.total})"
 
 
 def cases(data: Path) -> Iterator[Case]:

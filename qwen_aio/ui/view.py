@@ -24,6 +24,7 @@ NoticeKey = Literal[
     "turns_dropped",
     "truncated",
     "length",
+    "extracted",
     "invalid_request",
     "context_too_small",
     "unknown_task",
@@ -148,6 +149,6 @@ def _remarks(result: Result, *, num_unsent: int) -> tuple[Notice, ...]:
         notices.append(Notice("turns_dropped", {"count": num_dropped}))
     if any(each.truncated for each in truncations):
         notices.append(Notice("truncated"))
-    if result.answer is not None and result.answer.finish_reason == "length":
-        notices.append(Notice("length"))
+    if result.answer is not None and result.answer.finish_reason in ("length", "extracted"):
+        notices.append(Notice(result.answer.finish_reason))
     return tuple(notices)

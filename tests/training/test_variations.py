@@ -23,6 +23,7 @@ def test_people_type_in_many_ways():
     chinese = {varied(CHINESE, "negative", rng) for _ in range(400)}
     assert any("遞" in text for text in chinese)
     assert any(text.count("差评") == 2 or text.count("差評") == 2 for text in chinese)
+    assert any(" recommend " in varied("这家店推荐给大家", "positive", rng) for _ in range(100))
     english = {varied(ENGLISH, "positive", rng) for _ in range(400)}
     assert ENGLISH.upper() in english
     assert any("lovvvv" in text or "ooo" in text for text in english) or any("aaaa" in text for text in english)

@@ -98,6 +98,7 @@ async def test_the_oldest_exchanges_stay_behind_and_the_page_says_so() -> None:
         (done("ok", truncation=Truncation(dropped_turns=2)), ["turns_dropped"]),
         (done("ok", truncation=Truncation(truncated=True)), ["truncated"]),
         (done("ok", finish_reason="length"), ["length"]),
+        (done("ok", finish_reason="extracted"), ["extracted"]),
         (done("ok", truncation=Truncation(1, True), finish_reason="length"), ["turns_dropped", "truncated", "length"]),
         (done("ok", finish_reason="fixed"), []),
     ],
