@@ -76,7 +76,9 @@ class Settings(BaseModel):
     max_context: Annotated[int, Field(ge=128, le=32768)] = _setting(
         2048, "tokens of prompt and answer together", "worker"
     )
-    kv_mb: Annotated[int, Field(ge=8, le=65536)] = _setting(512, "memory for keys and values, in MB", "worker")
+    kv_mb: Annotated[int, Field(ge=8, le=65536)] | None = _setting(
+        None, "memory for keys and values, in MB (what the contexts need, at most 512)", "worker"
+    )
     max_batch_tokens: Annotated[int, Field(ge=16, le=4096)] = _setting(
         256, "tokens computed in one step; a longer prompt is computed in parts, between which others go on", "worker"
     )

@@ -31,7 +31,7 @@ from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import choose_model, describe_model, prepare_process
-from qwen_aio.worker.memory_need import MemoryNeed, memory_message, need_of
+from qwen_aio.worker.memory_need import MemoryNeed, memory_message, need_of, sized
 
 ELSEWHERE = ("workers", "port", "id")  # settings that mean something else, or nothing, to a cluster
 REACHED = {"up", "demoted", "drain", "maint"}  # a worker's states once a balancer has reached it
@@ -59,6 +59,8 @@ def main(arguments: Namespace) -> int:
         pass  # the balancer will own it: if another one does, this raises before anything is started
     load_tasks(prompts_dir(settings))
     model = choose_model(settings)
+    settings = sized(settings, model, num_workers=len(plan.workers))
+    arguments.kv_mb = settings.kv_mb  # its workers would not know of one another
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
     print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
     return asyncio.run(_run(plan, arguments, need))

@@ -56,11 +56,12 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
     from qwen_aio.tasks.loader import load_tasks
     from qwen_aio.worker.execution.executor import LocalExecutor
     from qwen_aio.worker.loading import choose_model, describe_model, loaded_engine, prepare_process
-    from qwen_aio.worker.memory_need import log_memory
+    from qwen_aio.worker.memory_need import log_memory, sized
 
     threads = prepare_process(stated_threads(settings))
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
+    settings = sized(settings, model)
     log_memory(settings, model)
     started = time.monotonic()
     async with loaded_engine(settings, tasks, model, threads=threads) as ready:

@@ -31,7 +31,7 @@ from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.ui.page_server import SERVER_URL, serve_page
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
-from qwen_aio.worker.memory_need import log_memory
+from qwen_aio.worker.memory_need import log_memory, sized
 from qwen_aio.worker.worker import LoadEngine, WorkerServer
 
 FIRST_WORKER_PORT = 7861
@@ -60,6 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise InvalidSettings("--url is the server that the page asks: it goes with --mode ui alone", param="url")
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
+    settings = sized(settings, model)
     log_memory(settings, model)
     return serve(settings, model, mode=arguments.mode, threads=threads)
 

@@ -78,11 +78,12 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
     from qwen_aio.engine.text.tokenizer import Tokenizer
     from qwen_aio.startup.environment import stated_threads
     from qwen_aio.worker.loading import choose_model, describe_model, golden_book, loaded_engine, prepare_process
-    from qwen_aio.worker.memory_need import log_memory
+    from qwen_aio.worker.memory_need import log_memory, sized
 
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
     print(describe_model(model))
+    settings = sized(settings, model)
     log_memory(settings, model)
     tokenizer = Tokenizer.load(model.path)
     reports = [lint(task, tokenizer) for task in chosen.values()]

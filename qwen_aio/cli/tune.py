@@ -38,7 +38,7 @@ from qwen_aio.tuning.measure import Throughput, measure
 from qwen_aio.tuning.search import Results, fastest_settings, search
 from qwen_aio.tuning.toml_edit import Value, check_writable, read_settings_file, write_settings_file
 from qwen_aio.worker.loading import choose_model, describe_model, records_of
-from qwen_aio.worker.memory_need import log_memory
+from qwen_aio.worker.memory_need import log_memory, sized
 from qwen_aio.worker.precision import choose_precision
 
 SETTINGS = ("model", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
@@ -72,7 +72,7 @@ def main(arguments: Namespace) -> int:
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
     print(describe_model(model))
-    log_memory(settings, model)
+    log_memory(sized(settings, model), model)
     asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
     candidates = grid(cores=usable_cores(), precisions=precisions(asked, arguments, model))
     _progress(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")

@@ -18,6 +18,7 @@ from qwen_aio.files import read_text
 ARCHITECTURE = "Qwen2ForCausalLM"
 MOST, MOST_LAYERS = 2**31, 1000
 NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}
+CACHED_TOKEN_BYTES = 400  # of Python objects in the radix cache: its node, its ids, its place among the children
 UNPACKED = "use the original checkpoint in bf16, fp16 or fp32 (int8 is made of it here)"
 
 
@@ -57,6 +58,11 @@ class ModelConfig:
         heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
         layer = self.hidden_size * (heads + 3 * self.intermediate_size)
         return self.num_layers * layer + self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+
+    @property
+    def token_bytes(self) -> int:
+        """Of one token in the cache: fp32 keys and values of every layer, and the cache's own objects."""
+        return self.num_layers * 2 * self.num_kv_heads * self.head_dim * 4 + CACHED_TOKEN_BYTES
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:

@@ -39,6 +39,7 @@ class WorkerStatus:
     cpu_percent: float = 0.0  # of this process, divided by its threads
     cpu_jitter: float = 0.0  # standard deviation of the last ten CPU readings, percent points
     rss_mb: float = 0.0
+    kv_mb: int = 0  # memory for keys and values
     model: str = ""
     model_sha: str = ""
     precision: str = ""  # of the weights, as Precision; empty while they are being loaded

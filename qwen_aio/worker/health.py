@@ -77,12 +77,18 @@ class WorkerHealth:
         self._reported_at = self.clock()
 
     def describe(
-        self, *, model: str, model_sha: str, precision: str, tasks_sha: str, golden: Mapping[str, str]
+        self, *, model: str, model_sha: str, precision: str, kv_mb: int, tasks_sha: str, golden: Mapping[str, str]
     ) -> None:
         """Describe the loaded model in later records. Requests completed before are not counted."""
         self._completed_before = self.engine().completed
         self.latest = replace(
-            self.latest, model=model, model_sha=model_sha, precision=precision, tasks_sha=tasks_sha, golden=dict(golden)
+            self.latest,
+            model=model,
+            model_sha=model_sha,
+            precision=precision,
+            kv_mb=kv_mb,
+            tasks_sha=tasks_sha,
+            golden=dict(golden),
         )
 
     def record(self, kind: TaskKind, timings: Timings) -> None:

@@ -145,5 +145,6 @@ def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineSe
     from qwen_aio.engine.load import make_engine
     from qwen_aio.engine.service import EngineService
 
-    limits = settings.model_dump(include={"max_context", "kv_mb", "max_batch_tokens", "max_queue"})
+    chosen = {"max_context", "kv_mb", "max_batch_tokens", "max_queue"}
+    limits = settings.model_dump(include=chosen, exclude_none=True)
     return EngineService(make_engine(weights.model, EngineLimits(**limits), threads=threads))

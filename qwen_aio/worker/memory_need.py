@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qwen_aio.config import Settings
-from qwen_aio.core import Precision
-from qwen_aio.engine.config import ModelConfig
+from qwen_aio.config import Settings, prompts_dir
+from qwen_aio.core import Precision, Text
+from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.machine.memory import MIB, AvailableMemory, available_memory
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.tasks.template import PromptTemplate
 
 # MB, measured (benchmarks/LOG.md, "Memory"), and rounded up.
 PROCESS_MB = 400  # Python, torch, the tokenizer, one step
 FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page
+LEAST_KV_MB, MOST_KV_MB = 8, 512  # unless somebody asks for more
 BYTES: Mapping[Precision, int] = {"int8": 1, "fp32": 4}
 logger = logging.getLogger(__name__)
 
@@ -54,7 +58,30 @@ def need_of(
     precisions: tuple[Precision, ...] = ("int8", "fp32") if settings.precision == "auto" else (settings.precision,)
     rest = copies * PROCESS_MB + (servers - copies) * FORK_MB + (LIGHT_MB if num_workers else 0)
     weights = {precision: numbers * BYTES[precision] // MIB for precision in precisions}
-    return MemoryNeed(weights, servers * settings.kv_mb, rest)
+    return MemoryNeed(weights, servers * (settings.kv_mb or MOST_KV_MB), rest)
+
+
+def sized(settings: Settings, model: ModelFolder, *, num_workers: int = 1) -> Settings:
+    """`settings` with a number for `kv_mb`, for one of `num_workers`.
+
+    Without one it is what all running sequences and the pinned prompts need and a quarter more for what is
+    kept of earlier ones, but at most MOST_KV_MB, and at most the worker's share of a quarter of the
+    available memory. Raises InvalidModel, InvalidTask.
+    """
+    if settings.kv_mb is not None:
+        return settings
+    config = ModelConfig.load(model.path)
+    running = EngineLimits.max_running * min(settings.max_context, config.max_positions)
+    needed = math.ceil((running + _num_pinned(settings)) * config.token_bytes * 1.25 / MIB)
+    share = available_memory().mb // 4 // num_workers
+    return settings.model_copy(update={"kv_mb": max(LEAST_KV_MB, min(needed, MOST_KV_MB, share))})
+
+
+def _num_pinned(settings: Settings) -> int:
+    """Tokens of the heads of all tasks, at most: one of text is a byte or more."""
+    tasks = load_tasks(prompts_dir(settings)).values()
+    segments = [segment for task in tasks for segment in PromptTemplate(task).head]
+    return sum(len(segment.text.encode()) if isinstance(segment, Text) else 1 for segment in segments)
 
 
 def log_memory(settings: Settings, model: ModelFolder) -> None:

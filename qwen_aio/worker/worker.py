@@ -65,7 +65,8 @@ class WorkerServer:
     async def _live(self, gate: AdmissionGate, health: WorkerHealth) -> None:
         """Load, open the gate, and wait for the engine to fail, which it should not."""
         name, own = self.model.name, health.latest
-        describe = partial(health.describe, model=name, tasks_sha=tasks_hash(self.tasks))
+        kv_mb = self.settings.kv_mb or 0
+        describe = partial(health.describe, model=name, kv_mb=kv_mb, tasks_sha=tasks_hash(self.tasks))
         describe(model_sha="", precision="", golden={})
         async with self.load(self.settings, self.tasks, self.model, threads=self.threads) as ready:
             self._snapshot = ready.engine.snapshot

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from qwen_aio.engine.config import CACHED_TOKEN_BYTES
 from qwen_aio.engine.kv.radix_cache import Lease, RadixCache
 
 # Three tokens only, so that prefixes are often shared.
@@ -29,6 +32,18 @@ def test_a_cached_prefix_is_shared_but_never_the_whole_prompt() -> None:
     assert lease.num_shared == 2
     assert lease.slots[:2] == [node.slot for node in cache.match_prefix([1, 2])]
     assert lease.slots[2] != cache.match_prefix([1, 2, 3])[2].slot
+
+
+def test_the_objects_of_a_cached_token_take_the_memory_that_is_counted_for_them() -> None:
+    count, length = 10_000, 500
+    cache, rng = RadixCache(count), random.Random(1)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(count // length):
+        insert(cache, *[rng.randrange(300, 150_000) for _ in range(length)])
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (after - before) / count == pytest.approx(CACHED_TOKEN_BYTES, rel=0.15)
 
 
 def test_what_two_computed_at_once_is_kept_once() -> None:

@@ -82,12 +82,12 @@ def test_a_worker_that_is_still_loading_reports_that_it_lives() -> None:
 def test_what_is_known_of_the_model_stands_in_every_later_record() -> None:
     world = World()
     world.health.describe(
-        model="bundled", model_sha="abc", precision="int8", tasks_sha="def", golden={"chat": "ok 6 cases"}
+        model="bundled", model_sha="abc", precision="int8", kv_mb=64, tasks_sha="def", golden={"chat": "ok 6 cases"}
     )
     for _ in range(2):
         status = world.health.status("ready")
         assert (status.model, status.model_sha, status.tasks_sha) == ("bundled", "abc", "def")
-        assert status.precision == "int8"
+        assert (status.precision, status.kv_mb) == ("int8", 64)
         assert status.golden == {"chat": "ok 6 cases"}
 
 

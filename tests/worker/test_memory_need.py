@@ -11,7 +11,8 @@ from qwen_aio.config import load_settings
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.machine.memory import AvailableMemory
 from qwen_aio.models.find import BUNDLED, ModelFolder
-from qwen_aio.worker.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, memory_message, need_of
+from qwen_aio.worker import memory_need
+from qwen_aio.worker.memory_need import FORK_MB, LIGHT_MB, PROCESS_MB, MemoryNeed, memory_message, need_of, sized
 from tests.engine.test_config import PLAIN
 
 
@@ -53,6 +54,47 @@ def test_workers_that_share_weights_need_them_once(half_billion: ModelFolder) ->
     shared = need(half_billion, num_workers=3, shares_weights=True, precision="int8")
     assert own.total("int8") == pytest.approx(3 * (442 + 512 + PROCESS_MB) + LIGHT_MB, abs=3)
     assert shared.total("int8") == 442 + 3 * 512 + PROCESS_MB + 2 * FORK_MB + LIGHT_MB
+
+
+BUNDLED_FOLDER = ModelFolder(BUNDLED, "bundled", True, "asked for")
+
+
+@pytest.fixture
+def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, 64_000)
+
+
+def have(monkeypatch: pytest.MonkeyPatch, mb: int) -> None:
+    monkeypatch.setattr(memory_need, "available_memory", lambda: AvailableMemory(mb, is_limited=False))
+
+
+@pytest.mark.usefixtures("plenty")
+def test_a_small_model_takes_what_its_contexts_need_and_a_quarter_more() -> None:
+    token_bytes = ModelConfig.load(BUNDLED).token_bytes
+    running = 10 * 2048 * token_bytes / 2**20
+    found = sized(load_settings({}), BUNDLED_FOLDER).kv_mb
+    assert found is not None
+    assert running * 1.25 < found < running * 1.35
+    assert sized(load_settings({"max_context": "512"}), BUNDLED_FOLDER).kv_mb < found / 3
+
+
+@pytest.mark.usefixtures("plenty")
+def test_a_large_model_takes_no_more_than_512(half_billion: ModelFolder) -> None:
+    assert sized(load_settings({}), half_billion).kv_mb == 512
+
+
+def test_workers_share_a_quarter_of_the_available_memory(
+    half_billion: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(monkeypatch, 2400)
+    assert sized(load_settings({}), half_billion, num_workers=3).kv_mb == 200
+    have(monkeypatch, 10)
+    assert sized(load_settings({}), half_billion, num_workers=3).kv_mb == 8
+
+
+def test_a_number_that_was_given_stays(half_billion: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, 10)
+    assert sized(load_settings({"kv_mb": "900"}), half_billion, num_workers=3).kv_mb == 900
 
 
 @pytest.mark.parametrize(

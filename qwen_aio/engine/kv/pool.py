@@ -29,8 +29,8 @@ class KvPool:
 
     @staticmethod
     def num_slots(config: ModelConfig, *, kv_mb: int) -> int:
-        """The number of slots in `kv_mb` mebibytes."""
-        return kv_mb * 2**20 // (config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4)
+        """The number of tokens that `kv_mb` mebibytes hold, the radix cache's objects included."""
+        return kv_mb * 2**20 // config.token_bytes
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store keys and values of n rows, (n, 2 * kv_heads, head_dim), in `slots` (n,)."""

@@ -20,7 +20,7 @@ from qwen_aio.engine.kv.free_slots import FreeSlots
 SlotRuns = list[range]  # slots as runs of neighbours
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
     """A cached token. `refs` counts leases and pins through it; with none it may be evicted."""
 
