@@ -80,7 +80,7 @@ def test_every_field_arrives():
         "seed": 2**63 - 1,
         "timeout_s": 2,
     }
-    assert set(body) | {"texts"} == set(RunRequest.model_fields)
+    assert set(body) | {"texts", "tasks"} == set(RunRequest.model_fields)
     assert read(json.dumps(body)).to_core("r") == (
         Request(
             "a",
@@ -92,6 +92,42 @@ def test_every_field_arrives():
             "r",
         ),
     )
+
+
+def test_tasks_become_requests_about_one_text_in_order():
+    requests = read('{"text": "a", "tasks": ["urgency", "sentiment"], "seed": 3}').to_core("r")
+    assert [(request.text, request.mode, request.sampling.seed) for request in requests] == [
+        ("a", "urgency", 3),
+        ("a", "sentiment", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"mode": "auto"}, "mode"),
+        ({"reply": True}, "reply"),
+        ({"stream": True}, "stream"),
+        ({"history": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "history"),
+        ({"tasks": []}, "tasks"),
+        ({"tasks": ["a"] * 2}, "tasks"),
+        ({"tasks": ["auto"]}, "tasks"),
+        ({"tasks": ["a" * 65]}, "tasks.0"),
+        ({"tasks": [str(number) for number in range(17)]}, "tasks"),
+        ({"tasks": "a"}, "tasks"),
+        ({"tasks": None}, "tasks"),
+    ],
+)
+def test_tasks_go_with_one_text_alone_and_each_is_named_once(more, param):
+    with pytest.raises(InvalidRequest) as refusal:
+        read(json.dumps({"text": "a", "tasks": ["sentiment"]} | more))
+    assert refusal.value.param == param
+
+
+def test_tasks_and_texts_do_not_go_together():
+    with pytest.raises(InvalidRequest) as refusal:
+        read('{"texts": ["a"], "tasks": ["sentiment"]}')
+    assert refusal.value.param == "texts"
 
 
 def test_a_list_of_texts_becomes_requests_in_order():

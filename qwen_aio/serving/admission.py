@@ -7,9 +7,9 @@ draining and counting hold for all. Knows no HTTP. Owned by the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qwen_aio.core import Capabilities, Request, Service
 from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
@@ -19,7 +19,7 @@ from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.interruption import all_results
 from qwen_aio.status.record import WorkerState
 
-PARALLEL_TEXTS = 8  # of one list of texts: other clients are waiting too
+PARALLEL_TEXTS = 8  # of one list of texts or tasks: other clients are waiting too
 T = TypeVar("T")
 
 
@@ -115,15 +115,30 @@ class AdmissionGate:
 
         The list is admitted as a whole: a drain lets all of it finish. Raises what `stream` raises.
         """
+        with self._admitted():
+            return await all_results(self._few_at_once(requests, Deadline(timeout_s, advice="send fewer texts")))
+
+    async def run_each(self, requests: Sequence[Request], *, timeout_s: float) -> list[Result | QwenAioError]:
+        """As `run_all`, but a request that fails is its error, and the others go on."""
+
+        async def outcome(work: Awaitable[Result]) -> Result | QwenAioError:
+            try:
+                return await work
+            except QwenAioError as exc:
+                return exc
+
+        with self._admitted():
+            works = self._few_at_once(requests, Deadline(timeout_s, advice="name fewer tasks"))
+            return await all_results(outcome(work) for work in works)
+
+    def _few_at_once(self, requests: Sequence[Request], deadline: Deadline) -> list[Coroutine[Any, Any, Result]]:
         free = asyncio.Semaphore(PARALLEL_TEXTS)
-        deadline = Deadline(timeout_s, advice="send fewer texts")
 
         async def run(request: Request) -> Result:
             async with free:
                 return await self._result(request, deadline)
 
-        with self._admitted():
-            return await all_results(run(request) for request in requests)
+        return [run(request) for request in requests]
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """What the service yields and raises; besides NotReady, Draining and EngineStopped."""

@@ -20,7 +20,7 @@ from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.event import event_frame
 from qwen_aio.wire.request import RunRequest
-from qwen_aio.wire.result import RunListResponse, RunResponse
+from qwen_aio.wire.result import RunListResponse, RunResponse, RunTasksResponse
 from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
 
 
@@ -42,18 +42,21 @@ class RunRoute:
             events = self._gate.stream(requests[0])
             await send_events(events, scope, receive, send, frame=event_frame, times=self._times)
             return
-        work = self._run_all(requests) if wanted.texts else self._run(requests[0])
-        answer = await while_connected(receive, work)
+        answer = await while_connected(receive, self._run(wanted, requests))
         headers = {"Cache-Control": "no-store"}
         await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
 
-    async def _run(self, request: Request) -> Answered:
-        return RunResponse.from_core(await self._gate.run(request))
-
-    async def _run_all(self, requests: tuple[Request, ...]) -> Answered:
-        """All texts have one deadline."""
-        results = await self._gate.run_all(requests, timeout_s=requests[0].timeout_s or ANSWER_TIMEOUT_S)
-        return RunListResponse(results=[RunResponse.from_core(result) for result in results])
+    async def _run(self, wanted: RunRequest, requests: tuple[Request, ...]) -> Answered:
+        """All texts, or tasks, have one deadline."""
+        timeout_s = wanted.timeout_s or ANSWER_TIMEOUT_S
+        if wanted.tasks:
+            outcomes = await self._gate.run_each(requests, timeout_s=timeout_s)
+            by_task = dict(zip(wanted.tasks, outcomes, strict=True))
+            return RunTasksResponse.from_core(requests[0].request_id, by_task)
+        if wanted.texts:
+            results = await self._gate.run_all(requests, timeout_s=timeout_s)
+            return RunListResponse(results=[RunResponse.from_core(result) for result in results])
+        return RunResponse.from_core(await self._gate.run(requests[0]))
 
 
 def _with_timeout(fields: dict[str, Any], headers: Headers) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from qwen_aio.wire.shape import Sent
 
 MAX_BODY_BYTES = 1_000_000
 MAX_TEXTS = 256
+MAX_TASKS = 16
 MAX_HISTORY = 1000  # messages
 MAX_TIMEOUT_S = 600.0
 
@@ -46,12 +47,16 @@ class SamplingFields(Sent, SamplingNumbers):
 _WISHES = tuple(SamplingWish.__dataclass_fields__)
 
 
+TaskName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class RunRequest(SamplingFields):
-    """`POST /v1/run`: one `text`, or many `texts` that are answered in order."""
+    """`POST /v1/run`: one `text`, many `texts` that are answered in order, or one `text` for several `tasks`."""
 
     text: str | None = None
     texts: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
-    mode: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
+    mode: TaskName = "auto"
+    tasks: Annotated[list[TaskName], Field(min_length=1, max_length=MAX_TASKS)] | None = None
     reply: bool = False
     history: History
     stream: bool = False
@@ -63,6 +68,8 @@ class RunRequest(SamplingFields):
             raise InvalidRequest("send either text (one string) or texts (a list of strings)", param="text")
         if self.texts is not None and (self.stream or self.history):
             raise InvalidRequest("stream and history belong to one text; send text instead of texts", param="texts")
+        if self.tasks is not None:
+            self._check_tasks(self.tasks)
         if self.text is not None:
             check_visible(self.text, param="text")
         for index, text in enumerate(self.texts or []):
@@ -71,6 +78,14 @@ class RunRequest(SamplingFields):
             raise InvalidRequest("explain is not offered by this version; leave it out", param="explain")
         self._check_turns()
         return self
+
+    def _check_tasks(self, tasks: list[str]) -> None:
+        given = [name for name in ("texts", "reply", "history", "stream") if getattr(self, name)]
+        given += ["mode"] if "mode" in self.model_fields_set else []
+        if given:
+            raise InvalidRequest(f"tasks are run side by side on one text, without {given[0]}", param=given[0])
+        if "auto" in tasks or len(set(tasks)) < len(tasks):
+            raise InvalidRequest("tasks names each task once, and not auto", param="tasks")
 
     def _check_turns(self) -> None:
         for index, message in enumerate(self.history):
@@ -89,8 +104,8 @@ class RunRequest(SamplingFields):
         return cls.read(written.encode())  # refuses here what the server would refuse
 
     def to_core(self, request_id: str) -> tuple[Request, ...]:
-        """One request per text."""
+        """One request per text, or per task."""
         history = tuple(Message(message.role, message.content) for message in self.history)
         texts = [self.text] if self.text is not None else self.texts or []
         one = Request("", self.mode, self.reply, history, self.wish(), self.timeout_s, request_id)
-        return tuple(replace(one, text=text) for text in texts)
+        return tuple(replace(one, text=text, mode=mode) for text in texts for mode in self.tasks or [self.mode])

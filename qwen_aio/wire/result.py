@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
+from qwen_aio.errors import QwenAioError
 from qwen_aio.result import Answer, Confidence, Decision, FinishReason, Result, Safety, Timings, Truncation, Usage
+from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.shape import Answered
 
 Noun = TypeVar("Noun", Decision, Answer, Result)
@@ -128,3 +131,23 @@ class RunListResponse(Answered):
     """The answer to `texts`, in their order."""
 
     results: list[RunResponse]
+
+
+class RunTasksResponse(Answered):
+    """The answer to `tasks`, each with its own result or error, and the merged lines of the results in one."""
+
+    request_id: str
+    merged: str
+    results: dict[str, RunResponse | ErrorResponse]
+
+    @classmethod
+    def from_core(cls, request_id: str, outcomes: Mapping[str, Result | QwenAioError]) -> Self:
+        """`outcomes` by task, in the order that was asked for."""
+        lines = [outcome.merged_line for outcome in outcomes.values() if isinstance(outcome, Result)]
+        results = {
+            task: RunResponse.from_core(outcome)
+            if isinstance(outcome, Result)
+            else ErrorResponse.from_core(outcome, request_id)
+            for task, outcome in outcomes.items()
+        }
+        return cls(request_id=request_id, merged=" ".join(lines), results=results)

@@ -94,6 +94,46 @@ async def test_one_failing_text_fails_the_list_and_frees_the_rest():
     assert engine.cancelled == 2
 
 
+async def test_each_task_has_its_own_result_or_error():
+    worker = Worker(FakeEngine())
+    async with calling(worker) as client:
+        response = await client.post(
+            "/v1/run", json={"text": "太慢了,失望", "tasks": ["sentiment", "nothing", "safety"]}
+        )
+    body = response.json()
+    assert response.status_code == 200
+    assert list(body["results"]) == ["sentiment", "nothing", "safety"]
+    sentiment, unknown, safety = body["results"].values()
+    assert (sentiment["label"], sentiment["mode"]) == ("negative", "sentiment")
+    assert unknown["error"]["code"] == "unknown_task"
+    assert safety["mode"] == "safety"
+    assert all(result["timings"]["total_ms"] >= 0 for result in (sentiment, safety))
+    assert body["merged"] == f"{sentiment['merged']} {safety['merged']}"
+    assert worker.gate.in_flight == 0
+
+
+async def test_tasks_run_side_by_side_and_end_with_their_client():
+    engine = WatchedEngine(gate=asyncio.Event())
+    worker = Worker(engine)
+    async with calling(worker) as client:
+        sending = asyncio.create_task(client.post("/v1/run", json={"text": "失望", "tasks": ["sentiment", "safety"]}))
+        await engine.begun.wait()
+        assert (len(engine.call_ids), worker.gate.in_flight) == (2, 1)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    assert worker.gate.in_flight == 0
+
+
+async def test_every_task_that_the_deadline_ends_says_so():
+    worker = Worker(FakeEngine(gate=asyncio.Event()))
+    async with calling(worker) as client:
+        body = {"text": "失望", "tasks": ["sentiment", "safety"], "timeout_s": 0.05}
+        results = (await client.post("/v1/run", json=body)).json()["results"]
+    assert [result["error"]["code"] for result in results.values()] == ["deadline_exceeded"] * 2
+    assert worker.gate.in_flight == 0
+
+
 @pytest.mark.parametrize("body", [{"text": "a"}, {"texts": ["a", "b"]}], ids=["text", "texts"])
 async def test_a_deadline_ends_the_work(body):
     engine = FakeEngine(gate=asyncio.Event())
