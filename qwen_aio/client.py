@@ -95,7 +95,8 @@ class Client(AbstractAsyncContextManager["Client"]):
     async def _post(
         self, path: str, body: bytes, request: Request | EngineRequest
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Content-Type": JSON_MEDIA} | ({"X-Request-ID": request.request_id} if request.request_id else {})
+        known = {"X-Request-ID": request.request_id, "traceparent": request.traceparent}
+        headers = {"Content-Type": JSON_MEDIA} | {name: value for name, value in known.items() if value}
         limit_s = (request.timeout_s or MAX_TIMEOUT_S) + DEADLINE_MARGIN_S
         async with self._exchange("POST", path, timeout_s=limit_s, data=body, headers=headers) as response:
             await _raise_refusal(response)

@@ -188,6 +188,7 @@ class Request:
     sampling: SamplingWish = SamplingWish()
     timeout_s: float | None = None
     request_id: str = ""
+    traceparent: str = ""  # W3C trace context, checked; empty without one
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,7 @@ class EngineRequest:
     decided: DecidedLabel | None = None
     resume: tuple[int, ...] = ()  # token ids of the answer sent already: it continues after them
     timeout_s: float | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True)

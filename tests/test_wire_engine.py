@@ -114,7 +114,8 @@ def test_an_event_survives_the_way_back(event):
 def test_every_field_of_a_request_travels():
     """A new field of EngineRequest needs one in its shape."""
     shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s"}
-    assert {field.name for field in fields(EngineRequest)} == shaped | {"request_id"}  # the id travels as a header
+    headers = {"request_id", "traceparent"}
+    assert {field.name for field in fields(EngineRequest)} == shaped | headers
     wishes = {field.name for field in fields(SamplingWish)}
     assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "decided"} | {"decision"}
 

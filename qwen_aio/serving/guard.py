@@ -28,6 +28,7 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
+from qwen_aio.serving.traceparent import traceparent_of
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
@@ -79,6 +80,7 @@ class Guard:
         request = Request(scope, receive)  # WebSockets are off, see server.py
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = _request_id(request.headers)
+        state["traceparent"] = traceparent_of(request.headers)
         is_extra = state.get("is_extra", False)  # see Connection
         send = self._with_headers(send, request_id, closes=is_extra)
         with suppress(ClientDisconnect):  # no reply can reach it

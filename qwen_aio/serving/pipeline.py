@@ -93,7 +93,13 @@ class Pipeline:
         # A decision is about this text alone: earlier turns would colour it.
         request, task = run.request, run.plan.decision
         assert task is not None
-        wanted = EngineRequest(request.request_id, task.name, request.text, timeout_s=run.deadline.left_s)
+        wanted = EngineRequest(
+            request.request_id,
+            task.name,
+            request.text,
+            timeout_s=run.deadline.left_s,
+            traceparent=request.traceparent,
+        )
         async with aclosing(self.executor.execute(wanted)) as events:
             decision = await run.deadline.next(events)
         assert isinstance(decision, Decision), "a decision task yields one Decision or raises"
@@ -113,6 +119,7 @@ class Pipeline:
             sampling=request.sampling,
             decided=DecidedLabel(decision.task, decision.label) if decision else None,
             timeout_s=run.deadline.left_s,
+            traceparent=request.traceparent,
         )
         return self.executor.execute(wanted)
 
@@ -131,8 +138,8 @@ class Pipeline:
             total_ms=(self._clock() - run.started) * 1000,
         )
         tokens = answer.usage.completion_tokens if answer else 0
-        line = "request done id=%s task=%s tokens=%d ms=%d"
-        logger.info(line, result.request_id, result.mode, tokens, result.total_ms)
+        line = "request done id=%s task=%s tokens=%d ms=%d traceparent=%s"
+        logger.info(line, result.request_id, result.mode, tokens, result.total_ms, run.request.traceparent or "-")
         return result
 
 

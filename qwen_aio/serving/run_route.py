@@ -37,7 +37,7 @@ class RunRoute:
             raise self._gate.refusal
         body = await HttpRequest(scope, receive).body()
         wanted = RunRequest.parse(_with_timeout(read_object(body), Headers(scope=scope)))
-        requests = wanted.to_core(scope["state"]["request_id"])
+        requests = wanted.to_core(scope["state"]["request_id"], scope["state"]["traceparent"])
         if wanted.stream:
             events = self._gate.stream(requests[0])
             await send_events(events, scope, receive, send, frame=event_frame, times=self._times)

@@ -55,7 +55,7 @@ class EngineRequestShape(SamplingFields):
         check_visible(self.text, param="text")
         return self
 
-    def to_core(self, request_id: str) -> EngineRequest:
+    def to_core(self, request_id: str, traceparent: str = "") -> EngineRequest:
         return EngineRequest(
             request_id,
             self.task,
@@ -65,6 +65,7 @@ class EngineRequestShape(SamplingFields):
             decided=DecidedLabel(self.decision.task, self.decision.label) if self.decision else None,
             resume=tuple(self.resume.token_ids) if self.resume else (),
             timeout_s=self.timeout_s,
+            traceparent=traceparent,
         )
 
 

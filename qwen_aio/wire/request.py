@@ -99,13 +99,13 @@ class RunRequest(SamplingFields):
     def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
         """Raises InvalidRequest."""
         fields = asdict(request) | vars(request.sampling) | {"stream": stream}
-        del fields["sampling"], fields["request_id"]  # the id travels as a header
+        del fields["sampling"], fields["request_id"], fields["traceparent"]  # the last two travel as headers
         written = json.dumps({name: value for name, value in fields.items() if value is not None})
         return cls.read(written.encode())  # refuses here what the server would refuse
 
-    def to_core(self, request_id: str) -> tuple[Request, ...]:
+    def to_core(self, request_id: str, traceparent: str = "") -> tuple[Request, ...]:
         """One request per text, or per task."""
         history = tuple(Message(message.role, message.content) for message in self.history)
         texts = [self.text] if self.text is not None else self.texts or []
-        one = Request("", self.mode, self.reply, history, self.wish(), self.timeout_s, request_id)
+        one = Request("", self.mode, self.reply, history, self.wish(), self.timeout_s, request_id, traceparent)
         return tuple(replace(one, text=text, mode=mode) for text in texts for mode in self.tasks or [self.mode])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request as HttpRequest
@@ -14,6 +15,8 @@ from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, Pipeline
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.engine import EngineRequestShape, engine_frame
+
+logger = logging.getLogger(__name__)
 
 
 class EngineRoute:
@@ -29,7 +32,8 @@ class EngineRoute:
         if self._gate.refusal is not None:
             raise self._gate.refusal
         body = await HttpRequest(scope, receive).body()
-        request = EngineRequestShape.read(body).to_core(scope["state"]["request_id"])
+        state = scope["state"]
+        request = EngineRequestShape.read(body).to_core(state["request_id"], state["traceparent"])
         deadline = Deadline(request.timeout_s or ANSWER_TIMEOUT_S)  # a stray balancer must not keep a slot for ever
         events = self._gate.through(lambda: self._execute(request), deadline)
         await send_events(events, scope, receive, send, frame=engine_frame, times=self._times)
@@ -37,4 +41,8 @@ class EngineRoute:
     def _execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         pipeline = self._gate.service
         assert isinstance(pipeline, Pipeline)
-        return pipeline.executor.execute(request)
+        events = pipeline.executor.execute(request)
+        # The balancer logs the end of the whole request; this line says which worker had a part in it.
+        line = "engine request id=%s task=%s traceparent=%s"
+        logger.info(line, request.request_id, request.task, request.traceparent or "-")
+        return events

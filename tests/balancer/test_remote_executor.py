@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -342,6 +344,32 @@ async def test_a_list_of_texts_is_spread_over_workers_and_answered_in_order(tmp_
             results = (await response.json())["results"]
         assert len(results) == 3
         assert {result["worker"] for result in results} <= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"),
+    [
+        (
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("00-SECRET-00f067aa0ba902b7-01", "-"),
+    ],
+)
+async def test_a_sound_traceparent_reaches_the_log_of_balancer_and_worker(tmp_path, caplog, sent, logged):
+    caplog.set_level(logging.INFO, logger="qwen_aio")
+    async with balanced(engines("a"), tmp_path) as service, aiohttp.ClientSession() as session:
+        headers = {"traceparent": sent, "X-Request-ID": "r1"}
+        body = {"text": "差评", "mode": "sentiment", "reply": True}
+        async with session.post(f"{service.url}/v1/run", json=body, headers=headers) as response:
+            assert response.status == 200
+    lines = re.findall(r"(engine request|request done) id=r1 task=(\w+) .*?traceparent=(\S+)", caplog.text)
+    assert lines == [
+        ("engine request", "sentiment", logged),
+        ("engine request", "chat", logged),
+        ("request done", "sentiment", logged),
+    ]
+    assert "SECRET" not in caplog.text
 
 
 async def test_health_tells_ok_degraded_and_none(tmp_path):
