@@ -10,11 +10,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from qwen_aio.core import TaskKind
-from qwen_aio.result import Timings
+from qwen_aio.core import EngineRequest
+from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.connection import Patience
 from qwen_aio.serving.listener import Room
+from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.server import PATIENCE, bind, run_server
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
@@ -46,7 +47,7 @@ class WatchedEngine(FakeEngine):
 
 @dataclass
 class Worker:
-    """One worker without a process; `recorded` is what health got."""
+    """One worker without a process; `recorded` is what health and metrics got."""
 
     engine: FakeEngine
     is_open: bool = True
@@ -54,7 +55,7 @@ class Worker:
     status: WorkerStatus = STATUS
     allowed_hosts: tuple[str, ...] = ()
     times: StreamTimes = STREAM_TIMES
-    recorded: list[tuple[TaskKind, Timings]] = field(default_factory=list)
+    recorded: list[tuple[EngineRequest, Decision | Answer]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     gate: AdmissionGate = field(init=False)
     executor: LocalExecutor = field(init=False)
@@ -62,17 +63,19 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.gate = AdmissionGate()
+        self.metrics = RequestMetrics(running=lambda: self.engine.open_streams, waiting=lambda: 0)
         self.executor = LocalExecutor(
             self.engine,
             TASKS,
             model=FAKE_MODEL,
             worker=self.worker_id,
-            record=lambda kind, timings: self.recorded.append((kind, timings)),
+            record=self.record,
             count=self.counted.append,
         )
         self.app = create_worker_app(
             self.gate,
             status=self.next_status,
+            metrics=self.metrics.registry,
             allowed_hosts=self.allowed_hosts,
             times=self.times,
         )
@@ -82,6 +85,10 @@ class Worker:
     def next_status(self) -> WorkerStatus:
         self.status = replace(self.status, id=self.worker_id, seq=self.status.seq + 1, capacity=8, model_sha="sha")
         return self.status
+
+    def record(self, request: EngineRequest, outcome: Decision | Answer) -> None:
+        self.recorded.append((request, outcome))
+        self.metrics.observe(TASKS[request.task], outcome, is_resumed=bool(request.resume))
 
     def open(self) -> None:
         self.gate.open(Pipeline(self.executor))

@@ -10,6 +10,7 @@ from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, create_app, v1_routes
+from qwen_aio.serving.metrics import metrics_route
 from qwen_aio.serving.proxied import ProxySettings
 
 
@@ -17,5 +18,5 @@ def create_balancer_app(
     balancer: Balancer, gate: AdmissionGate, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
 ) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
-    routes = [*v1_routes(gate), *dashboard_routes(balancer)]
+    routes = [*v1_routes(gate), metrics_route(balancer.metrics.registry), *dashboard_routes(balancer)]
     return create_app(gate, routes=routes, health=balancer.health, allowed_hosts=allowed_hosts, proxy=proxy)

@@ -15,6 +15,7 @@ from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
 from qwen_aio.balancer.dispatch.placement import Placement
 from qwen_aio.balancer.dispatch.remote_executor import RemoteExecutor
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
+from qwen_aio.balancer.metrics import BalancerMetrics
 from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
 from qwen_aio.balancer.stats import Stats
@@ -41,6 +42,7 @@ class Balancer:
         clock, random = time.monotonic, Random()
         discovery = Discovery.parse(settings.workers)
         self.stats = Stats()
+        self.metrics = BalancerMetrics(self.snapshot)
         self._gate = gate
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
@@ -63,6 +65,7 @@ class Balancer:
             self._clients,
             RetryBudget(params, clock),
             self.stats,
+            self.metrics,
             params=params,
             clock=clock,
             is_gone=self._monitor.is_gone,

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
+from qwen_aio.serving.metrics import metrics_route
 from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.status.record import WorkerStatus
@@ -22,17 +24,19 @@ def create_worker_app(
     gate: AdmissionGate,
     *,
     status: Callable[[], WorkerStatus],
+    metrics: CollectorRegistry,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
     worded: Worded = as_json,
     times: StreamTimes = STREAM_TIMES,
 ) -> FastAPI:
-    """`gate` opens with a Pipeline; `status` is the record of /health."""
+    """`gate` opens with a Pipeline; `status` is the record of /health, `metrics` what /metrics shows."""
     return create_app(
         gate,
         routes=[
             *v1_routes(gate, times=times),
+            metrics_route(metrics),
             Route(ENGINE_PATH, EngineRoute(gate, times=times), methods=["POST"]),
         ],
         health=lambda: Health(asdict(replace(status(), state=gate.state)), gate.refusal),

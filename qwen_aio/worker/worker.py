@@ -12,10 +12,12 @@ from functools import partial
 from fastapi import FastAPI
 
 from qwen_aio.config import Settings, status_dir
-from qwen_aio.core import ModelIdentity, Task
+from qwen_aio.core import EngineRequest, ModelIdentity, Task
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.server import run_server
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
@@ -48,6 +50,11 @@ class WorkerServer:
     make_app: MakeApp = create_worker_app
     _snapshot: Callable[[], EngineSnapshot] = field(default=EngineSnapshot, init=False)  # later, the engine's
 
+    def __post_init__(self) -> None:
+        self._metrics = RequestMetrics(
+            running=lambda: self._snapshot().running, waiting=lambda: self._snapshot().queue_depth
+        )
+
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
         status_file = StatusFile(status_dir(self.settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
@@ -75,7 +82,7 @@ class WorkerServer:
                 self.tasks,
                 model=ModelIdentity(name, ready.sha, self.model.is_bundled),
                 worker=own.id,
-                record=health.record,
+                record=partial(self._record, health),
                 count=health.count,
             )
             if executor.safety_source == "words":
@@ -85,10 +92,16 @@ class WorkerServer:
             logger.info("ready worker=%s model=%s url=%s", own.id, name, own.url)
             raise await ready.engine.wait_failed()
 
+    def _record(self, health: WorkerHealth, request: EngineRequest, outcome: Decision | Answer) -> None:
+        task = self.tasks[request.task]
+        health.record(task.kind, outcome.timings)
+        self._metrics.observe(task, outcome, is_resumed=bool(request.resume))
+
     def _app(self, gate: AdmissionGate, health: WorkerHealth) -> FastAPI:
         return self.make_app(
             gate,
             status=lambda: health.latest,
+            metrics=self._metrics.registry,
             allowed_hosts=allowed_hosts(self.settings),
             proxy=proxy_settings(self.settings),
         )

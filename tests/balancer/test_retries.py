@@ -15,6 +15,7 @@ from qwen_aio.balancer.cost.queue import RequestQueue
 from qwen_aio.balancer.dispatch.dispatcher import Dispatcher
 from qwen_aio.balancer.dispatch.remote_executor import RemoteExecutor
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
+from qwen_aio.balancer.metrics import BalancerMetrics
 from qwen_aio.balancer.params import PARAMS
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.core import Capabilities, EngineRequest, SamplingWish
@@ -31,6 +32,7 @@ from qwen_aio.errors import (
 )
 from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta, Timings, Usage
 from qwen_aio.serving.deadline import Deadline
+from tests.balancer.fake_view import FakeView
 from tests.balancer.world import CAPABILITIES, SENTIMENT, World
 
 CHAT, DECIDE = (
@@ -82,6 +84,8 @@ class Scene:
         self.scripts: dict[str, list[Script]] = {name: [] for name in names}
         self.gone: set[str] = set()
         self.stats = Stats(clock=self.world.clock)
+        view = FakeView()
+        self.metrics = BalancerMetrics(lambda: replace(view.snapshot(), workers=self.world.registry.rows()))
         self.dispatcher = Dispatcher(
             self.world.registry,
             self.world.placement,
@@ -96,6 +100,7 @@ class Scene:
             self,  # type: ignore[arg-type]  # it makes the clients itself
             RetryBudget(PARAMS, self.world.clock),
             self.stats,
+            self.metrics,
             params=PARAMS,
             clock=self.world.clock,
             is_gone=self.is_gone,
@@ -126,6 +131,9 @@ class Scene:
         for name in beating:
             self.world.record(name)
 
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"qwen_aio_{name}", labels)
+
     def row(self):
         return self.stats.history().requests[-1]
 
@@ -153,6 +161,39 @@ async def test_the_next_worker_gets_the_seed_of_the_draw_and_the_answer_keeps_it
     assert [call.sampling.seed for _, call in scene.asked] == [7, 8]  # the first sentence was drawn twice
     assert (events[-1].text, events[-1].safety) == ("onetwo", checked)
     scene.assert_quiet()
+
+
+async def test_attempts_are_counted_where_they_failed_and_where_they_went():
+    scene = Scene("a", "b")
+    scene.scripts = {"a": [says(ConnectionLost("gone"))], "b": [says(decision())]}
+    await scene.make(DECIDE)
+    counts = {
+        name: [scene.metric(f"worker_{name}_total", worker=worker) for worker in ("a", "b")]
+        for name in ("picks", "retries", "redispatches")
+    }
+    assert counts == {"picks": [1, 1], "retries": [1, 0], "redispatches": [1, 0]}
+    assert scene.metric("request_duration_seconds_count", task="sentiment", kind="decision") == 1
+
+
+async def test_an_attempt_that_the_same_worker_gets_again_is_no_redispatch():
+    scene = Scene("a")
+    scene.scripts = {"a": [says(ConnectionLost("gone")), says(decision())]}
+    await scene.make(DECIDE)
+    assert [scene.metric(f"worker_{name}_total", worker="a") for name in ("picks", "retries", "redispatches")] == [
+        2,
+        1,
+        0,
+    ]
+
+
+async def test_the_times_of_a_resumed_answer_are_those_of_no_worker():
+    scene = Scene("a", "b")
+    begun = says(TextDelta("one", (1,)), ConnectionLost("gone"))
+    scene.scripts = {"a": [begun], "b": [says(TextDelta("two", (2,)), answer())]}
+    await scene.make(CHAT)
+    labels = {"task": "chat", "kind": "generation"}
+    assert scene.metric("request_duration_seconds_count", **labels) == 1
+    assert scene.metric("time_to_first_token_seconds_count", **labels) is None
 
 
 async def test_a_worker_lost_before_the_first_token_leaves_the_next_one_its_own_draw():

@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, QueueFull
+from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.admission import PARALLEL_TEXTS
 from qwen_aio.serving.sse import StreamTimes
 from tests.asking import calling, check_refusal, sse
@@ -40,8 +41,8 @@ async def test_every_engine_request_is_recorded_for_health():
     async with calling(worker) as client:
         await client.post("/v1/run", json={"text": STORY, "reply": True})
         await client.post("/v1/run", json={"text": "我不想活了"})  # a fixed reply costs nothing
-    assert [kind for kind, _ in worker.recorded] == ["decision", "generation"]
-    assert [timings.prefill_ms for _, timings in worker.recorded] == [80.0, 50.0]
+    assert [type(outcome) for _, outcome in worker.recorded] == [Decision, Answer]
+    assert [outcome.timings.prefill_ms for _, outcome in worker.recorded] == [80.0, 50.0]
 
 
 async def test_a_stream_is_decision_tokens_done():
@@ -250,7 +251,8 @@ async def test_a_bug_of_ours_is_a_sentence():
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/run/", "/v1/runs", "/docs", "/redoc", "/openapi.json", "/metrics", "/CON", "/%00"]
+    "path",
+    ["/", "/v1", "/v1/", "/v1/run/", "/v1/runs", "/docs", "/redoc", "/openapi.json", "/metrics/", "/CON", "/%00"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_path_is_404(path, method):

@@ -9,6 +9,7 @@ import pytest
 
 from qwen_aio.core import Text
 from qwen_aio.errors import EngineStopped, InvalidRequest, QueueFull, RequestFailed
+from qwen_aio.result import Answer, Decision
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.asking import calling, check_refusal, sse
@@ -73,7 +74,7 @@ async def test_every_request_is_recorded_for_health():
     async with calling(worker) as client:
         await client.post(ENGINE_PATH, json=DECISION)
         await client.post(ENGINE_PATH, json=ANSWER)
-    assert [kind for kind, _ in worker.recorded] == ["decision", "generation"]
+    assert [type(outcome) for _, outcome in worker.recorded] == [Decision, Answer]
 
 
 async def test_the_text_is_taken_as_it_is_and_no_routing_rule_looks_at_it():

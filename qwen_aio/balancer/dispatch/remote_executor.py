@@ -19,6 +19,7 @@ from qwen_aio.balancer.dispatch.failure import check_sense, is_blameless, is_cli
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.retry_state import RetryState, answer_broken, seeded
 from qwen_aio.balancer.dispatch.slot import Slot
+from qwen_aio.balancer.metrics import BalancerMetrics
 from qwen_aio.balancer.params import Params
 from qwen_aio.balancer.reasons import TAKES_NO_WORK, Reason
 from qwen_aio.balancer.snapshot import RequestRow
@@ -55,6 +56,7 @@ class RemoteExecutor:
     clients: WorkerClients
     budget: RetryBudget
     stats: Stats
+    metrics: BalancerMetrics
     params: Params
     clock: Callable[[], float]
     is_gone: Callable[[str], Awaitable[bool]]  # asks a worker, tells the registry
@@ -107,13 +109,14 @@ class RemoteExecutor:
             deadline=deadline,
             is_long=costs.is_long(request, task.kind),
         )
-        return RetryState(queued, self.params, deadline)
+        return RetryState(queued, task, self.params, deadline)
 
     @asynccontextmanager
     async def _attempt(self, state: RetryState) -> AsyncIterator[Attempt]:
         """One worker's turn. Swallows a failure after which another worker may try."""
         state.queued_since = self.clock()
         async with self.dispatcher.slot(state.queued) as slot:
+            self.metrics.picked(slot.id, after=state.slot.id if state.slot else None)
             request = state.start(slot, now=self.clock())
             try:
                 async with aclosing(self.clients.to(slot.url).execute(request)) as events:
@@ -195,3 +198,5 @@ class RemoteExecutor:
             tokens=state.last.usage.completion_tokens if state.last else len(state.token_ids),
         )
         self.stats.record(row, error)
+        if state.last:
+            self.metrics.requests.observe(state.task, state.last, is_resumed=state.is_resumed)

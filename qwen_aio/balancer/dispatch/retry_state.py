@@ -17,7 +17,7 @@ from qwen_aio.balancer.dispatch.failure import is_free
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
-from qwen_aio.core import EngineRequest, TaskKind
+from qwen_aio.core import EngineRequest, Task, TaskKind
 from qwen_aio.errors import (
     AnswerBroken,
     Draining,
@@ -38,6 +38,7 @@ class RetryState:
     """Owned by the one coroutine that executes the request."""
 
     queued: QueuedRequest
+    task: Task
     params: Params
     deadline: float  # of the clock; that of `queued` may be earlier
     slot: Slot | None = None  # of the last attempt
@@ -52,6 +53,11 @@ class RetryState:
     token_ids: list[int] = field(default_factory=list)
     begun: AnswerStart | None = None  # of the answer whose tokens were sent
     last: Decision | Answer | None = None  # the end of the stream
+
+    @property
+    def is_resumed(self) -> bool:
+        """Has a worker that was lost begun the answer?"""
+        return self.queued.needs is not None
 
     def unqueue(self, *, now: float) -> None:
         """It waits no longer, with a slot or without."""

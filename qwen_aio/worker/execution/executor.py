@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TypeVar
 
-from qwen_aio.core import Capabilities, EngineRequest, ModelIdentity, Sampling, Task, TaskKind
+from qwen_aio.core import Capabilities, EngineRequest, ModelIdentity, Sampling, Task
 from qwen_aio.errors import InvalidRequest, UnknownTask
 from qwen_aio.language import Language, language_of
 from qwen_aio.result import (
@@ -67,10 +67,10 @@ class LocalExecutor:
         *,
         model: ModelIdentity,
         worker: str,
-        record: Callable[[TaskKind, Timings], None],
+        record: Callable[[EngineRequest, Decision | Answer], None],
         count: Callable[[Count], None],
     ) -> None:
-        """`record` gets the timings of every finished request, `count` what checks led to."""
+        """`record` gets every finished request and its outcome, `count` what checks led to."""
         self._engine = engine
         self._templates = {name: PromptTemplate(task) for name, task in tasks.items()}
         self._safety_task = next((task for task in tasks.values() if task.safety), None)
@@ -99,7 +99,7 @@ class LocalExecutor:
 
     async def _decision(self, call: EngineRequest, task: Task) -> AsyncGenerator[Decision, None]:
         decision = await self._decide(call.request_id, task, call.text)
-        self._record("decision", decision.timings)
+        self._record(call, decision)
         yield decision
 
     async def _decide(self, request_id: str, task: Task, text: str) -> Decision:
@@ -120,7 +120,7 @@ class LocalExecutor:
         async with aclosing(self._sampled(call, task, checked)) as outputs:
             async for output in outputs:
                 if isinstance(output, Completion):
-                    yield self._finished(task, "".join(parts), output, checked)
+                    yield self._finished(call, "".join(parts), output, checked)
                     return
                 if isinstance(output, TextDelta):
                     parts.append(output.text)
@@ -151,16 +151,16 @@ class LocalExecutor:
         """The fixed answer to a message in danger, or sentences of the text where the task wants them."""
         if checked.reply is not None:
             self._count("safety_replies")
-            return self._whole(task, checked.reply, "fixed", checked)
+            return self._whole(call, checked.reply, "fixed", checked)
         if task.method == "extract" or (task.method == "auto" and self._model.is_bundled):
             template = self._templates[task.name]
             found, scores = await telling_sentences(self._engine, call.request_id, template, call.text)
-            return self._whole(task, joined(found), "extracted", checked, scores, truncated=not fits(call.text))
+            return self._whole(call, joined(found), "extracted", checked, scores, truncated=not fits(call.text))
         return None
 
     def _whole(
         self,
-        task: Task,
+        call: EngineRequest,
         text: str,
         reason: FinishReason,
         checked: _Checked,
@@ -171,14 +171,15 @@ class LocalExecutor:
         """An answer that no token was sampled for; its costs are those of all that was scored for it."""
         costs: Sequence[Decision | Scores] = [*checked.decisions, *scores]
         usage, timings = _sum(Usage, [cost.usage for cost in costs]), _sum(Timings, [cost.timings for cost in costs])
-        return self._finished(task, text, Completion(reason, usage, timings, Truncation(truncated=truncated)), checked)
+        return self._finished(call, text, Completion(reason, usage, timings, Truncation(truncated=truncated)), checked)
 
-    def _finished(self, task: Task, text: str, completion: Completion, checked: _Checked) -> Answer:
-        self._record("generation", completion.timings)
+    def _finished(self, call: EngineRequest, text: str, completion: Completion, checked: _Checked) -> Answer:
         offer = self._offer
-        return Answer(
-            task.name, text, **vars(completion), worker=offer.worker, model=offer.model, safety=checked.safety
+        answer = Answer(
+            call.task, text, **vars(completion), worker=offer.worker, model=offer.model, safety=checked.safety
         )
+        self._record(call, answer)
+        return answer
 
     # ---- answers that are ----
 
@@ -210,7 +211,7 @@ class LocalExecutor:
     def _replaced(self, call: EngineRequest, task: Task, checked: _Checked) -> Answer:
         assert task.opening is not None
         self._count("openings_replaced")
-        return self._whole(task, _in_language_of(call.text, task.opening.instead), "fixed", checked)
+        return self._whole(call, _in_language_of(call.text, task.opening.instead), "fixed", checked)
 
     def _feeling(self, call: EngineRequest) -> str | None:
         """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""
