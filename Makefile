@@ -38,6 +38,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	scripts/install-browser
 	scripts/install-nginx
+	scripts/install-prometheus
 	touch $@
 
 clean:

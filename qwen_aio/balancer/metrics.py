@@ -54,7 +54,6 @@ class BalancerMetrics(Collector):
 
 def _of_service(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{PREFIX}workers_ready", "Workers that take requests", snapshot.ready)
-    yield GaugeMetricFamily(f"{PREFIX}workers_expected", "Workers there should be", snapshot.asked_for)
     # Without a ready worker it is what the first one to come would have to do.
     queue_s = snapshot.waiting_work_s / max(snapshot.ready, 1)
     yield GaugeMetricFamily(f"{PREFIX}queue_seconds", "Predicted seconds of waiting work, per ready worker", queue_s)

@@ -46,8 +46,8 @@ def test_workers_and_requests_of_the_whole_service():
     shown = Shown(ROW, SECOND, NEW)
     shown.view.finish("r1")
     shown.view.finish("r2", error=RuntimeError())
-    names = ("workers_ready", "workers_expected", "requests_running", "requests_waiting", "requests_total")
-    assert [shown(name) for name in (*names, "requests_failed_total")] == [2, 3, 3, 2, 2, 1]
+    names = ("workers_ready", "requests_running", "requests_waiting", "requests_total")
+    assert [shown(name) for name in (*names, "requests_failed_total")] == [2, 3, 2, 2, 1]
 
 
 def test_a_worker_without_any_attempt_is_counted_from_zero():
