@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from qwen_aio.balancer.metrics import BalancerMetrics
 from qwen_aio.core import Request
 from tests.balancer.balanced import Service, balanced
 from tests.balancer.chaos import Fault
+from tests.balancer.fake_view import FakeView
 from tests.fakes import FakeEngine
 from tests.prometheus import CONFIG, DASHBOARD, RULES, promtool
 
@@ -76,6 +79,15 @@ def cells_of(panel: dict[str, Any]) -> Iterator[tuple[int, int]]:
 
 
 # ---- what they name ----
+
+
+@pytest.mark.parametrize("page", ["docs/monitoring.md", "docs/monitoring.zh-CN.md"])
+def test_the_page_lists_every_metric_and_no_other(page: str) -> None:
+    tables = re.findall(r"^\| (`[a-z_`、, ]+`) \|", Path(page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    listed = [name for cell in tables for name in re.findall(r"\w+", cell)]
+    metrics = BalancerMetrics(FakeView().snapshot).registry.collect()
+    names = [f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in metrics]
+    assert sorted(listed) == sorted(name.removeprefix("qwen_aio_") for name in names)
 
 
 @dataclass
