@@ -21,6 +21,8 @@ from qwen_aio.safeguards import Calibration, OpeningCheck, SafetyPolicy
 TaskKind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
 Precision = Literal["fp32", "int8"]  # of weights
+PromptStyle = Literal["task", "chat", "completion"]
+Overflow = Literal["cut", "error"]
 Method = Literal["generate", "extract", "auto"]  # auto: extract with the bundled model
 
 
@@ -158,12 +160,19 @@ class ContextLimits:
 class Prompt:
     """The input of the model: fixed head, earlier turns, this request.
 
-    When the context is full the oldest turns go first, then the middle of the cuttable text.
+    When the context is full the oldest turns go first, then the middle of the cuttable text. A
+    prompt that `must_fit` is refused instead.
     """
 
     head: Segments  # the system part: the same for every request of the task
     turns: tuple[Segments, ...]  # earlier exchanges, oldest first; dropped whole
     body: Segments  # the user's block and the forced beginning of the answer
+    must_fit: bool = False
+
+    @property
+    def segments(self) -> Segments:
+        """All of it, in order."""
+        return (*self.head, *(segment for turn in self.turns for segment in turn), *self.body)
 
 
 # ---- what a person asks --------------------------------------------------------------------------
@@ -178,8 +187,17 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Rendering:
+    """How texts become a prompt. The defaults are those of `/v1/run`."""
+
+    style: PromptStyle = "task"  # "chat": the messages as they are; "completion": the text alone, to be continued
+    system: str | None = None  # of a chat: instead of the task's
+    on_overflow: Overflow = "cut"  # what happens to texts that do not fit the context
+
+
+@dataclass(frozen=True)
 class Request:
-    """One `/v1/run`: a text and what to do with it. `mode` is "auto" or a task's name."""
+    """A text and what to do with it. `mode` is "auto" or a task's name."""
 
     text: str
     mode: str = "auto"
@@ -189,6 +207,7 @@ class Request:
     timeout_s: float | None = None
     request_id: str = ""
     traceparent: str = ""  # W3C trace context, checked; empty without one
+    rendering: Rendering = Rendering()
 
 
 @dataclass(frozen=True)
@@ -239,6 +258,7 @@ class EngineRequest:
     resume: tuple[int, ...] = ()  # token ids of the answer sent already: it continues after them
     timeout_s: float | None = None
     traceparent: str = ""
+    rendering: Rendering = Rendering()
 
 
 @dataclass(frozen=True)

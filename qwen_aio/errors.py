@@ -27,8 +27,16 @@ class ContextTooSmall(InvalidRequest, code="context_too_small"):
     """The fixed part of the prompt and the answer leave no room for any text."""
 
 
+class ContextExceeded(InvalidRequest, code="context_length_exceeded"):
+    """The prompt and the answer do not fit into the context, and nothing may be cut."""
+
+
 class UnknownTask(QwenAioError, code="unknown_task"):
     """No task has this name."""
+
+
+class UnknownModel(QwenAioError, code="model_not_found"):
+    """No model and no task has this name (OpenAI's routes)."""
 
 
 class UnknownPath(QwenAioError, code="unknown_path"):

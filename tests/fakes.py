@@ -85,6 +85,10 @@ class FakeEngine:
         finally:
             self.open_streams -= 1
 
+    async def tokenize(self, prompt: Prompt) -> list[int]:
+        """One token a character, and one for each control token."""
+        return [ord(letter) for each in prompt.segments for letter in (each.text if isinstance(each, Text) else "|")]
+
     async def _wait(self, wait: Callable[[], object]) -> None:
         try:
             await wait()  # type: ignore[misc]

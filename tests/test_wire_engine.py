@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.client import FrameReader
-from qwen_aio.core import DecidedLabel, EngineRequest, Message, SamplingWish
+from qwen_aio.core import DecidedLabel, EngineRequest, Message, PromptStyle, Rendering, SamplingWish
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.result import Answer, AnswerStart, Decision, FinishReason, Safety, TextDelta, Timings, Truncation, Usage
 from qwen_aio.visible import has_visible
@@ -55,6 +55,7 @@ REQUESTS = st.builds(
     decided=st.none() | st.builds(DecidedLabel, TEXT, TEXT),
     resume=st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     timeout_s=st.none() | st.floats(0.001, 600),
+    rendering=st.builds(Rendering, st.sampled_from(get_args(PromptStyle)), st.none() | st.text(max_size=9)),
 )
 DECISIONS = st.builds(
     Decision,
@@ -113,11 +114,19 @@ def test_an_event_survives_the_way_back(event):
 
 def test_every_field_of_a_request_travels():
     """A new field of EngineRequest needs one in its shape."""
-    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s"}
+    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s", "rendering"}
     headers = {"request_id", "traceparent"}
     assert {field.name for field in fields(EngineRequest)} == shaped | headers
     wishes = {field.name for field in fields(SamplingWish)}
     assert set(EngineRequestShape.model_fields) == wishes | shaped - {"sampling", "decided"} | {"decision"}
+
+
+def test_a_rendering_is_written_only_where_it_is_not_that_of_v1_run():
+    """A worker of an older version refuses the field."""
+    plain, chat = EngineRequest("r1", "chat", "hi"), Rendering("chat", on_overflow="error")
+    assert "rendering" not in json.loads(engine_request_to_json(plain))
+    fields = json.loads(engine_request_to_json(replace(plain, rendering=chat)))
+    assert fields["rendering"] == {"style": "chat", "on_overflow": "error"}
 
 
 def test_what_was_decided_and_what_was_sent_are_written_as_the_contract_says():

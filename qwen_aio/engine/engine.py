@@ -89,6 +89,10 @@ class Engine:
             accepted_tokens=self._drafter.num_accepted,
         )
 
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids of the whole `prompt`, in any thread. Raises InvalidRequest."""
+        return self._tokenizer.encode(prompt.segments)
+
     def add(self, request_id: str, work: Work, *, arrived_s: float) -> None:
         """Queue a request; ids are unique among unfinished ones, `arrived_s` is a time of `clock`.
 

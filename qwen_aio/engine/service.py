@@ -48,6 +48,7 @@ class EngineService:
         self._numbers = itertools.count()  # event loop only
         self._failure: BaseException | None = None  # event loop only; also after a regular close
         self._failed = asyncio.Event()  # the thread died of an error
+        self._encoding = asyncio.Lock()  # one at a time: the cores are the engine's
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -91,6 +92,13 @@ class EngineService:
             async for item in outputs:
                 assert isinstance(item, TextDelta | Completion)
                 yield item
+
+    async def tokenize(self, prompt: Prompt) -> list[int]:
+        """The token ids of the whole `prompt`; nothing is cut. Raises InvalidRequest, EngineStopped."""
+        if self._failure is not None:
+            raise _stopped(self._failure)
+        async with self._encoding:
+            return await asyncio.to_thread(self._engine.encode, prompt)
 
     def snapshot(self) -> EngineSnapshot:
         """Counts as of the last step; call it on the loop."""

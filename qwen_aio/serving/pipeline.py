@@ -99,6 +99,7 @@ class Pipeline:
             request.text,
             timeout_s=run.deadline.left_s,
             traceparent=request.traceparent,
+            rendering=request.rendering,
         )
         async with aclosing(self.executor.execute(wanted)) as events:
             decision = await run.deadline.next(events)
@@ -120,6 +121,7 @@ class Pipeline:
             decided=DecidedLabel(decision.task, decision.label) if decision else None,
             timeout_s=run.deadline.left_s,
             traceparent=request.traceparent,
+            rendering=request.rendering,
         )
         return self.executor.execute(wanted)
 

@@ -1,25 +1,26 @@
 """Task + request -> Prompt: the Jinja template rendered block by block, put into ChatML by code.
 
-Templates run in a sandbox, and an undefined variable is an error. A user's text only ever becomes a
-`Text` segment, so `<|im_start|>system` in it stays text. Knows no token ids and no lengths.
+Templates run in a sandbox, and an undefined variable is an error. Knows no token ids and
+no lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jinja2 import DictLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qwen_aio.core import Control, Message, Prompt, Segment, Segments, Task, Text
+from qwen_aio.core import Message, Prompt, Task
 from qwen_aio.errors import InvalidTask
 from qwen_aio.routing import words_in
+from qwen_aio.tasks.chatml import answer_start, exchanges, turn
 from qwen_aio.tasks.normalise import Calmed, calm, narrow
 
 BLOCKS = ("system", "user", "answer")
 # They differ between requests: only the user block has them.
 USER_VARIABLES = ("text", "feeling", "focus_words", "emphasis")
-IM_START, IM_END = Control("<|im_start|>"), Control("<|im_end|>")
 # Errors that an expression in a template can raise, besides Jinja's own.
 _TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
@@ -31,7 +32,7 @@ class PromptTemplate:
         """Raises InvalidTask if it does not compile, or lacks a block or a variable."""
         self._task = task
         self._template = _compile(task)
-        self.head = _turn("system", self._render("system"))  # the same for every request
+        self.head = turn("system", self._render("system"))  # the same for every request
         self._answer = self._render("answer")
         self._render("user", text="", emphasis=True, feeling=None, focus_words=task.focus_words)
 
@@ -41,9 +42,8 @@ class PromptTemplate:
         plain = calm(text) if self._task.kind == "decision" else Calmed(narrow(text), emphasis=False)
         words = tuple(words_in(plain.text, self._task.focus_words))
         block = self._render("user", **plain._asdict(), feeling=feeling, focus_words=words)
-        user = _turn("user", block, can_cut=True)
-        body = (*user, IM_START, Text(f"assistant\n{self._answer}"))
-        return Prompt(head=self.head, turns=_exchanges(history), body=body)
+        body = (*turn("user", block, can_cut=True), *answer_start(self._answer))
+        return Prompt(head=self.head, turns=exchanges(_narrowed(history)), body=body)
 
     def _render(self, block: str, **variables: object) -> str:
         """`block` with the labels, which every block knows, and `variables`."""
@@ -68,16 +68,6 @@ def _compile(task: Task) -> Template:
     return template
 
 
-def _turn(role: str, content: str, *, can_cut: bool = False) -> Segments:
-    return (IM_START, Text(f"{role}\n{content}", can_cut=can_cut), IM_END, Text("\n"))
-
-
-def _exchanges(history: Sequence[Message]) -> tuple[Segments, ...]:
-    """`history` as exchanges, each beginning with a user message: any may be dropped."""
-    exchanges: list[list[Segment]] = []
-    for message in history:
-        if message.role == "user" or not exchanges:
-            exchanges.append([])
-        content = narrow(message.content) if message.role == "user" else message.content
-        exchanges[-1].extend(_turn(message.role, content))
-    return tuple(tuple(exchange) for exchange in exchanges)
+def _narrowed(history: Sequence[Message]) -> list[Message]:
+    """`history` with its user messages normalised."""
+    return [replace(it, content=narrow(it.content)) if it.role == "user" else it for it in history]

@@ -1,20 +1,20 @@
 """`POST /internal/call`: a balancer's request to a worker's engine, and its events. Not public.
 
-Beyond what `/v1/run` takes, an engine request may carry the label that was decided before and the
-tokens of an answer that another worker began; the deltas of an answer carry their token ids, so
-that the next worker can continue it.
+Beyond what `/v1/run` takes, an engine request may carry the label that was decided before, how its
+texts become a prompt, and the tokens of an answer that another worker began; the deltas of an answer
+carry their token ids, so that the next worker can continue it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Annotated, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from qwen_aio.bounds import MAX_TOKENS
-from qwen_aio.core import DecidedLabel, EngineRequest, Message
+from qwen_aio.core import DecidedLabel, EngineRequest, Message, Overflow, PromptStyle, Rendering
 from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.event import frame, read_frame
@@ -41,6 +41,14 @@ class ResumeShape(Sent):
     token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
 
 
+class RenderingShape(Sent):
+    """How the texts become a prompt."""
+
+    style: PromptStyle
+    system: str | None = None
+    on_overflow: Overflow
+
+
 class EngineRequestShape(SamplingFields):
     """The body of one engine request."""
 
@@ -49,6 +57,7 @@ class EngineRequestShape(SamplingFields):
     history: History
     decision: DecidedLabelShape | None = None
     resume: ResumeShape | None = None
+    rendering: RenderingShape | None = None
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
@@ -66,6 +75,7 @@ class EngineRequestShape(SamplingFields):
             resume=tuple(self.resume.token_ids) if self.resume else (),
             timeout_s=self.timeout_s,
             traceparent=traceparent,
+            rendering=Rendering(**vars(self.rendering)) if self.rendering else Rendering(),
         )
 
 
@@ -78,9 +88,14 @@ def engine_request_to_json(request: EngineRequest) -> bytes:
         "decision": vars(request.decided) if request.decided else None,
         "resume": {"token_ids": request.resume} if request.resume else None,
         "timeout_s": request.timeout_s,
+        "rendering": _present(vars(request.rendering)) if request.rendering != Rendering() else None,
         **vars(request.sampling),
     }
-    return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False).encode()
+    return json.dumps(_present(fields), ensure_ascii=False).encode()
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 class EngineDecisionShape(DecisionShape):

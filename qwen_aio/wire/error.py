@@ -40,9 +40,11 @@ class ErrorResponse(Answered):
 _STATUS = {
     "invalid_request": 400,
     "context_too_small": 400,
+    "context_length_exceeded": 400,
     "host_refused": 400,
     "origin_refused": 403,
     "unknown_task": 404,
+    "model_not_found": 404,
     "unknown_path": 404,
     "unknown_worker": 404,
     "method_not_allowed": 405,

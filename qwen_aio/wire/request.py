@@ -99,7 +99,8 @@ class RunRequest(SamplingFields):
     def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
         """Raises InvalidRequest."""
         fields = asdict(request) | vars(request.sampling) | {"stream": stream}
-        del fields["sampling"], fields["request_id"], fields["traceparent"]  # the last two travel as headers
+        del fields["sampling"], fields["rendering"]  # rendered as this route always does
+        del fields["request_id"], fields["traceparent"]  # these travel as headers
         written = json.dumps({name: value for name, value in fields.items() if value is not None})
         return cls.read(written.encode())  # refuses here what the server would refuse
 

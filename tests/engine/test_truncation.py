@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import CHARS_PER_TOKEN, MIN_TEXT_TOKENS, truncate
-from qwen_aio.errors import ContextTooSmall
+from qwen_aio.errors import ContextExceeded, ContextTooSmall
 from qwen_aio.result import Truncation
 from tests.engine.running import prompt, turn
 
@@ -76,3 +78,24 @@ def test_no_room_for_a_text_is_an_error_with_a_way_out(tokenizer: Tokenizer) -> 
 def test_text_that_may_not_be_cut_is_not_cut(tokenizer: Tokenizer) -> None:
     with pytest.raises(ContextTooSmall):
         truncate(Prompt((), (), (Text("the colour " * 50),)), tokenizer=tokenizer, room=60)
+
+
+def test_a_prompt_that_must_fit_is_whole_or_refused(tokenizer: Tokenizer) -> None:
+    asked = replace(prompt("the colour " * 40, turns=(turn("user", "x"),)), must_fit=True)
+    ids = tokenizer.encode(asked.segments)
+    assert list(truncate(asked, tokenizer=tokenizer, room=len(ids)).ids) == ids
+    with pytest.raises(ContextExceeded, match=f"more than the {len(ids) - 1} tokens"):
+        truncate(asked, tokenizer=tokenizer, room=len(ids) - 1)
+
+
+@pytest.mark.parametrize("where", ["system", "turns", "text"])
+def test_a_part_far_too_long_to_fit_is_refused_before_it_is_encoded(where: str) -> None:
+    long = "x" * (16 * 100 + 1)
+    parts = {"system": "s", "turns": (turn("assistant", long if where == "turns" else "t"),)}
+    asked = prompt(long if where == "text" else "u", **parts | ({"system": long} if where == "system" else {}))
+    with pytest.raises(ContextExceeded):
+        truncate(replace(asked, must_fit=True), tokenizer=NoTokenizer(), room=100)  # type: ignore[arg-type]
+
+
+class NoTokenizer:
+    """Encodes nothing: it is not to be asked."""

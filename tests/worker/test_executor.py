@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import DecidedLabel, EngineRequest, Message, ModelIdentity, SamplingWish, Task
+from qwen_aio.core import DecidedLabel, EngineRequest, Message, ModelIdentity, Rendering, SamplingWish, Task
+from qwen_aio.errors import ContextExceeded
 from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta
 from qwen_aio.safeguards import Calibration
 from qwen_aio.tasks.loader import load_tasks
@@ -305,3 +306,45 @@ async def _decision(desk: Desk, text: str) -> Decision:
     [decision] = await desk.events(EngineRequest("r", "sentiment", text))
     assert isinstance(decision, Decision)
     return decision
+
+
+# ---- prompts that are not rendered as their task says ----
+
+
+@pytest.mark.parametrize("style", ["chat", "completion"])
+async def test_the_opening_is_checked_only_in_a_tasks_own_style(style):
+    engine = FakeEngine(pieces=("【情感】",))
+    answer = await Desk(engine, OPENED).answer(chat("Ｈi ", rendering=Rendering(style)))
+    assert (answer.text, len(engine.samplings)) == ("【情感】", 1)
+    assert user_text(engine.prompts[0]) == "Ｈi "  # nothing is evened out
+    replaced = await Desk(engine, OPENED).answer(chat("Ｈi "))
+    assert (replaced.finish_reason, user_text(engine.prompts[-1])) == ("fixed", "Hi")
+
+
+@pytest.mark.parametrize("style", ["chat", "completion"])
+async def test_safety_is_decided_in_every_style(style):
+    engine = Reader({"药": CRISIS})
+    answer = await Desk(engine, CHECKING).answer(chat("我吃了很多药", rendering=Rendering(style)))
+    assert (answer.finish_reason, engine.samplings) == ("fixed", [])
+
+
+async def test_only_a_tasks_own_style_quotes():
+    extracting = {**TASKS, "chat": replace(TASKS["chat"], method="extract")}
+    for style, finish_reason in (("task", "extracted"), ("chat", "stop")):
+        answer = await Desk(FakeEngine(), extracting).answer(chat("一。二。", rendering=Rendering(style)))
+        assert answer.finish_reason == finish_reason
+
+
+async def test_a_text_too_long_to_quote_from_is_refused_where_nothing_may_be_cut():
+    text = "一句话。" * 6000
+    request = EngineRequest("r", "summarize", text, rendering=Rendering(on_overflow="error"))
+    with pytest.raises(ContextExceeded):
+        await Desk(Reader(), TASKS, BUNDLED).answer(request)
+
+
+async def test_where_nothing_may_be_cut_the_engine_is_told_but_not_for_windows_of_safety():
+    engine = Reader()
+    whole = Rendering(on_overflow="error")
+    await Desk(engine, CHECKING).answer(chat("你好", rendering=whole))
+    await Desk(engine, CHECKING).events(EngineRequest("r", "sentiment", "你好", rendering=whole))
+    assert [prompt.must_fit for prompt in engine.prompts] == [False, True, True]

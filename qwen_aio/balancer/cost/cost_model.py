@@ -125,7 +125,8 @@ class _FadingLine:
 
 def _num_characters(request: EngineRequest) -> int:
     """Characters of everything that differs between requests of one task."""
-    return min(len(request.text) + sum(len(message.content) for message in request.history), MAX_CHARACTERS)
+    texts = [request.text, request.rendering.system or "", *(message.content for message in request.history)]
+    return min(sum(map(len, texts)), MAX_CHARACTERS)
 
 
 def _num_prefilled(usage: Usage) -> int:

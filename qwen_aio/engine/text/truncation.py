@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from qwen_aio.core import Control, Prompt, Segment, Segments, Text
 from qwen_aio.engine.text.tokenizer import Tokenizer
-from qwen_aio.errors import ContextTooSmall
+from qwen_aio.errors import ContextExceeded, ContextTooSmall
 from qwen_aio.result import Truncation
 
 CHARS_PER_TOKEN = 16  # no language averages more: longer text cannot fit
@@ -29,7 +29,14 @@ class Truncated:
 
 
 def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
-    """The prompt in at most `room` tokens. Raises ContextTooSmall, InvalidRequest."""
+    """The prompt in at most `room` tokens. Raises ContextExceeded, ContextTooSmall, InvalidRequest."""
+    if prompt.must_fit:
+        ids = _encode_within(prompt.segments, tokenizer, room=room)
+        if ids is None:
+            raise ContextExceeded(
+                f"the prompt has more than the {room} tokens that the context and max_tokens leave for it"
+            )
+        return Truncated(tuple(ids), Truncation())
     head = tokenizer.encode(prompt.head)
     body = _truncate_body(prompt.body, tokenizer, room=room - len(head))
     kept: list[list[int]] = []  # newest first
@@ -44,11 +51,11 @@ def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
     return Truncated((*head, *turns, *body.ids), replace(body.truncation, dropped_turns=len(prompt.turns) - len(kept)))
 
 
-def _encode_within(turn: Segments, tokenizer: Tokenizer, *, room: int) -> list[int] | None:
-    """The turn's ids; None if they are more than `room`."""
-    if sum(len(segment.text) for segment in turn if isinstance(segment, Text)) > room * CHARS_PER_TOKEN:
+def _encode_within(segments: Segments, tokenizer: Tokenizer, *, room: int) -> list[int] | None:
+    """The ids of `segments`; None if they are more than `room`."""
+    if sum(len(segment.text) for segment in segments if isinstance(segment, Text)) > room * CHARS_PER_TOKEN:
         return None
-    ids = tokenizer.encode(turn)
+    ids = tokenizer.encode(segments)
     return ids if len(ids) <= room else None
 
 

@@ -23,3 +23,6 @@ class EngineClient(Protocol):
         self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
     ) -> AsyncGenerator[TextDelta | Completion, None]:
         """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence."""
+
+    async def tokenize(self, prompt: Prompt) -> list[int]:
+        """The token ids of the whole `prompt`."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TypeVar
 
-from qwen_aio.core import Capabilities, EngineRequest, ModelIdentity, Sampling, Task
-from qwen_aio.errors import InvalidRequest, UnknownTask
+from qwen_aio.core import Capabilities, EngineRequest, ModelIdentity, Prompt, Sampling, Task
+from qwen_aio.errors import ContextExceeded, InvalidRequest, UnknownTask
 from qwen_aio.language import Language, language_of
 from qwen_aio.result import (
     Answer,
@@ -34,12 +34,13 @@ from qwen_aio.result import (
 from qwen_aio.routing import checked_texts, find_danger
 from qwen_aio.safeguards import OpeningCheck
 from qwen_aio.status.record import Count
+from qwen_aio.tasks.chatml import continuation_prompt, conversation_prompt, turn
 from qwen_aio.tasks.opening import fault_of
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.sentences import joined
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.execution.engine import EngineClient
-from qwen_aio.worker.execution.extract import fits, telling_sentences
+from qwen_aio.worker.execution.extract import MAX_CHARS, fits, telling_sentences
 from qwen_aio.worker.execution.opening import opened
 from qwen_aio.worker.execution.safety import decide_safety
 
@@ -97,13 +98,17 @@ class LocalExecutor:
         task = self._task(call.task)
         return self._decision(call, task) if task.kind == "decision" else self._answer(call, task)
 
+    async def tokenize(self, call: EngineRequest) -> list[int]:
+        """The token ids of the prompt of `call`; nothing is cut. Raises UnknownTask, InvalidRequest, EngineStopped."""
+        return await self._engine.tokenize(self._prompt(call, self._task(call.task)))
+
     async def _decision(self, call: EngineRequest, task: Task) -> AsyncGenerator[Decision, None]:
-        decision = await self._decide(call.request_id, task, call.text)
+        decision = await self._decide(call.request_id, task, call.text, must_fit=_must_fit(call))
         self._record(call, decision)
         yield decision
 
-    async def _decide(self, request_id: str, task: Task, text: str) -> Decision:
-        prompt = self._templates[task.name].prompt(text)
+    async def _decide(self, request_id: str, task: Task, text: str, *, must_fit: bool = False) -> Decision:
+        prompt = replace(self._templates[task.name].prompt(text), must_fit=must_fit)
         scores = await self._engine.score(request_id, prompt, [label.text for label in task.labels])
         calibration = task.calibration.get(self._model.sha)
         temperature = calibration.temperature.get(language_of(text) or "en") if calibration else None
@@ -152,11 +157,20 @@ class LocalExecutor:
         if checked.reply is not None:
             self._count("safety_replies")
             return self._whole(call, checked.reply, "fixed", checked)
-        if task.method == "extract" or (task.method == "auto" and self._model.is_bundled):
-            template = self._templates[task.name]
-            found, scores = await telling_sentences(self._engine, call.request_id, template, call.text)
-            return self._whole(call, joined(found), "extracted", checked, scores, truncated=not fits(call.text))
-        return None
+        if not self._extracts(call, task):
+            return None
+        if _must_fit(call) and not fits(call.text):
+            raise ContextExceeded(
+                f"the text has {len(call.text)} characters; sentences of at most {MAX_CHARS} are read"
+            )
+        template = self._templates[task.name]
+        found, scores = await telling_sentences(self._engine, call.request_id, template, call.text)
+        return self._whole(call, joined(found), "extracted", checked, scores, truncated=not fits(call.text))
+
+    def _extracts(self, call: EngineRequest, task: Task) -> bool:
+        """Whether the answer is made of sentences of the text."""
+        is_meant = task.method == "extract" or (task.method == "auto" and self._model.is_bundled)
+        return is_meant and call.rendering.style == "task"
 
     def _whole(
         self,
@@ -187,7 +201,7 @@ class LocalExecutor:
         self, call: EngineRequest, task: Task, checked: _Checked
     ) -> AsyncGenerator[AnswerStart | TextDelta | Completion, None]:
         """Nothing at all if no draw's first sentence fits."""
-        prompt = self._templates[task.name].prompt(call.text, history=call.history, feeling=self._feeling(call))
+        prompt = self._prompt(call, task)
         sampling, check = self._sampling(call, task), self._opening_check(call, task)
         return opened(
             _draws(sampling) if check else [sampling],
@@ -198,7 +212,7 @@ class LocalExecutor:
 
     def _opening_check(self, call: EngineRequest, task: Task) -> OpeningCheck | None:
         is_meant = task.opening is not None and task.opening.model == self._model.sha
-        return task.opening if is_meant and not call.resume else None
+        return task.opening if is_meant and call.rendering.style == "task" and not call.resume else None
 
     def _fits(self, call: EngineRequest, check: OpeningCheck, sentence: str) -> bool:
         label = call.decided.label if call.decided else None
@@ -212,6 +226,21 @@ class LocalExecutor:
         assert task.opening is not None
         self._count("openings_replaced")
         return self._whole(call, _in_language_of(call.text, task.opening.instead), "fixed", checked)
+
+    # ---- prompts ----
+
+    def _prompt(self, call: EngineRequest, task: Task) -> Prompt:
+        """What the model is to see. Raises UnknownTask, InvalidRequest."""
+        template, rendering = self._templates[task.name], call.rendering
+        match rendering.style:
+            case "completion":
+                prompt = continuation_prompt(call.text)
+            case "chat":
+                head = template.head if rendering.system is None else turn("system", rendering.system)
+                prompt = conversation_prompt(head, call.history, call.text)
+            case "task":
+                prompt = template.prompt(call.text, history=call.history, feeling=self._feeling(call))
+        return replace(prompt, must_fit=_must_fit(call))
 
     def _feeling(self, call: EngineRequest) -> str | None:
         """The text of the label that was decided before. Raises UnknownTask, InvalidRequest."""
@@ -238,6 +267,10 @@ def _draws(sampling: Sampling) -> list[Sampling]:
     if sampling.temperature == 0:
         return [sampling]
     return [sampling, replace(sampling, seed=None if sampling.seed is None else (sampling.seed + 1) % NUM_SEEDS)]
+
+
+def _must_fit(call: EngineRequest) -> bool:
+    return call.rendering.on_overflow == "error"
 
 
 def _in_language_of(text: str, replies: Mapping[Language, str]) -> str:
