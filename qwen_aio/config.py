@@ -73,6 +73,9 @@ class Settings(BaseModel):
         *PUBLIC,
     )
     insecure: bool = _setting(False, "listen beyond this machine although there are no keys yet", *PUBLIC)
+    allow_system_messages: bool = _setting(
+        False, "take system messages of clients on OpenAI's routes, instead of the chat task's", "worker", "balancer"
+    )
     max_context: Annotated[int, Field(ge=128, le=32768)] = _setting(
         2048, "tokens of prompt and answer together", "worker"
     )

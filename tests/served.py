@@ -55,6 +55,7 @@ class Worker:
     status: WorkerStatus = STATUS
     allowed_hosts: tuple[str, ...] = ()
     times: StreamTimes = STREAM_TIMES
+    allow_system_messages: bool = False
     recorded: list[tuple[EngineRequest, Decision | Answer]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     gate: AdmissionGate = field(init=False)
@@ -78,6 +79,7 @@ class Worker:
             metrics=self.metrics.registry,
             allowed_hosts=self.allowed_hosts,
             times=self.times,
+            allow_system_messages=self.allow_system_messages,
         )
         if self.is_open:
             self.open()

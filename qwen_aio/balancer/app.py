@@ -15,8 +15,17 @@ from qwen_aio.serving.proxied import ProxySettings
 
 
 def create_balancer_app(
-    balancer: Balancer, gate: AdmissionGate, *, allowed_hosts: Collection[str] = (), proxy: ProxySettings = DIRECT
+    balancer: Balancer,
+    gate: AdmissionGate,
+    *,
+    allowed_hosts: Collection[str] = (),
+    proxy: ProxySettings = DIRECT,
+    allow_system_messages: bool = False,
 ) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
-    routes = [*v1_routes(gate), metrics_route(balancer.metrics.registry), *dashboard_routes(balancer)]
+    routes = [
+        *v1_routes(gate, allow_system_messages=allow_system_messages),
+        metrics_route(balancer.metrics.registry),
+        *dashboard_routes(balancer),
+    ]
     return create_app(gate, routes=routes, health=balancer.health, allowed_hosts=allowed_hosts, proxy=proxy)

@@ -50,6 +50,12 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
 async def _balance(settings: Settings, sock: socket.socket) -> int:
     gate = AdmissionGate(starting="the balancer is just starting; try again in a second")
     balancer = Balancer(settings, gate, status_dir=status_dir(settings))
-    app = create_balancer_app(balancer, gate, allowed_hosts=allowed_hosts(settings), proxy=proxy_settings(settings))
+    app = create_balancer_app(
+        balancer,
+        gate,
+        allowed_hosts=allowed_hosts(settings),
+        proxy=proxy_settings(settings),
+        allow_system_messages=settings.allow_system_messages,
+    )
     print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
     return await run_server(app, sock=sock, gate=gate, life=balancer.live)

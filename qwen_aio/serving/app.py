@@ -20,6 +20,7 @@ from qwen_aio.core import TaskKind
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
+from qwen_aio.serving.openai_routes import openai_routes
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.proxied import Proxied, ProxySettings
 from qwen_aio.serving.run_route import RunRoute
@@ -63,7 +64,9 @@ def create_app(
     return app
 
 
-def v1_routes(gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES) -> list[Route]:
+def v1_routes(
+    gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES, allow_system_messages: bool = False
+) -> list[Route]:
     """The public routes of a worker and of a balancer."""
 
     async def tasks(_: Request) -> Response:
@@ -71,7 +74,11 @@ def v1_routes(gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES) -> list
         shape = TasksResponse.from_core(await gate.capabilities(), timeouts_s=timeouts_s)
         return Response(shape.to_json(), media_type=JSON_MEDIA)
 
-    return [Route("/v1/run", RunRoute(gate, times=times), methods=["POST"]), Route("/v1/tasks", tasks)]
+    return [
+        Route("/v1/run", RunRoute(gate, times=times), methods=["POST"]),
+        Route("/v1/tasks", tasks),
+        *openai_routes(gate, times=times, allow_system_messages=allow_system_messages),
+    ]
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ async def _answer_error(request: Request, exc: Exception) -> Response:
 async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     """The answer to a path or a method that the router does not know."""
     assert isinstance(exc, HTTPException)
-    error: QwenAioError = UnknownPath("nothing lives at this path; see /v1/run, /v1/tasks, /health")
+    error: QwenAioError = UnknownPath("nothing lives at this path; see /v1/run, /v1/tasks, /v1/models, /health")
     if exc.status_code == 405:
         allow = (exc.headers or {}).get("Allow", "")
         error = MethodNotAllowed(f"{request.method[:20]} is not possible here; allowed: {allow}")

@@ -31,6 +31,7 @@ _HEADERS = [
 BUG = "an internal error; the server's log has the details"
 
 T = TypeVar("T")
+ErrorFrame = Callable[[QwenAioError, str], bytes]  # of an error and the request's id
 logger = logging.getLogger(__name__)
 
 
@@ -53,20 +54,28 @@ async def send_events(
     *,
     frame: Callable[[T], bytes],
     times: StreamTimes,
+    failed: ErrorFrame = error_frame,
 ) -> None:
     """Send `events`, each as its `frame`, to their end or the client's disconnect; close them.
 
     Raises an error before the first event, which can still have a status. A later one, or a bug,
-    becomes the last event.
+    becomes the last event, by `failed`.
     """
-    sending = _send_all(events, send, frame=frame, request_id=scope["state"]["request_id"], times=times)
+    request_id = scope["state"]["request_id"]
+    sending = _send_all(events, send, frame=frame, times=times, failed=failed, request_id=request_id)
     async with aclosing(events):
         with suppress(ClientDisconnect):
             await while_connected(receive, sending)
 
 
 async def _send_all(
-    events: AsyncGenerator[T, None], send: Send, *, frame: Callable[[T], bytes], request_id: str, times: StreamTimes
+    events: AsyncGenerator[T, None],
+    send: Send,
+    *,
+    frame: Callable[[T], bytes],
+    times: StreamTimes,
+    failed: ErrorFrame,
+    request_id: str,
 ) -> None:
     event: T | None = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -75,12 +84,12 @@ async def _send_all(
             await _send(send, frame(event), times)
             event = await _next(events, send, times)
     except QwenAioError as exc:
-        await _send(send, error_frame(exc, request_id), times)
+        await _send(send, failed(exc, request_id), times)
     except ClientDisconnect:
         raise
     except Exception:
         logger.exception("a bug has ended a stream id=%s", request_id)
-        await _send(send, error_frame(QwenAioError(BUG), request_id), times)
+        await _send(send, failed(QwenAioError(BUG), request_id), times)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

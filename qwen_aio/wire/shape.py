@@ -1,4 +1,4 @@
-"""The two kinds of shape: requests are read strictly, replies so that new fields do no harm.
+"""The kinds of shape: requests are read strictly, replies so that new fields do no harm.
 
 Every mistake of a client becomes one sentence, which names the field and never echoes a text.
 """
@@ -16,19 +16,10 @@ JSON_MEDIA = "application/json"
 SSE_MEDIA = "text/event-stream"
 
 
-class Sent(BaseModel):
-    """No unknown fields, no null, no "10" for 10, no 1 for true, no infinity."""
+class Strict(BaseModel):
+    """No "10" for 10, no 1 for true, no infinity."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_null(cls, fields: Any) -> Any:
-        for name, value in fields.items() if isinstance(fields, dict) else ():
-            if value is None:
-                shown = json.dumps(name[:40])
-                raise InvalidRequest(f"{shown} is null; leave it out to get the default", param=name[:40])
-        return fields
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, body: bytes) -> Self:
@@ -42,6 +33,21 @@ class Sent(BaseModel):
             return cls.model_validate(fields)
         except ValidationError as exc:
             raise _invalid(cls, exc) from exc
+
+
+class Sent(Strict):
+    """Strict, and no unknown fields and no null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_null(cls, fields: Any) -> Any:
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if value is None:
+                shown = json.dumps(name[:40])
+                raise InvalidRequest(f"{shown} is null; leave it out to get the default", param=name[:40])
+        return fields
 
 
 class Answered(BaseModel):
@@ -101,7 +107,7 @@ def _refuse_constant(name: str) -> None:
     raise InvalidRequest(f"{name} is not a JSON number")
 
 
-def _invalid(shape: type[Sent], exc: ValidationError) -> InvalidRequest:
+def _invalid(shape: type[Strict], exc: ValidationError) -> InvalidRequest:
     first = exc.errors(include_url=False, include_context=False)[0]
     param = ".".join(str(part)[:40] for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The application of one worker: the routes of every server, and the one for balancers."""
+"""The application of one worker: the routes of every server, and what only a worker has."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.wire.engine import ENGINE_PATH
 from qwen_aio.worker.engine_route import EngineRoute
+from qwen_aio.worker.tokenize_route import TokenizeRoute
 
 
 def create_worker_app(
@@ -30,13 +31,16 @@ def create_worker_app(
     page_csp: str = "default-src 'self'",
     worded: Worded = as_json,
     times: StreamTimes = STREAM_TIMES,
+    allow_system_messages: bool = False,
 ) -> FastAPI:
     """`gate` opens with a Pipeline; `status` is the record of /health, `metrics` what /metrics shows."""
+    tokenizing = TokenizeRoute(gate, allow_system_messages=allow_system_messages)
     return create_app(
         gate,
         routes=[
-            *v1_routes(gate, times=times),
+            *v1_routes(gate, times=times, allow_system_messages=allow_system_messages),
             metrics_route(metrics),
+            Route("/tokenize", tokenizing.tokenize, methods=["POST"]),
             Route(ENGINE_PATH, EngineRoute(gate, times=times), methods=["POST"]),
         ],
         health=lambda: Health(asdict(replace(status(), state=gate.state)), gate.refusal),

@@ -104,4 +104,5 @@ class WorkerServer:
             metrics=self._metrics.registry,
             allowed_hosts=allowed_hosts(self.settings),
             proxy=proxy_settings(self.settings),
+            allow_system_messages=self.settings.allow_system_messages,
         )

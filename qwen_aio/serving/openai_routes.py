@@ -1,0 +1,93 @@
+"""OpenAI's routes: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+
+Each request becomes one of core.py, so gate, pipeline and executor are those of `/v1/run`. Knows
+the gate and the shapes, no service.
+"""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.disconnect import while_connected
+from qwen_aio.serving.sse import StreamTimes, send_events
+from qwen_aio.wire.openai.chat import ChatRequest
+from qwen_aio.wire.openai.completion import CompletionRequest
+from qwen_aio.wire.openai.model import ModelShape, ModelsResponse, addressed
+from qwen_aio.wire.openai.reply import error_chunk
+from qwen_aio.wire.openai.request import OpenAiRequest
+from qwen_aio.wire.shape import JSON_MEDIA, Answered
+
+
+def openai_routes(gate: AdmissionGate, *, times: StreamTimes, allow_system_messages: bool) -> list[Route]:
+    """The same on worker and balancer."""
+    models = ModelRoutes(gate)
+    shapes: dict[str, type[OpenAiRequest]] = {"chat/completions": ChatRequest, "completions": CompletionRequest}
+    return [
+        *(
+            Route(
+                f"/v1/{path}",
+                TextRoute(gate, shape, times=times, allow_system_messages=allow_system_messages),
+                methods=["POST"],
+            )
+            for path, shape in shapes.items()
+        ),
+        Route("/v1/models", models.all),
+        Route("/v1/models/{model:path}", models.one),
+    ]
+
+
+class TextRoute:
+    """An ASGI application of its own: only at this level does it see that a client disconnects."""
+
+    def __init__(
+        self, gate: AdmissionGate, shape: type[OpenAiRequest], *, times: StreamTimes, allow_system_messages: bool
+    ) -> None:
+        self._gate = gate
+        self._shape = shape
+        self._times = times
+        self._allow_system_messages = allow_system_messages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises QwenAioError while no status has been sent."""
+        if self._gate.refusal is not None:
+            raise self._gate.refusal
+        wanted = self._shape.read(await HttpRequest(scope, receive).body())
+        request_id = scope["state"]["request_id"]
+        capabilities = await self._gate.capabilities()
+        to = addressed(wanted.model, capabilities)
+        request = wanted.to_core(request_id, to, allow_system_messages=self._allow_system_messages)
+        reply = wanted.reply(request_id, to, capabilities, created=int(time.time()))
+        if wanted.stream:
+            events = self._gate.stream(request)
+            await send_events(events, scope, receive, send, frame=reply.frame, failed=error_chunk, times=self._times)
+            return
+        result = await while_connected(receive, self._gate.run(request))
+        headers = {"Cache-Control": "no-store"}
+        await Response(reply.whole(result), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
+
+
+class ModelRoutes:
+    """What can be named as `model`."""
+
+    def __init__(self, gate: AdmissionGate) -> None:
+        self._gate = gate
+        self._created = int(time.time())
+
+    async def all(self, _: HttpRequest) -> Response:
+        """The chat model and all tasks."""
+        return _json(ModelsResponse.from_core(await self._gate.capabilities(), created=self._created))
+
+    async def one(self, request: HttpRequest) -> Response:
+        """The one in the path. Raises UnknownModel."""
+        found = addressed(request.path_params["model"], await self._gate.capabilities())
+        return _json(ModelShape(id=found.id, created=self._created))
+
+
+def _json(shape: Answered) -> Response:
+    return Response(shape.to_json(), media_type=JSON_MEDIA)

@@ -1,0 +1,139 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from qwen_aio.bounds import BOUNDS
+from qwen_aio.core import Message, Rendering, Request, Role, SamplingWish
+from qwen_aio.errors import InvalidRequest
+from qwen_aio.visible import check_visible
+from qwen_aio.wire.openai.fields import Harmless, OpenAiSent, SamplingShape
+from qwen_aio.wire.openai.model import Addressee
+from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Reply
+from qwen_aio.wire.openai.request import OpenAiRequest
+from qwen_aio.wire.request import MAX_HISTORY
+
+ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant"}  # the others are system messages
+
+
+class ChatReply(Reply):
+    """A message of the assistant."""
+
+    prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def choice(self, text: str, finish_reason: FinishCode) -> ChoiceFields:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+
+    def chunk_choice(self, text: str, finish_reason: FinishCode | None) -> ChoiceFields:
+        return _chunk_choice({"content": text} if text else {}, finish_reason)
+
+    def opening(self) -> list[ChoiceFields]:
+        return [_chunk_choice({"role": "assistant", "content": ""}, None)]
+
+
+def _chunk_choice(delta: dict[str, str], finish_reason: FinishCode | None) -> ChoiceFields:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+class ChatMessage(OpenAiSent):
+    """One message; `content` is a string or a list of text parts."""
+
+    harmless: ClassVar[Harmless] = {"tool_calls": ([],), "tool_call_id": (), "function_call": (), "audio": ()}
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Any = None
+
+
+class _Texts(NamedTuple):
+    """The messages, taken apart."""
+
+    system: str | None
+    history: tuple[Message, ...]
+    last: str  # the user's
+
+
+class ChatRequest(OpenAiRequest):
+    """A conversation that ends with the user's message."""
+
+    kind_of_reply = ChatReply
+    harmless: ClassVar[Harmless] = {
+        **SamplingShape.harmless,
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "response_format": ({"type": "text"},),
+        "tools": ([],),
+        "tool_choice": ("none",),
+        "functions": ([],),
+        "function_call": ("none",),
+        "modalities": (["text"],),
+        "audio": (),
+        "prediction": (),
+        "web_search_options": (),
+        "reasoning_effort": ("none",),
+        "verbosity": ("medium",),
+    }
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_HISTORY)]
+    max_completion_tokens: Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)] | None = None
+
+    def wish(self) -> SamplingWish:
+        """`max_completion_tokens` is the newer name of `max_tokens`, and wins."""
+        newer = {} if self.max_completion_tokens is None else {"max_tokens": self.max_completion_tokens}
+        return SamplingWish(**vars(super().wish()) | newer)
+
+    def request_to(self, to: Addressee) -> Request:
+        texts = _texts(self.messages)
+        style: Literal["chat", "task"] = "chat" if to.is_chat_model else "task"
+        return Request(
+            texts.last,
+            mode=to.task,
+            history=texts.history,
+            sampling=self.wish(),
+            rendering=Rendering(style, texts.system, on_overflow="error"),
+        )
+
+
+def _texts(messages: Sequence[ChatMessage]) -> _Texts:
+    """Raises InvalidRequest where they are no conversation that the user's message ends."""
+    contents = [text_of(message.content, f"messages.{index}.content") for index, message in enumerate(messages)]
+    system = None if messages[0].role in ROLES else contents[0]
+    start = 0 if system is None else 1
+    turns = [_turn(index, messages[index].role, contents[index]) for index in range(start, len(messages))]
+    if not turns or turns[-1].role != "user":
+        raise InvalidRequest("the last message must be the user's", param="messages")
+    check_visible(turns[-1].content, param=f"messages.{len(messages) - 1}.content")
+    return _Texts(system, tuple(turns[:-1]), turns[-1].content)
+
+
+def _turn(index: int, role: str, content: str) -> Message:
+    if role not in ROLES:
+        raise InvalidRequest("there is one system message, and it comes first", param=f"messages.{index}.role")
+    return Message(ROLES[role], content)
+
+
+def text_of(content: object, where: str) -> str:
+    """The text of a message's content; parts become lines. Raises InvalidRequest, which names `where`."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise InvalidRequest(f"{where} must be a string or a list of text parts", param=where)
+    return "\n".join(_text_part(part, f"{where}.{index}") for index, part in enumerate(content))
+
+
+def _text_part(part: object, where: str) -> str:
+    fields = part if isinstance(part, dict) else {}
+    kind, text = fields.get("type"), fields.get("text")
+    if kind != "text":
+        named = json.dumps(kind[:40]) if isinstance(kind, str) else "no type"
+        raise InvalidRequest(f"{where}: only text parts are supported, not {named}", param=f"{where}.type")
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{where}.text must be a string", param=f"{where}.text")
+    return text

@@ -1,0 +1,63 @@
+"""`POST /v1/completions`, for old clients: the model continues a text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from qwen_aio.core import Rendering, Request
+from qwen_aio.errors import InvalidRequest
+from qwen_aio.visible import check_visible
+from qwen_aio.wire.openai.fields import Harmless, SamplingShape
+from qwen_aio.wire.openai.model import Addressee
+from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Reply
+from qwen_aio.wire.openai.request import OpenAiRequest
+
+DEFAULT_MAX_TOKENS = 16  # as at OpenAI and in vLLM
+
+
+class CompletionReply(Reply):
+    """What follows the prompt."""
+
+    prefix = "cmpl"
+    whole_object = chunk_object = "text_completion"
+
+    def choice(self, text: str, finish_reason: FinishCode) -> ChoiceFields:
+        return self.chunk_choice(text, finish_reason)
+
+    def chunk_choice(self, text: str, finish_reason: FinishCode | None) -> ChoiceFields:
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+    def opening(self) -> list[ChoiceFields]:
+        return []
+
+
+class CompletionRequest(OpenAiRequest):
+    """A text to be continued, or the text that a task is about."""
+
+    kind_of_reply = CompletionReply
+    harmless: ClassVar[Harmless] = {
+        **SamplingShape.harmless,
+        "best_of": (1,),
+        "echo": (False,),
+        "logprobs": (),
+        "suffix": ("",),
+    }
+
+    prompt: Any = None  # a string, or a list of one
+
+    def request_to(self, to: Addressee) -> Request:
+        text = self._text()
+        check_visible(text, param="prompt")
+        style: Literal["completion", "task"] = "completion" if to.is_chat_model else "task"
+        wish = self.wish()
+        if to.is_chat_model and wish.max_tokens is None:
+            wish = replace(wish, max_tokens=DEFAULT_MAX_TOKENS)
+        rendering = Rendering(style, on_overflow="error")
+        return Request(text, mode=to.task, sampling=wish, rendering=rendering)
+
+    def _text(self) -> str:
+        prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        if len(prompts) != 1 or not isinstance(prompts[0], str):
+            raise InvalidRequest("prompt must be one string; several, and token ids, are not supported", param="prompt")
+        return prompts[0]

@@ -1,0 +1,76 @@
+"""How the fields of OpenAI's routes are read: checked, refused by name, or ignored as OpenAI does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, Seed, StopString
+from qwen_aio.core import SamplingWish
+from qwen_aio.errors import InvalidRequest
+from qwen_aio.wire.shape import Strict
+
+Harmless = Mapping[str, tuple[object, ...]]  # field that is not supported -> the values that change nothing
+
+
+class OpenAiSent(Strict):
+    """Null is the same as absent; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+    harmless: ClassVar[Harmless] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_supported(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        present = {name: value for name, value in fields.items() if value is not None}
+        check_harmless(present, cls.harmless)
+        return present
+
+
+def check_harmless(fields: Mapping[str, Any], harmless: Harmless) -> None:
+    """Raises InvalidRequest for a field that would change the output, and is not supported."""
+    for name in fields.keys() & harmless.keys():
+        if fields[name] not in harmless[name]:
+            raise InvalidRequest(f"{name} is not supported by this server; leave it out", param=name)
+
+
+class StreamOptions(OpenAiSent):
+    """`include_usage`: one more chunk tells the tokens."""
+
+    include_usage: bool = False
+
+
+class SamplingShape(OpenAiSent, SamplingNumbers):
+    """What every request for text has; top_k and repetition_penalty are named as in vLLM."""
+
+    harmless: ClassVar[Harmless] = {
+        "n": (1,),
+        "presence_penalty": (0,),
+        "frequency_penalty": (0,),
+        "logit_bias": ({},),
+    }
+
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    stop: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    seed: Seed | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _list_stop(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with the tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def wish(self) -> SamplingWish:
+        """The sampling that the client asks for."""
+        numbers = {name: getattr(self, name) for name in SamplingNumbers.model_fields}
+        return SamplingWish(**numbers, stop=None if self.stop is None else tuple(self.stop), seed=self.seed)

@@ -1,0 +1,138 @@
+"""A result, or its events, as OpenAI's clients read them: an object, or chunks and `[DONE]`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from qwen_aio.core import Task
+from qwen_aio.errors import QwenAioError
+from qwen_aio.result import Decided, Done, Event, Result, TextDelta, Usage
+from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.shape import Answered
+
+ChoiceFields = dict[str, Any]
+FinishCode = Literal["stop", "length", "content_filter"]
+DONE = b"data: [DONE]\n\n"
+
+
+class TokensShape(Answered):
+    """OpenAI's `usage`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+
+    @classmethod
+    def from_core(cls, usage: Usage) -> TokensShape:
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details={"cached_tokens": usage.cached_tokens},
+        )
+
+
+class ReplyObject(Answered):
+    """A whole reply, or a chunk of it; `usage` is null in every chunk but the last."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChoiceFields]
+    usage: TokensShape | None = None
+
+
+@dataclass(frozen=True)
+class Reply(ABC):
+    """Writes the reply to one request; the kinds of reply differ in their choices."""
+
+    request_id: str
+    created: int  # seconds since 1970
+    model: str
+    dangerous: frozenset[str]  # labels of the safety task that take effect
+    includes_usage: bool  # at the end of a stream
+
+    prefix: ClassVar[str]
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    @abstractmethod
+    def choice(self, text: str, finish_reason: FinishCode) -> ChoiceFields:
+        """The one choice of a whole reply."""
+
+    @abstractmethod
+    def chunk_choice(self, text: str, finish_reason: FinishCode | None) -> ChoiceFields:
+        """The one choice of a chunk."""
+
+    @abstractmethod
+    def opening(self) -> list[ChoiceFields]:
+        """That of a chunk before the first text, if there is one."""
+
+    def whole(self, result: Result) -> bytes:
+        """The body of a reply that is no stream."""
+        choice = self.choice(_text(result), finish_code(result, self.dangerous))
+        return self._object(self.whole_object, [choice], _tokens(result)).to_json()
+
+    def frame(self, event: Event) -> bytes:
+        """`event` as it is sent; the last one is more than one frame."""
+        match event:
+            case Decided(decision):
+                return self._first(decision.text)
+            case TextDelta(text, index=index):
+                return self._chunk(self.chunk_choice(text, None)) if index else self._first(text)
+            case Done(result):
+                last = self._chunk(self.chunk_choice("", finish_code(result, self.dangerous)))
+                usage = _frame(self._object(self.chunk_object, [], _tokens(result))) if self.includes_usage else b""
+                return last + usage + DONE
+
+    def _first(self, text: str) -> bytes:
+        return b"".join(map(self._chunk, [*self.opening(), self.chunk_choice(text, None)]))
+
+    def _chunk(self, choice: ChoiceFields) -> bytes:
+        return _frame(self._object(self.chunk_object, [choice]))
+
+    def _object(self, kind: str, choices: list[ChoiceFields], usage: TokensShape | None = None) -> ReplyObject:
+        named = {"id": f"{self.prefix}-{self.request_id}", "object": kind}
+        return ReplyObject(**named, created=self.created, model=self.model, choices=choices, usage=usage)
+
+
+def finish_code(result: Result, dangerous: frozenset[str]) -> FinishCode:
+    """Why the reply ends; `content_filter` where the safety decision gave its text."""
+    answer = result.answer
+    if answer is None:
+        return "stop"
+    if answer.finish_reason == "fixed" and answer.safety and answer.safety.label in dangerous:
+        return "content_filter"
+    return "length" if answer.finish_reason == "length" else "stop"
+
+
+def dangerous_labels(tasks: Mapping[str, Task]) -> frozenset[str]:
+    """The labels of the safety task whose fixed text replaces an answer."""
+    return frozenset(label for task in tasks.values() if task.safety for label in task.safety.replies)
+
+
+def error_chunk(error: QwenAioError, request_id: str) -> bytes:
+    """The last frame of a stream that failed: OpenAI's clients raise it."""
+    return _frame(ErrorResponse.from_core(error, request_id))
+
+
+def _frame(shape: Answered) -> bytes:
+    return b"data: " + shape.to_json() + b"\n\n"
+
+
+def _text(result: Result) -> str:
+    """The content: a decision's is its fixed format."""
+    if result.answer is not None:
+        return result.answer.text
+    return result.decision.text if result.decision else ""
+
+
+def _tokens(result: Result) -> TokensShape:
+    main = result.answer or result.decision
+    assert main is not None
+    return TokensShape.from_core(main.usage)

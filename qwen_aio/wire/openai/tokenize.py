@@ -1,0 +1,33 @@
+"""`POST /tokenize`, as vLLM has it: the tokens of the prompt that messages or a text become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwen_aio.wire.openai.chat import ChatRequest
+from qwen_aio.wire.openai.completion import CompletionRequest
+from qwen_aio.wire.openai.fields import Harmless, check_harmless
+from qwen_aio.wire.openai.request import OpenAiRequest
+from qwen_aio.wire.shape import Answered
+
+HARMLESS: Harmless = {
+    "add_generation_prompt": (None, True),
+    "continue_final_message": (None, False),
+    "return_token_strs": (None, False),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+}
+
+
+class TokenizeResponse(Answered):
+    """`tokens` are ids of the model's vocabulary."""
+
+    count: int
+    max_model_len: int  # prompt and answer together
+    tokens: list[int]
+
+
+def read_tokenize(fields: dict[str, Any]) -> OpenAiRequest:
+    """The chat or the completion whose prompt is meant. Raises InvalidRequest."""
+    check_harmless(fields, HARMLESS)
+    return (ChatRequest if "messages" in fields else CompletionRequest).parse(fields)
