@@ -33,8 +33,8 @@ class OpenAiSent(Strict):
 
 def check_harmless(fields: Mapping[str, Any], harmless: Harmless) -> None:
     """Raises InvalidRequest for a field that would change the output, and is not supported."""
-    for name in fields.keys() & harmless.keys():
-        if fields[name] not in harmless[name]:
+    for name, values in harmless.items():
+        if name in fields and fields[name] not in values:
             raise InvalidRequest(f"{name} is not supported by this server; leave it out", param=name)
 
 
