@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import Capabilities, ContextLimits, Message, Request, SamplingWish
+from qwen_aio.core import Capabilities, ContextLimits, Message, Rendering, Request, SamplingWish
 from qwen_aio.errors import InvalidRequest, QueueFull, QwenAioError, UnknownTask
 from qwen_aio.result import Answer, Decided, Decision, Done, Result, TextDelta, Timings, Truncation, Usage
 from qwen_aio.tasks.loader import load_tasks
@@ -71,6 +71,7 @@ def test_every_field_arrives():
         "history": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
         "stream": True,
         "explain": False,
+        "on_overflow": "error",
         "max_tokens": 7,
         "temperature": 0,
         "top_p": 1,
@@ -90,6 +91,7 @@ def test_every_field_arrives():
             SamplingWish(7, 0, 1, 3, 1.5, ("。", "\n"), 2**63 - 1),
             2,
             "r",
+            rendering=Rendering(on_overflow="error"),
         ),
     )
 

@@ -235,7 +235,14 @@ def test_no_fields_lead_to_anything_but_a_request_or_a_refusal(fields, messages,
             assert ErrorResponse.from_core(exc, "r").to_json()
             assert len(exc.message) < 1000
         else:
-            assert request.rendering.on_overflow == "error"
+            assert request.rendering.on_overflow == (fields.get("on_overflow") or "error")
+
+
+def test_a_chat_may_be_cut_if_it_asks_for_it():
+    assert chat().rendering.on_overflow == "error"
+    assert chat(on_overflow="cut").rendering.on_overflow == "cut"
+    with pytest.raises(InvalidRequest, match="on_overflow"):
+        chat(on_overflow="drop")
 
 
 @given(st.floats(0, 2), st.floats(0.01, 1), st.integers(1, 1024), st.integers(0, 2**63 - 1))

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, Seed, StopString
-from qwen_aio.core import Message, Request, Role, SamplingWish
+from qwen_aio.core import Message, Overflow, Rendering, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.shape import Sent
@@ -61,6 +61,7 @@ class RunRequest(SamplingFields):
     history: History
     stream: bool = False
     explain: bool = False
+    on_overflow: Overflow = "cut"
 
     @model_validator(mode="after")
     def _check_meaning(self) -> Self:
@@ -98,8 +99,9 @@ class RunRequest(SamplingFields):
     @classmethod
     def from_core(cls, request: Request, *, stream: bool) -> RunRequest:
         """Raises InvalidRequest."""
-        fields = asdict(request) | vars(request.sampling) | {"stream": stream}
-        del fields["sampling"], fields["rendering"]  # rendered as this route always does
+        others = {"stream": stream, "on_overflow": request.rendering.on_overflow}
+        fields = asdict(request) | vars(request.sampling) | others
+        del fields["sampling"], fields["rendering"]  # this route has one style
         del fields["request_id"], fields["traceparent"]  # these travel as headers
         written = json.dumps({name: value for name, value in fields.items() if value is not None})
         return cls.read(written.encode())  # refuses here what the server would refuse
@@ -108,5 +110,15 @@ class RunRequest(SamplingFields):
         """One request per text, or per task."""
         history = tuple(Message(message.role, message.content) for message in self.history)
         texts = [self.text] if self.text is not None else self.texts or []
-        one = Request("", self.mode, self.reply, history, self.wish(), self.timeout_s, request_id, traceparent)
+        one = Request(
+            "",
+            self.mode,
+            self.reply,
+            history,
+            self.wish(),
+            self.timeout_s,
+            request_id,
+            traceparent,
+            Rendering(on_overflow=self.on_overflow),
+        )
         return tuple(replace(one, text=text, mode=mode) for text in texts for mode in self.tasks or [self.mode])

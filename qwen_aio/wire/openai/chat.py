@@ -97,7 +97,7 @@ class ChatRequest(OpenAiRequest):
             mode=to.task,
             history=texts.history,
             sampling=self.wish(),
-            rendering=Rendering(style, texts.system, on_overflow="error"),
+            rendering=Rendering(style, texts.system, on_overflow=self.on_overflow),
         )
 
 

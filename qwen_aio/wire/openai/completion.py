@@ -53,7 +53,7 @@ class CompletionRequest(OpenAiRequest):
         wish = self.wish()
         if to.is_chat_model and wish.max_tokens is None:
             wish = replace(wish, max_tokens=DEFAULT_MAX_TOKENS)
-        rendering = Rendering(style, on_overflow="error")
+        rendering = Rendering(style, on_overflow=self.on_overflow)
         return Request(text, mode=to.task, sampling=wish, rendering=rendering)
 
     def _text(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, Seed, StopString
-from qwen_aio.core import SamplingWish
+from qwen_aio.core import Overflow, SamplingWish
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.wire.shape import Strict
 
@@ -57,6 +57,7 @@ class SamplingShape(OpenAiSent, SamplingNumbers):
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     stop: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     seed: Seed | None = None
+    on_overflow: Overflow = "error"  # not OpenAI's
     stream: bool = False
     stream_options: StreamOptions | None = None
 
