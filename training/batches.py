@@ -70,7 +70,8 @@ def _phase_slots(number: int, rows: Mapping[str, Rows], recipe: Recipe) -> list[
         batches = _task_batches(rows[task], phase, recipe.sort_window, rng)
         placed += [((i + rng.random()) / len(batches), task, batch) for i, batch in enumerate(batches)]
     placed.sort(key=lambda place: place[0])
-    return [Slot(task, batch, learning_rate(i, len(placed), phase)) for i, (_, task, batch) in enumerate(placed)]
+    slots = [Slot(task, batch, learning_rate(i, len(placed), phase)) for i, (_, task, batch) in enumerate(placed)]
+    return slots[: round(phase.taken * len(slots))]
 
 
 def _task_batches(rows: Rows, phase: Phase, sort_window: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -35,6 +35,7 @@ TEMPERATURES = np.geomspace(0.4, 2.5, 85)
 # Shares of harmless messages of one language on which one label may take effect.
 ORDINARY_ALARMS = 0.0015
 NEIGHBOUR_ALARMS = 0.03
+NUM_ORDINARY = 5_000  # a language, at most
 NUM_DRAWN = 8_000
 DRAWN_SEED = 977  # not the recipe's
 LANGUAGES = ("zh", "en")
@@ -102,11 +103,9 @@ def _ordinary(data: Path, language: str) -> list[str]:
     for row in corpus.read_rows(data / corpus.INSTRUCTION_FILES["zh"]):
         if row["src"] in ("lccc_toy", "kdconv", "crosswoz"):
             texts += [text for speaker, text in row["turns"][:1] if speaker == "user"]
-    return [
-        text[:WINDOW_CHARS]
-        for text in dict.fromkeys(texts)
-        if text.strip() and (language_of(text) or "en") == language and not corpus.is_held_out(text)
-    ]
+    suitable = (text for text in texts if text.strip() and (language_of(text) or "en") == language)
+    free = {corpus.fingerprint(text): text for text in suitable if not corpus.is_held_out(text)}
+    return [free[mark][:WINDOW_CHARS] for mark in sorted(free)[:NUM_ORDINARY]]
 
 
 def _neighbours(harmless: str, language: str) -> list[str]:
