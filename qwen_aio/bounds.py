@@ -51,6 +51,8 @@ BOUNDS = {
     "top_k": Bounds(0, 1_000_000),
     "repetition_penalty": Bounds(0.01, 5),
     "seed": Bounds(0, 2**63 - 1),
+    "presence_penalty": Bounds(-2, 2),
+    "frequency_penalty": Bounds(-2, 2),
 }
 
 _Float = Annotated[float, Field(allow_inf_nan=True)]  # the bounds refuse infinity, in better words
@@ -67,6 +69,8 @@ class SamplingNumbers(BaseModel):
     top_p: Annotated[_Float, AfterValidator(BOUNDS["top_p"].check)] | None = None
     top_k: Annotated[int, AfterValidator(BOUNDS["top_k"].check)] | None = None
     repetition_penalty: Annotated[_Float, AfterValidator(BOUNDS["repetition_penalty"].check)] | None = None
+    presence_penalty: Annotated[_Float, AfterValidator(BOUNDS["presence_penalty"].check)] | None = None
+    frequency_penalty: Annotated[_Float, AfterValidator(BOUNDS["frequency_penalty"].check)] | None = None
 
 
 def check_sampling(sampling: Sampling | SamplingWish, *, max_tokens: int) -> None:

@@ -31,7 +31,10 @@ Method = Literal["generate", "extract", "auto"]  # auto: extract with the bundle
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are sampled. `temperature` 0 is greedy; `top_k` 0, `top_p` 1: no filter."""
+    """How tokens are sampled. `temperature` 0 is greedy; `top_k` 0, `top_p` 1: no filter.
+
+    `repetition_penalty` counts the prompt too; presence and frequency penalty, OpenAI's, the answer alone.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.7
@@ -40,6 +43,8 @@ class Sampling:
     repetition_penalty: float = 1.1
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def override(self, wish: SamplingWish) -> Sampling:
         """The values of `wish`, these where it has None."""
@@ -57,6 +62,8 @@ class SamplingWish:
     repetition_penalty: float | None = None
     stop: tuple[str, ...] | None = None
     seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
 
 
 @dataclass(frozen=True)

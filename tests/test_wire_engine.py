@@ -42,6 +42,8 @@ WISHES = st.builds(
     repetition_penalty=st.none() | st.floats(0.01, 5),
     stop=st.none() | st.lists(TEXT, min_size=1, max_size=8).map(tuple),
     seed=st.none() | st.integers(0, 2**63 - 1),
+    presence_penalty=st.none() | st.floats(-2, 2),
+    frequency_penalty=st.none() | st.floats(-2, 2),
 )
 REQUESTS = st.builds(
     EngineRequest,

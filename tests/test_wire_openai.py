@@ -61,8 +61,8 @@ def test_a_chat_is_the_messages_as_they_are():
 def test_every_sampling_field_arrives():
     wish = {"temperature": 0, "top_p": 0.5, "top_k": 3, "repetition_penalty": 1.5, "seed": 2**63 - 1}
     for read in (chat, completion):
-        found = read(**wish, max_tokens=7, stop=["。", "\n"]).sampling
-        assert found == SamplingWish(7, 0, 0.5, 3, 1.5, ("。", "\n"), 2**63 - 1)
+        found = read(**wish, max_tokens=7, stop=["。", "\n"], presence_penalty=-2, frequency_penalty=0.5).sampling
+        assert found == SamplingWish(7, 0, 0.5, 3, 1.5, ("。", "\n"), 2**63 - 1, -2, 0.5)
         assert read(stop="x").sampling.stop == ("x",)
 
 
@@ -128,8 +128,6 @@ def test_a_part_that_is_not_text_is_refused_by_name():
 
 CHANGES_THE_OUTPUT = {
     "n": 2,
-    "presence_penalty": 0.5,
-    "frequency_penalty": -1,
     "logit_bias": {"1": 5},
 }
 CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
@@ -150,8 +148,6 @@ CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
 CHANGES_A_COMPLETION = CHANGES_THE_OUTPUT | {"best_of": 3, "echo": True, "logprobs": 0, "suffix": "x"}
 CHANGES_NOTHING = {
     "n": 1,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0,
     "logit_bias": {},
     "logprobs": False,
     "response_format": {"type": "text"},
@@ -196,6 +192,8 @@ def test_what_changes_nothing_and_what_is_unknown_is_ignored():
         ("model", ""),
         ("model", 1),
         ("temperature", -1),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
         ("temperature", "1"),
         ("top_p", 0),
         ("max_tokens", 0),

@@ -1,6 +1,7 @@
 """Logits -> the next token, or the log probabilities of given tokens.
 
-Filters apply in the order of transformers: repetition penalty, temperature, top_k, top_p.
+Filters apply in the order of transformers: repetition penalty, temperature, top_k, top_p; presence
+and frequency penalty come after the repetition penalty, as in vLLM.
 Randomness is a pure function of (seed, index of the token): the same in any batch, and where an
 answer is resumed on another worker. The logits are not, to the last bit: see
 tests/engine/test_company.py. Knows no sequences.
@@ -34,9 +35,11 @@ class Sampler:
         self._any_id = min(allowed_ids)
 
     def pick(self, logits: Tensor, sampling: Sampling, *, seen_ids: NDArray[np.int64], seed: int, index: int) -> int:
-        """Token `index` of an answer; `seen_ids` hold the prompt too. Overwrites `logits`."""
+        """Token `index` of an answer; `seen_ids`: the prompt and the `index` tokens before. Overwrites `logits`."""
         if sampling.repetition_penalty != 1:
             _penalize(logits, torch.from_numpy(seen_ids), sampling.repetition_penalty)
+        if index and (sampling.presence_penalty or sampling.frequency_penalty):
+            _penalize_counted(logits, seen_ids[-index:], sampling)
         logits.index_fill_(0, self._banned_ids, -torch.inf)
         best = int(logits.numpy().argmax())  # twelve times as fast as torch's
         if not logits[best].isfinite():
@@ -70,6 +73,12 @@ def _penalize(logits: Tensor, seen_ids: Tensor, penalty: float) -> None:
     """Seen tokens become less likely: positive logits are divided, negative ones multiplied."""
     seen = logits[seen_ids]
     logits.index_copy_(0, seen_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
+def _penalize_counted(logits: Tensor, answer_ids: NDArray[np.int64], sampling: Sampling) -> None:
+    """OpenAI's formula: a token of the answer loses the presence penalty once, the frequency penalty each time."""
+    ids, counts = map(torch.from_numpy, np.unique(answer_ids, return_counts=True))
+    logits.index_add_(0, ids, sampling.presence_penalty + counts * sampling.frequency_penalty, alpha=-1)
 
 
 def most_likely(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ LIMITS = EngineLimits(max_context=256, kv_mb=1)
 QUOTE = "the parcel arrived today and the colour is not like the picture. the parcel arrived today and"
 GREEDY = Sampling(max_tokens=60, temperature=0, repetition_penalty=1)
 SAMPLED = Sampling(max_tokens=60, temperature=0.5, top_p=0.95, top_k=30, repetition_penalty=1.05, seed=7)
+COUNTED = replace(SAMPLED, presence_penalty=0.5, frequency_penalty=0.1)
 
 
 def make(tokenizer: Tokenizer, *, limits: EngineLimits = LIMITS, model: RepeatingModel | None = None) -> Engine:
@@ -55,7 +56,7 @@ def all_told(outputs: Mapping[str, list[Output]], works: Mapping[str, Work]) -> 
 # ---- the output does not change ----
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, replace(SAMPLED, temperature=1.2)])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, replace(SAMPLED, temperature=1.2), COUNTED])
 def test_an_answer_is_the_same_in_fewer_steps(tokenizer: Tokenizer, sampling: Sampling) -> None:
     works = {"a": generate(QUOTE, sampling)}
     drafting, without = make(tokenizer), plain(tokenizer)
@@ -88,6 +89,8 @@ SAMPLINGS = st.builds(
     repetition_penalty=st.sampled_from([1.0, 1.1]),
     stop=st.sampled_from([(), ("e",), ("色", "th")]),
     seed=st.integers(0, 2**32),
+    presence_penalty=st.sampled_from([0.0, 0.5]),
+    frequency_penalty=st.sampled_from([0.0, 0.1, -0.5]),
 )
 TEXTS = st.builds("".join, st.lists(st.sampled_from(["the parcel ", "颜色和图片", "ok ", QUOTE]), max_size=5))
 WORKS = st.lists(

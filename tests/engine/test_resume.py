@@ -68,6 +68,7 @@ def check_every_cut(text: str, sampling: Sampling, *, first: Engine, second: Eng
     text=st.text(max_size=12),
     temperature=st.sampled_from([0.0, 0.8, 1.5]),
     penalty=st.sampled_from([1.0, 1.3]),
+    counted=st.sampled_from([0.0, 1.5]),
     seed=st.integers(0, 2**63 - 1),
     max_tokens=st.integers(1, 30),
     max_batch_tokens=st.sampled_from([256, 9]),
@@ -77,11 +78,21 @@ def test_cut_at_any_token_the_rest_is_what_it_would_have_been(
     text: str,
     temperature: float,
     penalty: float,
+    counted: float,
     seed: int,
     max_tokens: int,
     max_batch_tokens: int,
 ) -> None:
-    sampling = Sampling(max_tokens, temperature, top_p=0.95, top_k=50, repetition_penalty=penalty, seed=seed)
+    sampling = Sampling(
+        max_tokens,
+        temperature,
+        top_p=0.95,
+        top_k=50,
+        repetition_penalty=penalty,
+        seed=seed,
+        presence_penalty=counted,
+        frequency_penalty=counted,
+    )
     first = Engine(ExactModel(), tokenizer, LIMITS)
     second = Engine(ExactModel(), tokenizer, replace(LIMITS, max_batch_tokens=max_batch_tokens))
     check_every_cut(text, sampling, first=first, second=second)

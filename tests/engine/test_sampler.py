@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from transformers import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -67,22 +70,67 @@ def test_greedy_takes_the_best_after_the_penalty() -> None:
     assert EVERYTHING.pick(logits, greedy, seen_ids=np.array([1, 7]), seed=0, index=0) == 8
 
 
+PENALTIES = st.just(0.0) | st.floats(-2, 2)
+PLAIN = Sampling(temperature=0, repetition_penalty=1)
+
+
+def penalized(logits: torch.Tensor, ids: Sequence[int], presence: float, frequency: float) -> NDArray[np.float64]:
+    """OpenAI's formula as it is written down: mu[j] - c[j] * frequency - (c[j] > 0) * presence."""
+    counts = np.array([ids.count(token) for token in range(VOCAB)])
+    return logits.double().numpy() - counts * frequency - (counts > 0) * presence
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(0, VOCAB - 1)), st.lists(st.integers(0, VOCAB - 1)), st.data())
+def test_presence_and_frequency_penalty_are_openais_formula_over_the_answer(
+    seed: int, prompt: list[int], answer: list[int], data: st.DataObject
+) -> None:
+    presence, frequency = data.draw(PENALTIES), data.draw(PENALTIES)
+    sampling = replace(PLAIN, presence_penalty=presence, frequency_penalty=frequency)
+    logits, seen = some_logits(seed), np.array([*prompt, *answer], np.int64)
+    expected = penalized(logits, answer, presence, frequency)
+    token = EVERYTHING.pick(logits, sampling, seen_ids=seen, seed=5, index=len(answer))
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert expected[token] >= expected.max() - 1e-4
+
+
+def test_without_them_the_logits_stay_as_they_are_to_the_last_bit() -> None:
+    logits = some_logits(0)
+    EVERYTHING.pick(logits, PLAIN, seen_ids=SEEN, seed=5, index=2)
+    assert torch.equal(logits, some_logits(0))
+
+
+def test_they_come_after_the_repetition_penalty() -> None:
+    logits = torch.zeros(VOCAB)
+    logits[3] = 4.0  # in prompt and answer
+    both = replace(PLAIN, repetition_penalty=2, presence_penalty=0.5, frequency_penalty=0.25)
+    EVERYTHING.pick(logits, both, seen_ids=np.array([3, 7, 3, 3]), seed=0, index=2)
+    assert logits[3] == 4 / 2 - 0.5 - 2 * 0.25
+    assert logits[7] == 0
+
+
 NUMBERS = st.floats() | st.sampled_from([0.0, 5e-324, 1e-46, 1e-38, 0.005, 1.0, 3.4e38, 1e308])
 LOGITS = st.lists(st.floats(width=32), min_size=VOCAB, max_size=VOCAB)
 
 
-@given(LOGITS, NUMBERS, NUMBERS, st.integers(), NUMBERS, st.integers(-(2**70), 2**70))
-@example([0.0] * VOCAB, 0.7, 1e-46, 40, 1.0, 0)
-@example([-math.inf] * VOCAB, 0.7, 0.9, 40, 1.1, 0)
-@example([math.nan] + [-math.inf] * (VOCAB - 1), 0.7, 0.9, 40, 1.1, 0)
-@example([1.0] * VOCAB, math.inf, 1.0, 0, 1.0, 0)
-@example([1.0] * VOCAB, 1.0, 1.0, 0, -1.0, 0)  # a banned token that the prompt holds
+@given(LOGITS, NUMBERS, NUMBERS, st.integers(), NUMBERS, NUMBERS, st.integers(-(2**70), 2**70))
+@example([0.0] * VOCAB, 0.7, 1e-46, 40, 1.0, 0, 0)
+@example([-math.inf] * VOCAB, 0.7, 0.9, 40, 1.1, 0, 0)
+@example([math.nan] + [-math.inf] * (VOCAB - 1), 0.7, 0.9, 40, 1.1, 0, 0)
+@example([1.0] * VOCAB, math.inf, 1.0, 0, 1.0, 0, 0)
+@example([1.0] * VOCAB, 1.0, 1.0, 0, -1.0, 0, 0)  # a banned token that the prompt holds
 def test_whatever_the_numbers_are_an_allowed_token_is_drawn(
-    logits: list[float], temperature: float, top_p: float, top_k: int, penalty: float, seed: int
+    logits: list[float], temperature: float, top_p: float, top_k: int, penalty: float, counted: float, seed: int
 ) -> None:
     sampler = Sampler([2, 3, 5, 7], vocab_size=VOCAB)
-    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=penalty)
-    token = sampler.pick(torch.tensor(logits), sampling, seen_ids=np.array([1, 2, 3]), seed=seed, index=11)
+    sampling = Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=penalty,
+        presence_penalty=counted,
+        frequency_penalty=counted,
+    )
+    token = sampler.pick(torch.tensor(logits), sampling, seen_ids=np.array([1, 2, 3]), seed=seed, index=2)
     assert token in {2, 3, 5, 7}
 
 

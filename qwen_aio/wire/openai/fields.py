@@ -49,8 +49,6 @@ class SamplingShape(OpenAiSent, SamplingNumbers):
 
     harmless: ClassVar[Harmless] = {
         "n": (1,),
-        "presence_penalty": (0,),
-        "frequency_penalty": (0,),
         "logit_bias": ({},),
     }
 
