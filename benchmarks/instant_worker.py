@@ -40,7 +40,13 @@ class InstantEngine:
         return Scores(scores, Usage(60, 50, 0), Timings())
 
     async def generate(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+        self,
+        request_id: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        resume: Sequence[int] = (),
+        top_logprobs: int | None = None,
     ) -> AsyncGenerator[TextDelta | Completion, None]:
         for index in range(len(resume), NUM_PIECES):
             await asyncio.sleep(REST_S if index else 0)

@@ -215,6 +215,7 @@ class Request:
     request_id: str = ""
     traceparent: str = ""  # W3C trace context, checked; empty without one
     rendering: Rendering = Rendering()
+    top_logprobs: int | None = None  # likely tokens listed beside each sampled one; None: no log probabilities
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ class EngineRequest:
     timeout_s: float | None = None
     traceparent: str = ""
     rendering: Rendering = Rendering()
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Plain, frozen data as in core.py, which says how it travels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "fixed", "extracted"]  # extracted: sentences of the user's text
@@ -60,16 +61,35 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability, by the model alone: sampling does not count."""
+
+    text: str  # bytes that are no whole character are written \xe4
+    utf8: tuple[int, ...] | None  # None: a control token, which is no text
+    logprob: float
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """A token of an answer, and those that were most likely in its place."""
+
+    token: TokenLogprob
+    top: tuple[TokenLogprob, ...]  # best first
+    offset: int  # characters of the answer before it
+
+
+@dataclass(frozen=True)
 class TextDelta:
     """The next piece of an answer's text: whole characters only, perhaps none yet.
 
     `token_ids` led to it: known between engine, worker and balancer. `index` counts the deltas
-    a client gets, from 0.
+    a client gets, from 0. `logprobs` of its tokens: only where they are asked for.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     index: int = 0
+    logprobs: tuple[SampledToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,7 @@ class Answer:
     worker: str = ""
     model: str = ""
     safety: Safety | None = None  # None where no task checks
+    logprobs: tuple[SampledToken, ...] = ()  # where a client asks for them, and not for a stream
 
     @property
     def merged_tail(self) -> str:
@@ -161,6 +182,10 @@ class Result:
     decision: Decision | None = None
     answer: Answer | None = None
     total_ms: float = 0.0
+
+    def with_logprobs(self, tokens: Sequence[SampledToken]) -> Result:
+        """This result; its answer lists `tokens`, if there are any."""
+        return replace(self, answer=replace(self.answer, logprobs=tuple(tokens))) if self.answer and tokens else self
 
     @property
     def merged_line(self) -> str:

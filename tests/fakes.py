@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from qwen_aio.core import ContextLimits, ModelIdentity, Prompt, Sampling, Text
 from qwen_aio.errors import QwenAioError
-from qwen_aio.result import Completion, LabelScore, Scores, TextDelta, Timings, Usage
+from qwen_aio.result import Completion, LabelScore, SampledToken, Scores, TextDelta, Timings, TokenLogprob, Usage
 
 FAKE_MODEL = ModelIdentity("fake", "0" * 16, is_bundled=False)
 
@@ -67,7 +67,13 @@ class FakeEngine:
         return Scores(scores, Usage(95, 71, 0), Timings(1.0, 80.0, 0.0, 81.0))
 
     async def generate(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+        self,
+        request_id: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        resume: Sequence[int] = (),
+        top_logprobs: int | None = None,
     ) -> AsyncGenerator[TextDelta | Completion, None]:
         self.call_ids.append(request_id)
         self.prompts.append(prompt)
@@ -80,7 +86,9 @@ class FakeEngine:
                     raise self.error
                 if index > len(resume) and self.gate:
                     await self._wait(self.gate.wait)
-                yield TextDelta(piece, (index,))
+                yield TextDelta(
+                    piece, (index,), logprobs=() if top_logprobs is None else (listed(index, top_logprobs),)
+                )
             yield Completion("stop", Usage(60, 30, len(self.pieces)), Timings(1.0, 50.0, 100.0, 151.0))
         finally:
             self.open_streams -= 1
@@ -95,6 +103,12 @@ class FakeEngine:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+
+
+def listed(index: int, count: int) -> SampledToken:
+    """What a fake engine lists for its token `index`, beside `count` others."""
+    others = tuple(TokenLogprob(f"o{other}", (111, 48 + other), -1.0 - other) for other in range(count))
+    return SampledToken(TokenLogprob(f"t{index}", tuple(f"t{index}".encode()), -0.5), others, offset=index)
 
 
 def user_text(prompt: Prompt) -> str:

@@ -13,7 +13,19 @@ from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.client import FrameReader
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, PromptStyle, Rendering, SamplingWish
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
-from qwen_aio.result import Answer, AnswerStart, Decision, FinishReason, Safety, TextDelta, Timings, Truncation, Usage
+from qwen_aio.result import (
+    Answer,
+    AnswerStart,
+    Decision,
+    FinishReason,
+    Safety,
+    SampledToken,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+    Truncation,
+    Usage,
+)
 from qwen_aio.visible import has_visible
 from qwen_aio.wire.engine import (
     MAX_ENGINE_REQUEST_BYTES,
@@ -23,7 +35,7 @@ from qwen_aio.wire.engine import (
     read_engine_event,
 )
 from qwen_aio.wire.error import ErrorResponse
-from qwen_aio.wire.event import error_frame
+from qwen_aio.wire.event import error_frame, event_frame
 from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, RunRequest
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -58,6 +70,7 @@ REQUESTS = st.builds(
     resume=st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     timeout_s=st.none() | st.floats(0.001, 600),
     rendering=st.builds(Rendering, st.sampled_from(get_args(PromptStyle)), st.none() | st.text(max_size=9)),
+    top_logprobs=st.none() | st.integers(0, 20),
 )
 DECISIONS = st.builds(
     Decision,
@@ -81,7 +94,19 @@ DECISIONS = st.builds(
     worker=TEXT,
     model=TEXT,
 )
-PIECES = st.builds(TextDelta, st.text(max_size=20), st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple))
+LOGPROBS = st.builds(
+    TokenLogprob,
+    st.text(max_size=9),
+    st.none() | st.lists(st.integers(0, 255), min_size=1, max_size=9).map(tuple),
+    st.floats(-9999, 0),
+)
+SAMPLED = st.builds(SampledToken, LOGPROBS, st.lists(LOGPROBS, max_size=3).map(tuple), st.integers(0, 10_000))
+PIECES = st.builds(
+    TextDelta,
+    st.text(max_size=20),
+    st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple),
+    logprobs=st.lists(SAMPLED, max_size=2).map(tuple),
+)
 SAFETY = st.none() | st.builds(Safety, TEXT, st.none() | PROBABILITY, st.sampled_from(["words", "model"]))
 STARTS = st.builds(AnswerStart, st.none() | st.integers(0, 2**63 - 1), SAFETY)
 REASONS = st.sampled_from(get_args(FinishReason))
@@ -116,7 +141,7 @@ def test_an_event_survives_the_way_back(event):
 
 def test_every_field_of_a_request_travels():
     """A new field of EngineRequest needs one in its shape."""
-    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s", "rendering"}
+    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s", "rendering", "top_logprobs"}
     headers = {"request_id", "traceparent"}
     assert {field.name for field in fields(EngineRequest)} == shaped | headers
     wishes = {field.name for field in fields(SamplingWish)}
@@ -129,6 +154,14 @@ def test_a_rendering_is_written_only_where_it_is_not_that_of_v1_run():
     assert "rendering" not in json.loads(engine_request_to_json(plain))
     fields = json.loads(engine_request_to_json(replace(plain, rendering=chat)))
     assert fields["rendering"] == {"style": "chat", "on_overflow": "error"}
+
+
+def test_log_probabilities_are_written_only_where_they_were_asked_for():
+    plain = EngineRequest("r1", "chat", "hi")
+    assert "top_logprobs" not in json.loads(engine_request_to_json(plain))
+    assert json.loads(engine_request_to_json(replace(plain, top_logprobs=0)))["top_logprobs"] == 0
+    assert engine_frame(TextDelta("你", (7, 8))) == 'event: piece\ndata: {"text":"你","token_ids":[7,8]}\n\n'.encode()
+    assert event_frame(TextDelta("你", index=3)) == 'event: token\ndata: {"index":3,"text":"你"}\n\n'.encode()
 
 
 def test_what_was_decided_and_what_was_sent_are_written_as_the_contract_says():
@@ -166,6 +199,8 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         ('{"task": "chat", "text": "a", "resume": {"token_ids": [1.0]}}', "resume.token_ids.0"),
         ('{"task": "chat", "text": "a", "resume": {"token_ids": [true]}}', "resume.token_ids.0"),
         ('{"task": "chat", "text": "a", "stream": true}', "stream"),
+        ('{"task": "chat", "text": "a", "top_logprobs": 21}', "top_logprobs"),
+        ('{"task": "chat", "text": "a", "top_logprobs": true}', "top_logprobs"),
         ('{"task": "chat", "task": "chat", "text": "a"}', None),
     ],
 )

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from qwen_aio.bounds import MAX_TOKENS
 from qwen_aio.core import Capabilities, ContextLimits, Message, Rendering, Request, SamplingWish
 from qwen_aio.errors import InvalidRequest, QueueFull, UnknownModel
-from qwen_aio.result import Answer, Decided, Done, FinishReason, Result, Safety, TextDelta, Timings, Usage
+from qwen_aio.result import (
+    Answer,
+    Decided,
+    Done,
+    FinishReason,
+    Result,
+    Safety,
+    SampledToken,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.openai.chat import ChatReply, ChatRequest
@@ -131,8 +143,6 @@ CHANGES_THE_OUTPUT = {
     "logit_bias": {"1": 5},
 }
 CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
-    "logprobs": True,
-    "top_logprobs": 2,
     "response_format": {"type": "json_object"},
     "tools": [{"type": "function"}],
     "tool_choice": "auto",
@@ -145,11 +155,10 @@ CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
     "reasoning_effort": "high",
     "verbosity": "low",
 }
-CHANGES_A_COMPLETION = CHANGES_THE_OUTPUT | {"best_of": 3, "echo": True, "logprobs": 0, "suffix": "x"}
+CHANGES_A_COMPLETION = CHANGES_THE_OUTPUT | {"best_of": 3, "echo": True, "suffix": "x"}
 CHANGES_NOTHING = {
     "n": 1,
     "logit_bias": {},
-    "logprobs": False,
     "response_format": {"type": "text"},
     "tools": [],
     "tool_choice": "none",
@@ -181,8 +190,34 @@ def test_what_would_change_the_output_is_refused_by_name(read, name, value):
 
 def test_what_changes_nothing_and_what_is_unknown_is_ignored():
     assert chat(**CHANGES_NOTHING) == chat()
-    harmless = {name: value for name, value in CHANGES_NOTHING.items() if name != "logprobs"}
-    assert completion(**harmless) == completion()
+    assert completion(**CHANGES_NOTHING) == completion()
+
+
+def test_log_probabilities_are_asked_for_as_at_openai():
+    assert chat().top_logprobs is completion().top_logprobs is None
+    assert chat(logprobs=False, top_logprobs=0).top_logprobs is chat(logprobs=None).top_logprobs is None
+    assert chat(logprobs=True).top_logprobs == completion(logprobs=0).top_logprobs == 0
+    assert chat(logprobs=True, top_logprobs=20).top_logprobs == 20
+    assert completion(logprobs=5).top_logprobs == 5
+
+
+@pytest.mark.parametrize(
+    ("read", "fields", "param"),
+    [
+        (chat, {"top_logprobs": 2}, "top_logprobs"),
+        (chat, {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        (chat, {"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        (chat, {"logprobs": 1}, "logprobs"),
+        (completion, {"logprobs": 6}, "logprobs"),
+        (completion, {"logprobs": True}, "logprobs"),
+        (chat, {"logprobs": True, "to": TASK}, "logprobs"),
+        (completion, {"logprobs": 0, "to": TASK}, "logprobs"),
+    ],
+)
+def test_other_log_probabilities_are_refused(read, fields, param):
+    error = refusal(read, **fields)
+    assert error.param == param
+    assert "to" not in fields or "qwen-aio/summarize" in error.message
 
 
 @pytest.mark.parametrize("read", [chat, completion])
@@ -291,8 +326,8 @@ def answered(text: str, finish_reason: FinishReason = "stop", safety: Safety | N
     return Result("r1", "chat", "mode chat", "h", "qwen", "w", answer=answer)
 
 
-def reply(kind=ChatReply, *, includes_usage: bool = False):
-    return kind("r1", 7, "qwen", DANGEROUS, includes_usage)
+def reply(kind=ChatReply, *, includes_usage: bool = False, includes_logprobs: bool = False):
+    return kind("r1", 7, "qwen", DANGEROUS, includes_usage, includes_logprobs)
 
 
 def chunks(frames: bytes) -> list[dict]:
@@ -353,6 +388,48 @@ def test_a_stream_of_a_completion_is_its_text():
     events = [TextDelta("there", index=0), TextDelta(" was", index=1), Done(answered("there was"))]
     found = chunks(b"".join(map(reply(CompletionReply).frame, events)))
     assert [each["choices"][0]["text"] for each in found] == ["there", " was", ""]
+
+
+THE = TokenLogprob("the", (116, 104, 101), -0.25)
+PART = TokenLogprob("\\xe4", (0xE4,), -2.0)
+END = TokenLogprob("<|im_end|>", None, -3.0)
+TOKENS = (SampledToken(THE, (THE, PART), 0), SampledToken(PART, (THE, END), 3))
+
+
+def as_chat(token: TokenLogprob) -> dict:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.utf8) if token.utf8 else None}
+
+
+def test_the_log_probabilities_of_a_chat_read_as_openais():
+    expected = [
+        as_chat(THE) | {"top_logprobs": [as_chat(THE), as_chat(PART)]},
+        as_chat(PART) | {"top_logprobs": [as_chat(THE), as_chat(END)]},
+    ]
+    [choice] = json.loads(reply(includes_logprobs=True).whole(answered("the").with_logprobs(TOKENS)))["choices"]
+    assert choice["logprobs"] == {"content": expected, "refusal": None}
+    events = [TextDelta("the", index=0, logprobs=TOKENS[:1]), TextDelta("", index=1, logprobs=TOKENS[1:])]
+    found = chunks(b"".join(map(reply(includes_logprobs=True).frame, [*events, Done(answered("the"))])))
+    listed = [each["choices"][0]["logprobs"] for each in found]
+    assert [each and each["content"] for each in listed] == [None, expected[:1], expected[1:], None]
+
+
+def test_the_log_probabilities_of_a_completion_read_as_openais():
+    [choice] = json.loads(reply(CompletionReply, includes_logprobs=True).whole(answered("the").with_logprobs(TOKENS)))[
+        "choices"
+    ]
+    assert choice["logprobs"] == {
+        "tokens": ["the", "\\xe4"],
+        "token_logprobs": [-0.25, -2.0],
+        "top_logprobs": [{"the": -0.25, "\\xe4": -2.0}, {"the": -0.25, "<|im_end|>": -3.0, "\\xe4": -2.0}],
+        "text_offset": [0, 3],
+    }
+
+
+def test_an_answer_that_no_token_was_sampled_for_lists_none():
+    fixed = answered("help", "fixed")
+    for kind, empty in ((ChatReply, "content"), (CompletionReply, "tokens")):
+        [choice] = json.loads(reply(kind, includes_logprobs=True).whole(fixed))["choices"]
+        assert choice["logprobs"][empty] == []
 
 
 def test_usage_is_one_more_chunk_without_choices():

@@ -156,6 +156,7 @@ class Engine:
             tokenizer=self._tokenizer,
             end_ids=self._end_ids,
             arrived_s=arrived_s,
+            top_logprobs=work.top_logprobs,
         )
 
     def _start(self, answer: AnswerSequence) -> None:
@@ -208,10 +209,17 @@ class Engine:
             self._fail(sequence, exc)
 
     def _next_token(self, answer: AnswerSequence, logits: Tensor) -> list[TextDelta | Completion]:
+        if answer.top_logprobs is None:
+            return answer.accept(self._pick(answer, logits), now_s=self.clock())
+        given = logits.clone()  # picking overwrites them
+        token = self._pick(answer, logits)
+        logprobs = self._sampler.ranked(given, count=answer.top_logprobs, token=token)
+        return answer.accept(token, now_s=self.clock(), logprobs=logprobs)
+
+    def _pick(self, answer: AnswerSequence, logits: Tensor) -> int:
         index, seen = answer.num_generated, answer.seen_ids
-        token = self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
         self._num_generated += 1
-        return answer.accept(token, now_s=self.clock())
+        return self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
 
     def _fail(self, sequence: Sequence, failure: Exception) -> None:
         """End one sequence with an error; the next one with its question is computed anew."""

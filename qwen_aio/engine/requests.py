@@ -19,11 +19,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Generate:
-    """Continue the prompt, after the tokens `resume` of an answer begun by another engine."""
+    """Continue the prompt, after the tokens `resume` of an answer begun by another engine.
+
+    `top_logprobs`: how many likely tokens to list beside each sampled one; None: no log probabilities.
+    """
 
     prompt: Prompt
     sampling: Sampling
     resume: tuple[int, ...] = ()
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qwen_aio.core import Sampling
 
+LEAST_LOGPROB = -9999.0  # of what is impossible: JSON has no infinity; OpenAI's number
 GREEDY_BELOW = 1e-4  # a lower temperature overflows before it yields the same token
 HOTTEST = 1e30  # a higher one overflows; at this one all tokens are equally likely
 
@@ -33,6 +34,7 @@ class Sampler:
         """`vocab_size`: rows of the output matrix, some of which are no token."""
         self._banned_ids = torch.tensor(sorted(set(range(vocab_size)).difference(allowed_ids)), dtype=torch.long)
         self._any_id = min(allowed_ids)
+        self._num_allowed = vocab_size - len(self._banned_ids)
 
     def pick(self, logits: Tensor, sampling: Sampling, *, seen_ids: NDArray[np.int64], seed: int, index: int) -> int:
         """Token `index` of an answer; `seen_ids`: the prompt and the `index` tokens before. Overwrites `logits`."""
@@ -50,6 +52,16 @@ class Sampler:
         cumulative = likely.double().cumsum(0)
         place = int(torch.searchsorted(cumulative, cumulative[-1] * uniform(seed, index), right=True))
         return int(ids[place]) if place < len(ids) else best  # the product may round up to the whole sum
+
+    def ranked(self, logits: Tensor, *, count: int, token: int) -> dict[int, float]:
+        """Log probabilities of the `count` most likely allowed ids, best first, then of `token` if it is not one.
+
+        Normalised over all `logits` (vocab,) of one row, as the model gives them.
+        """
+        logprobs = logits.log_softmax(0).nan_to_num(nan=LEAST_LOGPROB).clamp(LEAST_LOGPROB, 0)
+        chosen = float(logprobs[token])
+        best, ids = logprobs.index_fill_(0, self._banned_ids, -torch.inf).topk(min(count, self._num_allowed))
+        return dict(zip(ids.tolist(), best.tolist(), strict=True)) | {token: chosen}
 
     def _best_of_broken(self, logits: Tensor) -> int:
         """The best of logits that are partly NaN or infinite, as there are no probabilities."""

@@ -81,14 +81,22 @@ class EngineService:
         return scores
 
     async def generate(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: abc.Sequence[int] = ()
+        self,
+        request_id: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        resume: abc.Sequence[int] = (),
+        top_logprobs: int | None = None,
     ) -> abc.AsyncGenerator[TextDelta | Completion]:
         """TextDelta*, Completion. Closing the iterator frees the sequence.
 
         `resume`: the tokens of an answer that another engine began; only what follows is yielded.
+        `top_logprobs`: likely tokens to list beside each sampled one; None: no log probabilities.
         Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
-        async with aclosing(self._outputs(request_id, Generate(prompt, sampling, tuple(resume)))) as outputs:
+        work = Generate(prompt, sampling, tuple(resume), top_logprobs)
+        async with aclosing(self._outputs(request_id, work)) as outputs:
             async for item in outputs:
                 assert isinstance(item, TextDelta | Completion)
                 yield item

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from qwen_aio.core import Capabilities, Request, Service
 from qwen_aio.errors import Draining, EngineStopped, NotReady, QwenAioError
 from qwen_aio.next_event import interrupt, next_event
-from qwen_aio.result import Done, Event, Result
+from qwen_aio.result import Done, Event, Result, SampledToken, TextDelta
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.interruption import all_results
 from qwen_aio.status.record import WorkerState
@@ -168,11 +168,14 @@ class AdmissionGate:
                 self._empty.set()
 
     async def _result(self, request: Request, deadline: Deadline | None = None) -> Result:
-        """The end of an admitted request's stream."""
+        """The end of an admitted request's stream, with the log probabilities that came before it."""
+        tokens: list[SampledToken] = []
         async with aclosing(self.service.stream(request)) as events:
             while (event := await self._next(events, deadline)) is not None:
+                if isinstance(event, TextDelta):
+                    tokens += event.logprobs
                 if isinstance(event, Done):
-                    return event.result
+                    return event.result.with_logprobs(tokens)
         raise AssertionError("a stream ends with Done or an error")
 
     async def _next(self, events: AsyncGenerator[T, None], deadline: Deadline | None) -> T | None:

@@ -15,9 +15,10 @@ from typing import Protocol
 
 from qwen_aio.bounds import check_sampling
 from qwen_aio.core import Capabilities, DecidedLabel, EngineRequest, FixedAnswer, Plan, Request
-from qwen_aio.result import Answer, Decided, Decision, Done, EngineEvent, Event, Result, TextDelta, Timings, Usage
+from qwen_aio.result import Answer, Decided, Decision, Done, EngineEvent, Event, Result, Timings, Usage
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import Deadline
+from qwen_aio.serving.deltas import Deltas
 from qwen_aio.visible import check_visible
 
 DECISION_TIMEOUT_S = 60.0
@@ -69,15 +70,13 @@ class Pipeline:
             yield Decided(decision)
         answer: Answer | None = None
         if run.plan.answer is not None:
-            index = 0
+            deltas = Deltas()
             async with aclosing(self._answer(run, decision)) as events:
                 while (event := await run.deadline.next(events)) is not None:
                     if isinstance(event, Answer):
                         answer = event
-                        event = TextDelta("" if index else event.text)  # a fixed answer comes without deltas
-                    if isinstance(event, TextDelta) and event.text:
-                        yield TextDelta(event.text, index=index)
-                        index += 1
+                    if (delta := deltas.take(event)) is not None:
+                        yield delta
         yield Done(self._result(run, decision, answer))
 
     def _begin(self, request: Request) -> _Run:
@@ -122,6 +121,7 @@ class Pipeline:
             timeout_s=run.deadline.left_s,
             traceparent=request.traceparent,
             rendering=request.rendering,
+            top_logprobs=request.top_logprobs,
         )
         return self.executor.execute(wanted)
 

@@ -1,8 +1,8 @@
 """`POST /internal/call`: a balancer's request to a worker's engine, and its events. Not public.
 
 Beyond what `/v1/run` takes, an engine request may carry the label that was decided before, how its
-texts become a prompt, and the tokens of an answer that another worker began; the deltas of an answer
-carry their token ids, so that the next worker can continue it.
+texts become a prompt, how many log probabilities to list, and the tokens of an answer that another
+worker began; the deltas of an answer carry their token ids, so that the next worker can continue it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from qwen_aio.bounds import MAX_TOKENS
+from qwen_aio.bounds import MAX_TOKENS, MAX_TOP_LOGPROBS
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, Overflow, PromptStyle, Rendering
-from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta
+from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, SampledToken, TextDelta
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.event import frame, read_frame
 from qwen_aio.wire.request import MAX_BODY_BYTES, History, SamplingFields
@@ -58,6 +58,7 @@ class EngineRequestShape(SamplingFields):
     decision: DecidedLabelShape | None = None
     resume: ResumeShape | None = None
     rendering: RenderingShape | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
@@ -76,6 +77,7 @@ class EngineRequestShape(SamplingFields):
             timeout_s=self.timeout_s,
             traceparent=traceparent,
             rendering=Rendering(**vars(self.rendering)) if self.rendering else Rendering(),
+            top_logprobs=self.top_logprobs,
         )
 
 
@@ -89,6 +91,7 @@ def engine_request_to_json(request: EngineRequest) -> bytes:
         "resume": {"token_ids": request.resume} if request.resume else None,
         "timeout_s": request.timeout_s,
         "rendering": _present(vars(request.rendering)) if request.rendering != Rendering() else None,
+        "top_logprobs": request.top_logprobs,
         **vars(request.sampling),
     }
     return json.dumps(_present(fields), ensure_ascii=False).encode()
@@ -109,6 +112,11 @@ class TextDeltaShape(Answered):
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[SampledToken, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Without `logprobs` where there are none."""
+        return self.model_dump_json(exclude=None if self.logprobs else {"logprobs"}).encode()
 
 
 class AnswerStartShape(Answered):
@@ -131,8 +139,8 @@ def engine_frame(event: EngineEvent) -> bytes:
             return frame("decision", EngineDecisionShape.from_core(event))
         case AnswerStart():
             return frame("start", AnswerStartShape(**vars(event)))
-        case TextDelta(text, token_ids):
-            return frame("piece", TextDeltaShape(text=text, token_ids=token_ids))
+        case TextDelta(text, token_ids, logprobs=logprobs):
+            return frame("piece", TextDeltaShape(text=text, token_ids=token_ids, logprobs=logprobs))
         case Answer():
             return frame("answer", EngineAnswerShape.from_core(event))
 

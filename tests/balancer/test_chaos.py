@@ -33,8 +33,8 @@ HONEST = (NoWorker, QueueFull, AnswerBroken, EngineStopped, PoisonRequest)
 class Unhurried(FakeEngine):
     """One that takes its time for every piece."""
 
-    async def generate(self, request_id, prompt, sampling, *, resume=()):
-        async with aclosing(super().generate(request_id, prompt, sampling, resume=resume)) as chunks:
+    async def generate(self, request_id, prompt, sampling, **more):
+        async with aclosing(super().generate(request_id, prompt, sampling, **more)) as chunks:
             async for chunk in chunks:
                 await asyncio.sleep(PIECE_S)
                 yield chunk

@@ -9,7 +9,7 @@ from tests.balancer.balanced import balanced
 from tests.fakes import FakeEngine, user_text
 
 PIECES = tuple("从前有一座山,山里有一座庙。")
-BODY = {"messages": [{"role": "user", "content": "Ｈi"}], "stream": True}
+BODY = {"messages": [{"role": "user", "content": "Ｈi"}], "stream": True, "logprobs": True}
 
 
 async def test_a_stream_survives_the_death_of_its_worker(tmp_path):
@@ -31,6 +31,8 @@ async def test_a_stream_survives_the_death_of_its_worker(tmp_path):
         other = engines["b" if victim == "a" else "a"]
         assert other.resumes[-1] != ()
         assert user_text(other.prompts[-1]) == "Ｈi"  # rendered there as the first worker did
+        listed = [token["token"] for choice in choices if choice["logprobs"] for token in choice["logprobs"]["content"]]
+        assert listed == [f"t{index}" for index in range(len(PIECES))]
 
 
 async def test_the_same_routes_and_names_as_on_a_worker(tmp_path):

@@ -45,6 +45,21 @@ def test_models_are_listed_and_found(client, model):
     assert client.models.retrieve(SENTIMENT).id == SENTIMENT
 
 
+def test_log_probabilities_are_those_of_the_text(client, model):
+    asked = {"model": model, "messages": HI, "seed": 3, "max_completion_tokens": 24, "logprobs": True}
+    choice = client.chat.completions.create(**asked, top_logprobs=20, presence_penalty=1).choices[0]
+    content = choice.logprobs.content
+    spelled = bytes(byte for token in content for byte in token.bytes).decode(errors="ignore")
+    assert spelled.strip() == choice.message.content != ""
+    for token in content:
+        assert [len(token.top_logprobs), token.logprob <= 0] == [20, True]
+        assert token.top_logprobs == sorted(token.top_logprobs, key=lambda other: -other.logprob)
+    old = client.completions.create(model=model, prompt="今天", max_tokens=8, seed=3, logprobs=5).choices[0].logprobs
+    assert len(old.tokens) == len(old.token_logprobs) == len(old.text_offset) == len(old.top_logprobs)
+    with pytest.raises(openai.BadRequestError, match="logprobs are the chat model's"):
+        client.chat.completions.create(model=SENTIMENT, messages=HI, logprobs=True)
+
+
 def test_a_chat_is_the_same_whole_and_streamed(client, model, worker):
     asked = {"model": model, "messages": HI, "seed": 3, "max_completion_tokens": 24}
     whole = client.chat.completions.create(**asked)

@@ -74,6 +74,31 @@ async def test_a_completion_continues_the_text_alone():
     assert engine.samplings[0].max_tokens == 16
 
 
+async def test_log_probabilities_come_whole_and_streamed_and_only_where_they_are_asked_for():
+    pieces = ("", "抱", "", "歉", "")
+    async with calling(Worker(FakeEngine(pieces=pieces))) as client:
+        asked = HI | {"logprobs": True, "top_logprobs": 2}
+        [whole] = (await client.post(CHAT, json=asked)).json()["choices"]
+        found = chunks((await client.post(CHAT, json=asked | {"stream": True})).text)
+        [unasked] = (await client.post(CHAT, json=HI)).json()["choices"]
+        [old] = (await client.post(COMPLETIONS, json=BODIES[COMPLETIONS] | {"logprobs": 0})).json()["choices"]
+    content = whole["logprobs"]["content"]
+    assert [token["token"] for token in content] == ["t0", "t1", "t2", "t3", "t4"]
+    assert [len(token["top_logprobs"]) for token in content] == [2] * 5
+    listed = [each["choices"][0]["logprobs"] for each in found]
+    assert [token for each in listed if each for token in each["content"]] == content
+    assert [len(each["content"]) if each else None for each in listed] == [None, 2, 2, 1, None]
+    assert unasked["logprobs"] is None
+    assert old["logprobs"]["top_logprobs"] == [{f"t{index}": -0.5} for index in range(5)]
+
+
+async def test_a_fixed_answer_has_no_tokens_to_list():
+    body = {"messages": [{"role": "user", "content": "我不想活了"}], "logprobs": True}
+    async with calling(Worker(FakeEngine())) as client:
+        [choice] = (await client.post(CHAT, json=body)).json()["choices"]
+    assert (choice["finish_reason"], choice["logprobs"]) == ("content_filter", {"content": [], "refusal": None})
+
+
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_a_stream_is_the_same_in_pieces(path):
     body = BODIES[path] | {"stream": True, "stream_options": {"include_usage": True}}

@@ -9,7 +9,7 @@ from qwen_aio.result import Decided, Done, Result, Safety, TextDelta
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.execution.executor import LocalExecutor
-from tests.fakes import FAKE_MODEL, FakeClock, FakeEngine, user_text
+from tests.fakes import FAKE_MODEL, FakeClock, FakeEngine, listed, user_text
 
 TASKS = load_tasks(Path("prompts"))
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
@@ -88,6 +88,19 @@ async def test_the_tokens_of_a_stream_are_the_answer_and_none_of_them_is_empty()
     *tokens, done = [event async for event in pipeline(engine).stream(Request("你好"))]
     assert [(token.index, token.text) for token in tokens] == [(0, "a"), (1, " b"), (2, "\n\n"), (3, "c")]
     assert done.result.answer.text == "a b\n\nc"
+
+
+async def test_a_delta_lists_all_tokens_since_the_one_before():
+    engine = FakeEngine(pieces=("", "a", "", " b", "", ""))
+    *tokens, done = [event async for event in pipeline(engine).stream(Request("你好", top_logprobs=1))]
+    assert [(token.text, [each.offset for each in token.logprobs]) for token in tokens] == [
+        ("a", [0, 1]),
+        (" b", [2, 3]),
+        ("", [4, 5]),
+    ]
+    assert [token.index for token in tokens] == [0, 1, 2]
+    assert done.result.answer.text == "a b"
+    assert tokens[0].logprobs == (listed(0, 1), listed(1, 1))
 
 
 @pytest.mark.parametrize("mode", ["auto", "chat", "sentiment"])

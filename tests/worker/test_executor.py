@@ -56,9 +56,9 @@ class Reader(FakeEngine):
         self.probabilities = dict(found)
         return await super().score(request_id, prompt, continuations)
 
-    def generate(self, request_id, prompt, sampling, *, resume=()):
+    def generate(self, request_id, prompt, sampling, **more):
         self.pieces = tuple(self._by_seed.get(sampling.seed, self.pieces))
-        return super().generate(request_id, prompt, sampling, resume=resume)
+        return super().generate(request_id, prompt, sampling, **more)
 
 
 CRISIS = {"平安": 0.2, "危机": 0.7, "急症": 0.1}

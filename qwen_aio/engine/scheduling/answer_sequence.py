@@ -10,7 +10,7 @@ and partial characters included, is as it was there. None of its text is given o
 from __future__ import annotations
 
 from collections import abc
-from itertools import takewhile
+from itertools import islice, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
-from qwen_aio.result import Completion, FinishReason, TextDelta
+from qwen_aio.result import Completion, FinishReason, SampledToken, TextDelta, TokenLogprob
 
 
 class AnswerSequence(Sequence):
@@ -45,6 +45,7 @@ class AnswerSequence(Sequence):
         tokenizer: Tokenizer,
         end_ids: frozenset[int],
         arrived_s: float,
+        top_logprobs: int | None = None,
     ) -> None:
         """`resume` may be the whole answer. Raises InvalidRequest if it goes on after its end."""
         num_prompt = len(truncated.ids)
@@ -52,6 +53,7 @@ class AnswerSequence(Sequence):
         super().__init__(request_id, [*truncated.ids], num_prompt, num_rows, arrived_s, truncated.truncation)
         self.sampling = sampling
         self.seed = seed
+        self.top_logprobs = top_logprobs
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         # A control token spelled out in plain letters ends the answer too.
@@ -107,25 +109,42 @@ class AnswerSequence(Sequence):
         del self.ids[num_accepted:]
         self._num_drafted = 0
 
-    def accept(self, token: int, *, now_s: float) -> list[TextDelta | Completion]:
+    def accept(
+        self, token: int, *, now_s: float, logprobs: abc.Mapping[int, float] | None = None
+    ) -> list[TextDelta | Completion]:
         """Append the next token: its TextDelta, and the Completion if the answer ends.
 
-        A token that was drafted is computed already, and counts in `num_computed`.
+        A token that was drafted is computed already, and counts in `num_computed`. `logprobs`: of the
+        `top_logprobs` likeliest ids, best first, and of `token`.
         """
         if self._first_s is None:
             self._first_s = now_s
+        listed = self._listed(token, logprobs) if logprobs else ()
         text = self._read(token)
         self._verify(token)
         if not self.is_finished:
-            return [TextDelta(text, (token,))]
+            return [TextDelta(text, (token,), logprobs=listed)]
         text += self._detokenizer.flush()
-        return [TextDelta(text, (token,)), self._completion(first_s=self._first_s, last_s=now_s)]
+        return [TextDelta(text, (token,), logprobs=listed), self._completion(first_s=self._first_s, last_s=now_s)]
 
     def resumed_completion(self, *, now_s: float) -> Completion:
         """The Completion of an answer that was whole when it was resumed: all its text was sent."""
         assert self._first_s is None
         self.admitted_s = now_s
         return self._completion(first_s=now_s, last_s=now_s)
+
+    def _listed(self, token: int, logprobs: abc.Mapping[int, float]) -> tuple[SampledToken, ...]:
+        """`token`, before it is read; nothing for the end, which is no part of the answer's text."""
+        if token in self._end_ids:
+            return ()
+        named = {each: self._named(each, logprob) for each, logprob in logprobs.items()}
+        top = tuple(islice(named.values(), self.top_logprobs))
+        return (SampledToken(named[token], top, self._detokenizer.num_chars),)
+
+    def _named(self, token: int, logprob: float) -> TokenLogprob:
+        return TokenLogprob(
+            self._tokenizer.token_text(token), tuple(self._tokenizer.token_bytes(token)) or None, logprob
+        )
 
     def _verify(self, token: int) -> None:
         if self._unverified[:1] == [token] and not self.is_finished:

@@ -19,8 +19,13 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""  # decoded text, perhaps the beginning of a stop string
         self._space = ""  # white space after the text so far, perhaps the end of the answer
-        self._has_begun = False  # visible text was given out
+        self._num_given = 0  # characters given out
         self.is_stopped = False
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of the text so far, held-back ones included."""
+        return self._num_given + len(self._space) + len(self._held)
 
     def feed(self, piece: bytes) -> str:
         """The text that `piece` makes certain."""
@@ -43,10 +48,10 @@ class Detokenizer:
 
     def _trimmed(self, text: str) -> str:
         """`text` after held-back white space, without white space at its end."""
-        text = self._space + text if self._has_begun else text.lstrip()
+        text = self._space + text if self._num_given else text.lstrip()
         shown = text.rstrip()
         self._space = text[len(shown) :]
-        self._has_begun = self._has_begun or shown != ""
+        self._num_given += len(shown)
         return shown
 
     def _undecided(self, text: str) -> int:

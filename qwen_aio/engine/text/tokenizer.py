@@ -41,6 +41,7 @@ class Tokenizer:
         """
         self._plain, vocabulary, added = _parsed(specification)
         self._controls = {token.content: token.id for token in added}
+        self._control_names = {token.id: token.content for token in added}
         self.added_ids = frozenset(token.id for token in added)
         self.text_ids = frozenset(vocabulary.values()) - self.added_ids
         self.end_ids = frozenset(self._controls[token] for token in END_CONTROLS if token in self._controls)
@@ -95,6 +96,12 @@ class Tokenizer:
         """The bytes of a token, perhaps a partial character; none for added and missing tokens."""
         letters = None if token_id in self.added_ids else self._plain.id_to_token(token_id)
         return b"".join(LETTER_BYTES.get(letter) or letter.encode() for letter in letters or "")
+
+    def token_text(self, token_id: int) -> str:
+        """One token for a reader: bytes that are no whole character are escaped, a control token is written out."""
+        if token_id in self.added_ids:
+            return self._control_names[token_id]
+        return self.token_bytes(token_id).decode(errors="backslashreplace")
 
     def _split_added(self, token_id: int) -> list[int]:
         if token_id not in self.added_ids:

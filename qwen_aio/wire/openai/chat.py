@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from qwen_aio.bounds import BOUNDS
+from qwen_aio.bounds import BOUNDS, MAX_TOP_LOGPROBS
 from qwen_aio.core import Message, Rendering, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
+from qwen_aio.result import SampledToken
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.openai.fields import Harmless, OpenAiSent, SamplingShape
+from qwen_aio.wire.openai.logprobs import chat_logprobs
 from qwen_aio.wire.openai.model import Addressee
-from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Reply
+from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Logprobs, Reply
 from qwen_aio.wire.openai.request import OpenAiRequest
 from qwen_aio.wire.request import MAX_HISTORY
 
@@ -28,19 +30,22 @@ class ChatReply(Reply):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def choice(self, text: str, finish_reason: FinishCode) -> ChoiceFields:
+    def choice(self, text: str, finish_reason: FinishCode, logprobs: Logprobs) -> ChoiceFields:
         message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def chunk_choice(self, text: str, finish_reason: FinishCode | None) -> ChoiceFields:
-        return _chunk_choice({"content": text} if text else {}, finish_reason)
+    def chunk_choice(self, text: str, finish_reason: FinishCode | None, logprobs: Logprobs) -> ChoiceFields:
+        return _chunk_choice({"content": text} if text else {}, finish_reason, logprobs)
+
+    def logprobs(self, tokens: Sequence[SampledToken]) -> Logprobs:
+        return chat_logprobs(tokens)
 
     def opening(self) -> list[ChoiceFields]:
-        return [_chunk_choice({"role": "assistant", "content": ""}, None)]
+        return [_chunk_choice({"role": "assistant", "content": ""}, None, None)]
 
 
-def _chunk_choice(delta: dict[str, str], finish_reason: FinishCode | None) -> ChoiceFields:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _chunk_choice(delta: dict[str, str], finish_reason: FinishCode | None, logprobs: Logprobs) -> ChoiceFields:
+    return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 class ChatMessage(OpenAiSent):
@@ -66,8 +71,6 @@ class ChatRequest(OpenAiRequest):
     kind_of_reply = ChatReply
     harmless: ClassVar[Harmless] = {
         **SamplingShape.harmless,
-        "logprobs": (False,),
-        "top_logprobs": (0,),
         "response_format": ({"type": "text"},),
         "tools": ([],),
         "tool_choice": ("none",),
@@ -83,6 +86,18 @@ class ChatRequest(OpenAiRequest):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_HISTORY)]
     max_completion_tokens: Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs belong to logprobs; send logprobs: true", param="top_logprobs")
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
 
     def wish(self) -> SamplingWish:
         """`max_completion_tokens` is the newer name of `max_tokens`, and wins."""

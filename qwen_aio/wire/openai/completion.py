@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from qwen_aio.core import Rendering, Request
 from qwen_aio.errors import InvalidRequest
+from qwen_aio.result import SampledToken
 from qwen_aio.visible import check_visible
 from qwen_aio.wire.openai.fields import Harmless, SamplingShape
+from qwen_aio.wire.openai.logprobs import completion_logprobs
 from qwen_aio.wire.openai.model import Addressee
-from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Reply
+from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Logprobs, Reply
 from qwen_aio.wire.openai.request import OpenAiRequest
 
 DEFAULT_MAX_TOKENS = 16  # as at OpenAI and in vLLM
+MAX_LOGPROBS = 5  # as at OpenAI
 
 
 class CompletionReply(Reply):
@@ -22,11 +28,14 @@ class CompletionReply(Reply):
     prefix = "cmpl"
     whole_object = chunk_object = "text_completion"
 
-    def choice(self, text: str, finish_reason: FinishCode) -> ChoiceFields:
-        return self.chunk_choice(text, finish_reason)
+    def choice(self, text: str, finish_reason: FinishCode, logprobs: Logprobs) -> ChoiceFields:
+        return self.chunk_choice(text, finish_reason, logprobs)
 
-    def chunk_choice(self, text: str, finish_reason: FinishCode | None) -> ChoiceFields:
-        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    def chunk_choice(self, text: str, finish_reason: FinishCode | None, logprobs: Logprobs) -> ChoiceFields:
+        return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def logprobs(self, tokens: Sequence[SampledToken]) -> Logprobs:
+        return completion_logprobs(tokens)
 
     def opening(self) -> list[ChoiceFields]:
         return []
@@ -40,11 +49,15 @@ class CompletionRequest(OpenAiRequest):
         **SamplingShape.harmless,
         "best_of": (1,),
         "echo": (False,),
-        "logprobs": (),
         "suffix": ("",),
     }
 
     prompt: Any = None  # a string, or a list of one
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
 
     def request_to(self, to: Addressee) -> Request:
         text = self._text()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from qwen_aio.core import Task
 from qwen_aio.errors import QwenAioError
-from qwen_aio.result import Decided, Done, Event, Result, TextDelta, Usage
+from qwen_aio.result import Decided, Done, Event, Result, SampledToken, TextDelta, Usage
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.shape import Answered
 
 ChoiceFields = dict[str, Any]
+Logprobs = dict[str, Any] | None
 FinishCode = Literal["stop", "length", "content_filter"]
 DONE = b"data: [DONE]\n\n"
 
@@ -56,18 +57,23 @@ class Reply(ABC):
     model: str
     dangerous: frozenset[str]  # labels of the safety task that take effect
     includes_usage: bool  # at the end of a stream
+    includes_logprobs: bool
 
     prefix: ClassVar[str]
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
 
     @abstractmethod
-    def choice(self, text: str, finish_reason: FinishCode) -> ChoiceFields:
+    def choice(self, text: str, finish_reason: FinishCode, logprobs: Logprobs) -> ChoiceFields:
         """The one choice of a whole reply."""
 
     @abstractmethod
-    def chunk_choice(self, text: str, finish_reason: FinishCode | None) -> ChoiceFields:
+    def chunk_choice(self, text: str, finish_reason: FinishCode | None, logprobs: Logprobs) -> ChoiceFields:
         """The one choice of a chunk."""
+
+    @abstractmethod
+    def logprobs(self, tokens: Sequence[SampledToken]) -> Logprobs:
+        """Those of a choice."""
 
     @abstractmethod
     def opening(self) -> list[ChoiceFields]:
@@ -75,23 +81,29 @@ class Reply(ABC):
 
     def whole(self, result: Result) -> bytes:
         """The body of a reply that is no stream."""
-        choice = self.choice(_text(result), finish_code(result, self.dangerous))
+        logprobs = self._listed(result.answer.logprobs if result.answer else ())
+        choice = self.choice(_text(result), finish_code(result, self.dangerous), logprobs)
         return self._object(self.whole_object, [choice], _tokens(result)).to_json()
 
     def frame(self, event: Event) -> bytes:
         """`event` as it is sent; the last one is more than one frame."""
         match event:
             case Decided(decision):
-                return self._first(decision.text)
-            case TextDelta(text, index=index):
-                return self._chunk(self.chunk_choice(text, None)) if index else self._first(text)
+                return self._first(self.chunk_choice(decision.text, None, None))
+            case TextDelta(text, index=index, logprobs=tokens):
+                choice = self.chunk_choice(text, None, self._listed(tokens))
+                return self._chunk(choice) if index else self._first(choice)
             case Done(result):
-                last = self._chunk(self.chunk_choice("", finish_code(result, self.dangerous)))
+                last = self._chunk(self.chunk_choice("", finish_code(result, self.dangerous), None))
                 usage = _frame(self._object(self.chunk_object, [], _tokens(result))) if self.includes_usage else b""
                 return last + usage + DONE
 
-    def _first(self, text: str) -> bytes:
-        return b"".join(map(self._chunk, [*self.opening(), self.chunk_choice(text, None)]))
+    def _first(self, choice: ChoiceFields) -> bytes:
+        return b"".join(map(self._chunk, [*self.opening(), choice]))
+
+    def _listed(self, tokens: Sequence[SampledToken]) -> Logprobs:
+        """None where they are not asked for; an empty list where no token was sampled."""
+        return self.logprobs(tokens) if self.includes_logprobs else None
 
     def _chunk(self, choice: ChoiceFields) -> bytes:
         return _frame(self._object(self.chunk_object, [choice]))

@@ -26,6 +26,11 @@ class OpenAiRequest(SamplingShape):
             raise InvalidRequest("stream_options belong to a stream; send stream: true", param="stream_options")
         return self
 
+    @property
+    @abstractmethod
+    def num_logprobs(self) -> int | None:
+        """How many likely tokens are listed beside each sampled one; None: no log probabilities."""
+
     @abstractmethod
     def request_to(self, to: Addressee) -> Request:
         """The request, still without its id. Raises InvalidRequest."""
@@ -35,12 +40,15 @@ class OpenAiRequest(SamplingShape):
         request = self.request_to(to)
         if request.rendering.system is not None:
             _check_system(to, allow_system_messages=allow_system_messages)
-        return replace(request, request_id=request_id)
+        if self.num_logprobs is not None and not to.is_chat_model:
+            raise InvalidRequest(f"logprobs are the chat model's; {to.id} gives none, leave it out", param="logprobs")
+        return replace(request, request_id=request_id, top_logprobs=self.num_logprobs)
 
     def reply(self, request_id: str, to: Addressee, capabilities: Capabilities, *, created: int) -> Reply:
         """What writes the reply of `to`."""
         dangerous = dangerous_labels(capabilities.tasks)
-        return self.kind_of_reply(request_id, created, to.id, dangerous, self.includes_usage)
+        includes_logprobs = self.num_logprobs is not None
+        return self.kind_of_reply(request_id, created, to.id, dangerous, self.includes_usage, includes_logprobs)
 
 
 def _check_system(to: Addressee, *, allow_system_messages: bool) -> None:

@@ -20,9 +20,18 @@ class EngineClient(Protocol):
         """Log probabilities of `continuations` after `prompt`."""
 
     def generate(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, *, resume: Sequence[int] = ()
+        self,
+        request_id: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        resume: Sequence[int] = (),
+        top_logprobs: int | None = None,
     ) -> AsyncGenerator[TextDelta | Completion, None]:
-        """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence."""
+        """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence.
+
+        `top_logprobs`: likely tokens to list beside each sampled one; None: no log probabilities.
+        """
 
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The token ids of the whole `prompt`."""

@@ -205,7 +205,9 @@ class LocalExecutor:
         sampling, check = self._sampling(call, task), self._opening_check(call, task)
         return opened(
             _draws(sampling) if check else [sampling],
-            lambda draw: self._engine.generate(call.request_id, prompt, draw, resume=call.resume),
+            lambda draw: self._engine.generate(
+                call.request_id, prompt, draw, resume=call.resume, top_logprobs=call.top_logprobs
+            ),
             fits=partial(self._fits, call, check) if check else None,
             safety=checked.safety,
         )
