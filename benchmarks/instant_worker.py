@@ -47,6 +47,7 @@ class InstantEngine:
         *,
         resume: Sequence[int] = (),
         top_logprobs: int | None = None,
+        json_schema: str | None = None,
     ) -> AsyncGenerator[TextDelta | Completion, None]:
         for index in range(len(resume), NUM_PIECES):
             await asyncio.sleep(REST_S if index else 0)

@@ -20,6 +20,7 @@ Number = TypeVar("Number", int, float)
 MAX_TOKENS = 4096  # of an answer, however large the context is
 MAX_STOPS = 8  # stop strings
 MAX_STOP_CHARS = 64  # of each; text waits in the engine while it might become one
+MAX_SCHEMA_CHARS = 20_000  # of a JSON schema, written as JSON
 MAX_TOP_LOGPROBS = 20  # likely tokens listed beside each sampled one
 
 

@@ -31,10 +31,7 @@ Method = Literal["generate", "extract", "auto"]  # auto: extract with the bundle
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are sampled. `temperature` 0 is greedy; `top_k` 0, `top_p` 1: no filter.
-
-    `repetition_penalty` counts the prompt too; presence and frequency penalty, OpenAI's, the answer alone.
-    """
+    """How tokens are sampled. `temperature` 0 is greedy; `top_k` 0, `top_p` 1: no filter."""
 
     max_tokens: int = 256
     temperature: float = 0.7
@@ -43,7 +40,7 @@ class Sampling:
     repetition_penalty: float = 1.1
     stop: tuple[str, ...] = ()
     seed: int | None = None
-    presence_penalty: float = 0.0
+    presence_penalty: float = 0.0  # OpenAI's, as the next: of the answer's tokens, without the prompt's
     frequency_penalty: float = 0.0
 
     def override(self, wish: SamplingWish) -> Sampling:
@@ -216,6 +213,7 @@ class Request:
     traceparent: str = ""  # W3C trace context, checked; empty without one
     rendering: Rendering = Rendering()
     top_logprobs: int | None = None  # likely tokens listed beside each sampled one; None: no log probabilities
+    json_schema: str | None = None  # as JSON: the answer keeps to it
 
 
 @dataclass(frozen=True)
@@ -268,6 +266,7 @@ class EngineRequest:
     traceparent: str = ""
     rendering: Rendering = Rendering()
     top_logprobs: int | None = None
+    json_schema: str | None = None
 
 
 @dataclass(frozen=True)

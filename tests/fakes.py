@@ -52,6 +52,7 @@ class FakeEngine:
         self.prompts: list[Prompt] = []
         self.samplings: list[Sampling] = []
         self.resumes: list[tuple[int, ...]] = []
+        self.schemas: list[str | None] = []
         self.call_ids: list[str] = []
         self.open_streams = 0
         self.cancelled = 0
@@ -74,11 +75,13 @@ class FakeEngine:
         *,
         resume: Sequence[int] = (),
         top_logprobs: int | None = None,
+        json_schema: str | None = None,
     ) -> AsyncGenerator[TextDelta | Completion, None]:
         self.call_ids.append(request_id)
         self.prompts.append(prompt)
         self.samplings.append(sampling)
         self.resumes.append(tuple(resume))
+        self.schemas.append(json_schema)
         self.open_streams += 1
         try:
             for index, piece in enumerate(self.pieces[len(resume) :], start=len(resume)):

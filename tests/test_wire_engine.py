@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.bounds import MAX_TOKENS
+from qwen_aio.bounds import MAX_SCHEMA_CHARS, MAX_TOKENS
 from qwen_aio.client import FrameReader
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, PromptStyle, Rendering, SamplingWish
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
@@ -71,6 +71,7 @@ REQUESTS = st.builds(
     timeout_s=st.none() | st.floats(0.001, 600),
     rendering=st.builds(Rendering, st.sampled_from(get_args(PromptStyle)), st.none() | st.text(max_size=9)),
     top_logprobs=st.none() | st.integers(0, 20),
+    json_schema=st.none() | st.text(st.characters(codec="utf-8"), max_size=30),
 )
 DECISIONS = st.builds(
     Decision,
@@ -141,7 +142,8 @@ def test_an_event_survives_the_way_back(event):
 
 def test_every_field_of_a_request_travels():
     """A new field of EngineRequest needs one in its shape."""
-    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s", "rendering", "top_logprobs"}
+    shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s"}
+    shaped |= {"rendering", "top_logprobs", "json_schema"}
     headers = {"request_id", "traceparent"}
     assert {field.name for field in fields(EngineRequest)} == shaped | headers
     wishes = {field.name for field in fields(SamplingWish)}
@@ -158,7 +160,7 @@ def test_a_rendering_is_written_only_where_it_is_not_that_of_v1_run():
 
 def test_log_probabilities_are_written_only_where_they_were_asked_for():
     plain = EngineRequest("r1", "chat", "hi")
-    assert "top_logprobs" not in json.loads(engine_request_to_json(plain))
+    assert not {"top_logprobs", "json_schema"} & json.loads(engine_request_to_json(plain)).keys()
     assert json.loads(engine_request_to_json(replace(plain, top_logprobs=0)))["top_logprobs"] == 0
     assert engine_frame(TextDelta("你", (7, 8))) == 'event: piece\ndata: {"text":"你","token_ids":[7,8]}\n\n'.encode()
     assert event_frame(TextDelta("你", index=3)) == 'event: token\ndata: {"index":3,"text":"你"}\n\n'.encode()
@@ -185,7 +187,8 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         most = SamplingWish(MAX_TOKENS, 1 / 3, 1 / 3, 1_000_000, 1 / 3, (letter * 64,) * 8, 2**63 - 1)
         decided, resume = DecidedLabel("t" * 64, "l" * 64), (2**31 - 1,) * MAX_TOKENS
         request = EngineRequest("r1", "t" * 64, text, request.history, most, decided, resume, 599.999999999)
-        assert len(engine_request_to_json(request)) <= MAX_ENGINE_REQUEST_BYTES
+        grown = replace(request, json_schema='"' * (MAX_SCHEMA_CHARS // 2))  # twice as long in a string as in the body
+        assert len(engine_request_to_json(grown)) <= MAX_ENGINE_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,7 @@ def test_the_largest_request_still_fits_when_it_has_become_a_call(letter):
         ('{"task": "chat", "text": "a", "resume": {"token_ids": [true]}}', "resume.token_ids.0"),
         ('{"task": "chat", "text": "a", "stream": true}', "stream"),
         ('{"task": "chat", "text": "a", "top_logprobs": 21}', "top_logprobs"),
+        (json.dumps({"task": "chat", "text": "a", "json_schema": "x" * (MAX_SCHEMA_CHARS + 1)}), "json_schema"),
         ('{"task": "chat", "text": "a", "top_logprobs": true}', "top_logprobs"),
         ('{"task": "chat", "task": "chat", "text": "a"}', None),
     ],

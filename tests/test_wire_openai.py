@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.bounds import MAX_TOKENS
+from qwen_aio.bounds import MAX_SCHEMA_CHARS, MAX_TOKENS
 from qwen_aio.core import Capabilities, ContextLimits, Message, Rendering, Request, SamplingWish
 from qwen_aio.errors import InvalidRequest, QueueFull, UnknownModel
 from qwen_aio.result import (
@@ -143,7 +143,6 @@ CHANGES_THE_OUTPUT = {
     "logit_bias": {"1": 5},
 }
 CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
-    "response_format": {"type": "json_object"},
     "tools": [{"type": "function"}],
     "tool_choice": "auto",
     "functions": [{"name": "f"}],
@@ -199,6 +198,41 @@ def test_log_probabilities_are_asked_for_as_at_openai():
     assert chat(logprobs=True).top_logprobs == completion(logprobs=0).top_logprobs == 0
     assert chat(logprobs=True, top_logprobs=20).top_logprobs == 20
     assert completion(logprobs=5).top_logprobs == 5
+
+
+SCHEMA = {"type": "object", "properties": {"名": {"type": "string", "default": None}}}
+
+
+def by_schema(schema: object) -> dict:
+    return {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+
+
+def test_the_answer_may_be_any_json_object_or_keep_to_a_schema():
+    assert chat(response_format={"type": "text"}).json_schema is None
+    assert json.loads(chat(response_format={"type": "json_object"}).json_schema or "") == {"type": "object"}
+    assert json.loads(chat(response_format=by_schema(SCHEMA)).json_schema or "") == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("response_format", "param"),
+    [
+        ("json_object", "response_format"),
+        ({}, "response_format.type"),
+        ({"type": "grammar"}, "response_format.type"),
+        ({"type": "json_schema"}, "response_format.json_schema.schema"),
+        (by_schema(None), "response_format.json_schema.schema"),
+        (by_schema(True), "response_format.json_schema.schema"),
+        (by_schema([SCHEMA]), "response_format.json_schema.schema"),
+        (by_schema({"enum": ["x" * MAX_SCHEMA_CHARS]}), "response_format.json_schema.schema"),
+    ],
+)
+def test_another_format_is_refused_by_name(response_format, param):
+    assert refusal(chat, response_format=response_format).param == param
+
+
+def test_a_task_has_a_format_of_its_own():
+    error = refusal(chat, response_format={"type": "json_object"}, to=TASK)
+    assert (error.param, "qwen-aio/summarize" in error.message) == ("response_format", True)
 
 
 @pytest.mark.parametrize(

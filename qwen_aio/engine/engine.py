@@ -22,7 +22,7 @@ from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.model.attention import forward_batch, in_batch_order
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.requests import FAILED, Counters, Generate, Item, Output, Pin, Pinned, Score, Work
-from qwen_aio.engine.sampler import Sampler, token_logprobs
+from qwen_aio.engine.sampler import Sampler, keep, token_logprobs
 from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.scheduling.coalescing import Coalescing
 from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
@@ -30,6 +30,7 @@ from qwen_aio.engine.scheduling.drafter import Drafter
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
 from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
@@ -70,6 +71,7 @@ class Engine:
         self._kv_pool = KvPool(model.config, num_slots)
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
+        self._grammars = GrammarCompiler(tokenizer, end_ids=self._end_ids)
         self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
         self._outputs: list[Output] = []  # of the running step, and of answers finished on arrival
         self._num_completed = self._num_steps = self._num_generated = 0
@@ -92,6 +94,10 @@ class Engine:
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids of the whole `prompt`, in any thread. Raises InvalidRequest."""
         return self._tokenizer.encode(prompt.segments)
+
+    def compile(self, json_schema: str) -> Grammar:
+        """What makes an answer keep to the schema, in any thread, one at a time. Raises InvalidRequest."""
+        return self._grammars.compile(json_schema)
 
     def add(self, request_id: str, work: Work, *, arrived_s: float) -> None:
         """Queue a request; ids are unique among unfinished ones, `arrived_s` is a time of `clock`.
@@ -157,6 +163,7 @@ class Engine:
             end_ids=self._end_ids,
             arrived_s=arrived_s,
             top_logprobs=work.top_logprobs,
+            grammar=work.grammar,
         )
 
     def _start(self, answer: AnswerSequence) -> None:
@@ -217,6 +224,8 @@ class Engine:
         return answer.accept(token, now_s=self.clock(), logprobs=logprobs)
 
     def _pick(self, answer: AnswerSequence, logits: Tensor) -> int:
+        if answer.grammar is not None:
+            keep(logits, answer.grammar.allowed())
         index, seen = answer.num_generated, answer.seen_ids
         self._num_generated += 1
         return self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
@@ -227,7 +236,7 @@ class Engine:
         self._scheduler.discard(sequence)
         if isinstance(sequence, DecisionSequence) and (follower := self._coalescing.fail(sequence)):
             self._scheduler.add(follower)
-        self._emit(sequence, RequestFailed(FAILED))
+        self._emit(sequence, failure if isinstance(failure, InvalidRequest) else RequestFailed(FAILED))
 
     def _finish(self, sequence: Sequence) -> None:
         if isinstance(sequence, DecisionSequence):

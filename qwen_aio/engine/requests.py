@@ -1,10 +1,11 @@
-"""Requests to the engine, and the outputs of a step. Frozen, without torch."""
+"""Requests to the engine, and the outputs of a step. Frozen, but for a grammar's progress; without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from qwen_aio.core import Prompt, Sampling, Segments
+from qwen_aio.engine.text.grammar import Grammar
 from qwen_aio.errors import QwenAioError
 from qwen_aio.result import Completion, Scores, TextDelta
 
@@ -28,6 +29,7 @@ class Generate:
     sampling: Sampling
     resume: tuple[int, ...] = ()
     top_logprobs: int | None = None
+    grammar: Grammar | None = None  # of this one answer, whose progress it keeps
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,13 @@ class Sampler:
         return best if logits[best] > -torch.inf else self._any_id
 
 
+def keep(logits: Tensor, allowed: NDArray[np.bool_]) -> None:
+    """Make every id impossible that is not `allowed`, or above all that `allowed` knows."""
+    known = torch.from_numpy(allowed[: len(logits)])
+    logits[: len(known)].masked_fill_(~known, -torch.inf)
+    logits[len(known) :] = -torch.inf
+
+
 def token_logprobs(logits: Tensor, tokens: abc.Sequence[int]) -> dict[int, float]:
     """Log probability of each of `tokens`, normalised over all `logits` (vocab,) of one row."""
     chosen: list[float] = (logits[list(tokens)] - logits.logsumexp(0)).tolist()

@@ -19,6 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
+from typing import TypeVar
 
 from qwen_aio.core import ContextLimits, Prompt, Sampling, Segments
 from qwen_aio.engine.engine import Engine
@@ -26,6 +27,8 @@ from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate,
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
 from qwen_aio.result import Completion, Scores, TextDelta
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +51,7 @@ class EngineService:
         self._numbers = itertools.count()  # event loop only
         self._failure: BaseException | None = None  # event loop only; also after a regular close
         self._failed = asyncio.Event()  # the thread died of an error
-        self._encoding = asyncio.Lock()  # one at a time: the cores are the engine's
+        self._beside_engine = asyncio.Lock()  # one at a time: the cores are the engine's
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -88,14 +91,18 @@ class EngineService:
         *,
         resume: abc.Sequence[int] = (),
         top_logprobs: int | None = None,
+        json_schema: str | None = None,
     ) -> abc.AsyncGenerator[TextDelta | Completion]:
         """TextDelta*, Completion. Closing the iterator frees the sequence.
 
         `resume`: the tokens of an answer that another engine began; only what follows is yielded.
         `top_logprobs`: likely tokens to list beside each sampled one; None: no log probabilities.
+        `json_schema`, written as JSON: the answer keeps to it.
         Raises InvalidRequest, ContextTooSmall, QueueFull, RequestFailed, EngineStopped.
         """
-        work = Generate(prompt, sampling, tuple(resume), top_logprobs)
+        self._check_open()  # before a schema is compiled in vain
+        grammar = None if json_schema is None else await self._beside(self._engine.compile, json_schema)
+        work = Generate(prompt, sampling, tuple(resume), top_logprobs, grammar)
         async with aclosing(self._outputs(request_id, work)) as outputs:
             async for item in outputs:
                 assert isinstance(item, TextDelta | Completion)
@@ -103,10 +110,7 @@ class EngineService:
 
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The token ids of the whole `prompt`; nothing is cut. Raises InvalidRequest, EngineStopped."""
-        if self._failure is not None:
-            raise _stopped(self._failure)
-        async with self._encoding:
-            return await asyncio.to_thread(self._engine.encode, prompt)
+        return await self._beside(self._engine.encode, prompt)
 
     def snapshot(self) -> EngineSnapshot:
         """Counts as of the last step; call it on the loop."""
@@ -136,6 +140,13 @@ class EngineService:
             await asyncio.to_thread(self._thread.join)  # a thread still alive at exit makes torch abort
 
     # ---- event loop ----
+
+    async def _beside(self, work: abc.Callable[[Given], Made], given: Given) -> Made:
+        """What `work` makes of `given`, in a thread beside the engine's. Raises EngineStopped."""
+        if self._failure is not None:
+            raise _stopped(self._failure)
+        async with self._beside_engine:
+            return await asyncio.to_thread(work, given)
 
     async def _outcome(self, request_id: str, work: Work) -> Item:
         """The single output of a request."""

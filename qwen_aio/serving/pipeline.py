@@ -122,6 +122,7 @@ class Pipeline:
             traceparent=request.traceparent,
             rendering=request.rendering,
             top_logprobs=request.top_logprobs,
+            json_schema=request.json_schema,
         )
         return self.executor.execute(wanted)
 

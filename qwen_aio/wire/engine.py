@@ -1,8 +1,8 @@
 """`POST /internal/call`: a balancer's request to a worker's engine, and its events. Not public.
 
 Beyond what `/v1/run` takes, an engine request may carry the label that was decided before, how its
-texts become a prompt, how many log probabilities to list, and the tokens of an answer that another
-worker began; the deltas of an answer carry their token ids, so that the next worker can continue it.
+texts become a prompt, what OpenAI's clients want of the answer, and the tokens of one that another worker
+began; the deltas of an answer carry their token ids, so that the next worker can continue it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from qwen_aio.bounds import MAX_TOKENS, MAX_TOP_LOGPROBS
+from qwen_aio.bounds import MAX_SCHEMA_CHARS, MAX_TOKENS, MAX_TOP_LOGPROBS
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, Overflow, PromptStyle, Rendering
 from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, SampledToken, TextDelta
 from qwen_aio.visible import check_visible
@@ -59,6 +59,7 @@ class EngineRequestShape(SamplingFields):
     resume: ResumeShape | None = None
     rendering: RenderingShape | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    json_schema: Annotated[str, Field(max_length=MAX_SCHEMA_CHARS)] | None = None
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
@@ -78,6 +79,7 @@ class EngineRequestShape(SamplingFields):
             traceparent=traceparent,
             rendering=Rendering(**vars(self.rendering)) if self.rendering else Rendering(),
             top_logprobs=self.top_logprobs,
+            json_schema=self.json_schema,
         )
 
 
@@ -92,6 +94,7 @@ def engine_request_to_json(request: EngineRequest) -> bytes:
         "timeout_s": request.timeout_s,
         "rendering": _present(vars(request.rendering)) if request.rendering != Rendering() else None,
         "top_logprobs": request.top_logprobs,
+        "json_schema": request.json_schema,
         **vars(request.sampling),
     }
     return json.dumps(_present(fields), ensure_ascii=False).encode()

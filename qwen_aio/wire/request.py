@@ -101,7 +101,8 @@ class RunRequest(SamplingFields):
         """Raises InvalidRequest."""
         others = {"stream": stream, "on_overflow": request.rendering.on_overflow}
         fields = asdict(request) | vars(request.sampling) | others
-        del fields["sampling"], fields["rendering"], fields["top_logprobs"]  # the last two are OpenAI's routes'
+        del fields["sampling"]
+        del fields["rendering"], fields["top_logprobs"], fields["json_schema"]  # these are OpenAI's routes'
         del fields["request_id"], fields["traceparent"]  # these travel as headers
         written = json.dumps({name: value for name, value in fields.items() if value is not None})
         return cls.read(written.encode())  # refuses here what the server would refuse

@@ -1,6 +1,7 @@
 """The official client against a real worker with the bundled model."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
@@ -58,6 +59,27 @@ def test_log_probabilities_are_those_of_the_text(client, model):
     assert len(old.tokens) == len(old.token_logprobs) == len(old.text_offset) == len(old.top_logprobs)
     with pytest.raises(openai.BadRequestError, match="logprobs are the chat model's"):
         client.chat.completions.create(model=SENTIMENT, messages=HI, logprobs=True)
+
+
+def test_an_answer_keeps_to_a_json_schema(client, model):
+    schema = {
+        "type": "object",
+        "properties": {"mood": {"enum": ["正面", "负面"]}, "stars": {"type": "integer", "minimum": 1, "maximum": 5}},
+        "required": ["mood", "stars"],
+        "additionalProperties": False,
+    }
+    by_schema = {"type": "json_schema", "json_schema": {"name": "review", "strict": True, "schema": schema}}
+    asked = {"model": model, "messages": HI, "seed": 3, "response_format": by_schema}
+    whole = client.chat.completions.create(**asked).choices[0]
+    found = json.loads(whole.message.content)
+    assert (whole.finish_reason, [*found]) == ("stop", ["mood", "stars"])
+    assert found["mood"] in ("正面", "负面") and 1 <= found["stars"] <= 5
+    assert text_of(client.chat.completions.create(**asked, stream=True)) == whole.message.content
+    by_schema["json_schema"]["schema"] = {"pattern": "x"}
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match='"pattern" is not supported'):
+            client.chat.completions.create(**asked, stream=stream)
+    assert client.chat.completions.create(model=model, messages=HI, max_tokens=4).choices[0].message.content
 
 
 def test_a_chat_is_the_same_whole_and_streamed(client, model, worker):

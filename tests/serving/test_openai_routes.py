@@ -92,6 +92,14 @@ async def test_log_probabilities_come_whole_and_streamed_and_only_where_they_are
     assert old["logprobs"]["top_logprobs"] == [{f"t{index}": -0.5} for index in range(5)]
 
 
+async def test_a_schema_reaches_the_engine():
+    engine = FakeEngine()
+    async with calling(Worker(engine)) as client:
+        for asked in ({}, {"response_format": {"type": "json_object"}}):
+            assert (await client.post(CHAT, json=HI | asked)).status_code == 200
+    assert engine.schemas == [None, '{"type": "object"}']
+
+
 async def test_a_fixed_answer_has_no_tokens_to_list():
     body = {"messages": [{"role": "user", "content": "我不想活了"}], "logprobs": True}
     async with calling(Worker(FakeEngine())) as client:

@@ -20,6 +20,7 @@ from qwen_aio.engine.scheduling.acceptance import AcceptanceRate
 from qwen_aio.engine.scheduling.prompt_lookup import PromptLookup
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.detokenizer import Detokenizer
+from qwen_aio.engine.text.grammar import Grammar
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
@@ -46,14 +47,16 @@ class AnswerSequence(Sequence):
         end_ids: frozenset[int],
         arrived_s: float,
         top_logprobs: int | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
-        """`resume` may be the whole answer. Raises InvalidRequest if it goes on after its end."""
+        """`resume` may be the whole answer. Raises InvalidRequest if it goes on after its end, or not by `grammar`."""
         num_prompt = len(truncated.ids)
         num_rows = num_prompt + sampling.max_tokens
         super().__init__(request_id, [*truncated.ids], num_prompt, num_rows, arrived_s, truncated.truncation)
         self.sampling = sampling
         self.seed = seed
         self.top_logprobs = top_logprobs
+        self.grammar = grammar
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         # A control token spelled out in plain letters ends the answer too.
@@ -164,7 +167,9 @@ class AnswerSequence(Sequence):
             self._read(token)
 
     def _read(self, token: int) -> str:
-        """Append `token`; the text that it makes certain."""
+        """Append `token`; the text that it makes certain. Raises InvalidRequest where its grammar ends."""
+        if self.grammar is not None:
+            self.grammar.accept(token)
         self._seen[len(self.ids)] = token
         self.ids.append(token)
         text = "" if token in self._end_ids else self._detokenizer.feed(self._tokenizer.token_bytes(token))

@@ -18,6 +18,7 @@ from qwen_aio.wire.openai.logprobs import chat_logprobs
 from qwen_aio.wire.openai.model import Addressee
 from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Logprobs, Reply
 from qwen_aio.wire.openai.request import OpenAiRequest
+from qwen_aio.wire.openai.response_format import ResponseFormat
 from qwen_aio.wire.request import MAX_HISTORY
 
 ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant"}  # the others are system messages
@@ -71,7 +72,6 @@ class ChatRequest(OpenAiRequest):
     kind_of_reply = ChatReply
     harmless: ClassVar[Harmless] = {
         **SamplingShape.harmless,
-        "response_format": ({"type": "text"},),
         "tools": ([],),
         "tool_choice": ("none",),
         "functions": ([],),
@@ -88,6 +88,7 @@ class ChatRequest(OpenAiRequest):
     max_completion_tokens: Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
@@ -113,6 +114,7 @@ class ChatRequest(OpenAiRequest):
             history=texts.history,
             sampling=self.wish(),
             rendering=Rendering(style, texts.system, on_overflow=self.on_overflow),
+            json_schema=self.response_format.schema_text() if self.response_format else None,
         )
 
 

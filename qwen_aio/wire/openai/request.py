@@ -42,6 +42,8 @@ class OpenAiRequest(SamplingShape):
             _check_system(to, allow_system_messages=allow_system_messages)
         if self.num_logprobs is not None and not to.is_chat_model:
             raise InvalidRequest(f"logprobs are the chat model's; {to.id} gives none, leave it out", param="logprobs")
+        if request.json_schema is not None and not to.is_chat_model:
+            raise InvalidRequest(f"response_format is the chat model's; {to.id} has its own", param="response_format")
         return replace(request, request_id=request_id, top_logprobs=self.num_logprobs)
 
     def reply(self, request_id: str, to: Addressee, capabilities: Capabilities, *, created: int) -> Reply:

@@ -27,10 +27,12 @@ class EngineClient(Protocol):
         *,
         resume: Sequence[int] = (),
         top_logprobs: int | None = None,
+        json_schema: str | None = None,
     ) -> AsyncGenerator[TextDelta | Completion, None]:
         """TextDelta*, Completion, after the tokens `resume`. Closing it frees the sequence.
 
         `top_logprobs`: likely tokens to list beside each sampled one; None: no log probabilities.
+        `json_schema`, written as JSON: the answer keeps to it.
         """
 
     async def tokenize(self, prompt: Prompt) -> list[int]:

@@ -206,7 +206,12 @@ class LocalExecutor:
         return opened(
             _draws(sampling) if check else [sampling],
             lambda draw: self._engine.generate(
-                call.request_id, prompt, draw, resume=call.resume, top_logprobs=call.top_logprobs
+                call.request_id,
+                prompt,
+                draw,
+                resume=call.resume,
+                top_logprobs=call.top_logprobs,
+                json_schema=call.json_schema,
             ),
             fits=partial(self._fits, call, check) if check else None,
             safety=checked.safety,
