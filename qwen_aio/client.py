@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
@@ -34,6 +35,7 @@ DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for a server 
 READ_OUT_S = 0.5  # for what follows the last event
 MAX_EVENT_BYTES = 1_000_000
 MAX_REPLY_BYTES = 16_000_000
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 NO_CONNECTION = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -47,8 +49,10 @@ T = TypeVar("T")
 class Client(AbstractAsyncContextManager["Client"]):
     """A client of one address. An async context manager, to be used on one event loop."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, *, key: str | Callable[[], str] = "") -> None:
+        """`key` is sent with every request, unless it is empty; a function is asked for it each time."""
         self._url = base_url.rstrip("/")
+        self._key = key
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -84,8 +88,10 @@ class Client(AbstractAsyncContextManager["Client"]):
             return TasksResponse.model_validate_json(await _body(response)).to_core()
 
     async def health(self) -> dict[str, Any]:
-        """The record of GET /health, also before it is ready. Raises ServerUnreachable."""
+        """The record of GET /health, also before it is ready. Raises ServerUnreachable, KeyRefused."""
         async with self._exchange("GET", "/health", timeout_s=ABOUT_TIMEOUT_S) as response:
+            if response.status == 401:
+                await _raise_refusal(response)
             record = json.loads(await _body(response))
             if not isinstance(record, dict) or "state" not in record:
                 raise ValueError("not a health record")
@@ -104,12 +110,16 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     @asynccontextmanager
     async def _exchange(
-        self, method: str, path: str, *, timeout_s: float, **more: Any
+        self, method: str, path: str, *, timeout_s: float, headers: Mapping[str, str] = NO_HEADERS, **more: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One exchange. Failures on the way, also while the body is read, become QwenAioErrors."""
         self._session = self._session or aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(limit=0))
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
-        requesting = self._session.request(method, self._url + path, timeout=timeout, allow_redirects=False, **more)
+        key = self._key if isinstance(self._key, str) else self._key()
+        headers = {**headers, "Authorization": f"Bearer {key}"} if key else headers
+        requesting = self._session.request(
+            method, self._url + path, timeout=timeout, headers=headers, allow_redirects=False, **more
+        )
         try:
             async with requesting as response:
                 yield response

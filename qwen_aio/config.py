@@ -72,7 +72,15 @@ class Settings(BaseModel):
         "addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, commas between them",
         *PUBLIC,
     )
-    insecure: bool = _setting(False, "listen beyond this machine although there are no keys yet", *PUBLIC)
+    insecure: bool = _setting(
+        False, "listen beyond this machine without keys: everybody who reaches the server may use all of it", *PUBLIC
+    )
+    keys_file: Path | None = _setting(
+        None, "file of keys, made by `qwen-aio keys add` (keys.json in home); while it exists, a key is needed", *EVERY
+    )
+    service_key_file: Path | None = _setting(
+        None, "file with the key for the servers behind this one (service.key beside the file of keys)", *PUBLIC
+    )
     allow_system_messages: bool = _setting(
         False, "take system messages of clients on OpenAI's routes, instead of the chat task's", "worker", "balancer"
     )
@@ -115,7 +123,7 @@ class Settings(BaseModel):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("model", "prompts_dir", "status_dir", mode="before")
+    @field_validator("model", "prompts_dir", "status_dir", "keys_file", "service_key_file", mode="before")
     @classmethod
     def _expand_home(cls, value: object) -> object:
         # A shell expands ~ in an argument, but not in a file, and not after "--model=".
@@ -200,17 +208,7 @@ def _read(file: Path, *, is_needed: bool) -> dict[str, Any]:
         raise InvalidSettings(f"{file} is not valid: {exc}") from exc
 
 
-def check_exposure(settings: Settings) -> None:
-    """Raises InvalidSettings for a server that listens beyond this machine without --insecure."""
-    if not _is_loopback(settings.host) and not settings.insecure:
-        raise InvalidSettings(
-            f"--host {settings.host} would open this server to the network, and it has no keys yet: everyone "
-            "who reaches it can use it. If you want that, add --insecure, and --allowed-hosts with the name that "
-            "people will type"
-        )
-
-
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server that listens on `host`, as Settings spell it."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -275,6 +273,16 @@ def prompts_dir(settings: Settings) -> Path:
 def status_dir(settings: Settings) -> Path:
     """The folder that all workers of one service share."""
     return settings.status_dir or home() / "status"
+
+
+def keys_file(settings: Settings) -> Path:
+    """Where the keys are, if there are any."""
+    return settings.keys_file or home() / "keys.json"
+
+
+def service_key_file(settings: Settings) -> Path:
+    """Where the key is that this server sends to those behind it, if there is one."""
+    return settings.service_key_file or keys_file(settings).with_name("service.key")
 
 
 def state_dir() -> Path:

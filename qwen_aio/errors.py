@@ -71,6 +71,14 @@ class OriginRefused(QwenAioError, code="origin_refused"):
     """A page of another origin sent the request."""
 
 
+class KeyRefused(QwenAioError, code="invalid_api_key"):
+    """The request has no key, or none that is valid."""
+
+
+class AccessDenied(QwenAioError, code="access_denied"):
+    """The key is valid, but not for this."""
+
+
 class NotReady(QwenAioError, code="not_ready"):
     """The model is still loading."""
 

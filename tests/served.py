@@ -13,7 +13,9 @@ from fastapi import FastAPI
 from qwen_aio.core import EngineRequest
 from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.app import NO_KEYS
 from qwen_aio.serving.connection import Patience
+from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.listener import Room
 from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
@@ -56,6 +58,7 @@ class Worker:
     allowed_hosts: tuple[str, ...] = ()
     times: StreamTimes = STREAM_TIMES
     allow_system_messages: bool = False
+    keys: KeyRing = NO_KEYS
     recorded: list[tuple[EngineRequest, Decision | Answer]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     gate: AdmissionGate = field(init=False)
@@ -80,6 +83,7 @@ class Worker:
             allowed_hosts=self.allowed_hosts,
             times=self.times,
             allow_system_messages=self.allow_system_messages,
+            keys=self.keys,
         )
         if self.is_open:
             self.open()

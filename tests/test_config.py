@@ -124,10 +124,8 @@ def test_a_settings_file_in_another_encoding_is_refused_with_what_to_do(tmp_path
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "::ffff:0.0.0.0", "192.168.0.7", "fe80::1%eth0", "box.lan"])
-def test_listening_beyond_this_machine_must_be_meant(host):
-    with pytest.raises(InvalidSettings, match="--insecure"):
-        config.check_exposure(config.load_settings({"host": host}))
-    config.check_exposure(config.load_settings({"host": host, "insecure": True}))
+def test_what_is_not_loopback_is_known(host):
+    assert not config.is_loopback(config.load_settings({"host": host}).host)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ def test_listening_beyond_this_machine_must_be_meant(host):
 )
 def test_loopback_is_known_by_meaning_and_has_one_spelling(host, plain):
     settings = config.load_settings({"host": host})
-    config.check_exposure(settings)
+    assert config.is_loopback(settings.host)
     assert settings.host == plain
 
 

@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import DIRECT, create_app, v1_routes
+from qwen_aio.serving.app import DIRECT, NO_KEYS, create_app, v1_routes
+from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.metrics import metrics_route
 from qwen_aio.serving.proxied import ProxySettings
 
@@ -18,6 +19,7 @@ def create_balancer_app(
     balancer: Balancer,
     gate: AdmissionGate,
     *,
+    keys: KeyRing = NO_KEYS,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     allow_system_messages: bool = False,
@@ -28,4 +30,4 @@ def create_balancer_app(
         metrics_route(balancer.metrics.registry),
         *dashboard_routes(balancer),
     ]
-    return create_app(gate, routes=routes, health=balancer.health, allowed_hosts=allowed_hosts, proxy=proxy)
+    return create_app(gate, routes=routes, health=balancer.health, keys=keys, allowed_hosts=allowed_hosts, proxy=proxy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -36,8 +37,16 @@ TICK_S = 1.0
 class Balancer:
     """Everything between the admission gate and the workers."""
 
-    def __init__(self, settings: Settings, gate: AdmissionGate, *, status_dir: Path, params: Params = PARAMS) -> None:
-        """Raises InvalidSettings."""
+    def __init__(
+        self,
+        settings: Settings,
+        gate: AdmissionGate,
+        *,
+        status_dir: Path,
+        params: Params = PARAMS,
+        key: str | Callable[[], str] = "",
+    ) -> None:
+        """`key` is for workers that need one, as in Client. Raises InvalidSettings."""
         params = replace(params, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
         discovery = Discovery.parse(settings.workers)
@@ -47,7 +56,7 @@ class Balancer:
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
         self._queue = RequestQueue(params)
-        self._clients = WorkerClients()
+        self._clients = WorkerClients(key=key)
         self._registry = Registry(
             params, clock=clock, wall_clock=time.time, on_event=self.stats.event, asked_for=discovery.named_ids
         )

@@ -18,6 +18,10 @@ NEVER_HEARD = Both("nothing was heard of it yet", "尚未收到任何消息")
 OLD_REPORT = Both("its status report may be old: it has not moved yet", "状态报告可能已过期：尚未更新过")
 REPLACED = Both("another process listens at its address now", "该地址现由另一个进程占用")
 OTHER_WORKER = Both("{worker} listens at its address now", "该地址现由 {worker} 占用")
+KEY_REFUSED = Both(
+    "it does not accept this balancer's key, see docs/security.md",
+    "不接受负载均衡器的密钥，见 docs/security.zh-CN.md",
+)
 TAKES_NO_WORK = Both("it takes no work: {failure}", "不接收请求：{failure}")
 LOADING = Both("it is loading its model", "正在加载模型")
 STALLED = Both("a request on it got nothing for too long", "有请求长时间没有响应")

@@ -15,9 +15,10 @@ import socket
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.workers.admin import AdminFile
-from qwen_aio.config import Settings, check_exposure, settings_of, status_dir
+from qwen_aio.config import Settings, settings_of, status_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.server import bind, run_server
+from qwen_aio.startup.exposure import check_exposure, key_ring, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
 
@@ -49,10 +50,11 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:
     gate = AdmissionGate(starting="the balancer is just starting; try again in a second")
-    balancer = Balancer(settings, gate, status_dir=status_dir(settings))
+    balancer = Balancer(settings, gate, status_dir=status_dir(settings), key=service_key(settings))
     app = create_balancer_app(
         balancer,
         gate,
+        keys=key_ring(settings),
         allowed_hosts=allowed_hosts(settings),
         proxy=proxy_settings(settings),
         allow_system_messages=settings.allow_system_messages,

@@ -22,11 +22,12 @@ from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, forkserver_command, plan_cluster, worker_command
 from qwen_aio.cluster.supervisor import Supervisor
-from qwen_aio.config import Settings, check_exposure, prompts_dir, settings_of, status_dir
-from qwen_aio.errors import ServerUnreachable
+from qwen_aio.config import Settings, prompts_dir, settings_of, status_dir
+from qwen_aio.errors import KeyRefused, ServerUnreachable
 from qwen_aio.machine.memory import available_memory
 from qwen_aio.serving.server import bind, caught_signals
 from qwen_aio.startup.environment import stated_threads
+from qwen_aio.startup.exposure import check_exposure, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
 from qwen_aio.tasks.loader import load_tasks
@@ -63,12 +64,12 @@ def main(arguments: Namespace) -> int:
     arguments.kv_mb = settings.kv_mb  # its workers would not know of one another
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
     print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
-    return asyncio.run(_run(plan, arguments, need))
+    return asyncio.run(_run(plan, arguments, need, key=service_key(settings)))
 
 
-async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int:
+async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, *, key: Callable[[], str]) -> int:
     supervisor = Supervisor(
-        _stages(plan, arguments, Lifeline()),
+        _stages(plan, arguments, Lifeline(), key),
         report=partial(print, flush=True),
         on_output=partial(print, file=sys.stderr, flush=True),
         memory=lambda: f"the cluster needs {need}, {available_memory()}",
@@ -78,38 +79,41 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed) -> int
         return await supervisor.run(signals)
 
 
-def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline) -> list[list[Child]]:
+def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline, key: Callable[[], str]) -> list[list[Child]]:
     """All children, in the order in which they are ended: none loses one that it still needs."""
+
+    def client_of(url: str) -> Client:
+        return Client(url, key=key)
 
     def spawned(command: list[str]) -> Callable[[OnLine], Awaitable[Process]]:
         return partial(spawn, command, lifeline=lifeline)
 
     client = ForkServerClient(forkserver_command(arguments), lifeline=lifeline)
-    reaches_all = partial(_has_reached, plan.balancer_url, [worker.id for worker in plan.workers])
-    page = Child("page", spawned(plan.page_command(arguments)), partial(_is_ready, plan.page_url))
+    reaches_all = partial(_has_reached, client_of(plan.balancer_url), [worker.id for worker in plan.workers])
+    page = Child("page", spawned(plan.page_command(arguments)), partial(_is_ready, client_of(plan.page_url)))
     balancer = Child("balancer", spawned(plan.balancer_command(arguments)), reaches_all)
     workers = []
     for worker in plan.workers:
         start = partial(client.fork, worker) if plan.shares_weights else spawned(worker_command(arguments, worker))
-        workers.append(Child(worker.id, start, partial(_is_ready, url_of(WORKER_HOST, worker.port))))
+        workers.append(Child(worker.id, start, partial(_is_ready, client_of(url_of(WORKER_HOST, worker.port)))))
     forkserver = [[Child("forkserver", client.start, client.is_ready)]] if plan.shares_weights else []
     return [[page], [balancer], workers, *forkserver]
 
 
-async def _is_ready(url: str) -> bool:
-    return (await _health(url)).get("state") == "ready"
+async def _is_ready(client: Client) -> bool:
+    return (await _health(client)).get("state") == "ready"
 
 
-async def _has_reached(url: str, workers: Sequence[str]) -> bool:
+async def _has_reached(client: Client, workers: Sequence[str]) -> bool:
     """Whether a balancer has reached `workers`, also those that an operator keeps out of service."""
-    states = (await _health(url)).get("workers", {})
+    states = (await _health(client)).get("workers", {})
     return all(states.get(worker) in REACHED for worker in workers)
 
 
-async def _health(url: str) -> Mapping[str, Any]:
-    """The body of /health; empty while no server answers."""
+async def _health(client: Client) -> Mapping[str, Any]:
+    """The body of /health; empty while no server answers, or none that accepts the key."""
     try:
-        async with Client(url) as client:
+        async with client:
             return await client.health()
-    except ServerUnreachable:
+    except (ServerUnreachable, KeyRefused):
         return {}

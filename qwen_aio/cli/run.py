@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reply", action="store_true", help="decision and answer together")
     parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
     parser.add_argument("--seed", type=int, help="makes sampling repeatable")
-    parser.add_argument("--url", help="ask the server at this address instead of loading a model here")
+    parser.add_argument(
+        "--url", help="ask the server at this address, with the key in QWEN_AIO_KEY, instead of loading a model here"
+    )
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_settings_flags(parser, *MODEL_SETTINGS)
 
@@ -45,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
 async def _ask_server(url: str, request: Request) -> Result:
     from qwen_aio.client import Client
 
-    async with Client(url) as client:
+    async with Client(url, key=os.environ.get("QWEN_AIO_KEY", "")) as client:
         return await client.run(request)
 
 

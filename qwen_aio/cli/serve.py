@@ -12,18 +12,21 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from fastapi import FastAPI
 
 from qwen_aio import __version__
-from qwen_aio.config import PAGE_PORT, Settings, check_exposure, prompts_dir, settings_of, state_dir
+from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of, state_dir
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.server import bind, bind_first_free
 from qwen_aio.startup.environment import prepare_gradio, stated_threads
+from qwen_aio.startup.exposure import check_exposure
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import log_to_stderr
 from qwen_aio.status.record import WorkerStatus
@@ -75,7 +78,7 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
 
 
 def _app_with_page(
-    model: ModelFolder, gate: AdmissionGate, *, status: Callable[[], WorkerStatus], **more: Any
+    model: ModelFolder, gate: AdmissionGate, *, status: Callable[[], WorkerStatus], keys: KeyRing, **more: Any
 ) -> FastAPI:
     """Single mode: the page on the worker's own port. The rest is as in create_worker_app."""
     prepare_gradio(os.environ, state=state_dir())
@@ -86,8 +89,8 @@ def _app_with_page(
     from qwen_aio.ui.refusals import worded
 
     about = About(model.name, model.is_bundled, __version__, status().id)
-    app = create_worker_app(gate, status=status, page_csp=CONTENT_SECURITY_POLICY, worded=worded, **more)
-    return mount_page(app, build_page(gate, about=lambda: about))
+    app = create_worker_app(gate, status=status, keys=keys, page_csp=CONTENT_SECURITY_POLICY, worded=worded, **more)
+    return mount_page(app, build_page(gate, about=lambda: replace(about, has_keys=not keys.is_open)))
 
 
 def _listening(settings: Settings, mode: Mode) -> socket.socket:

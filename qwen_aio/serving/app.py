@@ -18,8 +18,11 @@ from starlette.routing import Route
 
 from qwen_aio.core import TaskKind
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
+from qwen_aio.serving.access import LOGIN_PATH, LOGOUT_PATH, Access
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
+from qwen_aio.serving.key_ring import KeyRing
+from qwen_aio.serving.login import LoginRoutes, with_form
 from qwen_aio.serving.openai_routes import openai_routes
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.proxied import Proxied, ProxySettings
@@ -31,6 +34,7 @@ from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
 
 DIRECT = ProxySettings()  # no proxy before it
+NO_KEYS = KeyRing(None)  # open to everybody
 NO_DETAILS = "this server takes no requests now; GET /health says why"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
@@ -40,15 +44,25 @@ def create_app(
     *,
     routes: Sequence[Route],
     health: Callable[[], Health],
+    keys: KeyRing = NO_KEYS,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
     worded: Worded = as_json,
 ) -> FastAPI:
-    """The application: `routes`, and the health routes of every server."""
+    """The application: `routes`, the health routes of every server, and those for signing in."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
     probes = HealthRoutes(gate, health=health)
-    known = [*routes, Route("/livez", probes.livez), Route("/readyz", probes.readyz), Route("/health", probes.health)]
+    access = Access(keys)
+    login = LoginRoutes(access)
+    known = [
+        *routes,
+        Route("/livez", probes.livez),
+        Route("/readyz", probes.readyz),
+        Route("/health", probes.health),
+        Route(LOGIN_PATH, login.login, methods=["GET", "POST"]),
+        Route(LOGOUT_PATH, login.logout, methods=["POST"]),
+    ]
     app.router.routes += [
         *known,
         # Otherwise a page mounted at / answers these.
@@ -58,7 +72,7 @@ def create_app(
     app.add_exception_handler(QwenAioError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(Exception, _answer_bug)
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts, page_csp=page_csp, worded=worded)
+    app.add_middleware(Guard, allowed_hosts=allowed_hosts, access=access, page_csp=page_csp, worded=with_form(worded))
     app.add_middleware(Proxied, proxy=proxy)
     app.add_middleware(OriginForm)  # the last one added comes first
     return app

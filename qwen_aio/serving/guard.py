@@ -1,4 +1,4 @@
-"""The guard before every route, the page included: request id, Host, Origin, body, safe headers.
+"""The guard before every route, the page included: request id, Host, Origin, key, body, safe headers.
 
 Reads the whole body, which has a small limit, before any route runs, so that no route can forget
 the limit. Pure ASGI: a middleware that wraps requests would hide a client's disconnect. Knows no
@@ -28,6 +28,7 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
+from qwen_aio.serving.access import LOGIN_PATH, OPEN_ACCESS, Access
 from qwen_aio.serving.traceparent import traceparent_of
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
@@ -39,6 +40,7 @@ BODY_TIMEOUT_S = 30.0
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 MAX_HEADER_BYTES = 32 * 1024
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+FORM_MEDIA = "application/x-www-form-urlencoded"  # what a browser sends without a script
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Load balancers send no name, or the address of a container; the replies hold no secrets.
 PROBE_PATHS = frozenset({"/livez", "/readyz"})
@@ -62,12 +64,14 @@ class Guard:
         app: ASGIApp,
         *,
         allowed_hosts: Collection[str] = (),
+        access: Access = OPEN_ACCESS,
         page_csp: str = "default-src 'self'",
         worded: Worded = as_json,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
         self._hosts = LOOPBACK | {_host_name(name) for name in allowed_hosts}
+        self._access = access
         self._page_csp = page_csp
         self._worded = worded
         self._body_timeout_s = body_timeout_s
@@ -102,10 +106,11 @@ class Guard:
             self._check_host(headers)
         if not is_safe:
             _check_origin(headers)
+        self._access.check(request)  # before the body, which takes memory
         _check_framing(headers)
         body = await self._read_body(request)
         if body and not is_safe:
-            _check_media(headers)
+            _check_media(headers, {JSON_MEDIA, FORM_MEDIA} if path == LOGIN_PATH else {JSON_MEDIA})
         return body
 
     def _with_headers(self, send: Send, request_id: str, *, closes: bool) -> Send:
@@ -116,9 +121,9 @@ class Guard:
                 if closes:
                     headers["Connection"] = "close"
                 headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
+                headers.setdefault("Referrer-Policy", "no-referrer")
                 if headers.get("content-type", "").startswith("text/html"):
-                    headers["Content-Security-Policy"] = self._page_csp
+                    headers.setdefault("Content-Security-Policy", self._page_csp)
             await send(message)
 
         return send_with_headers
@@ -202,12 +207,12 @@ def _check_framing(headers: Headers) -> None:
         raise UnsupportedMedia("compressed bodies are not read; send plain JSON without Content-Encoding")
 
 
-def _check_media(headers: Headers) -> None:
+def _check_media(headers: Headers, known: Collection[str]) -> None:
     media, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
     charsets = [
         value.strip('"') for name, _, value in (part.partition("=") for part in parameters) if name == "charset"
     ]
-    if media != JSON_MEDIA or any(charset not in ("utf-8", "utf8") for charset in charsets):
+    if media not in known or any(charset not in ("utf-8", "utf8") for charset in charsets):
         raise UnsupportedMedia("send Content-Type: application/json, in UTF-8")
 
 

@@ -95,7 +95,8 @@ class CandidateWorkers:
             yield WorkerSpec(f"tune-{number}", port, candidate.threads, changes)
 
     async def _start(self, spec: WorkerSpec, precision: str) -> Process:
-        arguments = Namespace(**{**vars(self._arguments), "precision": precision, "status_dir": self._folder})
+        own = {"precision": precision, "status_dir": self._folder, "keys_file": self._folder / "no-keys.json"}
+        arguments = Namespace(**{**vars(self._arguments), **own})
         try:
             if self._forks:
                 client, server = await self._forkserver_of(precision, forkserver_command(arguments))

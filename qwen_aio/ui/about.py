@@ -14,3 +14,4 @@ class About:
     version: str
     worker: str | None
     url: str | None = None  # of the server that the page asks; None: it is this process
+    has_keys: bool = False  # whoever sees the page has signed in

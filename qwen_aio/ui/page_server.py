@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
@@ -19,6 +20,7 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
 from qwen_aio.serving.server import bind, run_server
 from qwen_aio.startup.environment import prepare_gradio
+from qwen_aio.startup.exposure import key_ring, service_key
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.ui.remote_service import RemoteService
 
@@ -39,7 +41,7 @@ def serve_page(settings: Settings, *, url: str) -> int:
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
     """Serve until a signal; checks the server at `address` every `look_s` seconds."""
     gate = AdmissionGate(starting="the page is just starting; try again in a second")
-    async with Client(address) as client:
+    async with Client(address, key=service_key(settings)) as client:
         service = RemoteService(client, url=address, version=__version__)
         app = _app(settings, gate, service)
         print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
@@ -53,8 +55,10 @@ def _app(settings: Settings, gate: AdmissionGate, service: RemoteService) -> Fas
     from qwen_aio.ui.page import build_page
     from qwen_aio.ui.refusals import worded
 
+    keys = key_ring(settings)
     app = create_app(
         gate,
+        keys=keys,
         routes=[],
         health=lambda: _health(gate, service),
         allowed_hosts=allowed_hosts(settings),
@@ -62,7 +66,7 @@ def _app(settings: Settings, gate: AdmissionGate, service: RemoteService) -> Fas
         page_csp=CONTENT_SECURITY_POLICY,
         worded=worded,
     )
-    return mount_page(app, build_page(gate, about=service.about))
+    return mount_page(app, build_page(gate, about=lambda: replace(service.about(), has_keys=not keys.is_open)))
 
 
 async def _live(gate: AdmissionGate, service: RemoteService, look_s: float) -> None:

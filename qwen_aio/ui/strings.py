@@ -36,6 +36,7 @@ NOTICES: Mapping[NoticeKey, str] = {
     "poison_request": "This message crashed two workers and is not sent to a third. Please rephrase it.",
     "answer_broken": "The worker was lost in the middle of the answer, and no other could continue it.",
     "host_refused": "The server at {url} does not accept that name: {message}.",
+    "invalid_api_key": "The server at {url} does not accept this page's key: see docs/security.md.",
     "server_unreachable": "No server answers at {url}. Is it running (to check: curl {url}/health)?",
     "connection_lost": "The connection to {url} was lost before the end. Please try again.",
     "bad_reply": "The server at {url} is not one of this program. Is the address right?",
@@ -65,6 +66,7 @@ NOTICES_IN_CHINESE: Mapping[NoticeKey, str] = {
     "poison_request": "这条消息已使两个实例崩溃，不会再交给第三个。请换一种说法。",
     "answer_broken": "回复中途实例断开，没有其他实例能接着生成。",
     "host_refused": "{url} 的服务器不接受该名称：{message}。",
+    "invalid_api_key": "{url} 的服务器不接受此页面的密钥，见 docs/security.zh-CN.md。",
     "server_unreachable": "{url} 没有服务器应答。它在运行吗（检查：curl {url}/health）？",
     "connection_lost": "与 {url} 的连接中断，请重试。",
     "bad_reply": "{url} 有响应，但不是本程序的服务器。地址正确吗？",
@@ -76,6 +78,7 @@ REFUSALS = {
     "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
     "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
     "--allowed-hosts and that name. See docs/reverse-proxy.md.",
+    "invalid_api_key": "You are no longer signed in. Reload the page and sign in again.",
     "body_too_large": NOTICES["body_too_large"],
 }
 REFUSALS_IN_CHINESE = {
@@ -84,6 +87,7 @@ REFUSALS_IN_CHINESE = {
     "origin_refused": "已被拒绝：服务器收到的名称与浏览器地址栏中的不同，反向代理改写了它。"
     "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动服务器时用 --allowed-hosts 加上该名称，"
     "见 docs/reverse-proxy.zh-CN.md。",
+    "invalid_api_key": "登录已失效，请刷新页面重新登录。",
     "body_too_large": NOTICES_IN_CHINESE["body_too_large"],
 }
 
@@ -153,6 +157,7 @@ class PageStrings(Strings):
         "A small demonstration model: fast, often right, sometimes odd.",
         "小型演示模型：速度快，多数时候正确，偶尔答非所问。",
     )
+    sign_out = Both("Sign out", "退出登录")
     notices = Both(NOTICES, NOTICES_IN_CHINESE)
     refusals = Both(REFUSALS, REFUSALS_IN_CHINESE)  # by code of the error; operators read them too
 

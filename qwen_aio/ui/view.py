@@ -39,6 +39,7 @@ NoticeKey = Literal[
     "poison_request",
     "answer_broken",
     "host_refused",
+    "invalid_api_key",
     "server_unreachable",
     "connection_lost",
     "bad_reply",

@@ -37,12 +37,15 @@ class ErrorResponse(Answered):
         return kind(self.error.message, param=self.error.param, retry_after_s=retry_after_s)
 
 
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="qwen_aio"'}  # of every 401
 _STATUS = {
     "invalid_request": 400,
     "context_too_small": 400,
     "context_length_exceeded": 400,
     "host_refused": 400,
+    "invalid_api_key": 401,
     "origin_refused": 403,
+    "access_denied": 403,
     "unknown_task": 404,
     "model_not_found": 404,
     "unknown_path": 404,
@@ -75,8 +78,13 @@ def http_status(error: QwenAioError) -> int:
 
 
 def error_headers(error: QwenAioError) -> dict[str, str]:
-    """Retry-After, for errors that pass."""
-    return {"Retry-After": str(max(1, error.retry_after_s or 1))} if http_status(error) == 503 else {}
+    """Retry-After, for errors that pass; how to prove who one is, for a missing key."""
+    match http_status(error):
+        case 401:
+            return CHALLENGE
+        case 503:
+            return {"Retry-After": str(max(1, error.retry_after_s or 1))}
+    return {}
 
 
 def _error_type(status: int) -> str:

@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import DIRECT, Health, create_app, v1_routes
+from qwen_aio.serving.app import DIRECT, NO_KEYS, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
+from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.metrics import metrics_route
 from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
@@ -26,6 +27,7 @@ def create_worker_app(
     *,
     status: Callable[[], WorkerStatus],
     metrics: CollectorRegistry,
+    keys: KeyRing = NO_KEYS,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
@@ -44,6 +46,7 @@ def create_worker_app(
             Route(ENGINE_PATH, EngineRoute(gate, times=times), methods=["POST"]),
         ],
         health=lambda: Health(asdict(replace(status(), state=gate.state)), gate.refusal),
+        keys=keys,
         allowed_hosts=allowed_hosts,
         proxy=proxy,
         page_csp=page_csp,

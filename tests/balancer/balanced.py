@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,18 +68,24 @@ class Service:
 
 @asynccontextmanager
 async def balanced(
-    engines: Mapping[str, FakeEngine], status_dir: Path, *, params: Params = HASTY, grace_s: float = 5.0, **more: object
+    engines: Mapping[str, FakeEngine],
+    status_dir: Path,
+    *,
+    params: Params = HASTY,
+    grace_s: float = 5.0,
+    key: str | Callable[[], str] = "",
+    **more: object,
 ) -> AsyncIterator[Service]:
-    """A balancer before one worker for each of `engines`, ready."""
+    """A balancer before one worker for each of `engines`, ready; `workers` names others."""
     async with AsyncExitStack() as stack:
         paths = {}
         for worker_id, engine in engines.items():
             worker = await stack.enter_async_context(served(Worker(engine, worker_id=worker_id)))
             paths[worker_id] = await stack.enter_async_context(chaos_before(worker.port))
         workers = tuple(f"{worker_id}={path.url}" for worker_id, path in paths.items())
-        settings = Settings(workers=workers, **more)
+        settings = Settings(**{"workers": workers, **more})
         gate = AdmissionGate()
-        balancer = Balancer(settings, gate, status_dir=status_dir, params=params)
+        balancer = Balancer(settings, gate, status_dir=status_dir, params=params, key=key)
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         app = create_balancer_app(balancer, gate)

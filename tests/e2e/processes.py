@@ -44,9 +44,9 @@ class App:
     def get(self, path: str, *, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         return self._send(Request(self.url + path, headers=headers or {}))
 
-    def post(self, path: str, body: object) -> tuple[int, Any]:
+    def post(self, path: str, body: object, *, headers: Mapping[str, str] = NOTHING) -> tuple[int, Any]:
         content = json.dumps(body).encode()
-        return self._send(Request(self.url + path, content, {"Content-Type": "application/json"}))
+        return self._send(Request(self.url + path, content, {"Content-Type": "application/json", **headers}))
 
     def status(self) -> dict[str, Any]:
         return json.loads((self.home / "status" / "status.json").read_text())["workers"]

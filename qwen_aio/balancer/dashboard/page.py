@@ -28,10 +28,11 @@ class Page:
         environment.filters["clock"] = _clock_time
         self._template = environment.get_template("page.html.j2")
 
-    def render(self, snapshot: Snapshot, history: StatsHistory, strings: DashboardStrings) -> str:
-        """The whole page, newest rows first."""
+    def render(self, snapshot: Snapshot, history: StatsHistory, strings: DashboardStrings, *, key: str = "") -> str:
+        """The whole page, newest rows first. `key` is the name of the visitor's, if one is needed."""
         return self._template.render(
             strings=strings,
+            key=key,
             script_strings={name: getattr(strings, name) for name in SCRIPT_STRINGS},
             num_bars=NUM_BARS,
             max_rows=MAX_ROWS,

@@ -63,7 +63,8 @@ class DashboardRoutes:
 
     async def page(self, request: Request) -> Response:
         """The first paint."""
-        html = self._page.render(self._view.snapshot(), self._view.stats.history(), _strings_for(request))
+        key = request.state.key.name if request.state.key else ""
+        html = self._page.render(self._view.snapshot(), self._view.stats.history(), _strings_for(request), key=key)
         return HTMLResponse(html, headers=FRESH | {"Vary": "Accept-Language"})
 
     async def status(self, _: Request) -> Response:

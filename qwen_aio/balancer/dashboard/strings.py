@@ -50,6 +50,7 @@ class DashboardStrings(Strings):
     other = Both[Language]("zh", "en")
     other_name = Both("中文", "English")
     title = Both("Balancer", "负载均衡器")
+    signed_in = Both("Signed in", "已登录")
     live = Both("live", "实时")
     stale = Both(
         "No update from the balancer for {seconds} s. Reconnecting; the figures are from {time}.",

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 
 from qwen_aio.balancer.dispatch.slot import Slot
 from qwen_aio.balancer.params import Params
-from qwen_aio.errors import CalledOff, QwenAioError, WorkerStalled
+from qwen_aio.balancer.reasons import KEY_REFUSED
+from qwen_aio.errors import AccessDenied, BadReply, CalledOff, KeyRefused, QwenAioError, WorkerStalled
 from qwen_aio.next_event import interrupt, next_event
 from qwen_aio.result import EngineEvent
 
@@ -24,7 +25,10 @@ class Attempt:
         self._is_called_off = False
 
     async def next(self) -> EngineEvent | None:
-        """The next event, None at the end. Raises CalledOff, and WorkerStalled after a warning."""
+        """The next event, None at the end. Raises CalledOff, and WorkerStalled after a warning.
+
+        A key that the worker refuses is the balancer's: BadReply, since the client's own was accepted.
+        """
         patience_s = self.slot.patience_s
         if self._has_begun:
             patience_s = max(self._params.least_gap_s, self._params.gap_factor * self.slot.usual_gap_s)
@@ -33,6 +37,8 @@ class Attempt:
         self._limit = asyncio.timeout(silence_s)
         try:
             event = await next_event(self._events, self._limit, lambda: self._interrupted(silence_s))
+        except (KeyRefused, AccessDenied) as exc:
+            raise BadReply(KEY_REFUSED.english) from exc
         finally:
             self._limit = None
             warning.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from qwen_aio.client import Client
 
@@ -10,12 +10,14 @@ from qwen_aio.client import Client
 class WorkerClients:
     """Makes a client at its first use; `keep` closes those of workers that have left."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, key: str | Callable[[], str] = "") -> None:
+        """`key` is that of the balancer, as in Client."""
+        self._key = key
         self._clients: dict[str, Client] = {}
 
     def to(self, url: str) -> Client:
         if url not in self._clients:
-            self._clients[url] = Client(url)
+            self._clients[url] = Client(url, key=self._key)
         return self._clients[url]
 
     async def keep(self, urls: Collection[str]) -> None:

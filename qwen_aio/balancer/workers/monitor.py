@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwen_aio.balancer.reasons import OTHER_WORKER, Reason
+from qwen_aio.balancer.reasons import KEY_REFUSED, OTHER_WORKER, Reason
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import WORKER_ID
-from qwen_aio.errors import ConnectionLost, QwenAioError, ServerUnreachable, StatusUnreadable
+from qwen_aio.errors import ConnectionLost, KeyRefused, QwenAioError, ServerUnreachable, StatusUnreadable
 from qwen_aio.status.file import read_statuses
 from qwen_aio.status.record import read_status
 
@@ -165,6 +165,8 @@ class HealthMonitor:
             return
         except ServerUnreachable as exc:
             self.registry.refused(worker_id, exc.message, url=url)
+        except KeyRefused:
+            self.registry.refused(worker_id, Reason(KEY_REFUSED), url=url)
         except (TimeoutError, QwenAioError) as exc:
             logger.debug("worker %s does not report its health: %s", worker_id, exc)
         finally:

@@ -30,11 +30,12 @@ def title_html(title: str) -> str:
 
 
 def about_html(about: About, strings: PageStrings) -> str:
-    """The footer: which model answers, where, and a warning if it is the bundled one."""
+    """The footer: which model answers, where, and a warning if it is the bundled one; where to sign out."""
     if about.model is None:
         sentence = strings.about_unknown
     else:
         sentence = strings.about if about.url is None else strings.about_remote
     line = sentence.format(model=about.model, worker=about.worker, version=about.version, url=about.url)
     remark = f'<p class="bundled">{escape(strings.about_bundled)}</p>' if about.is_bundled else ""
-    return f"{remark}<p>{escape(line)}</p>"
+    leave = f'<p><a href="login">{escape(strings.sign_out)}</a></p>' if about.has_keys else ""
+    return f"{remark}<p>{escape(line)}</p>{leave}"

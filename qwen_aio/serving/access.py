@@ -1,0 +1,87 @@
+"""Who may use which route: the rule of every path, and the key of every request.
+
+A key comes as `Authorization: Bearer KEY`; a browser has a session instead (login.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.routing import compile_path
+
+from qwen_aio.errors import AccessDenied, KeyRefused
+from qwen_aio.serving.key_ring import KeyRing
+from qwen_aio.serving.keys import Key, KeyRole
+from qwen_aio.serving.sessions import Sessions
+from qwen_aio.wire.engine import ENGINE_PATH
+
+LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
+MAX_KEY_CHARS = 200
+# The role that each route of any server needs; None: no key. A test finds routes that are missing.
+RULES: Mapping[str, KeyRole | None] = {
+    "/livez": None,
+    "/readyz": None,
+    LOGIN_PATH: None,
+    LOGOUT_PATH: None,
+    "/": "user",
+    "/health": "user",
+    "/metrics": "user",
+    "/status": "user",
+    "/history": "user",
+    "/events": "user",
+    "/static/{name}": "user",
+    "/tokenize": "user",
+    "/v1/run": "user",
+    "/v1/tasks": "user",
+    "/v1/chat/completions": "user",
+    "/v1/completions": "user",
+    "/v1/models": "user",
+    "/v1/models/{model:path}": "user",
+    "/v1/{rest:path}": "user",  # where nothing lives
+    "/admin/workers/{id}": "admin",
+    ENGINE_PATH: "service",
+}
+OTHERS: KeyRole = "user"  # paths of the page below "/", and those where nothing lives
+_PATTERNS: tuple[tuple[re.Pattern[str], KeyRole | None], ...] = tuple(
+    (compile_path(path)[0], role) for path, role in RULES.items()
+)
+
+
+def rule_of(path: str) -> KeyRole | None:
+    """The role that `path` needs."""
+    return next((role for pattern, role in _PATTERNS if pattern.fullmatch(path)), OTHERS)
+
+
+class Access:
+    """Checks requests against the keys of this server."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self.keys = keys
+        self.sessions = Sessions()
+
+    def check(self, request: Request) -> None:
+        """Note the key of `request`, if any, as its state's `key`. Raises KeyRefused, AccessDenied."""
+        is_open = self.keys.is_open
+        key = None if is_open else self._key_of(request)
+        request.scope["state"]["key"] = key
+        needed = rule_of(request.scope["path"])
+        if is_open or needed is None:
+            return
+        if key is None:
+            raise KeyRefused("this server needs a key that it knows: send it as Authorization: Bearer KEY")
+        if not key.may(needed):
+            raise AccessDenied(f"the key {key.name} is one for {key.role}s; this needs one with the role {needed}")
+
+    def _key_of(self, request: Request) -> Key | None:
+        stated = request.headers.getlist("authorization")
+        if not stated:
+            return self.sessions.key_of(request.cookies.get(self.sessions.cookie, ""), self.keys.keys)
+        scheme, _, secret = stated[0].partition(" ")
+        secret = secret.strip()
+        is_sound = len(stated) == 1 and scheme.lower() == "bearer" and 0 < len(secret) <= MAX_KEY_CHARS
+        return self.keys.find(secret) if is_sound else None
+
+
+OPEN_ACCESS = Access(KeyRing(None))
