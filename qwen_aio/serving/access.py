@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.routing import compile_path
 
-from qwen_aio.errors import AccessDenied, KeyRefused
+from qwen_aio.errors import AccessDenied, KeyRefused, QwenAioError
 from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.keys import Key, KeyRole
 from qwen_aio.serving.sessions import Sessions
@@ -62,17 +62,25 @@ class Access:
         self.sessions = Sessions()
 
     def check(self, request: Request) -> None:
-        """Note the key of `request`, if any, as its state's `key`. Raises KeyRefused, AccessDenied."""
-        is_open = self.keys.is_open
-        key = None if is_open else self._key_of(request)
-        request.scope["state"]["key"] = key
+        """Put into its state: `key`, if any, and `is_admitted`, which says later whether this would still pass.
+
+        Raises KeyRefused, AccessDenied.
+        """
+        key = None if self.keys.is_open else self._key_of(request)
+        request.scope["state"] |= {"key": key, "is_admitted": lambda: self._refusal(request) is None}
+        if (refusal := self._refusal(request)) is not None:
+            raise refusal
+
+    def _refusal(self, request: Request) -> QwenAioError | None:
         needed = rule_of(request.scope["path"])
-        if is_open or needed is None:
-            return
+        if needed is None or self.keys.is_open:
+            return None
+        key = self._key_of(request)
         if key is None:
-            raise KeyRefused("this server needs a key that it knows: send it as Authorization: Bearer KEY")
+            return KeyRefused("this server needs a key that it knows: send it as Authorization: Bearer KEY")
         if not key.may(needed):
-            raise AccessDenied(f"the key {key.name} is one for {key.role}s; this needs one with the role {needed}")
+            return AccessDenied(f"the key {key.name} is one for {key.role}s; this needs one with the role {needed}")
+        return None
 
     def _key_of(self, request: Request) -> Key | None:
         stated = request.headers.getlist("authorization")

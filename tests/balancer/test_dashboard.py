@@ -202,7 +202,9 @@ async def test_the_history_is_there_as_json():
 class StreamClient:
     """Reads /events through ASGI, so that a disconnect happens at a known moment."""
 
-    def __init__(self, view: FakeView, *, language: str = "en", times: StreamTimes | None = None) -> None:
+    def __init__(
+        self, view: FakeView, *, language: str = "en", times: StreamTimes | None = None, is_admitted=lambda: True
+    ) -> None:
         self._route = EventsRoute(view.stats, times=times or StreamTimes())
         self._disconnected = asyncio.Event()
         self.sent: asyncio.Queue[dict] = asyncio.Queue()
@@ -213,7 +215,7 @@ class StreamClient:
             "method": "GET",
             "headers": [],
             "query_string": f"lang={language}".encode(),
-            "state": {"request_id": "r"},
+            "state": {"request_id": "r", "is_admitted": is_admitted},
         }
         self.serving = asyncio.ensure_future(self._route(scope, self._receive, self._send))
 
@@ -251,6 +253,18 @@ async def test_the_stream_begins_with_everything_and_goes_on_with_news():
     assert (name, row["why"]) == ("event", "line\nbreak\r\n\ndata: x")
     client.disconnect()
     await client.serving
+
+
+async def test_the_stream_ends_with_the_key_that_opened_it():
+    view, keys = FakeView(), ["alice"]
+    client = StreamClient(view, is_admitted=lambda: "alice" in keys)
+    await client.next_events()
+    view.tick()
+    await client.next_events()
+    keys.clear()
+    view.tick()  # at most this is sent any more
+    await client.serving
+    assert view.stats.num_subscribers == 0
 
 
 async def test_the_stream_has_the_texts_of_the_cells_in_the_language_of_the_page():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.clusters import Cluster, cluster
 from tests.e2e.conftest import Visit
@@ -83,6 +83,16 @@ def test_the_dashboard_is_live_for_whoever_has_signed_in(guarded: Guarded, visit
     sign_in(page, guarded.admin)
     expect(page.locator("#live")).to_be_visible()
     expect(page.locator("nav")).to_contain_text("Signed in: ops")
+
+
+def test_an_open_dashboard_ends_with_its_key(guarded: Guarded, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{guarded.cluster.url}/login")
+    sign_in(page, keys(guarded.cluster.home, "add", "carol"))
+    expect(page.locator("#live")).to_be_visible()
+    keys(guarded.cluster.home, "revoke", "carol")
+    expect(page.locator("input[name=key]")).to_be_visible()
+    page.close()
 
 
 def test_a_revoked_key_ends_at_once_and_nothing_tells_of_any(guarded: Guarded) -> None:

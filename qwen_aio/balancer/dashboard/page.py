@@ -15,7 +15,7 @@ from qwen_aio.balancer.stats import StatsHistory
 MAX_ROWS = 50  # of each log; the script shows as many, and finds the others
 SCRIPT_STRINGS = (
     *("stale", "requests", "waiting", "found", "not_found"),
-    *("confirm", "refused", "refused_origin", "unreachable"),
+    *("confirm", "refused", "refused_origin", "refused_key", "unreachable"),
 )
 
 

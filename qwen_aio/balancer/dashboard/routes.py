@@ -5,6 +5,8 @@ Knows of the balancer only what DashboardView says.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
@@ -95,7 +97,19 @@ class EventsRoute:
             await Response(media_type=SSE_MEDIA, headers=FRESH)(scope, receive, send)
             return
         frame = partial(frames, strings=_strings_for(Request(scope)))
-        await send_events(self._stats.listen(), scope, receive, send, frame=frame, times=self._times)
+        events = _while_admitted(self._stats.listen(), scope["state"]["is_admitted"])
+        await send_events(events, scope, receive, send, frame=frame, times=self._times)
+
+
+async def _while_admitted(
+    events: AsyncGenerator[tuple[News, ...], None], is_admitted: Callable[[], bool]
+) -> AsyncGenerator[tuple[News, ...], None]:
+    """`events`, until the visitor's key or session ends: this stream would outlive them."""
+    async with aclosing(events):
+        async for batch in events:
+            yield batch
+            if not is_admitted():
+                return
 
 
 def _strings_for(request: Request) -> DashboardStrings:

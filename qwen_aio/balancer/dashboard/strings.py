@@ -141,6 +141,10 @@ class DashboardStrings(Strings):
         "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动负载均衡器时用 --allowed-hosts 加上该名称，"
         "见 docs/reverse-proxy.zh-CN.md。",
     )
+    refused_key = Both(
+        "The buttons need an admin key: reload the page and sign in with one.",
+        "操作按钮需要管理员密钥，请刷新页面并用它登录。",
+    )
     raw = Both("The same as JSON", "相同数据（JSON）")
     words = Both(
         {name: english for name, (english, _) in WORDS.items()},

@@ -70,11 +70,18 @@ function listen() {
 // Not left to the browser, which does not reconnect after a refusal, such as 503 at shutdown.
 function leave() {
   if (!source) return;
+  if (source.readyState === EventSource.CLOSED) signInIfNeeded();
   source.close();
   source = null;
   setTimeout(listen, pauseS * 1000);
   pauseS = Math.min(pauseS * 2, LONGEST_PAUSE_S);
   watch();
+}
+
+// The stream was refused: if that is for lack of a key, the page itself is now the form for signing in.
+async function signInIfNeeded() {
+  const reply = await fetch("status").catch(() => null);
+  if (reply?.status === 401) location.reload();
 }
 
 // The figures are stale when there was no news for a while, whatever the state of the connection.
@@ -177,6 +184,8 @@ async function setAdmin(body, state, force = false) {
       if (await confirmed(id)) await setAdmin(body, state, true);
     } else if (error.code === "origin_refused") {
       complain(strings.refused_origin);
+    } else if (error.code === "access_denied" || error.code === "invalid_api_key") {
+      complain(strings.refused_key);
     } else {
       complain(format(strings.refused, { message: error.message }));
     }
