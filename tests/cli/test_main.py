@@ -32,7 +32,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"], ["tune"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"], ["keys"], ["tune"]])
 def test_every_command_prints_the_version(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--version"])
