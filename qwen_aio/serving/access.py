@@ -51,7 +51,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], KeyRole | None], ...] = tuple(
 
 def rule_of(path: str) -> KeyRole | None:
     """The role that `path` needs."""
-    return next((role for pattern, role in _PATTERNS if pattern.fullmatch(path)), OTHERS)
+    # `match`, as the router does: a line break at the end is no other path to it, so it must be none here.
+    return next((role for pattern, role in _PATTERNS if pattern.match(path)), OTHERS)
 
 
 class Access:
@@ -66,16 +67,19 @@ class Access:
 
         Raises KeyRefused, AccessDenied.
         """
-        key = None if self.keys.is_open else self._key_of(request)
-        request.scope["state"] |= {"key": key, "is_admitted": lambda: self._refusal(request) is None}
-        if (refusal := self._refusal(request)) is not None:
+        path, key = request.scope["path"], self._key_of(request)
+
+        def is_admitted() -> bool:
+            return self._refusal(path, self._key_of(request)) is None
+
+        request.scope["state"] |= {"key": key, "is_admitted": is_admitted}
+        if (refusal := self._refusal(path, key)) is not None:
             raise refusal
 
-    def _refusal(self, request: Request) -> QwenAioError | None:
-        needed = rule_of(request.scope["path"])
+    def _refusal(self, path: str, key: Key | None) -> QwenAioError | None:
+        needed = rule_of(path)
         if needed is None or self.keys.is_open:
             return None
-        key = self._key_of(request)
         if key is None:
             return KeyRefused("this server needs a key that it knows: send it as Authorization: Bearer KEY")
         if not key.may(needed):
@@ -83,6 +87,9 @@ class Access:
         return None
 
     def _key_of(self, request: Request) -> Key | None:
+        """The valid key that comes with `request`; none is looked for while the server is open."""
+        if self.keys.is_open:
+            return None
         stated = request.headers.getlist("authorization")
         if not stated:
             return self.sessions.key_of(request.cookies.get(self.sessions.cookie, ""), self.keys.keys)

@@ -28,7 +28,7 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
-from qwen_aio.serving.access import LOGIN_PATH, OPEN_ACCESS, Access
+from qwen_aio.serving.access import LOGIN_PATH, OPEN_ACCESS, Access, rule_of
 from qwen_aio.serving.traceparent import traceparent_of
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
@@ -38,6 +38,7 @@ from qwen_aio.wire.shape import JSON_MEDIA
 BODY_TIMEOUT_S = 30.0
 # A client reads the refusal only after it has sent its body; beyond this it is disconnected.
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
+MAX_STRANGER_BYTES = 4096  # where no key is needed, so that strangers cannot fill the memory
 MAX_HEADER_BYTES = 32 * 1024
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 FORM_MEDIA = "application/x-www-form-urlencoded"  # what a browser sends without a script
@@ -138,8 +139,7 @@ class Guard:
             )
 
     async def _read_body(self, request: Request) -> bytes:
-        # A balancer adds fields to a request, which may have had the largest size already.
-        limit = MAX_ENGINE_REQUEST_BYTES if request.scope["path"] == ENGINE_PATH else MAX_BODY_BYTES
+        limit = _body_limit(request.scope["path"])
         declared = int(request.headers.get("content-length", "0"))
         if declared > MAX_DISCARDED_BYTES:
             raise _too_large(declared, limit)
@@ -214,6 +214,12 @@ def _check_media(headers: Headers, known: Collection[str]) -> None:
     ]
     if media not in known or any(charset not in ("utf-8", "utf8") for charset in charsets):
         raise UnsupportedMedia("send Content-Type: application/json, in UTF-8")
+
+
+def _body_limit(path: str) -> int:
+    if path == ENGINE_PATH:  # a balancer adds fields to a request, which may have had the largest size already
+        return MAX_ENGINE_REQUEST_BYTES
+    return MAX_BODY_BYTES if rule_of(path) else MAX_STRANGER_BYTES
 
 
 def _too_large(length: int, limit: int) -> BodyTooLarge:

@@ -67,6 +67,19 @@ def test_only_these_need_no_key_and_these_more_than_a_users():
     assert rule_of("/whatever/there/is") == "user"
 
 
+@pytest.mark.parametrize("path", ["/internal/call", "/internal/call\n", "/admin/workers/x", "/admin/workers/x\n"])
+@pytest.mark.parametrize("make", [worker_app, balancer_app])
+async def test_no_other_spelling_of_a_path_needs_less(make, path, tmp_path):
+    app = make(KeyRing(file_of_keys(tmp_path).path), tmp_path)
+    assert (await status_of(app, "POST", path, bearer(SECRETS["user"])))[0] == 403
+
+
+@pytest.mark.parametrize("path", ["//internal/call", "/internal/call/", "/INTERNAL/CALL", "/x/../internal/call"])
+async def test_what_is_no_spelling_of_a_path_leads_nowhere(path, tmp_path):
+    app = worker_app(KeyRing(file_of_keys(tmp_path).path), tmp_path)
+    assert (await status_of(app, "POST", path, bearer(SECRETS["user"])))[0] == 404
+
+
 @pytest.mark.parametrize(
     "stated",
     [

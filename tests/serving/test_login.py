@@ -66,7 +66,7 @@ async def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(tmp_path):
         assert "secure" in reply.headers["set-cookie"].lower()
 
 
-@pytest.mark.parametrize("form", [{"key": BAD}, {"key": ""}, {}, {"key": "x" * 10_000}, {"other": SECRETS["user"]}])
+@pytest.mark.parametrize("form", [{"key": BAD}, {"key": ""}, {}, {"key": "x" * 1000}, {"other": SECRETS["user"]}])
 async def test_a_wrong_key_in_the_form_begins_nothing(tmp_path, form):
     async with browsing(tmp_path) as client:
         reply = await client.post("/login", data=form)
@@ -80,6 +80,7 @@ async def test_odd_forms_are_refused(tmp_path):
         for body, status in ((b"key=a&key=b", 400), (b"\xff\xfe", 400), (b"key=%ff%fe", 401)):
             assert (await client.post("/login", content=body, headers=form)).status_code == status
         assert (await client.post("/login", content=b"x", headers={"content-type": "text/plain"})).status_code == 415
+        assert (await client.post("/login", data={"key": "x" * 5000})).status_code == 413
         foreign = {"origin": "http://evil.example"}
         assert (await client.post("/login", data={"key": SECRETS["user"]}, headers=foreign)).status_code == 403
         assert (await client.post("/v1/run", data={"key": "x"}, headers=bearer(SECRETS["user"]))).status_code == 415
