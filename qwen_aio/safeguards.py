@@ -33,9 +33,10 @@ class SafetyPolicy:
 
 @dataclass(frozen=True)
 class OpeningCheck:
-    """What the first sentence of an answer must not be (`[opening]` in task.toml)."""
+    """What the sentences of an answer must not be, the first one above all (`[opening]` in task.toml)."""
 
     model: str  # the hash of the model that needs it; answers of others are not held back
     unfit: Mapping[str, tuple[str, ...]]  # decided label -> words that do not go with it
     never: tuple[str, ...]  # words of label templates
+    things: tuple[tuple[str, ...], ...]  # words of one thing each: named only where the conversation has one of them
     instead: Mapping[Language, str]  # the answer if a second draw fails, too

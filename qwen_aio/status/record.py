@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 
-Count = Literal["safety_replies", "openings_refused", "openings_replaced"]
+Count = Literal["safety_replies", "openings_refused", "openings_replaced", "answers_stopped"]
 WorkerState = Literal["starting", "ready", "draining", "failed"]
 
 
@@ -48,6 +48,7 @@ class WorkerStatus:
     safety_replies: int = 0  # fixed answers to messages that show danger
     openings_refused: int = 0  # first sentences of answers that did not fit
     openings_replaced: int = 0  # answers whose second draw did not fit either
+    answers_stopped: int = 0  # before a later sentence that did not fit
     golden: dict[str, str] = field(default_factory=dict)  # task -> outcome of its golden cases
 
     @property

@@ -90,6 +90,7 @@ class _Opening(Table):
     model: str
     unfit: dict[Name, Words] = Field(default_factory=dict)
     never: Words = ()
+    things: tuple[Words, ...] = ()
     instead: InBoth
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from qwen_aio.safeguards import OpeningCheck
@@ -7,8 +9,24 @@ CHECK = OpeningCheck(
     model="m",
     unfit={"negative": ("太好了", "congratulations"), "positive": ("抱歉", "sorry")},
     never=("【", "LLM"),
+    things=(("物流", "快递"), ("battery", "charge")),
     instead={"en": "Thank you.", "zh": "谢谢。"},
 )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text", "earlier", "fault"),
+    [
+        ("电池坏了真可惜。", "手机坏了", (), None),  # no thing of the list
+        ("物流太慢，真抱歉。", "手机坏了", (), "invented"),
+        ("物流太慢，真抱歉。", "快递还没到", (), None),  # by another word
+        ("物流太慢，真抱歉。", "那怎么办", ("快递还没到", "真抱歉。"), None),
+        ("The Battery is weak.", "it does not charge", (), None),
+        ("The Battery is weak.", "it is broken", (), "invented"),
+    ],
+)
+def test_a_thing_is_named_only_after_somebody_has(sentence, text, earlier, fault):
+    assert fault_of(sentence, text=text, label="negative", check=replace(CHECK, unfit={}), earlier=earlier) == fault
 
 
 @pytest.mark.parametrize(

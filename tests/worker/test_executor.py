@@ -226,9 +226,25 @@ async def test_a_greedy_answer_is_not_drawn_again():
     assert len(engine.samplings) == 1
 
 
-async def test_later_sentences_are_never_judged():
-    answer = await Desk(Reader(pieces=("真可惜。", "太好了！")), OPENED).answer(sad())
-    assert answer.text == "真可惜。太好了！"
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (("真可惜。", "太好了！", "再见。"), "真可惜。"),
+        (("真可惜", "。太", "好了！再", "见。"), "真可惜。太"),  # what came with the sentence before is out already
+        (("真可惜。", "保修还在吗？", "恭喜"), "真可惜。保修还在吗？"),
+        (("真可惜。", "保修还在吗？", "屏幕也坏了？"), "真可惜。保修还在吗？"),  # nobody spoke of a screen
+        (("真可惜。", "手机多大了？", "嗯"), "真可惜。手机多大了？嗯"),
+    ],
+)
+async def test_a_later_sentence_that_does_not_fit_ends_the_answer(pieces, text):
+    engine = Reader(pieces=pieces)
+    desk = Desk(engine, OPENED)
+    start, *deltas, answer = await desk.events(sad())
+    assert answer.text == "".join(delta.text for delta in deltas) == text
+    assert answer.finish_reason == "stop"
+    assert desk.counted == ([] if text == "".join(pieces) else ["answers_stopped"])
+    assert len(engine.samplings) == 1
+    assert engine.open_streams == 0
 
 
 async def test_nothing_is_sent_before_the_first_sentence_has_ended():

@@ -221,12 +221,13 @@ class LocalExecutor:
         is_meant = task.opening is not None and task.opening.model == self._model.sha
         return task.opening if is_meant and call.rendering.style == "task" and not call.resume else None
 
-    def _fits(self, call: EngineRequest, check: OpeningCheck, sentence: str) -> bool:
+    def _fits(self, call: EngineRequest, check: OpeningCheck, sentence: str, is_first: bool) -> bool:
         label = call.decided.label if call.decided else None
-        fault = fault_of(sentence, text=call.text, label=label, check=check)
+        earlier = [message.content for message in call.history]
+        fault = fault_of(sentence, text=call.text, label=label, check=check, earlier=earlier)
         if fault:
-            self._count("openings_refused")
-            logger.info("opening refused id=%s why=%s", call.request_id, fault)
+            self._count("openings_refused" if is_first else "answers_stopped")
+            logger.info("sentence refused id=%s first=%s why=%s", call.request_id, is_first, fault)
         return fault is None
 
     def _replaced(self, call: EngineRequest, task: Task, checked: _Checked) -> Answer:

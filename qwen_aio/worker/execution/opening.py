@@ -1,4 +1,4 @@
-"""The first sentence of an answer is held back until it is checked; see tasks/opening.py."""
+"""Sentences of an answer are held back until they are checked; see tasks/opening.py."""
 
 from __future__ import annotations
 
@@ -12,42 +12,57 @@ from qwen_aio.tasks.sentences import first_sentence
 MAX_HELD_CHARS = 160  # a sentence that goes on is judged by its beginning
 
 EngineOutputs = AsyncGenerator[TextDelta | Completion, None]
+Held = list[TextDelta | Completion]
 
 
 async def opened(
     draws: Sequence[Sampling],
     generate: Callable[[Sampling], EngineOutputs],
     *,
-    fits: Callable[[str], bool] | None,
+    fits: Callable[[str, bool], bool] | None,
     safety: Safety | None,
 ) -> AsyncGenerator[AnswerStart | TextDelta | Completion, None]:
     """The outputs of the first draw whose first sentence fits, after its AnswerStart; none if no draw does.
 
-    Without `fits` nothing is held back. The draw has begun when AnswerStart comes, so what the engine
-    refuses is raised before it. Closing it closes the draw.
+    A later sentence that does not fit ends the text; the Completion still comes. `fits` gets a sentence, and
+    whether it is the first; without `fits` nothing is held back. The draw has begun when AnswerStart comes, so
+    what the engine refuses is raised before it. Closing it closes the draw.
     """
     for sampling in draws:
-        async with aclosing(generate(sampling)) as outputs:
-            held, sentence = await _held(outputs, until_sentence_ends=fits is not None)
-            if fits is not None and not fits(sentence):
-                continue
-            yield AnswerStart(sampling.seed, safety)
-            for output in held:
-                yield output
-            async for output in outputs:
-                yield output
+        is_first, is_shown = True, True
+        async with (
+            aclosing(generate(sampling)) as outputs,
+            aclosing(_groups(outputs, checks=fits is not None)) as groups,
+        ):
+            async for held, sentence in groups:
+                if fits is not None and is_shown and (sentence or is_first):
+                    is_shown = fits(sentence, is_first)
+                    if is_first and not is_shown:
+                        break
+                if is_first:
+                    yield AnswerStart(sampling.seed, safety)
+                    is_first = False
+                for output in held:
+                    if is_shown or isinstance(output, Completion):
+                        yield output
+        if not is_first:
             return
 
 
-async def _held(outputs: EngineOutputs, *, until_sentence_ends: bool) -> tuple[list[TextDelta | Completion], str]:
-    """The outputs up to the end of the first sentence, or the first one alone; and the sentence."""
-    held: list[TextDelta | Completion] = []
+async def _groups(outputs: EngineOutputs, *, checks: bool) -> AsyncGenerator[tuple[Held, str], None]:
+    """The outputs by the sentence that they belong to, each with its text; one by one if nothing is checked."""
+    held: Held = []
     text = ""
     async for output in outputs:
         held.append(output)
-        if isinstance(output, Completion) or not until_sentence_ends:
-            break
-        text += output.text
-        if first_sentence(text) or len(text) >= MAX_HELD_CHARS:
-            break
-    return held, first_sentence(text) or text
+        if isinstance(output, Completion) or not checks:
+            yield held, text
+            held = []
+            continue
+        before, text = len(text), text + output.text
+        sentence = first_sentence(text) or (text if len(text) >= MAX_HELD_CHARS else None)
+        if sentence is None:
+            continue
+        is_next = before >= len(sentence)  # it begins the next sentence
+        yield (held[:-1], sentence) if is_next else (held, sentence)
+        held, text = (held[-1:] if is_next else []), text[len(sentence) :]
