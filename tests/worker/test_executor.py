@@ -239,7 +239,7 @@ async def test_a_greedy_answer_is_not_drawn_again():
 async def test_a_later_sentence_that_does_not_fit_ends_the_answer(pieces, text):
     engine = Reader(pieces=pieces)
     desk = Desk(engine, OPENED)
-    start, *deltas, answer = await desk.events(sad())
+    _, *deltas, answer = await desk.events(sad())
     assert answer.text == "".join(delta.text for delta in deltas) == text
     assert answer.finish_reason == "stop"
     assert desk.counted == ([] if text == "".join(pieces) else ["answers_stopped"])
