@@ -89,12 +89,32 @@ FINISH = Phase(
     warmup_steps=1,
 )
 
+# Talk is learned last; a little of the decisions, so that they are not forgotten.
+TALK = Phase(
+    repeats={
+        **{source: 0.035 * times for source, times in EVERYTHING.repeats.items()},
+        "cped": 0.0,
+        "world_sentences": 0.0,
+        "world_dialogues": 0.0,
+        "contrast": 0.05,
+        "safety": 0.15,
+        "ordinary": 0.15,
+        "exchanges": 0.65,
+        "support": 0.2,
+        "beyond": 0.3,
+    },
+    batch_tokens=4096,
+    peak_lr=4e-4,
+    final_lr=1e-5,
+    warmup_steps=20,
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """One run: how much of the little world is drawn, how texts are cut, what a step is."""
 
-    phases: tuple[Phase, ...] = (EVERYTHING, FINISH)
+    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK)
     shape: Shape = Shape()
     seed: int = 20
     world_sentences: int = 25_000
