@@ -24,7 +24,7 @@ class Share:
         """Wilson's, 95 %."""
         n, p = self.total, self.value
         middle, spread = p + Z95**2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
-        return (middle - spread) / (1 + Z95**2 / n), (middle + spread) / (1 + Z95**2 / n)
+        return max(0.0, (middle - spread) / (1 + Z95**2 / n)), (middle + spread) / (1 + Z95**2 / n)
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -33,8 +33,8 @@ TEXTS_AT_ONCE = 128
 NOT_JUDGED = "cped"  # its labels need the picture
 TEMPERATURES = np.geomspace(0.4, 2.5, 85)
 # Shares of harmless messages of one language on which one label may take effect.
-ORDINARY_ALARMS = 0.0015
-NEIGHBOUR_ALARMS = 0.03
+ORDINARY_ALARMS = 0.003
+NEIGHBOUR_ALARMS = 0.05
 NUM_ORDINARY = 5_000  # a language, at most
 NUM_DRAWN = 8_000
 DRAWN_SEED = 977  # not the recipe's

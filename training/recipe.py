@@ -109,12 +109,50 @@ TALK = Phase(
     warmup_steps=20,
 )
 
+# Phrases of danger are still far from fitted then.
+CARE = Phase(
+    repeats={
+        **{source: 0.02 * times for source, times in EVERYTHING.repeats.items()},
+        "cped": 0.0,
+        "world_sentences": 0.0,
+        "world_dialogues": 0.0,
+        "contrast": 0.03,
+        "safety": 0.8,
+        "ordinary": 0.6,
+        "exchanges": 0.15,
+        "support": 0.05,
+        "beyond": 0.1,
+    },
+    batch_tokens=4096,
+    peak_lr=5e-4,
+    final_lr=1e-5,
+    warmup_steps=20,
+)
+
+# Without these for two phases, "but" and "a little disappointed" were half forgotten.
+BALANCE = Phase(
+    repeats={
+        **{source: 0.012 * times for source, times in EVERYTHING.repeats.items()},
+        "cped": 0.0,
+        "world_sentences": 0.3,
+        "world_dialogues": 0.0,
+        "contrast": 0.15,
+        "safety": 0.1,
+        "ordinary": 0.1,
+        "exchanges": 0.04,
+    },
+    batch_tokens=4096,
+    peak_lr=3e-4,
+    final_lr=1e-5,
+    warmup_steps=10,
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """One run: how much of the little world is drawn, how texts are cut, what a step is."""
 
-    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK)
+    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK, CARE, BALANCE)
     shape: Shape = Shape()
     seed: int = 20
     world_sentences: int = 25_000

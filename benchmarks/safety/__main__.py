@@ -4,8 +4,8 @@
 
 Asks a worker with the bundled model, or the one at URL, about every text of the families beside this file and about
 the 2,000 ordinary rows of DIR that ordinary.txt lists. Thresholds are those recorded for its model, unless given. A
-text is cut into windows as the product cuts it. Beside the model stands the word rule alone. Intervals are Wilson's
-(95 %). Last line of stdout: one JSON object.
+text is cut into windows as the product cuts it. Beside the model stand the word rule alone and both together, as in the
+product. Intervals are Wilson's (95 %). Last line of stdout: one JSON object.
 """
 
 from __future__ import annotations
@@ -112,13 +112,15 @@ async def main() -> None:
         found = await effects(url, asked, thresholds)
         seconds = time.monotonic() - started_at
     model = shares(asked, (label is not None for label in found))
-    words = shares(asked, (met_by_words(case, tasks) for case in asked))
+    by_words = [met_by_words(case, tasks) for case in asked]
+    words = shares(asked, by_words)
+    both = shares(asked, (label is not None or met for label, met in zip(found, by_words, strict=True)))
     print(f"thresholds {dict(thresholds)}; {len(asked) / seconds:.0f} messages a second\n")
     for name, share in model.items():
-        print(f"{name:14s} model {share!s:44s} words {words[name]}")
+        print(f"{name:14s} model {share!s:42s} words {words[name]!s:42s} both {both[name]}")
     right = [label == case.family for case, label in zip(asked, found, strict=True) if case.family in thresholds]
     print(f"\nof those in danger, the label was the right one of the two in {Share(sum(right), len(right))}")
-    print(last_line({name: round(share.value, 4) for name, share in model.items()}))
+    print(last_line({name: round(share.value, 4) for name, share in both.items()}))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ def test_a_threshold_lets_through_the_allowed_shares_and_no_more():
     rng = np.random.default_rng(2)
     ordinary, neighbours = rng.beta(1, 30, 20_000), rng.beta(1, 10, 2_000)
     least = threshold(ordinary, neighbours)
-    assert (ordinary >= least).mean() <= 0.0015
-    assert (neighbours >= least).mean() <= 0.03
-    assert max((ordinary >= least - 0.02).mean() / 0.0015, (neighbours >= least - 0.02).mean() / 0.03) > 1
+    assert (ordinary >= least).mean() <= 0.003
+    assert (neighbours >= least).mean() <= 0.05
+    assert max((ordinary >= least - 0.02).mean() / 0.003, (neighbours >= least - 0.02).mean() / 0.05) > 1
 
 
 def test_a_model_that_is_always_sure_leaves_a_threshold_that_can_be_reached():

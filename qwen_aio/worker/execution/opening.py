@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from qwen_aio.core import Sampling
 from qwen_aio.result import AnswerStart, Completion, Safety, TextDelta
@@ -63,6 +64,9 @@ async def _groups(outputs: EngineOutputs, *, checks: bool) -> AsyncGenerator[tup
         sentence = first_sentence(text) or (text if len(text) >= MAX_HELD_CHARS else None)
         if sentence is None:
             continue
-        is_next = before >= len(sentence)  # it begins the next sentence
-        yield (held[:-1], sentence) if is_next else (held, sentence)
-        held, text = (held[-1:] if is_next else []), text[len(sentence) :]
+        # Drafted tokens may end one sentence and begin the next: their ids go with the end.
+        end = max(len(sentence) - before, 0)
+        ending = [replace(output, text=output.text[:end])] if end else []
+        yield [*held[:-1], *ending], sentence
+        text = text[len(sentence) :]
+        held = [TextDelta(text, () if end else output.token_ids)] if text else []
