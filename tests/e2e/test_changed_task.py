@@ -12,11 +12,6 @@ import pytest
 from tests.e2e.processes import ROOT, running
 
 NEUTRAL = "今天星期三"
-# The published prompt and its tip, in substance.
-PUBLISHED = (
-    "你是一个冷静、精准的情感分析师,只能回答:【情感】正面/负面,【置信】高/中/低,不要输出任何解释。"
-    "若无法明确判断,请输出【情感】:中性。"
-)
 FLIPPED = ("这破手机,充一次电只能用3小时,气死我了!", "刚收到货,包装完好,但颜色和图片不太一样,有点小失望")
 
 
@@ -33,11 +28,11 @@ def lint(home: Path, prompts: Path, *flags: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_published_prompt_flips_labels_and_that_is_said_until_it_is_accepted(tmp_path, prompts):
-    home, path = tmp_path / "home", prompts / "sentiment" / "prompt.j2"
-    template = path.read_text(encoding="utf-8")
-    system = re.compile(r"({% block system %}).*?({% endblock %})", re.DOTALL)
-    path.write_text(system.sub(rf"\g<1>{PUBLISHED}\2", template), encoding="utf-8")
+def test_an_edit_that_flips_labels_is_named_until_it_is_accepted(tmp_path, prompts):
+    home, path = tmp_path / "home", prompts / "sentiment" / "task.toml"
+    shipped = path.read_text(encoding="utf-8")
+    swapped = {'text = "正面"': 'text = "负面"', 'text = "负面"': 'text = "正面"'}
+    path.write_text(re.sub("|".join(swapped), lambda found: swapped[found[0]], shipped), encoding="utf-8")
     worker = ("--mode", "worker", "--id", "qwen-1", "--prompts-dir", str(prompts))
     with running(home, *worker) as app:
         golden = app.get("/health")[1]["golden"]
@@ -47,14 +42,14 @@ def test_the_published_prompt_flips_labels_and_that_is_said_until_it_is_accepted
     status, told = lint(home, prompts)
     assert status == 1 and "qwen-aio tasks lint sentiment --accept" in told
     for text in FLIPPED:
-        assert re.search(rf"'{re.escape(text)}': negative 0\.\d+ became neutral", log)
-        assert re.search(rf"'{re.escape(text)}': negative 0\.\d+ became neutral", told)
+        assert re.search(rf"'{re.escape(text)}': negative 0\.\d+ became positive", log)
+        assert re.search(rf"'{re.escape(text)}': negative 0\.\d+ became positive", told)
     with pytest.raises(AssertionError, match="labels flipped"), running(home, *worker, "--golden", "strict"):
         pass
     assert "accepted" in lint(home, prompts, "--accept")[1]
     with running(home, *worker, "--golden", "strict") as app:
         assert app.get("/health")[1]["golden"]["sentiment"] == "ok 12 cases"
-    path.write_text(template, encoding="utf-8")
+    path.write_text(shipped, encoding="utf-8")
     assert "golden cases of sentiment: ok 12 cases" in lint(home, prompts)[1]
 
 
