@@ -114,7 +114,8 @@ def in_company(app: App, bodies: list[dict[str, Any]]) -> None:
             assert reply["error"]["code"] == "invalid_request"
             assert (reply["error"]["param"] or "").split(".")[0] in {"", *body}
         else:
-            assert reply["reply"]["usage"]["completion_tokens"] >= 1
+            fixed = reply["reply"]["finish_reason"] == "fixed"  # two draws that were no sentence
+            assert fixed or reply["reply"]["usage"]["completion_tokens"] >= 1
 
 
 def test_no_odd_number_ends_a_worker_or_disturbs_who_is_served_beside_it(both: Both) -> None:
