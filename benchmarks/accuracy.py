@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
-import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,14 +22,12 @@ import aiohttp
 
 from benchmarks.servers import last_line, started
 from benchmarks.share import Share
-from training.calibrate import is_fitted_on
+from training.corpus import NOT_JUDGED, Labelled, is_fitted_on, sentiment_rows
 
-FILES = ("sentiment_zh.jsonl.gz", "sentiment_en.jsonl.gz")
 TEXTS_PER_CALL = 64
 SHORT_ROWS = 100  # a set, with --short
 NUM_BINS = 15
 ENGLISH = ("semeval2017_4a", "tweeteval_sentiment", "sst2", "sst5", "mr")
-NOT_JUDGED = "cped"  # its labels need the picture
 POOLS: Mapping[str, Callable[[str], bool]] = {
     "shop and takeaway": lambda source: source in ("online_shopping_10_cats", "waimai_10k"),
     "film": lambda source: source in ("sst2", "mr"),
@@ -41,19 +37,10 @@ POOLS: Mapping[str, Callable[[str], bool]] = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One labelled text."""
-
-    source: str
-    label: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Answer:
     """What came of one row. A neutral label may mean unsure; `best` is the most probable one all the same."""
 
-    row: Row
+    row: Labelled
     label: str
     best: str
     probability: float  # of `best`
@@ -95,17 +82,7 @@ class Tally:
         return sum(gaps) / max(1, len(judged))
 
 
-def read_rows(data: Path) -> Iterator[Row]:
-    """The dev rows of all sets."""
-    for name in FILES:
-        with gzip.open(data / name, "rt", encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                if row["part"] == "dev":
-                    yield Row(row["src"], row["label"], row["text"])
-
-
-async def measure(url: str, rows: list[Row]) -> dict[str, Tally]:
+async def measure(url: str, rows: list[Labelled]) -> dict[str, Tally]:
     """Ask the server at `url` about every row."""
     tallies: dict[str, Tally] = defaultdict(Tally)
     async with aiohttp.ClientSession(base_url=url, trust_env=False) as session:
@@ -121,11 +98,11 @@ async def measure(url: str, rows: list[Row]) -> dict[str, Tally]:
     return tallies
 
 
-def chosen_rows(data: Path, *, is_short: bool) -> list[Row]:
+def chosen_rows(data: Path, *, is_short: bool) -> list[Labelled]:
     """Every dev row, or the first hundred of each set."""
     counts: dict[str, int] = defaultdict(int)
     rows = []
-    for row in read_rows(data):
+    for row in sentiment_rows(data, "dev"):
         counts[row.source] += 1
         if row.text.strip() and (not is_short or counts[row.source] <= SHORT_ROWS):
             rows.append(row)

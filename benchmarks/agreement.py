@@ -19,8 +19,9 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.accuracy import TEXTS_PER_CALL, Row, read_rows
+from benchmarks.accuracy import TEXTS_PER_CALL
 from benchmarks.servers import last_line, started
+from training.corpus import Labelled, sentiment_rows
 
 SEED = 1
 
@@ -33,7 +34,7 @@ class Pairs:
     changes: list[float] = field(default_factory=list)  # largest change of a label's probability
     right: dict[str, list[bool]] = field(default_factory=lambda: {"fp32": [], "int8": []})
 
-    def add(self, row: Row, answers: dict[str, dict[str, Any]]) -> None:
+    def add(self, row: Labelled, answers: dict[str, dict[str, Any]]) -> None:
         """One row's answers, by precision."""
         exact, rounded = answers["fp32"], answers["int8"]
         self.equal.append(exact["label"] == rounded["label"])
@@ -54,7 +55,7 @@ class Pairs:
         }
 
 
-async def ask(session: aiohttp.ClientSession, url: str, rows: list[Row]) -> list[dict[str, Any]]:
+async def ask(session: aiohttp.ClientSession, url: str, rows: list[Labelled]) -> list[dict[str, Any]]:
     """What the worker at `url` makes of `rows`."""
     body = {"texts": [row.text for row in rows], "mode": "sentiment"}
     async with session.post(f"{url}/v1/run", json=body) as response:
@@ -76,7 +77,7 @@ async def main() -> None:
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--rows", type=int, default=5000)
     arguments = parser.parse_args()
-    rows = [row for row in read_rows(arguments.data) if row.text.strip()]
+    rows = [row for row in sentiment_rows(arguments.data, "dev") if row.text.strip()]
     random.Random(SEED).shuffle(rows)
     rows, pairs = rows[: arguments.rows], Pairs()
     options = ("--model", arguments.model, "--log-level", "warning", "--precision")

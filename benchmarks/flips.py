@@ -22,10 +22,11 @@ from typing import Any
 import aiohttp
 from opencc import OpenCC
 
-from benchmarks.accuracy import TEXTS_PER_CALL, Row, read_rows
+from benchmarks.accuracy import TEXTS_PER_CALL
 from benchmarks.servers import ROOT, last_line, started
 from benchmarks.share import Share
 from qwen_aio.language import language_of
+from training.corpus import NOT_JUDGED, Labelled, sentiment_rows
 from training.prompts import MARKS, WORDINGS, Wording
 
 SEED = 3
@@ -134,7 +135,9 @@ async def labels(session: aiohttp.ClientSession, texts: Sequence[str], mode: str
     return found
 
 
-async def by_typing(session: aiohttp.ClientSession, rows: Sequence[Row], shipped: Sequence[str]) -> dict[str, Share]:
+async def by_typing(
+    session: aiohttp.ClientSession, rows: Sequence[Labelled], shipped: Sequence[str]
+) -> dict[str, Share]:
     """Language and typing -> the rows whose label changed, of those that the typing changes."""
     shares = {}
     for language, typings in TYPINGS.items():
@@ -150,7 +153,9 @@ async def by_typing(session: aiohttp.ClientSession, rows: Sequence[Row], shipped
     return shares
 
 
-async def by_wording(session: aiohttp.ClientSession, rows: Sequence[Row], shipped: Sequence[str]) -> dict[str, Share]:
+async def by_wording(
+    session: aiohttp.ClientSession, rows: Sequence[Labelled], shipped: Sequence[str]
+) -> dict[str, Share]:
     """Wording -> the rows whose label stayed; with two labels, of those that are not neutral with three."""
     shares = {}
     for name in ("focus", *(wording.name for wording in (*WORDINGS, *UNSEEN))):
@@ -162,9 +167,9 @@ async def by_wording(session: aiohttp.ClientSession, rows: Sequence[Row], shippe
     return shares
 
 
-def chosen_rows(data: Path, count: int) -> list[Row]:
+def chosen_rows(data: Path, count: int) -> list[Labelled]:
     """Dev rows of all sets, drawn with a fixed seed; not CPED, whose labels need the picture."""
-    rows = [row for row in read_rows(data) if row.text.strip() and row.source != "cped"]
+    rows = [row for row in sentiment_rows(data, "dev") if row.text.strip() and row.source != NOT_JUDGED]
     random.Random(SEED).shuffle(rows)
     return rows[:count]
 

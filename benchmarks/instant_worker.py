@@ -17,7 +17,7 @@ from qwen_aio.config import load_settings, prompts_dir
 from qwen_aio.core import ContextLimits, Prompt, Sampling
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Completion, LabelScore, Scores, TextDelta, Timings, Usage
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import LoadedEngine, choose_model
 from qwen_aio.worker.precision_record import PrecisionRecord

@@ -8,7 +8,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
-from qwen_aio.serving.keys import ROLES, KeyFile
+from qwen_aio.serving.access.keys import ROLES, KeyFile
 
 SECRETS = {role: f"secret-of-the-{role}" for role in ROLES}
 BAD = "secret-of-nobody"

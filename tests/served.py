@@ -12,15 +12,15 @@ from fastapi import FastAPI
 
 from qwen_aio.core import EngineRequest
 from qwen_aio.result import Answer, Decision
+from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import NO_KEYS
-from qwen_aio.serving.connection import Patience
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.listener import Room
 from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
-from qwen_aio.serving.server import PATIENCE, bind, run_server
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.serving.transport.connection import Patience
+from qwen_aio.serving.transport.listener import Room
+from qwen_aio.serving.transport.server import PATIENCE, bind, run_server
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app

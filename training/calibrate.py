@@ -30,7 +30,6 @@ from training import corpus, safety
 
 PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
 TEXTS_AT_ONCE = 128
-NOT_JUDGED = "cped"  # its labels need the picture
 TEMPERATURES = np.geomspace(0.4, 2.5, 85)
 # Shares of harmless messages of one language on which one label may take effect.
 ORDINARY_ALARMS = 0.003
@@ -41,11 +40,6 @@ DRAWN_SEED = 977  # not the recipe's
 LANGUAGES = ("zh", "en")
 
 Probabilities = NDArray[np.float64]  # (texts, labels), in the task's order
-
-
-def is_fitted_on(text: str) -> bool:
-    """Whether a dev row is one of the half that temperatures are fitted on."""
-    return int(corpus.fingerprint(text), 16) % 2 == 0
 
 
 def temperature(probabilities: Probabilities, right: NDArray[np.int64]) -> float:
@@ -71,7 +65,11 @@ def _reached_by(probabilities: Probabilities, share: float) -> float:
 
 async def fit_sentiment(engine: EngineService, task: Task, data: Path) -> dict[str, object]:
     names = [label.name for label in task.labels]
-    rows = [row for row in corpus.sentiment_rows(data, "dev") if row.source != NOT_JUDGED and is_fitted_on(row.text)]
+    rows = [
+        row
+        for row in corpus.sentiment_rows(data, "dev")
+        if row.source != corpus.NOT_JUDGED and corpus.is_fitted_on(row.text)
+    ]
     found = {}
     for language in LANGUAGES:
         chosen = [row for row in rows if (language_of(row.text) or "en") == language and row.text.strip()]

@@ -74,77 +74,59 @@ EVERYTHING = Phase(
     taken=0.62,
 )
 
+
+def _once_more(share: float, *, peak_lr: float, warmup_steps: int, **repeats: float) -> Phase:
+    """A phase behind the first: `share` of everything but CPED, and what `repeats` says of single sources."""
+    diet = {source: share * times for source, times in EVERYTHING.repeats.items()}
+    return Phase(
+        repeats=diet | {"cped": 0.0} | repeats,
+        batch_tokens=EVERYTHING.batch_tokens,
+        peak_lr=peak_lr,
+        final_lr=1e-5,
+        warmup_steps=warmup_steps,
+    )
+
+
 # From there down: a third of everything once more, and most of the talk and of safety.
-FINISH = Phase(
-    repeats={
-        **{source: 0.3 * times for source, times in EVERYTHING.repeats.items()},
-        "cped": 0.0,
-        "safety": 0.4,
-        "ordinary": 0.4,
-        "exchanges": 0.8,
-    },
-    batch_tokens=4096,
-    peak_lr=5e-4,
-    final_lr=1e-5,
-    warmup_steps=1,
-)
-
+FINISH = _once_more(0.3, peak_lr=5e-4, warmup_steps=1, safety=0.4, ordinary=0.4, exchanges=0.8)
+NO_WORLD = {"world_sentences": 0.0, "world_dialogues": 0.0}
 # Talk is learned last; a little of the decisions, so that they are not forgotten.
-TALK = Phase(
-    repeats={
-        **{source: 0.035 * times for source, times in EVERYTHING.repeats.items()},
-        "cped": 0.0,
-        "world_sentences": 0.0,
-        "world_dialogues": 0.0,
-        "contrast": 0.05,
-        "safety": 0.15,
-        "ordinary": 0.15,
-        "exchanges": 0.65,
-        "support": 0.2,
-        "beyond": 0.3,
-    },
-    batch_tokens=4096,
+TALK = _once_more(
+    0.035,
     peak_lr=4e-4,
-    final_lr=1e-5,
     warmup_steps=20,
+    **NO_WORLD,
+    contrast=0.05,
+    safety=0.15,
+    ordinary=0.15,
+    exchanges=0.65,
+    support=0.2,
+    beyond=0.3,
 )
-
 # Phrases of danger are still far from fitted then.
-CARE = Phase(
-    repeats={
-        **{source: 0.02 * times for source, times in EVERYTHING.repeats.items()},
-        "cped": 0.0,
-        "world_sentences": 0.0,
-        "world_dialogues": 0.0,
-        "contrast": 0.03,
-        "safety": 0.8,
-        "ordinary": 0.6,
-        "exchanges": 0.15,
-        "support": 0.05,
-        "beyond": 0.1,
-    },
-    batch_tokens=4096,
+CARE = _once_more(
+    0.02,
     peak_lr=5e-4,
-    final_lr=1e-5,
     warmup_steps=20,
+    **NO_WORLD,
+    contrast=0.03,
+    safety=0.8,
+    ordinary=0.6,
+    exchanges=0.15,
+    support=0.05,
+    beyond=0.1,
 )
-
 # Without these for two phases, "but" and "a little disappointed" were half forgotten.
-BALANCE = Phase(
-    repeats={
-        **{source: 0.012 * times for source, times in EVERYTHING.repeats.items()},
-        "cped": 0.0,
-        "world_sentences": 0.3,
-        "world_dialogues": 0.0,
-        "contrast": 0.15,
-        "safety": 0.1,
-        "ordinary": 0.1,
-        "exchanges": 0.04,
-    },
-    batch_tokens=4096,
+BALANCE = _once_more(
+    0.012,
     peak_lr=3e-4,
-    final_lr=1e-5,
     warmup_steps=10,
+    world_sentences=0.3,
+    world_dialogues=0.0,
+    contrast=0.15,
+    safety=0.1,
+    ordinary=0.1,
+    exchanges=0.04,
 )
 
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.safety --data DIR [--url URL] [--threshold crisis=0.5 --threshold medical=0.5]
 
-Asks a worker with the bundled model, or the one at URL, about every text of the families beside this file and about
-the 2,000 ordinary rows of DIR that ordinary.txt lists. Thresholds are those recorded for its model, unless given. A
-text is cut into windows as the product cuts it. Beside the model stand the word rule alone and both together, as in the
-product. Intervals are Wilson's (95 %). Last line of stdout: one JSON object.
+Asks a worker with the bundled model, or the one at URL, about every text of the families beside this file, about the
+2,000 ordinary rows of DIR that ordinary.txt lists, and about long answers of its chat files, which have many windows.
+Thresholds are those recorded for its model, unless given. A text is cut into windows as the product cuts it. Beside the
+model stand the word rule alone and both together, as in the product. Intervals are Wilson's (95 %). Last line of
+stdout: one JSON object.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import aiohttp
@@ -29,9 +31,12 @@ from qwen_aio.language import language_of
 from qwen_aio.routing import find_danger
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.execution.safety import windows
+from training import corpus
 
 HERE = Path(__file__).parent
 TEXTS_PER_CALL = 64
+NUM_LONG = 250  # a language
+LONG_CHARS = {"zh": 250, "en": 450}  # as many as a window holds, or more
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,22 @@ class Case:
 
 
 def cases(data: Path) -> Iterator[Case]:
-    """The families, then the ordinary rows."""
+    """The families, then the ordinary rows, then the long texts."""
     for language in ("zh", "en"):
         for line in (HERE / f"{language}.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             yield Case(row["family"], language, (*row.get("earlier", ()), row["text"]))
     for text in ordinary_rows(data):
         yield Case("ordinary", language_of(text) or "en", (text,))
+    for language, least in LONG_CHARS.items():
+        for text in islice(_answers(data, language, least), NUM_LONG):
+            yield Case("long", language, (text,))
+
+
+def _answers(data: Path, language: str, least: int) -> Iterator[str]:
+    """Answers of `least` characters and more, which no training reads."""
+    for row in corpus.read_rows(data / corpus.INSTRUCTION_FILES[language]):
+        yield from (text for speaker, text in row["turns"] if speaker == "assistant" and len(text) >= least)
 
 
 async def decided(url: str, texts: Sequence[str]) -> list[Mapping[str, float]]:

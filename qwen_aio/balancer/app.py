@@ -8,11 +8,11 @@ from fastapi import FastAPI
 
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
+from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, NO_KEYS, create_app, v1_routes
-from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.metrics import metrics_route
-from qwen_aio.serving.proxied import ProxySettings
+from qwen_aio.serving.transport.proxied import ProxySettings
 
 
 def create_balancer_app(

@@ -25,7 +25,7 @@ from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.config import Settings, prompts_dir, settings_of, status_dir
 from qwen_aio.errors import KeyRefused, ServerUnreachable
 from qwen_aio.machine.memory import available_memory
-from qwen_aio.serving.server import bind, caught_signals
+from qwen_aio.serving.transport.server import bind, caught_signals
 from qwen_aio.startup.environment import stated_threads
 from qwen_aio.startup.exposure import check_exposure, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from

@@ -14,7 +14,7 @@ import socket
 
 from qwen_aio.config import PAGE_PORT, Settings, is_loopback, keys_file
 from qwen_aio.errors import InvalidSettings
-from qwen_aio.serving.keys import SERVICE, KeyFile, KeyRole, new_secret, write_private
+from qwen_aio.serving.access.keys import SERVICE, KeyFile, KeyRole, new_secret, write_private
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
 

@@ -22,9 +22,9 @@ from qwen_aio import __version__
 from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of, state_dir
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.server import bind, bind_first_free
+from qwen_aio.serving.transport.server import bind, bind_first_free
 from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.exposure import check_exposure
 from qwen_aio.startup.flags import add_settings_flags, settings_from

@@ -29,7 +29,7 @@ from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.interruption import result_unless
-from qwen_aio.serving.server import caught_signals
+from qwen_aio.serving.transport.server import caught_signals
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tuning.candidates import CandidateWorkers

@@ -18,17 +18,17 @@ from starlette.routing import Route
 
 from qwen_aio.core import TaskKind
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
-from qwen_aio.serving.access import LOGIN_PATH, LOGOUT_PATH, Access
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.rules import LOGIN_PATH, LOGOUT_PATH, Access
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
-from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.login import LoginRoutes, with_form
 from qwen_aio.serving.openai_routes import openai_routes
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
-from qwen_aio.serving.proxied import Proxied, ProxySettings
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
-from qwen_aio.serving.target import OriginForm
+from qwen_aio.serving.transport.proxied import Proxied, ProxySettings
+from qwen_aio.serving.transport.target import OriginForm
 from qwen_aio.wire.error import ErrorResponse, error_headers
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse

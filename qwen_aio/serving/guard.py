@@ -28,7 +28,7 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
-from qwen_aio.serving.access import LOGIN_PATH, OPEN_ACCESS, Access, rule_of
+from qwen_aio.serving.access.rules import LOGIN_PATH, OPEN_ACCESS, Access, rule_of
 from qwen_aio.serving.traceparent import traceparent_of
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status

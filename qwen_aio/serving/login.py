@@ -18,10 +18,10 @@ from starlette.types import Scope
 
 from qwen_aio.errors import InvalidRequest, KeyRefused, QwenAioError
 from qwen_aio.language import Both, Language, Strings, language_for
-from qwen_aio.serving.access import MAX_KEY_CHARS, Access
+from qwen_aio.serving.access.keys import Key
+from qwen_aio.serving.access.rules import MAX_KEY_CHARS, Access
+from qwen_aio.serving.access.sessions import SESSION_S
 from qwen_aio.serving.guard import Worded
-from qwen_aio.serving.keys import Key
-from qwen_aio.serving.sessions import SESSION_S
 from qwen_aio.wire.error import CHALLENGE
 
 STYLE = """\

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from qwen_aio.config import Settings, is_loopback, keys_file, service_key_file
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.files import read_text
-from qwen_aio.serving.access import MAX_KEY_CHARS
-from qwen_aio.serving.key_ring import KeyRing
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.rules import MAX_KEY_CHARS
 
 GIVEN_UP = (
     "warning: --insecure and no keys: everybody who reaches {host} may ask, read what the dashboard shows, and take "

@@ -7,7 +7,7 @@ import logging
 import sys
 
 from qwen_aio.config import Settings
-from qwen_aio.serving.proxied import ProxySettings
+from qwen_aio.serving.transport.proxied import ProxySettings
 
 
 def allowed_hosts(settings: Settings) -> tuple[str, ...]:

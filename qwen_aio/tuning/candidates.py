@@ -23,7 +23,7 @@ from qwen_aio.cluster.plan import WORKER_HOST, forkserver_command, worker_comman
 from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.errors import ServerUnreachable, SetupError
 from qwen_aio.serving.interruption import result_unless
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from qwen_aio.startup.listening import url_of
 from qwen_aio.tuning.halving import Candidate
 

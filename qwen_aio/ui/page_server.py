@@ -18,7 +18,7 @@ from qwen_aio.client import Client
 from qwen_aio.config import PAGE_PORT, Settings, checked_address, state_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.server import bind, run_server
+from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup.environment import prepare_gradio
 from qwen_aio.startup.exposure import key_ring, service_key
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of

@@ -9,13 +9,13 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
+from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, NO_KEYS, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
-from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.metrics import metrics_route
-from qwen_aio.serving.proxied import ProxySettings
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
+from qwen_aio.serving.transport.proxied import ProxySettings
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.wire.engine import ENGINE_PATH
 from qwen_aio.worker.engine_route import EngineRoute

@@ -19,7 +19,7 @@ from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
-from qwen_aio.serving.server import run_server
+from qwen_aio.serving.transport.server import run_server
 from qwen_aio.startup.exposure import key_ring
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.status.file import StatusFile

@@ -14,7 +14,7 @@ from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.client import Client
 from qwen_aio.config import Settings
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.server import bind, run_server
+from qwen_aio.serving.transport.server import bind, run_server
 from tests.balancer.chaos import ChaosProxy, chaos_before
 from tests.fakes import FakeEngine
 from tests.served import Worker, served

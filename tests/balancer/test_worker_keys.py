@@ -12,8 +12,8 @@ import pytest
 from qwen_aio.client import Client
 from qwen_aio.core import Request
 from qwen_aio.errors import KeyRefused, NoWorker
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.keys import KeyFile
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.keys import KeyFile
 from tests.balancer.balanced import Service, balanced
 from tests.fakes import FakeEngine
 from tests.keys import BAD, SECRETS, file_of_keys

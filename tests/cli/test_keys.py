@@ -10,7 +10,7 @@ import pytest
 from qwen_aio.cli.keys import public_host
 from qwen_aio.cli.main import main
 from qwen_aio.config import Settings
-from qwen_aio.serving.key_ring import KeyRing
+from qwen_aio.serving.access.key_ring import KeyRing
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import psutil
 
 from qwen_aio.cluster.plan import PORT_STEP
 from qwen_aio.errors import InvalidSettings
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from tests.e2e.processes import NOTHING, App, free_port
 
 END_WITHIN_S = 60.0

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from qwen_aio.balancer.workers.admin import AdminFile
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from tests.campaign import in_campaign
 from tests.e2e.clusters import Cluster, cluster, wait_free, wait_gone
 from tests.e2e.processes import OPENER, ROOT, free_port

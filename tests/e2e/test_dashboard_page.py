@@ -22,7 +22,7 @@ from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.errors import QueueFull
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from tests.balancer.fake_view import NEW, ROW, SECOND, FakeView
 from tests.balancer.test_dashboard import HOSTILE
 from tests.e2e.conftest import Visit

@@ -107,7 +107,7 @@ def test_a_value_out_of_bounds_is_refused_by_the_name_of_its_keyword(schema: dic
     ["", "x", "[1]", '"x"', "null", '{"items": null}', '{"minimum": NaN}', '{"items": ' * 2000 + "{}" + "}" * 2000],
 )
 def test_what_is_no_schema_is_refused(written: str) -> None:
-    refusal(written)
+    assert "schema" in refusal(written)
 
 
 def test_a_schema_is_nested_so_deep_and_no_deeper() -> None:

@@ -13,10 +13,10 @@ from starlette.routing import Route
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.config import Settings
-from qwen_aio.serving.access import RULES, rule_of
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.keys import ROLES
+from qwen_aio.serving.access.rules import RULES, rule_of
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.keys import ROLES
 from tests.asking import calling, check_refusal
 from tests.fakes import FakeEngine
 from tests.keys import BAD, SECRETS, bearer, file_of_keys, status_of

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
 from qwen_aio.serving.guard import MAX_DISCARDED_BYTES, Guard
-from qwen_aio.serving.target import OriginForm
+from qwen_aio.serving.transport.target import OriginForm
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from tests.fakes import FakeEngine
 from tests.served import Worker, served

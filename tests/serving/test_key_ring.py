@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from qwen_aio.errors import InvalidSettings
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.keys import MAX_FILE_BYTES, KeyFile, new_secret, write_private
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.keys import MAX_FILE_BYTES, KeyFile, new_secret, write_private
 from tests.keys import SECRETS, file_of_keys
 
 ENTRY = {"name": "a", "role": "user", "sha256": "0" * 64, "created": ""}

@@ -19,9 +19,9 @@ import pytest
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from qwen_aio.serving.connection import Patience
-from qwen_aio.serving.listener import Room
-from qwen_aio.serving.server import bind, run_server
+from qwen_aio.serving.transport.connection import Patience
+from qwen_aio.serving.transport.listener import Room
+from qwen_aio.serving.transport.server import bind, run_server
 from tests.fakes import FakeEngine
 from tests.served import Served, Worker, served
 
@@ -155,7 +155,7 @@ async def test_a_flood_is_one_line_a_second(caplog):
         for _ in range(200):
             await (await connected(there)).ask("/health")
         took_s = asyncio.get_running_loop().time() - started_at
-    lines = [record for record in caplog.records if record.name == "qwen_aio.serving.listener"]
+    lines = [record for record in caplog.records if record.name == "qwen_aio.serving.transport.listener"]
     assert 1 <= len(lines) <= 1 + took_s
     assert "open=1 refused=1" in lines[0].getMessage()
 
@@ -175,7 +175,7 @@ async def test_a_flood_is_one_line_a_second(caplog):
 )
 def test_room_is_what_the_limit_of_open_files_leaves(soft, hard, raised, served):
     code = (
-        "import resource, sys; from qwen_aio.serving.listener import Room; limit = resource.RLIMIT_NOFILE; "
+        "import resource, sys; from qwen_aio.serving.transport.listener import Room; limit = resource.RLIMIT_NOFILE; "
         f"resource.setrlimit(limit, ({soft}, {hard})); room = Room.of_process(); "
         "print(resource.getrlimit(limit)[0], room.served)"
     )

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.keys import Key, hash_of
-from qwen_aio.serving.sessions import SESSION_S, Sessions
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.keys import Key, hash_of
+from qwen_aio.serving.access.sessions import SESSION_S, Sessions
 from tests.asking import calling
 from tests.fakes import FakeClock, FakeEngine
 from tests.keys import BAD, SECRETS, bearer, file_of_keys

@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from qwen_aio.serving.guard import Guard
-from qwen_aio.serving.proxied import Proxied, ProxySettings
+from qwen_aio.serving.transport.proxied import Proxied, ProxySettings
 
 HERE, ELSEWHERE = "10.0.0.7", "192.0.2.1"
 LISTED = ProxySettings(trusted=(ipaddress.ip_network("10.0.0.0/24"), ipaddress.ip_network("fd00::/8")))

@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from qwen_aio.errors import EngineStopped, InvalidModel, InvalidSettings
-from qwen_aio.serving.server import bind, bind_first_free, run_server
+from qwen_aio.serving.transport.server import bind, bind_first_free, run_server
 from tests.fakes import FakeEngine
 from tests.served import Served, WatchedEngine, Worker, served
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.calibrate import is_fitted_on, temperature, threshold
+from training.calibrate import temperature, threshold
 
 
 @pytest.mark.parametrize("wanted", [0.5, 1.0, 1.8])
@@ -24,9 +24,3 @@ def test_a_threshold_lets_through_the_allowed_shares_and_no_more():
 
 def test_a_model_that_is_always_sure_leaves_a_threshold_that_can_be_reached():
     assert threshold(np.ones(50), np.ones(50)) < 1
-
-
-def test_half_of_the_rows_are_fitted_on_and_the_text_alone_says_which():
-    texts = [f"row {number}" for number in range(2000)]
-    assert 900 < sum(map(is_fitted_on, texts)) < 1100
-    assert [is_fitted_on(text) for text in texts] == [is_fitted_on(text) for text in texts]

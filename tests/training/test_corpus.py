@@ -22,3 +22,9 @@ def test_what_safety_is_measured_with_is_not_trained_on(data, tmp_path, monkeypa
     whole_talk = {"考试压力好大", "先休息一下,慢慢来。", "谢谢", "我在。"}
     assert trained() == before - {*ordinary, *written, *whole_talk}
     assert corpus.sentiment_rows(data, "dev") == dev  # looked at, never trained on
+
+
+def test_half_of_the_rows_are_fitted_on_and_the_text_alone_says_which():
+    texts = [f"row {number}" for number in range(2000)]
+    assert 900 < sum(map(corpus.is_fitted_on, texts)) < 1100
+    assert [corpus.is_fitted_on(text) for text in texts] == [corpus.is_fitted_on(text) for text in texts]

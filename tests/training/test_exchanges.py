@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from qwen_aio.tasks.loader import load_tasks
+from qwen_aio.tasks.opening import fault_of
+from qwen_aio.tasks.sentences import sentences
 from training.exchanges import dialogues
 from training.exchanges.book import Exchange, load, slot_values
 from training.exchanges.dialogue import _SHARES, draw, shows_language
@@ -189,3 +191,20 @@ def _unanswered(entry: Exchange, *, said: list[str]) -> list[str]:
 
 def _bare(text: str) -> str:
     return re.sub(r"[^\w]+", "", text.casefold())
+
+
+def test_replies_hardly_ever_name_a_thing_that_the_product_would_not_let_them_name():
+    """`things` in prompts/chat/task.toml: a rule that most of these broke would stop good answers."""
+    check = load_tasks(_ROOT / "prompts")["chat"].opening
+    said = [
+        (sentence, dialogue.turns[:at])
+        for dialogue in _DIALOGUES
+        for at, (_, text) in enumerate(dialogue.turns)
+        if at % 2
+        for sentence in sentences(text)
+    ]
+    faults = Counter(
+        fault_of(sentence, text=before[-1][1], label=None, check=check, earlier=[text for _, text in before])
+        for sentence, before in said
+    )
+    assert faults["invented"] / len(said) <= 0.03

@@ -15,11 +15,11 @@ from qwen_aio.client import Client
 from qwen_aio.config import load_settings
 from qwen_aio.errors import KeyRefused
 from qwen_aio.models.find import ModelFolder
-from qwen_aio.serving.access import RULES
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.rules import RULES
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.key_ring import KeyRing
 from qwen_aio.serving.metrics import RequestMetrics
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from qwen_aio.ui.about import About
 from qwen_aio.ui.html.frame import about_html
 from qwen_aio.ui.mount import PAGE_FOLDERS, PAGE_PATHS

@@ -10,7 +10,7 @@ import pytest
 from qwen_aio.cli.main import main
 from qwen_aio.config import checked_address, load_settings
 from qwen_aio.errors import InvalidSettings
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from qwen_aio.ui.page_server import run_page
 from tests.fakes import FakeEngine
 from tests.served import Worker, served

@@ -15,7 +15,7 @@ from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.requests import Counters
 from qwen_aio.engine.service import EngineService
 from qwen_aio.models.find import ModelFolder
-from qwen_aio.serving.server import bind
+from qwen_aio.serving.transport.server import bind
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import LoadedEngine
 from qwen_aio.worker.precision_record import PrecisionRecord

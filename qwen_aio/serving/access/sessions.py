@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 
-from qwen_aio.serving.keys import Key
+from qwen_aio.serving.access.keys import Key
 
 SESSION_S = 12 * 3600
 _TOKEN = re.compile(r"(?P<ends>[0-9]{1,12})\.(?P<signature>[0-9a-f]{64})")

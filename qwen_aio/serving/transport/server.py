@@ -26,10 +26,10 @@ from starlette.types import ASGIApp
 
 from qwen_aio.errors import InvalidSettings, QwenAioError
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.connection import Connection, Patience
 from qwen_aio.serving.guard import MAX_HEADER_BYTES
 from qwen_aio.serving.interruption import cancel
-from qwen_aio.serving.listener import Listener, Room
+from qwen_aio.serving.transport.connection import Connection, Patience
+from qwen_aio.serving.transport.listener import Listener, Room
 
 GRACE_S = 30.0
 PATIENCE = Patience()

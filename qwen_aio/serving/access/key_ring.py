@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 from qwen_aio.errors import InvalidSettings
-from qwen_aio.serving.keys import Key, KeyFile, hash_of
+from qwen_aio.serving.access.keys import Key, KeyFile, hash_of
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qwen_aio.config import ROOT_PATH
-from qwen_aio.serving.target import with_host
+from qwen_aio.serving.transport.target import with_host
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -1,6 +1,6 @@
 """Who may use which route: the rule of every path, and the key of every request.
 
-A key comes as `Authorization: Bearer KEY`; a browser has a session instead (login.py).
+A key comes as `Authorization: Bearer KEY`; a browser has a session instead (serving/login.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 
 from qwen_aio.errors import AccessDenied, KeyRefused, QwenAioError
-from qwen_aio.serving.key_ring import KeyRing
-from qwen_aio.serving.keys import Key, KeyRole
-from qwen_aio.serving.sessions import Sessions
+from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.keys import Key, KeyRole
+from qwen_aio.serving.access.sessions import Sessions
 from qwen_aio.wire.engine import ENGINE_PATH
 
 LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from qwen_aio.errors import InvalidSettings, TooManyConnections
-from qwen_aio.serving.connection import Connection, whole_reply
+from qwen_aio.serving.transport.connection import Connection, whole_reply
 
 MAX_CONNECTIONS = 2000
 EXTRA_CONNECTIONS = 6

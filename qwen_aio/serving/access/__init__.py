@@ -1,0 +1,1 @@
+"""Who may use which route: rules, keys, sessions of browsers."""

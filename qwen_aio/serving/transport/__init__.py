@@ -1,0 +1,1 @@
+"""Below the application: sockets, connections, request targets, reverse proxies."""
