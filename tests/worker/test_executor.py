@@ -169,6 +169,16 @@ async def test_an_answer_that_is_resumed_was_checked_where_it_began():
     assert engine.scored == []
 
 
+@pytest.mark.parametrize("num_sent", [1, 2, 4])  # what was sent are whole sentences, or the last mark follows
+async def test_an_answer_that_is_resumed_ends_where_it_would_have_ended(num_sent):
+    pieces = ("真可惜", "。", "保修还在吗", "？", "太好了！", "再见。")
+    desk = Desk(Reader(pieces=pieces), OPENED)
+    start, *deltas, answer = await desk.events(sad(resume=tuple(range(num_sent)), sampling=SamplingWish(seed=5)))
+    assert start == AnswerStart(5, None)
+    assert answer.text == "".join(delta.text for delta in deltas) == "".join(pieces[num_sent:4])
+    assert desk.counted == ["answers_stopped"]
+
+
 async def test_closing_while_it_is_checked_ends_the_checks():
     engine = Reader(gate=asyncio.Event())
     desk = Desk(engine, CHECKING)

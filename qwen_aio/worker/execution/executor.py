@@ -204,7 +204,7 @@ class LocalExecutor:
         prompt = self._prompt(call, task)
         sampling, check = self._sampling(call, task), self._opening_check(call, task)
         return opened(
-            _draws(sampling) if check else [sampling],
+            _draws(sampling) if check and not call.resume else [sampling],
             lambda draw: self._engine.generate(
                 call.request_id,
                 prompt,
@@ -214,17 +214,20 @@ class LocalExecutor:
                 json_schema=call.json_schema,
             ),
             fits=partial(self._fits, call, check) if check else None,
+            is_resumed=bool(call.resume),
             safety=checked.safety,
         )
 
     def _opening_check(self, call: EngineRequest, task: Task) -> OpeningCheck | None:
         is_meant = task.opening is not None and task.opening.model == self._model.sha
-        return task.opening if is_meant and call.rendering.style == "task" and not call.resume else None
+        return task.opening if is_meant and call.rendering.style == "task" else None
 
     def _fits(self, call: EngineRequest, check: OpeningCheck, sentence: str, is_first: bool) -> bool:
         label = call.decided.label if call.decided else None
         earlier = [message.content for message in call.history]
         fault = fault_of(sentence, text=call.text, label=label, check=check, earlier=earlier)
+        if fault == "empty" and not is_first:  # marks at the end of what came before
+            return True
         if fault:
             self._count("openings_refused" if is_first else "answers_stopped")
             logger.info("sentence refused id=%s first=%s why=%s", call.request_id, is_first, fault)

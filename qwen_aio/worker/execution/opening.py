@@ -21,32 +21,35 @@ async def opened(
     generate: Callable[[Sampling], EngineOutputs],
     *,
     fits: Callable[[str, bool], bool] | None,
+    is_resumed: bool,
     safety: Safety | None,
 ) -> AsyncGenerator[AnswerStart | TextDelta | Completion, None]:
     """The outputs of the first draw whose first sentence fits, after its AnswerStart; none if no draw does.
 
-    A later sentence that does not fit ends the text; the Completion still comes. `fits` gets a sentence, and
-    whether it is the first; without `fits` nothing is held back. The draw has begun when AnswerStart comes, so
-    what the engine refuses is raised before it. Closing it closes the draw.
+    A later sentence that does not fit ends the text; the Completion still comes. An answer that is resumed has
+    later ones only: it goes on behind whole sentences, and ends where it would have ended. `fits` gets a
+    sentence, and whether it is the first; without `fits` nothing is held back. The draw has begun when
+    AnswerStart comes, so what the engine refuses is raised before it. Closing it closes the draw.
     """
     for sampling in draws:
-        is_first, is_shown = True, True
+        has_begun, is_shown = False, True
         async with (
             aclosing(generate(sampling)) as outputs,
             aclosing(_groups(outputs, checks=fits is not None)) as groups,
         ):
             async for held, sentence in groups:
+                is_first = not (has_begun or is_resumed)
                 if fits is not None and is_shown and (sentence or is_first):
                     is_shown = fits(sentence, is_first)
                     if is_first and not is_shown:
                         break
-                if is_first:
+                if not has_begun:
                     yield AnswerStart(sampling.seed, safety)
-                    is_first = False
+                    has_begun = True
                 for output in held:
                     if is_shown or isinstance(output, Completion):
                         yield output
-        if not is_first:
+        if has_begun:
             return
 
 
