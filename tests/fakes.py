@@ -96,6 +96,9 @@ class FakeEngine:
         finally:
             self.open_streams -= 1
 
+    def decode(self, token_ids: Sequence[int], *, stop: Sequence[str]) -> str:
+        return "".join(self.pieces[each] for each in token_ids)
+
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """One token a character, and one for each control token."""
         return [ord(letter) for each in prompt.segments for letter in (each.text if isinstance(each, Text) else "|")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections import abc
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from qwen_aio.engine.scheduling.drafter import Drafter
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
 from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import truncate
@@ -52,7 +53,7 @@ class Engine:
         tokenizer: Tokenizer,
         limits: EngineLimits,
         *,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: abc.Callable[[], float] = time.perf_counter,
     ) -> None:
         """Raises InvalidSettings if the memory is too small for a useful context."""
         self.limits = limits
@@ -94,6 +95,11 @@ class Engine:
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids of the whole `prompt`, in any thread. Raises InvalidRequest."""
         return self._tokenizer.encode(prompt.segments)
+
+    def decode(self, token_ids: abc.Sequence[int], *, stop: abc.Sequence[str]) -> str:
+        """The text of an answer that is certain after these tokens, in any thread; `stop` as in its Sampling."""
+        detokenizer = Detokenizer((*stop, *self._tokenizer.special_texts))
+        return "".join(detokenizer.feed(self._tokenizer.token_bytes(each)) for each in token_ids)
 
     def compile(self, json_schema: str) -> Grammar:
         """What makes an answer keep to the schema, in any thread, one at a time. Raises InvalidRequest."""

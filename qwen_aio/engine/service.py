@@ -112,6 +112,10 @@ class EngineService:
         """The token ids of the whole `prompt`; nothing is cut. Raises InvalidRequest, EngineStopped."""
         return await self._beside(self._engine.encode, prompt)
 
+    def decode(self, token_ids: abc.Sequence[int], *, stop: abc.Sequence[str]) -> str:
+        """The text of an answer that is certain after these tokens; `stop` as in its Sampling."""
+        return self._engine.decode(token_ids, stop=stop)
+
     def snapshot(self) -> EngineSnapshot:
         """Counts as of the last step; call it on the loop."""
         counters = self._counters

@@ -229,6 +229,8 @@ async def test_the_service_resumes_it_at_any_token(tokenizer: Tokenizer) -> None
     service.start()
     *whole, end = [item async for item in service.generate("a", prompt("你好"), FREE)]
     ids = [token for delta in whole for token in delta.token_ids]
+    for cut in range(len(ids)):
+        assert service.decode(ids[:cut], stop=FREE.stop) == "".join(delta.text for delta in whole[:cut])
     async with asyncio.timeout(60):
         for cut in (7, len(ids)):
             *rest, its_end = [item async for item in service.generate("b", prompt("你好"), FREE, resume=ids[:cut])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -169,14 +170,24 @@ async def test_an_answer_that_is_resumed_was_checked_where_it_began():
     assert engine.scored == []
 
 
-@pytest.mark.parametrize("num_sent", [1, 2, 4])  # what was sent are whole sentences, or the last mark follows
-async def test_an_answer_that_is_resumed_ends_where_it_would_have_ended(num_sent):
-    pieces = ("真可惜", "。", "保修还在吗", "？", "太好了！", "再见。")
-    desk = Desk(Reader(pieces=pieces), OPENED)
-    start, *deltas, answer = await desk.events(sad(resume=tuple(range(num_sent)), sampling=SamplingWish(seed=5)))
-    assert start == AnswerStart(5, None)
-    assert answer.text == "".join(delta.text for delta in deltas) == "".join(pieces[num_sent:4])
-    assert desk.counted == ["answers_stopped"]
+@given(
+    sentences=st.lists(st.sampled_from(["真可惜", "手机坏了", "保修还在吗", "太好了", "嗯" * 170, "恭喜"]), max_size=4),
+    mark=st.sampled_from(["。", "！", "……", ". "]),
+    cuts=st.sets(st.integers(0, 60)),
+)
+async def test_an_answer_resumed_behind_any_delta_ends_as_it_would_have_ended(sentences, mark, cuts):
+    text = "".join(sentence + mark for sentence in ["真遗憾", *sentences])
+    ends = sorted({0, *(cut for cut in cuts if cut < len(text)), len(text)})
+    pieces = [text[start:end] for start, end in itertools.pairwise(ends)]
+    _, *deltas, answer = await Desk(Reader(pieces=pieces), OPENED).events(sad(sampling=SamplingWish(seed=5)))
+    assert answer.text == "".join(delta.text for delta in deltas)
+    for sent in range(1, len(deltas)):
+        desk = Desk(Reader(pieces=pieces), OPENED)
+        ids = tuple(id for delta in deltas[:sent] for id in delta.token_ids)
+        start, *rest, end = await desk.events(sad(resume=ids, sampling=SamplingWish(seed=5)))
+        assert start == AnswerStart(5, None)
+        assert "".join(delta.text for delta in [*deltas[:sent], *rest]) == answer.text
+        assert end.finish_reason == answer.finish_reason
 
 
 async def test_closing_while_it_is_checked_ends_the_checks():

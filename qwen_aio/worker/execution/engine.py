@@ -35,5 +35,8 @@ class EngineClient(Protocol):
         `json_schema`, written as JSON: the answer keeps to it.
         """
 
+    def decode(self, token_ids: Sequence[int], *, stop: Sequence[str]) -> str:
+        """The text of an answer that is certain after these tokens; `stop` as in its Sampling."""
+
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The token ids of the whole `prompt`."""

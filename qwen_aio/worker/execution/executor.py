@@ -214,7 +214,7 @@ class LocalExecutor:
                 json_schema=call.json_schema,
             ),
             fits=partial(self._fits, call, check) if check else None,
-            is_resumed=bool(call.resume),
+            sent=self._engine.decode(call.resume, stop=sampling.stop) if call.resume else None,
             safety=checked.safety,
         )
 
