@@ -20,16 +20,17 @@ from tests.fakes import FakeEngine
 from tests.served import Worker, served
 
 # Fake engines take no time, and tests as little as possible.
-HASTY = replace(
+PATIENT = replace(  # where no worker hangs, slowness is the machine's
     PARAMS,
-    first_token_slack_s=0.2,
-    least_gap_s=0.2,
+    first_token_slack_s=30.0,
+    least_gap_s=30.0,
     first_open_s=0.05,
     no_worker_grace_s=2.0,
     prefill_tokens_per_s=1e4,
     decode_tokens_per_s=1e4,
     fixed_work_s=0.001,
 )
+HASTY = replace(PATIENT, first_token_slack_s=0.2, least_gap_s=0.2)
 
 
 @dataclass
@@ -71,7 +72,7 @@ async def balanced(
     engines: Mapping[str, FakeEngine],
     status_dir: Path,
     *,
-    params: Params = HASTY,
+    params: Params = PATIENT,
     grace_s: float = 5.0,
     key: str | Callable[[], str] = "",
     **more: object,

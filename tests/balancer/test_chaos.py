@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 import pytest
@@ -16,7 +16,7 @@ from qwen_aio.balancer.params import Params
 from qwen_aio.core import Request
 from qwen_aio.errors import AnswerBroken, EngineStopped, NoWorker, PoisonRequest, QueueFull, QwenAioError
 from qwen_aio.result import Done, Event, TextDelta
-from tests.balancer.balanced import HASTY, Service, balanced
+from tests.balancer.balanced import HASTY, PATIENT, Service, balanced
 from tests.balancer.chaos import Fault
 from tests.balancer.test_remote_executor import EMPTY_200, ENDLESS, ERROR_500, GARBAGE, NO_TOKEN, PIECES, STORY
 from tests.campaign import CAMPAIGN
@@ -25,7 +25,6 @@ from tests.fakes import FakeEngine
 SEEDS, STEPS = (range(60), 150) if CAMPAIGN else (range(4), 40)
 NAMES = "abc"
 PIECE_S = 0.002  # so that answers overlap with what happens to their workers
-PATIENT = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)  # where no worker hangs, slowness is the machine's
 # Nobody is to blame but the state of the service; PoisonRequest is the one 500 there may be.
 HONEST = (NoWorker, QueueFull, AnswerBroken, EngineStopped, PoisonRequest)
 

@@ -14,7 +14,7 @@ from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import AnswerBroken, InvalidRequest, NoWorker, PoisonRequest, QueueFull, QwenAioError
 from qwen_aio.result import Decided, Done, Safety, TextDelta
 from qwen_aio.wire.engine import engine_frame
-from tests.balancer.balanced import HASTY, balanced
+from tests.balancer.balanced import HASTY, PATIENT, balanced
 from tests.balancer.chaos import Fault
 from tests.fakes import FakeEngine
 
@@ -149,7 +149,7 @@ async def test_whatever_a_broken_worker_says_no_client_hears_it(tmp_path, reply)
 
 
 async def test_a_silent_worker_loses_its_requests(tmp_path):
-    async with balanced(engines("mute", "good"), tmp_path) as service:
+    async with balanced(engines("mute", "good"), tmp_path, params=HASTY) as service:
         service.paths["mute"].fault = Fault(hang_after=300)
         texts = await asyncio.gather(*(read(service, Request("讲个故事", mode="chat")) for _ in range(4)))
         assert {text for text, _ in texts} == {STORY}
@@ -218,7 +218,7 @@ async def test_a_broken_answer_that_no_worker_can_resume_ends_with_an_error(tmp_
 
 async def test_a_broken_answer_waits_a_while_for_its_only_worker(tmp_path):
     gate = asyncio.Event()
-    patient = replace(HASTY, no_worker_grace_s=30.0)
+    patient = replace(PATIENT, no_worker_grace_s=30.0)
     async with balanced({"only": FakeEngine(gate=gate, pieces=PIECES)}, tmp_path, params=patient) as service:
         async with aclosing(service.client.stream(Request("讲个故事", mode="chat"))) as events:
             parts = [(await anext(events)).text]
@@ -282,9 +282,7 @@ async def test_a_full_queue_says_when_to_come_back_and_takes_requests_that_lost_
 
 
 async def test_two_bursts_of_a_hundred_are_all_answered_and_spread(tmp_path):
-    # A machine that pauses is no worker that hangs, or else some would be asked again elsewhere.
-    patient = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)
-    async with balanced(engines("a", "b", "c"), tmp_path, params=patient) as service:
+    async with balanced(engines("a", "b", "c"), tmp_path) as service:
         for _ in range(2):
             results = await asyncio.gather(
                 *(service.client.run(Request("hi", mode=("chat", "sentiment")[i % 2])) for i in range(100))

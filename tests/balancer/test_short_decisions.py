@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
 from qwen_aio.core import Prompt, Request
 from qwen_aio.result import Scores
-from tests.balancer.balanced import HASTY, balanced
+from tests.balancer.balanced import balanced
 from tests.fakes import FakeEngine, user_text
 
 LONG_TEXT = "这本书很长。" * 400
-PATIENT = replace(HASTY, first_token_slack_s=30.0, least_gap_s=30.0)  # who waits for the gate does not hang
 
 
 class SlowReader(FakeEngine):
@@ -41,7 +39,7 @@ async def test_short_decisions_pass_long_ones_and_answers(tmp_path, num_answers:
     """Two workers of eight slots; the queue is full, so that a short one that had to wait would be refused."""
     gate = asyncio.Event()
     workers = {name: SlowReader(gate=gate, pieces=("好", "的")) for name in "ab"}
-    async with balanced(workers, tmp_path, params=PATIENT, max_queue=10) as service:
+    async with balanced(workers, tmp_path, max_queue=10) as service:
         asking = [ask(service, "hi", "chat") for _ in range(num_answers)]
         await service.until(lambda: service.balancer.snapshot().in_flight == num_answers)
         asking += [ask(service, f"{number} {LONG_TEXT}") for number in range(long_in_flight + 10)]
@@ -55,7 +53,7 @@ async def test_short_decisions_pass_long_ones_and_answers(tmp_path, num_answers:
 
 async def test_short_decisions_pass_long_ones_that_come_first_since_they_lost_their_worker(tmp_path):
     gate = asyncio.Event()
-    async with balanced({name: SlowReader(gate=gate) for name in "ab"}, tmp_path, params=PATIENT) as service:
+    async with balanced({name: SlowReader(gate=gate) for name in "ab"}, tmp_path) as service:
         asking = [ask(service, f"{number} {LONG_TEXT}") for number in range(10)]
         await service.until(lambda: service.paths["a"].calls == service.paths["b"].calls == 4)
         service.paths["b"].kill()

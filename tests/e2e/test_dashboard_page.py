@@ -366,6 +366,7 @@ def elements_after_use(page: Page) -> list[str]:
     page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
     live(page)
     expect(page.locator("#charts canvas")).to_have_count(4)
+    expect(page.locator("#charts .key")).to_have_count(4 + 2 * len(HOSTILE))  # two charts with a line for each worker
     for index in range(len(HOSTILE)):
         page.locator("#requests .id button").nth(index).click()
         expect(page.locator("#requests tbody tr")).to_have_count(1)
