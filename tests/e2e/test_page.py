@@ -325,12 +325,35 @@ def test_the_last_message_is_in_sight_above_the_input_and_nothing_is_empty_below
         expect(page.locator("#send")).to_be_visible()
     if width < 760:  # beside each other, the facts stay in sight over what scrolls beneath them
         assert flaws(page) == []
+    page.wait_for_function(f"() => {{ const where = ({WHERE})(); return where.lastEnds <= where.shownTo + 1; }}")
     where = assert_page_is_filled(page, height)
-    assert where["shownFrom"] < where["lastEnds"] <= where["shownTo"] + 1
+    assert where["shownFrom"] < where["lastEnds"]
     assert where["shownTo"] - where["shownFrom"] >= 130
     assert where["shownTo"] <= where["rightEnds"] <= where["composer"]
     if (width, height) in PHONES[1:]:
         assert where["composerEnds"] <= height  # the whole conversation is had without scrolling the page
+
+
+GROW = """async (top) => {
+    const box = document.querySelector("#conversation .bubble").closest(".messages").parentElement.parentElement;
+    const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    if (top !== null) box.scrollTop = top;
+    await frame();
+    box.querySelector(".assistant .bubble").append("more ".repeat(500));
+    await frame();
+    return [box.scrollTop, box.scrollHeight - box.scrollTop - box.clientHeight];
+}"""
+
+
+def test_growing_text_is_followed_unless_the_visitor_has_scrolled_up(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    send(page, "long")
+    expect(page.locator(".assistant .bubble")).to_have_count(1)
+    assert page.evaluate(GROW, None)[1] < 48
+    assert page.evaluate(GROW, 40)[0] == 40
+    assert page.evaluate(GROW, 10**6)[1] < 48
+    page.set_viewport_size({"width": 1280, "height": 560})
+    assert page.evaluate(GROW, None)[1] < 48
 
 
 def assert_page_is_filled(page: Page, height: int) -> dict[str, float]:

@@ -15,12 +15,20 @@ from qwen_aio.ui.view import View
 # sight unless the visitor scrolled away. navigator.clipboard needs https, hence execCommand.
 BEHAVIOUR = """
 const box = element.parentElement;
-let follows = true, asked = 0;
-box.addEventListener("scroll", () => { follows = box.scrollHeight - box.scrollTop - box.clientHeight < 48; });
+let follows = true, asked = 0, top = 0;
+box.addEventListener("scroll", () => {
+    // Not at the end, but not moved up either: the box has shrunk or the text has grown since.
+    const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 48;
+    follows = isAtEnd || (follows && box.scrollTop >= top);
+    top = box.scrollTop;
+});
+const follow = () => { if (follows) box.scrollTop = box.scrollHeight; };
+new ResizeObserver(follow).observe(box);
 new MutationObserver(() => {
     const now = element.querySelectorAll(".user").length;
-    if (follows || now !== asked) box.scrollTop = box.scrollHeight;
+    follows ||= now !== asked;
     asked = now;
+    follow();
 }).observe(element, { childList: true, subtree: true, characterData: true });
 element.addEventListener("click", async (event) => {
     const button = event.target.closest(".copy");
