@@ -53,6 +53,7 @@ async def _ask_server(url: str, request: Request) -> Result:
 
 
 async def _ask_here(settings: Settings, request: Request) -> Result:
+    from qwen_aio.routing import choose_route
     from qwen_aio.serving.admission import AdmissionGate
     from qwen_aio.serving.pipeline import Pipeline
     from qwen_aio.startup.environment import stated_threads
@@ -63,6 +64,7 @@ async def _ask_here(settings: Settings, request: Request) -> Result:
 
     threads = prepare_process(stated_threads(settings))
     tasks = load_tasks(prompts_dir(settings))
+    choose_route(request.mode, request.text, tasks)  # an unknown task is named before a model is loaded
     model = choose_model(settings)
     settings = sized(settings, model)
     log_memory(settings, model)

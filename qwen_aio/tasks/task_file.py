@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,8 +126,14 @@ def parse_task_file(path: Path, source: str) -> TaskFile:
 
 def _describe(path: Path, source: str, error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    message = "unknown key" if error["type"] == "extra_forbidden" else error["msg"].lower()
+    message = _unknown(str(error["loc"][-1])) if error["type"] == "extra_forbidden" else error["msg"].lower()
     return f"{path}:{_line_of(source, error['loc'])}: {where}: {message}"
+
+
+def _unknown(key: str) -> str:
+    known = [name for table in Table.__subclasses__() for name in table.model_fields]
+    likely = get_close_matches(key, known, n=1)
+    return f"unknown key; did you mean {likely[0]}?" if likely else "unknown key"
 
 
 def _line_of(source: str, place: Sequence[str | int]) -> int:

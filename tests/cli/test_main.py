@@ -60,6 +60,7 @@ def test_render_prints_what_the_model_sees(capsys):
         (["tasks", "render", "poem", "--text", "x"], "unknown task 'poem'; known: chat, safety, sentiment, summarize"),
         (["run", " \u200b"], "at least one visible character"),
         (["run", "x", "--model", "/nowhere"], "no model folder"),
+        (["run", "x", "--model", "/nowhere", "--mode", "poem"], "unknown task 'poem'; known: auto,"),  # said first
         (["run", "x", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["tasks", "list", "--prompts-dir", "/nowhere"], "no folder of tasks"),
         (["tasks", "lint", "--accept", "--golden", "off"], "they cannot be off"),

@@ -44,7 +44,7 @@ def test_a_folder_is_all_a_task_needs(tmp_path):
     ("extra", "line", "message"),
     [
         ("colour = 3", 8, "unknown key"),
-        ("[confidence]\nhigh = 0.9\nhihg = 1", 10, "confidence.hihg"),
+        ("[confidence]\nhigh = 0.9\nhihg = 1", 10, "confidence.hihg: unknown key; did you mean high?"),
         ("[confidence]\nhigh = 2", 9, "confidence.high"),
         ('[[rules]]\nname = "x"\npriority = 1\nwordz = ["a"]', 11, "unknown key"),
         ("[sampling]\ntemperature = -1", 9, "sampling.temperature"),
