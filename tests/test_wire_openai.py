@@ -141,6 +141,19 @@ def test_a_part_that_is_not_text_is_refused_by_name():
 CHANGES_THE_OUTPUT = {
     "n": 2,
     "logit_bias": {"1": 5},
+    "min_p": 0.1,
+    "min_tokens": 3,
+    "ignore_eos": True,
+    "bad_words": ["x"],
+    "allowed_token_ids": [1],
+    "use_beam_search": True,
+    "structured_outputs": {"choice": ["a"]},
+    "guided_json": {},
+    "guided_regex": "a+",
+    "guided_choice": ["a"],
+    "guided_grammar": "root",
+    "json_schema": {},
+    "grammar": "root",
 }
 CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
     "tools": [{"type": "function"}],
@@ -153,6 +166,10 @@ CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
     "web_search_options": {},
     "reasoning_effort": "high",
     "verbosity": "low",
+    "chat_template": "{{ 1 }}",
+    "chat_template_kwargs": {"enable_thinking": True},
+    "add_generation_prompt": False,
+    "continue_final_message": True,
 }
 CHANGES_A_COMPLETION = CHANGES_THE_OUTPUT | {"best_of": 3, "echo": True, "suffix": "x"}
 CHANGES_NOTHING = {
@@ -171,6 +188,8 @@ CHANGES_NOTHING = {
     "store": True,
     "service_tier": "auto",
     "parallel_tool_calls": True,
+    "min_p": 0.0,
+    "chat_template_kwargs": {},
     "from_the_future": [1],
 }
 

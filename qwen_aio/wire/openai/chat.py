@@ -82,6 +82,10 @@ class ChatRequest(OpenAiRequest):
         "web_search_options": (),
         "reasoning_effort": ("none",),
         "verbosity": ("medium",),
+        "chat_template": (),  # of vLLM, as what follows
+        "chat_template_kwargs": ({},),
+        "add_generation_prompt": (True,),
+        "continue_final_message": (False,),
     }
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_HISTORY)]

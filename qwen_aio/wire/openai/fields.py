@@ -50,6 +50,20 @@ class SamplingShape(OpenAiSent, SamplingNumbers):
     harmless: ClassVar[Harmless] = {
         "n": (1,),
         "logit_bias": ({},),
+        # of vLLM and llama.cpp
+        "min_p": (0,),
+        "min_tokens": (0,),
+        "ignore_eos": (False,),
+        "bad_words": ([],),
+        "allowed_token_ids": (),
+        "use_beam_search": (False,),
+        "structured_outputs": (),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_choice": (),
+        "guided_grammar": (),
+        "json_schema": (),
+        "grammar": ("",),
     }
 
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
