@@ -105,3 +105,44 @@ def test_the_feeling_reaches_the_answer_and_only_when_known():
 def test_a_template_that_cannot_be_trusted_is_refused_when_loaded(template, message):
     with pytest.raises(InvalidTask, match=message):
         PromptTemplate(task_with(template))
+
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ''['__class__'] }}",
+    "{{ ''|attr('__class__') }}",
+    "{{ ''|attr('\\x5f\\x5fclass\\x5f\\x5f') }}",
+    "{{ ['a']|map('attr', '__class__')|list }}",
+    "{{ [{'a': 1}]|map(attribute='__class__')|list }}",
+    "{{ '{0.__class__}'.format(1) }}",
+    "{{ '{a.__class__}'.format_map({'a': 1}) }}",
+    "{{ '%s'|format(cycler.__init__) }}",
+    "{{ ('{0.__class__}'|string).format(self) }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ lipsum.__globals__['os'].environ }}",
+    "{{ joiner.__init__.__globals__ }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ dict.mro() }}",
+    "{{ dict.__base__ }}",
+    "{{ range(1000000000)|list }}",
+    "{{ (1).__class__ }}",
+    "{{ caller.__globals__ }}",
+    "{{ config }}{{ request }}{{ g }}",
+    "{% set words = [] %}{{ words.append(1) }}",
+    "{% import '/etc/passwd' as found %}{{ found }}",
+    "{% from 'os' import system %}{{ system('id') }}",
+    "{% extends '/etc/passwd' %}",
+    "{% include ['/etc/passwd', 'task.toml'] ignore missing %}",
+]
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_no_template_reaches_beyond_its_values(escape):
+    source = f"{{% block system %}}({escape}){{% endblock %}}{{% block user %}}{{% endblock %}}{{% block answer %}}{{% endblock %}}"
+    try:
+        shown = spell(PromptTemplate(task_with(source)).prompt("x"))
+    except InvalidTask:
+        return
+    assert any(f"system\n({nothing})<|im_end|>" in shown for nothing in ("", "[Undefined]"))
