@@ -20,7 +20,7 @@ import aiohttp
 from qwen_aio.core import Capabilities, EngineRequest, Request
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
 from qwen_aio.result import Answer, Decision, Done, EngineEvent, Event, Result
-from qwen_aio.wire.engine import ENGINE_PATH, engine_request_to_json, read_engine_event
+from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH, TokensResponse, engine_request_to_json, read_engine_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event
 from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
@@ -80,6 +80,11 @@ class Client(AbstractAsyncContextManager["Client"]):
         """The EngineEvents of a worker's engine. Otherwise as `stream`."""
         body = engine_request_to_json(request)
         return self._events(ENGINE_PATH, body, request, read_engine_event, ends=(Decision, Answer))
+
+    async def tokenize(self, request: EngineRequest) -> list[int]:
+        """The token ids of the prompt that a worker's engine would get. Raises as `run`."""
+        async with self._post(TOKENS_PATH, engine_request_to_json(request), request) as response:
+            return TokensResponse.model_validate_json(await _body(response)).tokens
 
     async def capabilities(self) -> Capabilities:
         """What can be asked for, without the templates of tasks. Raises what `run` raises."""

@@ -27,6 +27,7 @@ from qwen_aio.serving.openai_routes import openai_routes
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.run_route import RunRoute
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
+from qwen_aio.serving.tokenize_route import TokenizeRoute
 from qwen_aio.serving.transport.proxied import Proxied, ProxySettings
 from qwen_aio.serving.transport.target import OriginForm
 from qwen_aio.wire.error import ErrorResponse, error_headers
@@ -82,6 +83,7 @@ def v1_routes(
     gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES, allow_system_messages: bool = False
 ) -> list[Route]:
     """The public routes of a worker and of a balancer."""
+    tokenizing = TokenizeRoute(gate, allow_system_messages=allow_system_messages)
 
     async def tasks(_: Request) -> Response:
         timeouts_s: dict[TaskKind, float] = {"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
@@ -91,6 +93,7 @@ def v1_routes(
     return [
         Route("/v1/run", RunRoute(gate, times=times), methods=["POST"]),
         Route("/v1/tasks", tasks),
+        Route("/tokenize", tokenizing.tokenize, methods=["POST"]),
         *openai_routes(gate, times=times, allow_system_messages=allow_system_messages),
     ]
 

@@ -30,7 +30,7 @@ from qwen_aio.errors import (
 )
 from qwen_aio.serving.access.rules import LOGIN_PATH, OPEN_ACCESS, Access, rule_of
 from qwen_aio.serving.traceparent import traceparent_of
-from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES
+from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES, TOKENS_PATH
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
 from qwen_aio.wire.request import MAX_BODY_BYTES
 from qwen_aio.wire.shape import JSON_MEDIA
@@ -217,7 +217,10 @@ def _check_media(headers: Headers, known: Collection[str]) -> None:
 
 
 def _body_limit(path: str) -> int:
-    if path == ENGINE_PATH:  # a balancer adds fields to a request, which may have had the largest size already
+    if path in (
+        ENGINE_PATH,
+        TOKENS_PATH,
+    ):  # a balancer adds fields to a request, which may have had the largest size already
         return MAX_ENGINE_REQUEST_BYTES
     return MAX_BODY_BYTES if rule_of(path) else MAX_STRANGER_BYTES
 

@@ -36,6 +36,9 @@ class Executor(Protocol):
     def execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """EngineEvents, by the task's kind. Closing it cancels the work."""
 
+    async def tokenize(self, request: EngineRequest) -> list[int]:
+        """The token ids of the prompt of `request`. Raises NoWorker, InvalidRequest, EngineStopped."""
+
 
 @dataclass(frozen=True)
 class _Run:

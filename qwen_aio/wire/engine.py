@@ -1,5 +1,7 @@
 """`POST /internal/call`: a balancer's request to a worker's engine, and its events. Not public.
 
+`POST /internal/tokens` has the same body, and answers with the tokens of the prompt.
+
 Beyond what `/v1/run` takes, an engine request may carry the label that was decided before, how its
 texts become a prompt, what OpenAI's clients want of the answer, and the tokens of one that another worker
 began; the deltas of an answer carry their token ids, so that the next worker can continue it.
@@ -23,6 +25,7 @@ from qwen_aio.wire.result import DecisionShape, ReplyShape
 from qwen_aio.wire.shape import Answered, Sent
 
 ENGINE_PATH = "/internal/call"
+TOKENS_PATH = "/internal/tokens"
 MAX_ENGINE_REQUEST_BYTES = MAX_BODY_BYTES + 100_000  # the text of a request, and up to MAX_TOKENS token ids
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -39,6 +42,12 @@ class ResumeShape(Sent):
     """The tokens of the answer that have been sent already."""
 
     token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
+
+
+class TokensResponse(Answered):
+    """The prompt of an engine request, as ids of the model's vocabulary."""
+
+    tokens: list[TokenId]
 
 
 class RenderingShape(Sent):

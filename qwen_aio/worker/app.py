@@ -17,9 +17,8 @@ from qwen_aio.serving.metrics import metrics_route
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.serving.transport.proxied import ProxySettings
 from qwen_aio.status.record import WorkerStatus
-from qwen_aio.wire.engine import ENGINE_PATH
-from qwen_aio.worker.engine_route import EngineRoute
-from qwen_aio.worker.tokenize_route import TokenizeRoute
+from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH
+from qwen_aio.worker.engine_route import EngineRoute, TokensRoute
 
 
 def create_worker_app(
@@ -36,14 +35,13 @@ def create_worker_app(
     allow_system_messages: bool = False,
 ) -> FastAPI:
     """`gate` opens with a Pipeline; `status` is the record of /health, `metrics` what /metrics shows."""
-    tokenizing = TokenizeRoute(gate, allow_system_messages=allow_system_messages)
     return create_app(
         gate,
         routes=[
             *v1_routes(gate, times=times, allow_system_messages=allow_system_messages),
             metrics_route(metrics),
-            Route("/tokenize", tokenizing.tokenize, methods=["POST"]),
             Route(ENGINE_PATH, EngineRoute(gate, times=times), methods=["POST"]),
+            Route(TOKENS_PATH, TokensRoute(gate).tokens, methods=["POST"]),
         ],
         health=lambda: Health(asdict(replace(status(), state=gate.state)), gate.refusal),
         keys=keys,

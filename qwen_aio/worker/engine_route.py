@@ -1,4 +1,4 @@
-"""`POST /internal/call`: one engine request of a balancer, answered as a stream of events."""
+"""`POST /internal/call`: one engine request of a balancer, answered as a stream of events; and its tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwen_aio.core import EngineRequest
@@ -14,7 +15,8 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, Pipeline
 from qwen_aio.serving.sse import StreamTimes, send_events
-from qwen_aio.wire.engine import EngineRequestShape, engine_frame
+from qwen_aio.wire.engine import EngineRequestShape, TokensResponse, engine_frame
+from qwen_aio.wire.shape import JSON_MEDIA
 
 logger = logging.getLogger(__name__)
 
@@ -46,3 +48,21 @@ class EngineRoute:
         line = "engine request id=%s task=%s traceparent=%s"
         logger.info(line, request.request_id, request.task, request.traceparent or "-")
         return events
+
+
+class TokensRoute:
+    """`POST /internal/tokens`. Computes nothing."""
+
+    def __init__(self, gate: AdmissionGate) -> None:
+        """`gate` opens with a Pipeline."""
+        self._gate = gate
+
+    async def tokens(self, http_request: HttpRequest) -> Response:
+        """Raises QwenAioError."""
+        if self._gate.refusal is not None:
+            raise self._gate.refusal
+        request = EngineRequestShape.read(await http_request.body()).to_core(http_request.scope["state"]["request_id"])
+        pipeline = self._gate.service
+        assert isinstance(pipeline, Pipeline)
+        shape = TokensResponse(tokens=await pipeline.executor.tokenize(request))
+        return Response(shape.to_json(), media_type=JSON_MEDIA)

@@ -389,3 +389,24 @@ async def test_health_tells_ok_degraded_and_none(tmp_path):
             assert int(response.headers["Retry-After"]) >= 1
             told = await response.text()
             assert '"no_worker"' in told and "worker" not in json.loads(told)["error"]["message"]
+
+
+# ---- tokens ----
+
+
+async def test_tokens_come_from_a_worker_that_can_tell(tmp_path):
+    async with balanced(engines("a", "b"), tmp_path) as service, aiohttp.ClientSession(service.url) as client:
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        await client.post("/v1/chat/completions", json=body)
+        [prompt] = [prompt for engine in service.engines.values() for prompt in engine.prompts]
+        expected = await FakeEngine().tokenize(prompt)
+        service.paths["a"].kill()
+        async with client.post("/tokenize", json=body) as reply:
+            assert await reply.json() == {"count": len(expected), "max_model_len": 2048, "tokens": expected}
+        async with client.post("/tokenize", json={"prompt": ""}) as reply:
+            assert reply.status == 400
+        service.paths["b"].kill()
+        async with client.post("/tokenize", json=body) as reply:
+            assert reply.status == 503
+            assert (await reply.json())["error"]["code"] == "no_worker"
+        service.assert_quiet()

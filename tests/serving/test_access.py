@@ -63,7 +63,7 @@ def expected(path: str, role: str | None) -> int | str:
 def test_only_these_need_no_key_and_these_more_than_a_users():
     by_role = {role: {path for path, needed in RULES.items() if needed == role} for role in (None, "admin", "service")}
     assert by_role[None] == {"/livez", "/readyz", "/login", "/logout"}
-    assert by_role["admin"] == {"/admin/workers/{id}"} and by_role["service"] == {"/internal/call"}
+    assert by_role["admin"] == {"/admin/workers/{id}"} and by_role["service"] == {"/internal/call", "/internal/tokens"}
     assert rule_of("/whatever/there/is") == "user"
 
 

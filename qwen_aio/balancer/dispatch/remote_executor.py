@@ -28,12 +28,14 @@ from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.core import Capabilities, EngineRequest
 from qwen_aio.errors import (
+    AccessDenied,
     BadReply,
     CalledOff,
     ConnectionLost,
     DeadlineExceeded,
     Draining,
     EngineStopped,
+    KeyRefused,
     NotReady,
     NoWorker,
     QueueFull,
@@ -86,6 +88,23 @@ class RemoteExecutor:
                 async with self._attempt(state) as attempt:
                     while state.last is None:
                         yield await self._next(state, attempt)
+
+    async def tokenize(self, request: EngineRequest) -> list[int]:
+        """The token ids of the prompt of `request`, from the first worker that can tell; it takes no slot there.
+
+        Raises what a worker says to the client, NoWorker.
+        """
+        failure: QwenAioError = NoWorker(self.registry.absence(), retry_after_s=2)
+        for url in self.registry.urls_with(request.task):
+            try:
+                return await self.clients.to(url).tokenize(request)
+            except (KeyRefused, AccessDenied) as exc:  # the balancer's own key
+                failure = exc
+            except QwenAioError as exc:
+                if is_clients(exc):
+                    raise
+                failure = exc
+        raise NoWorker(f"no worker could tell the tokens: {failure.message}", retry_after_s=2) from failure
 
     def call_off(self, worker_id: str) -> None:
         """Move requests that have got nothing from this worker yet to others."""

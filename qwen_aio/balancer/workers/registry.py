@@ -204,6 +204,10 @@ class Registry:
         """Workers that take requests."""
         return [worker for worker in self._workers.values() if self._admin_of(worker.id) == "ready" and worker.is_well]
 
+    def urls_with(self, task: str) -> list[str]:
+        """Addresses of the ready workers that have `task`."""
+        return [worker.url for worker in self.ready() if worker.capabilities and task in worker.capabilities.tasks]
+
     def has_another(self, queued: QueuedRequest) -> bool:
         """Is a worker ready that could do `queued`, now or later?"""
         return any(worker.suits(queued) for worker in self.ready())

@@ -15,7 +15,7 @@ from qwen_aio.errors import AccessDenied, KeyRefused, QwenAioError
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.keys import Key, KeyRole
 from qwen_aio.serving.access.sessions import Sessions
-from qwen_aio.wire.engine import ENGINE_PATH
+from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH
 
 LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
 MAX_KEY_CHARS = 200
@@ -42,6 +42,7 @@ RULES: Mapping[str, KeyRole | None] = {
     "/v1/{rest:path}": "user",  # where nothing lives
     "/admin/workers/{id}": "admin",
     ENGINE_PATH: "service",
+    TOKENS_PATH: "service",
 }
 OTHERS: KeyRole = "user"  # paths of the page below "/", and those where nothing lives
 _PATTERNS: tuple[tuple[re.Pattern[str], KeyRole | None], ...] = tuple(

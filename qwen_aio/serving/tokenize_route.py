@@ -1,4 +1,4 @@
-"""`POST /tokenize`: the tokens of a prompt. On a worker alone: a balancer has no tokenizer."""
+"""`POST /tokenize`: the tokens of a prompt."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.wire.openai.model import addressed
 from qwen_aio.wire.openai.tokenize import TokenizeResponse, read_tokenize
 from qwen_aio.wire.shape import JSON_MEDIA, read_object
-from qwen_aio.worker.execution.executor import LocalExecutor
 
 
 class TokenizeRoute:
     """Reads what the routes for text read, and computes nothing."""
 
     def __init__(self, gate: AdmissionGate, *, allow_system_messages: bool) -> None:
-        """`gate` opens with a Pipeline of a LocalExecutor."""
+        """`gate` opens with a Pipeline."""
         self._gate = gate
         self._allow_system_messages = allow_system_messages
 
@@ -28,11 +27,19 @@ class TokenizeRoute:
             raise self._gate.refusal
         wanted = read_tokenize(read_object(await http_request.body()))
         pipeline = self._gate.service
-        assert isinstance(pipeline, Pipeline) and isinstance(pipeline.executor, LocalExecutor)
+        assert isinstance(pipeline, Pipeline)
         capabilities = pipeline.executor.capabilities()
         to = addressed(wanted.model, capabilities)
         request = wanted.to_core("", to, allow_system_messages=self._allow_system_messages)
-        call = EngineRequest("", to.task, request.text, history=request.history, rendering=request.rendering)
+        state = http_request.scope["state"]
+        call = EngineRequest(
+            state["request_id"],
+            to.task,
+            request.text,
+            history=request.history,
+            traceparent=state["traceparent"],
+            rendering=request.rendering,
+        )
         tokens = await pipeline.executor.tokenize(call)
         shape = TokenizeResponse(count=len(tokens), max_model_len=capabilities.context.tokens, tokens=tokens)
         return Response(shape.to_json(), media_type=JSON_MEDIA)
