@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from qwen_aio.core import FixedAnswer, Message, Plan, Request, Route, Rule, Task
-from qwen_aio.errors import UnknownTask
+from qwen_aio.errors import InvalidRequest, UnknownTask
 from qwen_aio.language import language_of
 from qwen_aio.result import Safety
 from qwen_aio.safeguards import NUM_EARLIER_TURNS
@@ -26,14 +26,26 @@ MAX_MATCHED_CHARS = 4000
 
 
 def plan(request: Request, tasks: Mapping[str, Task]) -> Plan:
-    """The decision and the answer that `request` leads to. Raises UnknownTask."""
+    """The decision and the answer that `request` leads to. Raises UnknownTask, InvalidRequest."""
     danger = find_danger(checked_texts(request.text, request.history), tasks)
     route = danger.route if danger and request.mode == "auto" else choose_route(request.mode, request.text, tasks)
     main = tasks[route.task]
     companion = tasks.get(main.companion) if request.reply and main.companion else None
+    if request.decide is not None:
+        companion = _decides(request.decide, main, tasks)
     decision, answer = (main, companion) if main.kind == "decision" else (companion, main)
     fixed = (danger.answer if danger else fixed_answer(request.text, tasks)) if answer else None
     return Plan(route=route.reason, main=main, decision=decision, answer=answer, fixed=fixed)
+
+
+def _decides(name: str, main: Task, tasks: Mapping[str, Task]) -> Task:
+    """The decision task `name`, which goes before an answer of `main`. Raises UnknownTask, InvalidRequest."""
+    decisions = sorted(task.name for task in tasks.values() if task.kind == "decision")
+    if name not in decisions:
+        raise UnknownTask(f"no decision task {name!r}; known: {', '.join(decisions)}", param="decide")
+    if main.kind == "decision":
+        raise InvalidRequest(f"{main.name} decides already; decide goes with an answer", param="decide")
+    return tasks[name]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """OpenAI's shapes: what a request means, what is refused by name, what is ignored, and how replies read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -379,8 +380,9 @@ def answered(text: str, finish_reason: FinishReason = "stop", safety: Safety | N
     return Result("r1", "chat", "mode chat", "h", "qwen", "w", answer=answer)
 
 
-def reply(kind=ChatReply, *, includes_usage: bool = False, includes_logprobs: bool = False):
-    return kind("r1", 7, "qwen", DANGEROUS, includes_usage, includes_logprobs)
+def reply(kind=ChatReply, **includes: bool):
+    includes = {"includes_usage": False, "includes_logprobs": False, "includes_decision": False} | includes
+    return kind("r1", 7, "qwen", DANGEROUS, **includes)
 
 
 def chunks(frames: bytes) -> list[dict]:
@@ -497,6 +499,20 @@ def test_a_decision_is_its_fixed_format():
     assert (whole["choices"][0]["finish_reason"], whole["usage"]["prompt_tokens"]) == ("stop", 95)
     found = chunks(reply().frame(Decided(DECISION)) + reply().frame(Done(result)))
     assert [each["choices"][0]["delta"].get("content") for each in found] == ["", "【情感】:负面 【置信】:高", None]
+
+
+def test_a_decision_that_was_asked_for_comes_before_the_text():
+    assert chat(decide="sentiment").decide == "sentiment"
+    result = replace(answered("你好"), decision=DECISION)
+    events = [Decided(DECISION), TextDelta("你好", index=0), Done(result)]
+    first, second, last = chunks(b"".join(map(reply(includes_decision=True).frame, events)))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert (first["decision"]["decision_task"], first["decision"]["label"]) == (DECISION.task, DECISION.label)
+    assert second["choices"][0]["delta"] == {"content": "你好"}
+    assert "decision" not in second and "decision" not in last
+    whole = json.loads(reply(includes_decision=True).whole(result))
+    assert (whole["decision"], whole["choices"][0]["message"]["content"]) == (first["decision"], "你好")
+    assert "decision" not in json.loads(reply().whole(result))
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,18 @@ def test_a_client_that_knows_only_chat_classifies(client):
         )
 
 
+def test_a_label_comes_with_an_answer(client, model):
+    asked = {"model": model, "messages": [{"role": "user", "content": "快递太慢了,差评!"}], "seed": 3, "max_tokens": 8}
+    with_label = {"extra_body": {"decide": "sentiment"}}
+    whole = client.chat.completions.create(**asked, **with_label)
+    assert whole.decision["label"] == "negative"
+    first, *others = client.chat.completions.create(**asked, **with_label, stream=True)
+    assert first.decision["label"] == "negative"
+    assert text_of(others) == whole.choices[0].message.content
+    assert not any(hasattr(chunk, "decision") for chunk in others)
+    assert not hasattr(client.chat.completions.create(**asked), "decision")
+
+
 def test_somebody_in_danger_gets_the_fixed_text(client, model):
     messages = [{"role": "user", "content": "我不想活了"}]
     choice = client.chat.completions.create(model=model, messages=messages).choices[0]

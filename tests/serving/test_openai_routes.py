@@ -8,7 +8,7 @@ import pytest
 from qwen_aio.core import Prompt, Text
 from qwen_aio.errors import ContextExceeded, EngineStopped
 from tests.asking import calling, check_refusal
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, user_text
 from tests.served import TASKS, WatchedEngine, Worker, served
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -234,6 +234,50 @@ async def test_a_client_that_disconnects_frees_the_engine(stream):
         await engine.freed.wait()
         await there.worker.gate.wait_empty()
         assert engine.open_streams == 0
+
+
+# ---- a label of the last message ----
+
+
+async def test_a_label_of_the_last_message_comes_with_the_chat_models_answer_and_changes_nothing_in_it():
+    engine = FakeEngine(pieces=("抱", "歉"))
+    messages = [
+        {"role": "user", "content": "很好"},
+        {"role": "assistant", "content": "谢谢"},
+        {"role": "user", "content": "失望"},
+    ]
+    body = {"model": "fake", "messages": messages}
+    async with calling(Worker(engine)) as client:
+        plain = (await client.post(CHAT, json=body)).json()
+        [alone] = engine.prompts
+        with_label = (await client.post(CHAT, json=body | {"decide": "sentiment"})).json()
+        _, deciding, answering = engine.prompts
+    assert with_label["decision"]["label"] == "negative"
+    assert user_text(deciding).endswith("失望") and "谢谢" not in spelled(deciding)
+    assert answering == alone
+    assert with_label["choices"] == plain["choices"]
+    assert "decision" not in plain
+
+
+async def test_a_task_is_told_the_label_as_on_v1_run():
+    engine = FakeEngine()
+    async with calling(Worker(engine)) as client:
+        await client.post(CHAT, json=HI | {"model": "qwen-aio/chat", "decide": "sentiment"})
+    assert "(负面)" in spelled(engine.prompts[-1])
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "status", "code"),
+    [
+        ("fake", "poem", 404, "unknown_task"),
+        ("fake", "chat", 404, "unknown_task"),
+        ("qwen-aio/sentiment", "safety", 400, "invalid_request"),
+    ],
+)
+async def test_only_a_decision_beside_an_answer_can_be_asked_for(model, task, status, code):
+    async with calling(Worker(FakeEngine())) as client:
+        refused = await client.post(CHAT, json=HI | {"model": model, "decide": task})
+        assert check_refusal(refused, status, code)["param"] == "decide"
 
 
 # ---- tokens ----

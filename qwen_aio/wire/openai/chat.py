@@ -93,12 +93,17 @@ class ChatRequest(OpenAiRequest):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     response_format: ResponseFormat | None = None
+    decide: Annotated[str, Field(min_length=1, max_length=64)] | None = None  # not OpenAI's: a decision task
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs belong to logprobs; send logprobs: true", param="top_logprobs")
         return self
+
+    @property
+    def decides(self) -> bool:
+        return self.decide is not None
 
     @property
     def num_logprobs(self) -> int | None:
@@ -115,6 +120,7 @@ class ChatRequest(OpenAiRequest):
         return Request(
             texts.last,
             mode=to.task,
+            decide=self.decide,
             history=texts.history,
             sampling=self.wish(),
             rendering=Rendering(style, texts.system, on_overflow=self.on_overflow),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from qwen_aio.core import Task
 from qwen_aio.errors import QwenAioError
-from qwen_aio.result import Decided, Done, Event, Result, SampledToken, TextDelta, Usage
+from qwen_aio.result import Decided, Decision, Done, Event, Result, SampledToken, TextDelta, Usage
 from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.result import DecisionShape
 from qwen_aio.wire.shape import Answered
 
 ChoiceFields = dict[str, Any]
@@ -38,7 +41,10 @@ class TokensShape(Answered):
 
 
 class ReplyObject(Answered):
-    """A whole reply, or a chunk of it; `usage` is null in every chunk but the last."""
+    """A whole reply, or a chunk of it; `usage` is null in every chunk but the last.
+
+    `decision` is not OpenAI's: in the whole reply or the first chunk, if it was asked for.
+    """
 
     id: str
     object: str
@@ -46,6 +52,7 @@ class ReplyObject(Answered):
     model: str
     choices: list[ChoiceFields]
     usage: TokensShape | None = None
+    decision: Annotated[DecisionShape | None, Field(exclude_if=lambda decision: decision is None)] = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Reply(ABC):
     dangerous: frozenset[str]  # labels of the safety task that take effect
     includes_usage: bool  # at the end of a stream
     includes_logprobs: bool
+    includes_decision: bool  # beside the text
 
     prefix: ClassVar[str]
     whole_object: ClassVar[str]
@@ -83,16 +91,19 @@ class Reply(ABC):
         """The body of a reply that is no stream."""
         logprobs = self._listed(result.answer.logprobs if result.answer else ())
         choice = self.choice(_text(result), finish_code(result, self.dangerous), logprobs)
-        return self._object(self.whole_object, [choice], _tokens(result)).to_json()
+        decision = result.decision if self.includes_decision else None
+        return self._object(self.whole_object, [choice], _tokens(result), decision).to_json()
 
     def frame(self, event: Event) -> bytes:
         """`event` as it is sent; the last one is more than one frame."""
         match event:
+            case Decided(decision) if self.includes_decision:
+                return _frame(self._object(self.chunk_object, self.opening(), decision=decision))
             case Decided(decision):
                 return self._first(self.chunk_choice(decision.text, None, None))
             case TextDelta(text, index=index, logprobs=tokens):
                 choice = self.chunk_choice(text, None, self._listed(tokens))
-                return self._chunk(choice) if index else self._first(choice)
+                return self._chunk(choice) if index or self.includes_decision else self._first(choice)
             case Done(result):
                 last = self._chunk(self.chunk_choice("", finish_code(result, self.dangerous), None))
                 usage = _frame(self._object(self.chunk_object, [], _tokens(result))) if self.includes_usage else b""
@@ -108,9 +119,22 @@ class Reply(ABC):
     def _chunk(self, choice: ChoiceFields) -> bytes:
         return _frame(self._object(self.chunk_object, [choice]))
 
-    def _object(self, kind: str, choices: list[ChoiceFields], usage: TokensShape | None = None) -> ReplyObject:
-        named = {"id": f"{self.prefix}-{self.request_id}", "object": kind}
-        return ReplyObject(**named, created=self.created, model=self.model, choices=choices, usage=usage)
+    def _object(
+        self,
+        kind: str,
+        choices: list[ChoiceFields],
+        usage: TokensShape | None = None,
+        decision: Decision | None = None,
+    ) -> ReplyObject:
+        return ReplyObject(
+            id=f"{self.prefix}-{self.request_id}",
+            object=kind,
+            created=self.created,
+            model=self.model,
+            choices=choices,
+            usage=usage,
+            decision=DecisionShape.from_core(decision) if decision else None,
+        )
 
 
 def finish_code(result: Result, dangerous: frozenset[str]) -> FinishCode:

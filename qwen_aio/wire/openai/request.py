@@ -20,6 +20,11 @@ class OpenAiRequest(SamplingShape):
 
     kind_of_reply: ClassVar[type[Reply]]
 
+    @property
+    def decides(self) -> bool:
+        """Whether the reply carries a decision beside the text."""
+        return False
+
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
@@ -49,8 +54,15 @@ class OpenAiRequest(SamplingShape):
     def reply(self, request_id: str, to: Addressee, capabilities: Capabilities, *, created: int) -> Reply:
         """What writes the reply of `to`."""
         dangerous = dangerous_labels(capabilities.tasks)
-        includes_logprobs = self.num_logprobs is not None
-        return self.kind_of_reply(request_id, created, to.id, dangerous, self.includes_usage, includes_logprobs)
+        return self.kind_of_reply(
+            request_id,
+            created,
+            to.id,
+            dangerous,
+            includes_usage=self.includes_usage,
+            includes_logprobs=self.num_logprobs is not None,
+            includes_decision=self.decides,
+        )
 
 
 def _check_system(to: Addressee, *, allow_system_messages: bool) -> None:
