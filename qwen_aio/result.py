@@ -16,11 +16,15 @@ Confidence = Literal["高", "中", "低"]
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one engine request; `cached_tokens` of the prompt were not computed again."""
+    """Tokens of one engine request.
+
+    Of the prompt as it came in, `cut_tokens` were not read and `cached_tokens` not computed again.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    cut_tokens: int = 0
 
 
 @dataclass(frozen=True)

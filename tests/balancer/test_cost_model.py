@@ -63,7 +63,7 @@ def test_a_text_that_will_be_cut_is_bounded_work(costs: CostModel) -> None:
 def test_it_learns_how_many_tokens_a_text_has(costs: CostModel) -> None:
     request = decision("word " * 20)
     for _ in range(50):
-        costs.learn_tokens(request, "decision", Usage(prompt_tokens=95, cached_tokens=70))
+        costs.learn_tokens(request, "decision", Usage(prompt_tokens=100, cached_tokens=70, cut_tokens=5))
     expected_s = PARAMS.fixed_work_s + 25 / PARAMS.prefill_tokens_per_s
     assert costs.work_s(request, "decision") == pytest.approx(expected_s, rel=0.05)
 

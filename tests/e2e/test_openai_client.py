@@ -98,6 +98,18 @@ def test_a_chat_is_the_same_whole_and_streamed(client, model, worker):
     assert tokens["max_model_len"] == 2048
 
 
+def test_usage_counts_what_came_in_before_a_cut(client, model, worker):
+    messages = [{"role": "user", "content": "".join(map(str, range(4000)))}]
+    with pytest.raises(openai.BadRequestError, match="more than the"):
+        client.chat.completions.create(model=model, messages=messages)
+    asked = {"model": model, "messages": messages, "max_tokens": 4}
+    usage = client.chat.completions.create(**asked, extra_body={"on_overflow": "cut"}).usage
+    assert usage is not None
+    tokens = worker.post("/tokenize", {"messages": messages})[1]
+    assert usage.prompt_tokens == tokens["count"] > tokens["max_model_len"]
+    assert usage.prompt_tokens - usage.prompt_tokens_details.cut_tokens + 4 == tokens["max_model_len"]
+
+
 def test_a_stop_string_and_a_limit_end_an_answer(client, model):
     whole = client.chat.completions.create(model=model, messages=HI, temperature=0).choices[0].message.content
     assert whole

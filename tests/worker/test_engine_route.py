@@ -48,7 +48,7 @@ async def test_a_decision_is_one_event_that_names_its_worker_and_model():
         "qwen-1",
         "fake",
     )
-    assert fields["usage"] == {"prompt_tokens": 95, "cached_tokens": 71, "completion_tokens": 0}
+    assert fields["usage"] == {"prompt_tokens": 95, "cached_tokens": 71, "completion_tokens": 0, "cut_tokens": 0}
 
 
 async def test_an_answer_is_pieces_with_their_token_ids_and_then_the_whole():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, ModelIdentity, Rendering, SamplingWish, Task
 from qwen_aio.errors import ContextExceeded
-from qwen_aio.result import Answer, AnswerStart, Decision, EngineEvent, Safety, TextDelta
+from qwen_aio.result import Answer, AnswerStart, Completion, Decision, EngineEvent, Safety, TextDelta, Truncation
 from qwen_aio.safeguards import Calibration
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.execution.executor import LocalExecutor
@@ -386,3 +386,30 @@ async def test_where_nothing_may_be_cut_the_engine_is_told_but_not_for_windows_o
     await Desk(engine, CHECKING).answer(chat("你好", rendering=whole))
     await Desk(engine, CHECKING).events(EngineRequest("r", "sentiment", "你好", rendering=whole))
     assert [prompt.must_fit for prompt in engine.prompts] == [False, True, True]
+
+
+# ---- texts that do not fit ----
+
+
+class Cutting(FakeEngine):
+    """Reads less than it is given."""
+
+    async def score(self, request_id, prompt, continuations):
+        return replace(await super().score(request_id, prompt, continuations), truncation=Truncation(truncated=True))
+
+    async def generate(self, request_id, prompt, sampling, **more):
+        async with aclosing(super().generate(request_id, prompt, sampling, **more)) as outputs:
+            async for output in outputs:
+                is_end = isinstance(output, Completion)
+                yield replace(output, truncation=Truncation(dropped_turns=1)) if is_end else output
+
+
+@pytest.mark.parametrize(("task", "read"), [("sentiment", 95), ("chat", 60)])
+async def test_usage_counts_what_came_in_before_the_cut(task, read):
+    cutting, whole = Desk(Cutting(), TASKS), Desk(FakeEngine(), TASKS)
+    request = EngineRequest("r", task, "哎呀" * 250)
+    came_in = len(await whole.executor.tokenize(request))
+    [*_, found] = await cutting.events(request)
+    assert (found.usage.prompt_tokens, found.usage.cut_tokens) == (came_in, came_in - read)
+    [*_, found] = await whole.events(request)
+    assert (found.usage.prompt_tokens, found.usage.cut_tokens) == (read, 0)

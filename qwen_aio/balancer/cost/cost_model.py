@@ -130,5 +130,5 @@ def _num_characters(request: EngineRequest) -> int:
 
 
 def _num_prefilled(usage: Usage) -> int:
-    """Prompt tokens that were not cached."""
-    return max(usage.prompt_tokens - usage.cached_tokens, 0)
+    """Prompt tokens that were computed: neither cached nor cut."""
+    return max(usage.prompt_tokens - usage.cached_tokens - usage.cut_tokens, 0)

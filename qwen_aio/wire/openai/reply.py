@@ -32,11 +32,12 @@ class TokensShape(Answered):
 
     @classmethod
     def from_core(cls, usage: Usage) -> TokensShape:
+        cut = {"cut_tokens": usage.cut_tokens} if usage.cut_tokens else {}
         return cls(
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             total_tokens=usage.prompt_tokens + usage.completion_tokens,
-            prompt_tokens_details={"cached_tokens": usage.cached_tokens},
+            prompt_tokens_details={"cached_tokens": usage.cached_tokens} | cut,
         )
 
 

@@ -39,6 +39,7 @@ from qwen_aio.tasks.opening import fault_of
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.sentences import joined
 from qwen_aio.tasks.template import PromptTemplate
+from qwen_aio.worker.execution.cut import with_cut
 from qwen_aio.worker.execution.engine import EngineClient
 from qwen_aio.worker.execution.extract import MAX_CHARS, fits, telling_sentences
 from qwen_aio.worker.execution.opening import opened
@@ -110,6 +111,7 @@ class LocalExecutor:
     async def _decide(self, request_id: str, task: Task, text: str, *, must_fit: bool = False) -> Decision:
         prompt = replace(self._templates[task.name].prompt(text), must_fit=must_fit)
         scores = await self._engine.score(request_id, prompt, [label.text for label in task.labels])
+        scores = await with_cut(self._engine, prompt, scores)
         calibration = task.calibration.get(self._model.sha)
         temperature = calibration.temperature.get(language_of(text) or "en") if calibration else None
         decision = decide(task, scores, temperature=temperature)
@@ -125,6 +127,7 @@ class LocalExecutor:
         async with aclosing(self._sampled(call, task, checked)) as outputs:
             async for output in outputs:
                 if isinstance(output, Completion):
+                    output = await with_cut(self._engine, self._prompt(call, task), output)
                     yield self._finished(call, "".join(parts), output, checked)
                     return
                 if isinstance(output, TextDelta):
