@@ -12,7 +12,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from benchmarks.servers import started
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import Message, Request, SamplingWish
 
 CONVERSATIONS = (
@@ -39,7 +39,7 @@ CONVERSATIONS = (
 )
 
 
-async def hold(client: Client, said: tuple[str, ...]) -> list[str]:
+async def hold(client: AsyncClient, said: tuple[str, ...]) -> list[str]:
     """One conversation, a line of Markdown a message."""
     history: tuple[Message, ...] = ()
     lines = []
@@ -58,7 +58,7 @@ async def main() -> None:
     arguments = parser.parse_args()
     async with AsyncExitStack() as stack:
         url = arguments.url or await stack.enter_async_context(started("worker", "--model", "bundled"))
-        client = await stack.enter_async_context(Client(url))
+        client = await stack.enter_async_context(AsyncClient(url))
         for number, said in enumerate(CONVERSATIONS, 1):
             print(f"{number}.", *await hold(client, said), sep="\n", end="\n\n")
 

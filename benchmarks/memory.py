@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks.servers import READY_WITHIN_S, free_port, last_line
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.cluster.child import Process, spawn
 from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
@@ -109,7 +109,7 @@ async def running(plan: ClusterPlan, arguments: Namespace) -> AsyncIterator[list
 async def use(url: str, log: list[str]) -> None:
     """Wait until it is ready, then touch what a worker touches when it works. Raises RuntimeError with its log."""
     wish = SamplingWish(max_tokens=32, seed=1)
-    async with Client(url) as client:
+    async with AsyncClient(url) as client:
         for _ in range(round(READY_WITHIN_S / LOOK_S)):
             try:
                 await client.run(Request(TEXT, mode="sentiment", reply=True, sampling=wish, request_id="memory"))

@@ -100,7 +100,8 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "qwen_aio.client",
+        "qwen_aio.client.async_client",
+        "qwen_aio.client.sync_client",
         "qwen_aio.routing",
         "qwen_aio.status.file",
         "qwen_aio.cli.main",

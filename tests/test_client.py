@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.client import MAX_EVENT_BYTES, Client, FrameReader
+from qwen_aio.client.async_client import AsyncClient
+from qwen_aio.client.frames import MAX_EVENT_BYTES, FrameReader
 from qwen_aio.core import ContextLimits, DecidedLabel, EngineRequest, Message, Request, SamplingWish
 from qwen_aio.errors import (
     BadReply,
@@ -33,7 +34,7 @@ STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失�
 
 async def test_a_result_comes_through_as_it_is_in_process():
     engine = FakeEngine(pieces=("抱歉", "。"))
-    async with served(Worker(engine)) as there, Client(there.url + "/") as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url + "/") as client:
         result = await client.run(Request(STORY, reply=True, request_id="r1"))
     assert (result.request_id, result.mode, result.decision.label) == ("r1", "sentiment", "negative")
     assert result.merged_line == '【😔 LLM 情感判断:负面|高置信】→ "抱歉。"'
@@ -41,7 +42,7 @@ async def test_a_result_comes_through_as_it_is_in_process():
 
 
 async def test_a_stream_comes_through_event_by_event():
-    async with served(Worker(FakeEngine(pieces=("a", "", "b\n\ndata: x")))) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine(pieces=("a", "", "b\n\ndata: x")))) as there, AsyncClient(there.url) as client:
         events = [event async for event in client.stream(Request(STORY, reply=True))]
     assert [type(event) for event in events] == [Decided, TextDelta, TextDelta, Done]
     assert events[1:3] == [TextDelta("a", index=0), TextDelta("b\n\ndata: x", index=1)]
@@ -51,7 +52,7 @@ async def test_a_stream_comes_through_event_by_event():
 async def test_history_and_wishes_reach_the_engine():
     engine = FakeEngine()
     history = (Message("user", "x"), Message("assistant", "y"))
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         await client.run(
             Request("hi", "chat", history=history, sampling=SamplingWish(max_tokens=3, stop=("。",), seed=5))
         )
@@ -62,7 +63,7 @@ async def test_history_and_wishes_reach_the_engine():
 
 async def test_a_closed_stream_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         events = client.stream(Request("hi", "chat"))
         assert await anext(events) == TextDelta("你", index=0)
         await engine.begun.wait()
@@ -74,7 +75,7 @@ async def test_a_closed_stream_ends_the_work():
 
 async def test_a_cancelled_run_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         running = asyncio.create_task(client.run(Request("hi", "chat")))
         await engine.begun.wait()
         running.cancel()
@@ -87,7 +88,7 @@ async def test_a_cancelled_run_ends_the_work():
 async def test_an_error_is_raised_by_its_own_class(reply):
     async with (
         served(Worker(FakeEngine(error=QueueFull("full up", retry_after_s=4)))) as there,
-        Client(there.url) as client,
+        AsyncClient(there.url) as client,
     ):
         with pytest.raises(QueueFull, match="full up") as caught:
             await client.run(Request("hi", reply=reply))
@@ -96,7 +97,7 @@ async def test_an_error_is_raised_by_its_own_class(reply):
 
 async def test_an_error_inside_a_stream_is_raised_after_what_came_before():
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         events = client.stream(Request("hi", "chat"))
         assert await anext(events) == TextDelta("a", index=0)
         with pytest.raises(EngineStopped, match="gone"):
@@ -104,7 +105,7 @@ async def test_an_error_inside_a_stream_is_raised_after_what_came_before():
 
 
 async def test_mistakes_are_reported_by_name():
-    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine())) as there, AsyncClient(there.url) as client:
         with pytest.raises(UnknownTask) as caught:
             await client.run(Request("hi", "poetry"))
         assert caught.value.param == "mode"
@@ -113,7 +114,7 @@ async def test_mistakes_are_reported_by_name():
 
 
 async def test_tasks_and_health():
-    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine())) as there, AsyncClient(there.url) as client:
         assert {name: task.labels for name, task in (await client.capabilities()).tasks.items()} == {
             name: task.labels for name, task in TASKS.items()
         }
@@ -121,7 +122,7 @@ async def test_tasks_and_health():
 
 
 async def test_the_capabilities_say_who_serves_what_within_which_limits():
-    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine())) as there, AsyncClient(there.url) as client:
         capabilities = await client.capabilities()
     assert (capabilities.worker, capabilities.model, capabilities.context) == (
         "qwen-1",
@@ -134,7 +135,7 @@ async def test_the_capabilities_say_who_serves_what_within_which_limits():
 
 
 async def test_a_server_that_is_not_ready_can_be_asked_how_it_is():
-    async with served(Worker(FakeEngine(), is_open=False)) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine(), is_open=False)) as there, AsyncClient(there.url) as client:
         assert (await client.health())["state"] == "starting"
         with pytest.raises(NotReady):
             await client.capabilities()
@@ -142,7 +143,7 @@ async def test_a_server_that_is_not_ready_can_be_asked_how_it_is():
             await client.run(Request("hi"))
 
 
-def every_question(client: Client) -> list[Awaitable[object]]:
+def every_question(client: AsyncClient) -> list[Awaitable[object]]:
     """Everything that can be asked of a server."""
     streams = (client.stream(Request("hi")), client.execute(EngineRequest("r1", "chat", "hi")))
     return [client.run(Request("hi")), client.capabilities(), client.health(), *map(anext, streams)]
@@ -151,7 +152,7 @@ def every_question(client: Client) -> list[Awaitable[object]]:
 async def test_no_server_is_reported_with_the_address_and_how_to_check():
     async with served(Worker(FakeEngine())) as there:
         port = there.port
-    async with Client(f"http://127.0.0.1:{port}") as client:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as client:
         for ask in every_question(client):
             with pytest.raises(
                 ServerUnreachable, match=rf"http://127.0.0.1:{port}.*curl http://127.0.0.1:{port}/health"
@@ -163,7 +164,7 @@ async def test_no_server_is_reported_with_the_address_and_how_to_check():
 
 @pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/"])
 async def test_an_address_that_is_none_is_reported(url):
-    async with Client(url) as client:
+    async with AsyncClient(url) as client:
         with pytest.raises(ServerUnreachable, match="no answer from") as caught:
             await client.capabilities()
         assert caught.value.code == "server_unreachable"
@@ -173,7 +174,7 @@ async def test_an_address_that_is_none_is_reported(url):
 
 
 async def test_a_decision_is_executed():
-    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine())) as there, AsyncClient(there.url) as client:
         [decision] = [event async for event in client.execute(EngineRequest("r1", "sentiment", STORY))]
     assert isinstance(decision, Decision)
     assert (decision.label, decision.worker, decision.model) == ("negative", "qwen-1", "fake")
@@ -192,7 +193,7 @@ async def test_an_answer_is_executed_and_all_of_the_request_arrives():
         resume=(0,),
         timeout_s=9.5,
     )
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         start, *pieces, answer = [event async for event in client.execute(request)]
     assert start == AnswerStart(5, None)  # checked where it began
     assert pieces == [TextDelta("", (1,)), TextDelta("b\n\ndata: x", (2,)), TextDelta("c", (3,))]
@@ -213,7 +214,7 @@ async def test_an_answer_is_executed_and_all_of_the_request_arrives():
 @pytest.mark.parametrize("task", ["sentiment", "chat"])
 async def test_a_refused_request_raises_the_error_s_own_class(task):
     engine = FakeEngine(error=QueueFull("full up", retry_after_s=4))
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         with pytest.raises(QueueFull, match="full up") as caught:
             await anext(client.execute(EngineRequest("r1", task, "hi")))
     assert caught.value.retry_after_s == 4
@@ -221,7 +222,7 @@ async def test_a_refused_request_raises_the_error_s_own_class(task):
 
 async def test_an_error_inside_a_stream_is_raised_after_the_pieces_that_came_before():
     engine = FakeEngine(pieces=("a", "b"), error=EngineStopped("gone"), error_after=1)
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         events = client.execute(EngineRequest("r1", "chat", "hi"))
         assert isinstance(await anext(events), AnswerStart)
         assert await anext(events) == TextDelta("a", (0,))
@@ -231,7 +232,7 @@ async def test_an_error_inside_a_stream_is_raised_after_the_pieces_that_came_bef
 
 async def test_a_closed_stream_of_the_engine_ends_the_work():
     engine = WatchedEngine(gate=asyncio.Event())
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         events = client.execute(EngineRequest("r1", "chat", "hi"))
         assert isinstance(await anext(events), AnswerStart)
         assert await anext(events) == TextDelta("你", (0,))
@@ -251,7 +252,7 @@ async def test_one_connection_carries_request_after_request():
         await app(scope, receive, send)
 
     worker.app = noting
-    async with served(worker) as there, Client(there.url) as client:
+    async with served(worker) as there, AsyncClient(there.url) as client:
         for task in ("sentiment", "chat") * 5:
             assert [event async for event in client.execute(EngineRequest("r1", task, "hi"))]
             assert [event async for event in client.stream(Request("hi", task))]
@@ -261,7 +262,7 @@ async def test_one_connection_carries_request_after_request():
 async def test_any_number_of_requests_can_be_in_flight_at_once():
     release = asyncio.Event()
     engine = FakeEngine(gate=release)
-    async with served(Worker(engine)) as there, Client(there.url) as client:
+    async with served(Worker(engine)) as there, AsyncClient(there.url) as client:
         streams = [client.execute(EngineRequest(f"r{n}", "chat", "hi")) for n in range(150)]
         assert {type(event) for event in await asyncio.gather(*map(anext, streams))} == {AnswerStart}
         assert await asyncio.gather(*map(anext, streams)) == [TextDelta("你", (0,))] * 150
@@ -272,7 +273,7 @@ async def test_any_number_of_requests_can_be_in_flight_at_once():
 
 
 @asynccontextmanager
-async def answering(reply: bytes, *, hangs_up: bool = True) -> AsyncIterator[Client]:
+async def answering(reply: bytes, *, hangs_up: bool = True) -> AsyncIterator[AsyncClient]:
     """A client of somebody who sends `reply` whatever is asked, and then leaves, or says nothing more."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -283,7 +284,7 @@ async def answering(reply: bytes, *, hangs_up: bool = True) -> AsyncIterator[Cli
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+    async with server, AsyncClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
         yield client
 
 
@@ -362,7 +363,7 @@ async def test_what_comes_after_the_last_event_is_waited_for_only_a_moment():
 
 async def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    async with served(Worker(FakeEngine())) as there, Client(there.url) as client:
+    async with served(Worker(FakeEngine())) as there, AsyncClient(there.url) as client:
         assert (await client.health())["state"] == "ready"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_aio.bounds import MAX_SCHEMA_CHARS, MAX_TOKENS
-from qwen_aio.client import FrameReader
+from qwen_aio.client.frames import FrameReader
 from qwen_aio.core import DecidedLabel, EngineRequest, Message, PromptStyle, Rendering, SamplingWish
 from qwen_aio.errors import EngineStopped, InvalidRequest, QwenAioError
 from qwen_aio.result import (

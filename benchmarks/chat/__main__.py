@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.servers import last_line, started
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import Message, Request, SamplingWish
 from qwen_aio.language import language_of
 
@@ -32,7 +32,7 @@ def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()]
 
 
-async def replies(client: Client) -> AsyncIterator[tuple[str, list[str]]]:
+async def replies(client: AsyncClient) -> AsyncIterator[tuple[str, list[str]]]:
     """A transcript for every message, and the faults that need no judge."""
     for row in rows("messages.jsonl"):
         history = tuple(Message(role, text) for role, text in row["earlier"])
@@ -54,7 +54,7 @@ def faults(message: str, answer: str) -> Iterator[str]:
         yield "echo"
 
 
-async def summaries(client: Client) -> AsyncIterator[tuple[str, bool]]:
+async def summaries(client: AsyncClient) -> AsyncIterator[tuple[str, bool]]:
     """A transcript for every paragraph, and whether the summary stands in it word for word."""
     for row in rows("paragraphs.jsonl"):
         result = await client.run(Request(row["text"], mode="summarize", request_id="summary"))
@@ -78,7 +78,7 @@ async def main() -> None:
     counts, quoted, number = Counter[str](), 0, 0
     async with AsyncExitStack() as stack:
         url = arguments.url or await stack.enter_async_context(started("worker", "--model", "bundled"))
-        client = await stack.enter_async_context(Client(url))
+        client = await stack.enter_async_context(AsyncClient(url))
         async for transcript, found in replies(client):
             number += 1
             counts.update(found)

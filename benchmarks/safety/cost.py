@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.chat.__main__ import rows
 from benchmarks.servers import ROOT, last_line, started
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import Request, SamplingWish
 from qwen_aio.result import TextDelta
 
@@ -36,7 +36,7 @@ def tasks_without_check(folder: Path) -> None:
     path.write_text(text.replace("enabled = true", "enabled = false"), encoding="utf-8")
 
 
-async def timed(client: Client, text: str, seed: int) -> dict[str, float]:
+async def timed(client: AsyncClient, text: str, seed: int) -> dict[str, float]:
     """Milliseconds of one streamed answer."""
     sampling = SamplingWish(max_tokens=MAX_TOKENS, seed=seed)
     begun, first = time.perf_counter(), 0.0
@@ -59,8 +59,8 @@ async def main() -> None:
         async with (
             started("worker", *flags) as checking,
             started("worker", *flags, "--prompts-dir", prompts) as trusting,
-            Client(checking) as with_check,
-            Client(trusting) as without,
+            AsyncClient(checking) as with_check,
+            AsyncClient(trusting) as without,
         ):
             for number in range(rounds + 1):
                 for text in texts:

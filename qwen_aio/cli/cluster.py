@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from qwen_aio.balancer.workers.admin import AdminFile
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.cluster.child import Child, OnLine, Process, spawn
 from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
@@ -82,8 +82,8 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, *, key
 def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline, key: Callable[[], str]) -> list[list[Child]]:
     """All children, in the order in which they are ended: none loses one that it still needs."""
 
-    def client_of(url: str) -> Client:
-        return Client(url, key=key)
+    def client_of(url: str) -> AsyncClient:
+        return AsyncClient(url, key=key)
 
     def spawned(command: list[str]) -> Callable[[OnLine], Awaitable[Process]]:
         return partial(spawn, command, lifeline=lifeline)
@@ -100,17 +100,17 @@ def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline, key: Ca
     return [[page], [balancer], workers, *forkserver]
 
 
-async def _is_ready(client: Client) -> bool:
+async def _is_ready(client: AsyncClient) -> bool:
     return (await _health(client)).get("state") == "ready"
 
 
-async def _has_reached(client: Client, workers: Sequence[str]) -> bool:
+async def _has_reached(client: AsyncClient, workers: Sequence[str]) -> bool:
     """Whether a balancer has reached `workers`, also those that an operator keeps out of service."""
     states = (await _health(client)).get("workers", {})
     return all(states.get(worker) in REACHED for worker in workers)
 
 
-async def _health(client: Client) -> Mapping[str, Any]:
+async def _health(client: AsyncClient) -> Mapping[str, Any]:
     """The body of /health; empty while no server answers, or none that accepts the key."""
     try:
         async with client:

@@ -46,9 +46,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _ask_server(url: str, request: Request) -> Result:
-    from qwen_aio.client import Client
+    from qwen_aio.client.async_client import AsyncClient
 
-    async with Client(url, key=os.environ.get("QWEN_AIO_KEY", "")) as client:
+    async with AsyncClient(url, key=os.environ.get("QWEN_AIO_KEY", "")) as client:
         return await client.run(request)
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.cluster.child import Process, spawn
 from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
@@ -123,7 +123,7 @@ class CandidateWorkers:
 
 async def _until_ready(url: str) -> None:
     state = ""
-    async with Client(url) as client:
+    async with AsyncClient(url) as client:
         while state != "ready":
             await asyncio.sleep(LOOK_S)
             with suppress(ServerUnreachable):

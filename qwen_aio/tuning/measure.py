@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count, cycle
 from statistics import geometric_mean, median
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import EngineRequest, SamplingWish, Task, TaskKind
 from qwen_aio.result import Decision, TextDelta
 from qwen_aio.serving.interruption import cancel
@@ -62,7 +62,7 @@ async def measure(urls: Sequence[str], tasks: Mapping[str, Task], *, seconds: fl
     """
     deciding, answering = first_of_kind(tasks, "decision"), first_of_kind(tasks, "generation")
     async with AsyncExitStack() as stack:
-        load = Load([await stack.enter_async_context(Client(url)) for url in urls])
+        load = Load([await stack.enter_async_context(AsyncClient(url)) for url in urls])
         alone = decisions = tokens = None
         if deciding is not None:
             alone = await _alone(load, deciding, seconds=seconds * ALONE_SHARE)
@@ -140,7 +140,7 @@ async def _reached(tally: Tally, units: int, callers: Sequence[asyncio.Task[None
 class Load:
     """Engine requests, each with a text of its own, to one worker after another."""
 
-    def __init__(self, clients: Sequence[Client]) -> None:
+    def __init__(self, clients: Sequence[AsyncClient]) -> None:
         self._clients = cycle(clients)
         self._numbers = count(1)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import PAGE_PORT, Settings, checked_address, state_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
@@ -41,7 +41,7 @@ def serve_page(settings: Settings, *, url: str) -> int:
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
     """Serve until a signal; checks the server at `address` every `look_s` seconds."""
     gate = AdmissionGate(starting="the page is just starting; try again in a second")
-    async with Client(address, key=service_key(settings)) as client:
+    async with AsyncClient(address, key=service_key(settings)) as client:
         service = RemoteService(client, url=address, version=__version__)
         app = _app(settings, gate, service)
         print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)

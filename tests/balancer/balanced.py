@@ -11,7 +11,7 @@ from pathlib import Path
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.params import PARAMS, Params
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import Settings
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, run_server
@@ -39,7 +39,7 @@ class Service:
 
     balancer: Balancer
     gate: AdmissionGate
-    client: Client
+    client: AsyncClient
     url: str
     serving: asyncio.Task[int]
     paths: dict[str, ChaosProxy]
@@ -91,7 +91,7 @@ async def balanced(
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         app = create_balancer_app(balancer, gate)
         serving = asyncio.create_task(run_server(app, sock=sock, gate=gate, life=balancer.live, grace_s=grace_s))
-        client = await stack.enter_async_context(Client(url))
+        client = await stack.enter_async_context(AsyncClient(url))
         service = Service(balancer, gate, client, url, serving, paths, engines)
         try:
             await service.until(lambda: gate.state == "ready")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import Request
 from qwen_aio.errors import KeyRefused, NoWorker
 from qwen_aio.serving.access.key_ring import KeyRing
@@ -57,10 +57,10 @@ async def test_a_key_that_is_refused_later_is_no_fault_of_the_client(tmp_path):
 async def test_a_client_sends_its_key_and_hears_when_it_is_refused(tmp_path):
     keys = KeyRing(file_of_keys(tmp_path).path)
     async with served(Worker(FakeEngine(), keys=keys)) as worker:
-        async with Client(worker.url, key=SECRETS["user"]) as client:
+        async with AsyncClient(worker.url, key=SECRETS["user"]) as client:
             assert (await client.run(REQUEST)).worker == "qwen-1" and await client.health()
             assert SECRETS["user"] not in repr(client)
-        async with Client(worker.url) as stranger:
+        async with AsyncClient(worker.url) as stranger:
             for question in (stranger.run(REQUEST), stranger.health(), stranger.capabilities()):
                 with pytest.raises(KeyRefused, match="Authorization: Bearer"):
                     await question

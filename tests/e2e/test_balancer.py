@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import Request, SamplingWish
 from qwen_aio.result import Done, TextDelta
 from tests.e2e.processes import App, free_port, start
@@ -82,7 +82,7 @@ def service(running: Cluster) -> Iterator[Cluster]:
     running.assert_quiet()
 
 
-async def ask(client: Client, text: str, **more: Any) -> str:
+async def ask(client: AsyncClient, text: str, **more: Any) -> str:
     """The whole streamed text; every token's index is one more than the last, and the end is the end."""
     tokens: list[TextDelta] = []
     last = None
@@ -105,7 +105,7 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def load(client: Client, *, streams: int) -> AsyncIterator[tuple[list[str], asyncio.Event]]:
+async def load(client: AsyncClient, *, streams: int) -> AsyncIterator[tuple[list[str], asyncio.Event]]:
     """So many clients ask one after another until the event is set; afterwards the list holds all texts in TEXTS order."""
     stop, heard = asyncio.Event(), []
 
@@ -126,15 +126,15 @@ async def load(client: Client, *, streams: int) -> AsyncIterator[tuple[list[str]
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def undisturbed(client: Client) -> dict[str, str]:
+async def undisturbed(client: AsyncClient) -> dict[str, str]:
     return {text: await ask(client, text) for text in TEXTS}
 
 
 async def test_whichever_worker_answers_greedy_text_is_the_same(service: Cluster):
-    async with Client(service.balancer.url) as client:
+    async with AsyncClient(service.balancer.url) as client:
         expected = await undisturbed(client)
         for app in service.workers.values():
-            async with Client(app.url or f"http://127.0.0.1:{service.ports['qwen-1']}") as direct:
+            async with AsyncClient(app.url or f"http://127.0.0.1:{service.ports['qwen-1']}") as direct:
                 assert await ask(direct, "你好") == expected["你好"]
 
 
@@ -149,7 +149,7 @@ async def test_a_decision_and_its_reply_through_the_balancer(service: Cluster):
 
 
 async def test_kill_9_of_a_worker_under_load_is_noticed_by_nobody(service: Cluster):
-    async with Client(service.balancer.url) as client:
+    async with AsyncClient(service.balancer.url) as client:
         expected = await undisturbed(client)
         async with load(client, streams=14) as (heard, _):
 
@@ -170,7 +170,7 @@ async def test_kill_9_of_a_worker_under_load_is_noticed_by_nobody(service: Clust
 
 
 async def test_a_stopped_worker_loses_its_traffic_and_nobody_loses_an_answer(service: Cluster):
-    async with Client(service.balancer.url) as client:
+    async with AsyncClient(service.balancer.url) as client:
         expected = await undisturbed(client)
         async with load(client, streams=6) as (heard, _):
 
@@ -202,7 +202,7 @@ async def reported(service: Cluster, worker: str) -> dict:
 
 
 async def test_a_worker_taken_offline_under_load_gets_no_more_until_it_is_brought_back(service: Cluster):
-    async with Client(service.balancer.url) as client, load(client, streams=8) as (heard, _):
+    async with AsyncClient(service.balancer.url) as client, load(client, streams=8) as (heard, _):
 
         async def has_work() -> bool:
             return (await asyncio.to_thread(service.table))["qwen-3"]["in_flight"] >= 1
@@ -243,7 +243,7 @@ async def test_the_last_worker_goes_offline_only_if_that_is_meant(service: Clust
 
 
 async def test_two_bursts_of_a_hundred_at_once_are_all_answered(service: Cluster):
-    async with Client(service.balancer.url) as client:
+    async with AsyncClient(service.balancer.url) as client:
 
         async def one(number: int) -> str:
             request = Request(TEXTS[number % len(TEXTS)], mode="sentiment" if number % 3 else "chat", sampling=GREEDY)

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import psutil
 import pytest
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.errors import SetupError
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.tuning.candidates import CandidateWorkers
@@ -31,7 +31,7 @@ def typed(tmp_path, monkeypatch) -> Namespace:
 async def records(urls: list[str]) -> list[dict[str, object]]:
     found = []
     for url in urls:
-        async with Client(url) as client:
+        async with AsyncClient(url) as client:
             found.append(await client.health())
     return found
 

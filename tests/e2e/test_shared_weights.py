@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.cluster.child import Process
 from qwen_aio.cluster.forkserver_client import ForkServerClient
 from qwen_aio.cluster.lifeline import Lifeline
@@ -106,16 +106,16 @@ class Forks:
         return self.processes[-1]
 
     async def ask(self, port: int) -> Result:
-        async with Client(f"http://127.0.0.1:{port}") as client:
+        async with AsyncClient(f"http://127.0.0.1:{port}") as client:
             return await client.run(Request("快递太慢了,差评!", mode="sentiment", request_id="test"))
 
     async def pid(self, port: int) -> int:
-        async with Client(f"http://127.0.0.1:{port}") as client:
+        async with AsyncClient(f"http://127.0.0.1:{port}") as client:
             return int((await client.health())["pid"])
 
     async def _ready(self, port: int) -> None:
         while True:
-            async with Client(f"http://127.0.0.1:{port}") as client:
+            async with AsyncClient(f"http://127.0.0.1:{port}") as client:
                 try:
                     if (await client.health())["state"] == "ready":
                         return

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
 from qwen_aio.cli.serve import _app_with_page
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import load_settings
 from qwen_aio.errors import KeyRefused
 from qwen_aio.models.find import ModelFolder
@@ -75,7 +75,7 @@ async def test_the_page_before_a_server_needs_its_own_keys(tmp_path, monkeypatch
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     serving = asyncio.ensure_future(run_page(load_settings({}), address="http://127.0.0.1:1", sock=sock, look_s=60))
     try:
-        async with Client(url) as stranger, Client(url, key=SECRETS["user"]) as known:
+        async with AsyncClient(url) as stranger, AsyncClient(url, key=SECRETS["user"]) as known:
             with pytest.raises(KeyRefused):
                 await stranger.health()
             assert (await known.health())["server"] == "http://127.0.0.1:1"

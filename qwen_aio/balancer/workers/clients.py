@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from qwen_aio.client import Client
+from qwen_aio.client.async_client import AsyncClient
 
 
 class WorkerClients:
     """Makes a client at its first use; `keep` closes those of workers that have left."""
 
     def __init__(self, *, key: str | Callable[[], str] = "") -> None:
-        """`key` is that of the balancer, as in Client."""
+        """`key` is that of the balancer, as in AsyncClient."""
         self._key = key
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, AsyncClient] = {}
 
-    def to(self, url: str) -> Client:
+    def to(self, url: str) -> AsyncClient:
         if url not in self._clients:
-            self._clients[url] = Client(url, key=self._key)
+            self._clients[url] = AsyncClient(url, key=self._key)
         return self._clients[url]
 
     async def keep(self, urls: Collection[str]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
 
+from qwen_aio.client.frames import FrameReader
 from qwen_aio.core import Capabilities, EngineRequest, Request
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
 from qwen_aio.result import Answer, Decision, Done, EngineEvent, Event, Result
@@ -33,7 +34,6 @@ CONNECT_TIMEOUT_S = 5.0
 ABOUT_TIMEOUT_S = 10.0
 DEADLINE_MARGIN_S = 10.0  # the server keeps the deadline; this is for a server that hangs
 READ_OUT_S = 0.5  # for what follows the last event
-MAX_EVENT_BYTES = 1_000_000
 MAX_REPLY_BYTES = 16_000_000
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 NO_CONNECTION = (
@@ -46,7 +46,7 @@ NO_CONNECTION = (
 T = TypeVar("T")
 
 
-class Client(AbstractAsyncContextManager["Client"]):
+class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     """A client of one address. An async context manager, to be used on one event loop."""
 
     def __init__(self, base_url: str, *, key: str | Callable[[], str] = "") -> None:
@@ -56,7 +56,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
-        return f"<Client {self._url}>"
+        return f"<AsyncClient {self._url}>"
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
@@ -160,40 +160,6 @@ class Client(AbstractAsyncContextManager["Client"]):
     @property
     def _check(self) -> str:
         return f"is that the right address, and does it run? Try: curl {self._url}/health"
-
-
-class FrameReader:
-    """Bytes, cut anywhere, -> server-sent events. Holds at most MAX_EVENT_BYTES."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()  # a line that has not ended
-        self._name = ""
-        self._data: list[bytes] = []
-        self._size = 0  # of the event so far
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
-        """Name and data of the events that `chunk` completes. Raises ValueError above the limit."""
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            self._grow(end)
-            line = bytes(self._rest).removesuffix(b"\r")
-            self._rest.clear()
-            field, _, value = line.partition(b":")  # a comment has no field
-            if field == b"event":
-                self._name = value.removeprefix(b" ").decode("utf-8", "replace")
-            elif field == b"data":
-                self._data.append(value.removeprefix(b" "))
-            elif not line:
-                if self._data:
-                    yield self._name or "message", b"\n".join(self._data)
-                self._name, self._data, self._size = "", [], 0
-        self._grow(rest)
-
-    def _grow(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > MAX_EVENT_BYTES:
-            raise ValueError(f"an event has more than {MAX_EVENT_BYTES} bytes")
-        self._rest += part
 
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:

@@ -1,0 +1,1 @@
+"""HTTP clients of a worker or a balancer: one for asyncio, one that blocks."""
