@@ -63,6 +63,7 @@ class Settings(BaseModel):
         None, "folder of status.json and admin.json (status/ in home)", "worker", "balancer"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "how much is logged", *EVERY)
+    log_format: Literal["text", "json"] = _setting("text", "how a line of the log is written", *EVERY)
     allowed_hosts: tuple[str, ...] = _setting(
         (), "host names, besides loopback, that may be asked for; commas between them", *PUBLIC
     )

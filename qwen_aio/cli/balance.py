@@ -20,7 +20,8 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup.exposure import check_exposure, key_ring, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
-from qwen_aio.startup.listening import allowed_hosts, log_to_stderr, proxy_settings, url_of
+from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
+from qwen_aio.startup.log import log_to_stderr
 
 PORT = 8000
 

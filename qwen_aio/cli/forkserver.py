@@ -25,7 +25,7 @@ from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.config import settings_of
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
-from qwen_aio.startup.listening import log_to_stderr
+from qwen_aio.startup.log import log_to_stderr
 from qwen_aio.startup.process import exit_status, run_process
 from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, prepare_process
 from qwen_aio.worker.worker import LoadEngine

@@ -23,7 +23,7 @@ from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.config import settings_of
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
-from qwen_aio.startup.listening import log_to_stderr
+from qwen_aio.startup.log import log_to_stderr
 from qwen_aio.startup.process import run_process
 from qwen_aio.worker.loading import choose_model, load_weights, prepare_process, records_of
 from qwen_aio.worker.precision import is_prepared, is_small

@@ -28,7 +28,7 @@ from qwen_aio.serving.transport.server import bind, bind_first_free
 from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.exposure import check_exposure
 from qwen_aio.startup.flags import add_settings_flags, settings_from
-from qwen_aio.startup.listening import log_to_stderr
+from qwen_aio.startup.log import log_to_stderr
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.ui.page_server import SERVER_URL, serve_page

@@ -154,6 +154,7 @@ async def _refuse_path(_: Request) -> Response:
 
 async def _answer_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, QwenAioError)
+    request.state.code = exc.code
     return error_response(exc, request.state.request_id)
 
 
@@ -164,6 +165,7 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     if exc.status_code == 405:
         allow = (exc.headers or {}).get("Allow", "")
         error = MethodNotAllowed(f"{request.method[:20]} is not possible here; allowed: {allow}")
+    request.state.code = error.code
     response = error_response(error, request.state.request_id)
     response.headers.update(exc.headers or {})
     return response

@@ -8,10 +8,11 @@ tasks.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import time
 import uuid
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -39,12 +40,14 @@ BODY_TIMEOUT_S = 30.0
 # A client reads the refusal only after it has sent its body; beyond this it is disconnected.
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 MAX_STRANGER_BYTES = 4096  # where no key is needed, so that strangers cannot fill the memory
+MAX_LOGGED_CHARS = 200  # of a path
 MAX_HEADER_BYTES = 32 * 1024
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 FORM_MEDIA = "application/x-www-form-urlencoded"  # what a browser sends without a script
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Load balancers send no name, or the address of a container; the replies hold no secrets.
 PROBE_PATHS = frozenset({"/livez", "/readyz"})
+logger = logging.getLogger(__name__)
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -86,17 +89,21 @@ class Guard:
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = _request_id(request.headers)
         state["traceparent"] = traceparent_of(request.headers)
+        began = time.monotonic()
         is_extra = state.get("is_extra", False)  # see Connection
-        send = self._with_headers(send, request_id, closes=is_extra)
-        with suppress(ClientDisconnect):  # no reply can reach it
+        send = self._with_headers(send, scope, began, closes=is_extra)
+        try:
             try:
                 body = await self._checked_body(request)
                 if is_extra and scope["path"] not in PROBE_PATHS:
                     raise TooManyConnections("as many connections are open as may be; try again soon", retry_after_s=1)
             except QwenAioError as exc:
+                state["code"] = exc.code
                 await self._worded(exc, error_response(exc, request_id), scope)(scope, receive, send)
             else:
                 await self._app(scope, _replay(body, receive), send)
+        except ClientDisconnect:  # no reply can reach it
+            _log_left(scope)
 
     async def _checked_body(self, request: Request) -> bytes:
         """The body of a sound request. Raises QwenAioError, ClientDisconnect."""
@@ -114,9 +121,13 @@ class Guard:
             _check_media(headers, {JSON_MEDIA, FORM_MEDIA} if path == LOGIN_PATH else {JSON_MEDIA})
         return body
 
-    def _with_headers(self, send: Send, request_id: str, *, closes: bool) -> Send:
+    def _with_headers(self, send: Send, scope: Scope, began: float, *, closes: bool) -> Send:
+        request_id = scope["state"]["request_id"]
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    _log_refused(scope, message["status"], seconds=time.monotonic() - began)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if closes:
@@ -160,6 +171,19 @@ class Guard:
         if length > limit:
             raise _too_large(max(length, declared), limit)
         return b"".join(chunks)
+
+
+def _log_refused(scope: Scope, status: int, *, seconds: float) -> None:
+    line = "request refused id=%s method=%s path=%s status=%d code=%s ms=%d"
+    state = scope["state"]
+    values = (state["request_id"], scope["method"], scope["path"][:MAX_LOGGED_CHARS], status, state.get("code", "-"))
+    logger.info(line, *values, seconds * 1000)
+
+
+def _log_left(scope: Scope) -> None:
+    """The client has hung up before its end; whoever only watches may."""
+    if scope["method"] not in SAFE_METHODS:
+        logger.info("client left id=%s path=%s", scope["state"]["request_id"], scope["path"][:MAX_LOGGED_CHARS])
 
 
 def error_response(error: QwenAioError, request_id: str) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -58,14 +58,13 @@ async def send_events(
 ) -> None:
     """Send `events`, each as its `frame`, to their end or the client's disconnect; close them.
 
-    Raises an error before the first event, which can still have a status. A later one, or a bug,
-    becomes the last event, by `failed`.
+    Raises an error before the first event, which can still have a status, and ClientDisconnect. A later error, or
+    a bug, becomes the last event, by `failed`.
     """
     request_id = scope["state"]["request_id"]
     sending = _send_all(events, send, frame=frame, times=times, failed=failed, request_id=request_id)
     async with aclosing(events):
-        with suppress(ClientDisconnect):
-            await while_connected(receive, sending)
+        await while_connected(receive, sending)
 
 
 async def _send_all(
@@ -84,6 +83,7 @@ async def _send_all(
             await _send(send, frame(event), times)
             event = await _next(events, send, times)
     except QwenAioError as exc:
+        logger.info("stream ended early id=%s code=%s", request_id, exc.code)
         await _send(send, failed(exc, request_id), times)
     except ClientDisconnect:
         raise

@@ -1,10 +1,8 @@
-"""For every server: its URL, its host names, the reverse proxies it trusts, and its log."""
+"""For every server: its URL, its host names, the reverse proxies it trusts."""
 
 from __future__ import annotations
 
 import ipaddress
-import logging
-import sys
 
 from qwen_aio.config import Settings
 from qwen_aio.serving.transport.proxied import ProxySettings
@@ -25,14 +23,3 @@ def url_of(host: str, port: int) -> str:
     """The URL on this machine of a server that listens on `host`."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def log_to_stderr(settings: Settings) -> None:
-    """One line per event on stderr."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    for chatty in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # It warns of every client that does not speak HTTP.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -15,7 +15,13 @@ from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments
 
 TYPED = {
     **{"host": "127.0.0.2", "port": "7999", "model": "/a model", "precision": "fp32", "threads": "7"},
-    **{"prompts_dir": "/prompts", "status_dir": "/status", "log_level": "debug", "allowed_hosts": "a.lan,b.lan"},
+    **{
+        "prompts_dir": "/prompts",
+        "status_dir": "/status",
+        "log_level": "debug",
+        "log_format": "json",
+        "allowed_hosts": "a.lan,b.lan",
+    },
     **{"root_path": "/qwen", "trusted_proxies": "10.0.0.0/8", "insecure": True, "max_context": "1024"},
     **{"kv_mb": "64", "max_batch_tokens": "128", "max_queue": "32", "workers": "2", "policy": "random"},
     **{"slow_ms": "99.5", "balancer_port": "8100", "worker_port": "7200", "share_weights": "on", "golden": "warn"},
