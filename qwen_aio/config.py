@@ -70,7 +70,7 @@ class Settings(BaseModel):
     root_path: str = _setting("", "path below which a reverse proxy shows this server, e.g. /qwen", *PUBLIC)
     trusted_proxies: tuple[str, ...] = _setting(
         (),
-        "addresses or networks of reverse proxies whose X-Forwarded-Host and -Prefix count, commas between them",
+        "addresses or networks of reverse proxies whose X-Forwarded-Host, -Prefix and -For count, commas between them",
         *PUBLIC,
     )
     insecure: bool = _setting(
@@ -81,6 +81,12 @@ class Settings(BaseModel):
     )
     service_key_file: Path | None = _setting(
         None, "file with the key for the servers behind this one (service.key beside the file of keys)", *PUBLIC
+    )
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = _setting(
+        None, "requests a minute of one key, or of one address where there are no keys (no limit)", *PUBLIC
+    )
+    tokens_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = _setting(
+        None, "tokens a minute of one key or address, of prompts and answers together (no limit)", *PUBLIC
     )
     allow_system_messages: bool = _setting(
         False, "take system messages of clients on OpenAI's routes, instead of the chat task's", "worker", "balancer"

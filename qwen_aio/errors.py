@@ -79,6 +79,10 @@ class AccessDenied(QwenAioError, code="access_denied"):
     """The key is valid, but not for this."""
 
 
+class RateLimited(QwenAioError, code="rate_limit_exceeded"):
+    """The client has asked for more than it may in a minute."""
+
+
 class NotReady(QwenAioError, code="not_ready"):
     """The model is still loading."""
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from qwen_aio.core import EngineRequest
 from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import NO_KEYS
 from qwen_aio.serving.metrics import RequestMetrics
@@ -59,6 +60,7 @@ class Worker:
     times: StreamTimes = STREAM_TIMES
     allow_system_messages: bool = False
     keys: KeyRing = NO_KEYS
+    limits: RateLimits = NO_LIMITS
     recorded: list[tuple[EngineRequest, Decision | Answer]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     gate: AdmissionGate = field(init=False)
@@ -84,6 +86,7 @@ class Worker:
             times=self.times,
             allow_system_messages=self.allow_system_messages,
             keys=self.keys,
+            limits=self.limits,
         )
         if self.is_open:
             self.open()

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
 from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, NO_KEYS, create_app, v1_routes
 from qwen_aio.serving.metrics import metrics_route
@@ -20,6 +21,7 @@ def create_balancer_app(
     gate: AdmissionGate,
     *,
     keys: KeyRing = NO_KEYS,
+    limits: RateLimits = NO_LIMITS,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     allow_system_messages: bool = False,
@@ -30,4 +32,12 @@ def create_balancer_app(
         metrics_route(balancer.metrics.registry),
         *dashboard_routes(balancer),
     ]
-    return create_app(gate, routes=routes, health=balancer.health, keys=keys, allowed_hosts=allowed_hosts, proxy=proxy)
+    return create_app(
+        gate,
+        routes=routes,
+        health=balancer.health,
+        keys=keys,
+        limits=limits,
+        allowed_hosts=allowed_hosts,
+        proxy=proxy,
+    )

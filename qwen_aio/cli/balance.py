@@ -18,7 +18,7 @@ from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.config import Settings, settings_of, status_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, run_server
-from qwen_aio.startup.exposure import check_exposure, key_ring, service_key
+from qwen_aio.startup.exposure import check_exposure, key_ring, rate_limits, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.startup.log import log_to_stderr
@@ -56,6 +56,7 @@ async def _balance(settings: Settings, sock: socket.socket) -> int:
         balancer,
         gate,
         keys=key_ring(settings),
+        limits=rate_limits(settings),
         allowed_hosts=allowed_hosts(settings),
         proxy=proxy_settings(settings),
         allow_system_messages=settings.allow_system_messages,

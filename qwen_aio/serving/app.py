@@ -19,6 +19,7 @@ from starlette.routing import Route
 from qwen_aio.core import TaskKind
 from qwen_aio.errors import MethodNotAllowed, QwenAioError, UnknownPath
 from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.access.rules import LOGIN_PATH, LOGOUT_PATH, Access
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
@@ -46,6 +47,7 @@ def create_app(
     routes: Sequence[Route],
     health: Callable[[], Health],
     keys: KeyRing = NO_KEYS,
+    limits: RateLimits = NO_LIMITS,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
@@ -73,7 +75,14 @@ def create_app(
     app.add_exception_handler(QwenAioError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(Exception, _answer_bug)
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts, access=access, page_csp=page_csp, worded=with_form(worded))
+    app.add_middleware(
+        Guard,
+        allowed_hosts=allowed_hosts,
+        access=access,
+        limits=limits,
+        page_csp=page_csp,
+        worded=with_form(worded),
+    )
     app.add_middleware(Proxied, proxy=proxy)
     app.add_middleware(OriginForm)  # the last one added comes first
     return app

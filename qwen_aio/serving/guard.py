@@ -29,7 +29,8 @@ from qwen_aio.errors import (
     TooManyConnections,
     UnsupportedMedia,
 )
-from qwen_aio.serving.access.rules import LOGIN_PATH, OPEN_ACCESS, Access, rule_of
+from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
+from qwen_aio.serving.access.rules import LOGIN_PATH, OPEN_ACCESS, Access, client_of, is_limited, rule_of
 from qwen_aio.serving.traceparent import traceparent_of
 from qwen_aio.wire.engine import ENGINE_PATH, MAX_ENGINE_REQUEST_BYTES, TOKENS_PATH
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
@@ -69,6 +70,7 @@ class Guard:
         *,
         allowed_hosts: Collection[str] = (),
         access: Access = OPEN_ACCESS,
+        limits: RateLimits = NO_LIMITS,
         page_csp: str = "default-src 'self'",
         worded: Worded = as_json,
         body_timeout_s: float = BODY_TIMEOUT_S,
@@ -76,6 +78,7 @@ class Guard:
         self._app = app
         self._hosts = LOOPBACK | {_host_name(name) for name in allowed_hosts}
         self._access = access
+        self._limits = limits
         self._page_csp = page_csp
         self._worded = worded
         self._body_timeout_s = body_timeout_s
@@ -88,7 +91,7 @@ class Guard:
         request = Request(scope, receive)  # WebSockets are off, see server.py
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = _request_id(request.headers)
-        state["traceparent"] = traceparent_of(request.headers)
+        state |= {"traceparent": traceparent_of(request.headers), "tokens": 0}
         began = time.monotonic()
         is_extra = state.get("is_extra", False)  # see Connection
         send = self._with_headers(send, scope, began, closes=is_extra)
@@ -104,6 +107,9 @@ class Guard:
                 await self._app(scope, _replay(body, receive), send)
         except ClientDisconnect:  # no reply can reach it
             _log_left(scope)
+        finally:
+            if "client" in state:
+                self._limits.charge(state["client"], state["tokens"])
 
     async def _checked_body(self, request: Request) -> bytes:
         """The body of a sound request. Raises QwenAioError, ClientDisconnect."""
@@ -115,6 +121,9 @@ class Guard:
         if not is_safe:
             _check_origin(headers)
         self._access.check(request)  # before the body, which takes memory
+        if self._limits.is_on and is_limited(request):
+            client = request.scope["state"]["client"] = client_of(request)
+            self._limits.admit(client)
         _check_framing(headers)
         body = await self._read_body(request)
         if body and not is_safe:
@@ -133,6 +142,8 @@ class Guard:
                 if closes:
                     headers["Connection"] = "close"
                 headers["X-Content-Type-Options"] = "nosniff"
+                if "client" in scope["state"]:
+                    headers.update(self._limits.headers(scope["state"]["client"]))
                 headers.setdefault("Referrer-Policy", "no-referrer")
                 if headers.get("content-type", "").startswith("text/html"):
                     headers.setdefault("Content-Security-Policy", self._page_csp)

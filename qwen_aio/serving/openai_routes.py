@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.disconnect import while_connected
+from qwen_aio.serving.meter import count, counted
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.openai.chat import ChatRequest
 from qwen_aio.wire.openai.completion import CompletionRequest
@@ -65,9 +66,11 @@ class TextRoute:
         reply = wanted.reply(request_id, to, capabilities, created=int(time.time()))
         if wanted.stream:
             events = self._gate.stream(request)
-            await send_events(events, scope, receive, send, frame=reply.frame, failed=error_chunk, times=self._times)
+            frame = counted(scope, reply.frame)
+            await send_events(events, scope, receive, send, frame=frame, failed=error_chunk, times=self._times)
             return
         result = await while_connected(receive, self._gate.run(request))
+        count(scope, result)
         headers = {"Cache-Control": "no-store"}
         await Response(reply.whole(result), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
 

@@ -14,8 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from qwen_aio.core import Request
 from qwen_aio.errors import InvalidRequest
+from qwen_aio.result import Result
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.disconnect import while_connected
+from qwen_aio.serving.meter import count, counted
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.event import event_frame
@@ -40,23 +42,27 @@ class RunRoute:
         requests = wanted.to_core(scope["state"]["request_id"], scope["state"]["traceparent"])
         if wanted.stream:
             events = self._gate.stream(requests[0])
-            await send_events(events, scope, receive, send, frame=event_frame, times=self._times)
+            await send_events(events, scope, receive, send, frame=counted(scope, event_frame), times=self._times)
             return
-        answer = await while_connected(receive, self._run(wanted, requests))
+        answer = await while_connected(receive, self._run(scope, wanted, requests))
         headers = {"Cache-Control": "no-store"}
         await Response(answer.to_json(), headers=headers, media_type=JSON_MEDIA)(scope, receive, send)
 
-    async def _run(self, wanted: RunRequest, requests: tuple[Request, ...]) -> Answered:
+    async def _run(self, scope: Scope, wanted: RunRequest, requests: tuple[Request, ...]) -> Answered:
         """All texts, or tasks, have one deadline."""
         timeout_s = wanted.timeout_s or ANSWER_TIMEOUT_S
         if wanted.tasks:
             outcomes = await self._gate.run_each(requests, timeout_s=timeout_s)
+            count(scope, *(outcome for outcome in outcomes if isinstance(outcome, Result)))
             by_task = dict(zip(wanted.tasks, outcomes, strict=True))
             return RunTasksResponse.from_core(requests[0].request_id, by_task)
         if wanted.texts:
             results = await self._gate.run_all(requests, timeout_s=timeout_s)
+            count(scope, *results)
             return RunListResponse(results=[RunResponse.from_core(result) for result in results])
-        return RunResponse.from_core(await self._gate.run(requests[0]))
+        result = await self._gate.run(requests[0])
+        count(scope, result)
+        return RunResponse.from_core(result)
 
 
 def _with_timeout(fields: dict[str, Any], headers: Headers) -> dict[str, Any]:

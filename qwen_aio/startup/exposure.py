@@ -1,4 +1,4 @@
-"""Who may reach a server: its keys, the key it has itself, and no keys only where that is meant."""
+"""Who may reach a server, and how often: keys, limits, the key it has itself, no keys only where that is meant."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from qwen_aio.config import Settings, is_loopback, keys_file, service_key_file
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.files import read_text
 from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.limits import RateLimits, Rates
 from qwen_aio.serving.access.rules import MAX_KEY_CHARS
 
 GIVEN_UP = (
@@ -34,6 +35,11 @@ def check_exposure(settings: Settings) -> None:
 def key_ring(settings: Settings) -> KeyRing:
     """The keys that the server asks for. Raises InvalidSettings."""
     return KeyRing(keys_file(settings), may_be_open=is_loopback(settings.host) or settings.insecure)
+
+
+def rate_limits(settings: Settings) -> RateLimits:
+    """How much one client may ask for."""
+    return RateLimits(Rates(settings.requests_per_minute, settings.tokens_per_minute))
 
 
 def service_key(settings: Settings) -> Callable[[], str]:

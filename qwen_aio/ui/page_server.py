@@ -20,7 +20,7 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import Health, create_app
 from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup.environment import prepare_gradio
-from qwen_aio.startup.exposure import key_ring, service_key
+from qwen_aio.startup.exposure import key_ring, rate_limits, service_key
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.ui.remote_service import RemoteService
 
@@ -59,6 +59,7 @@ def _app(settings: Settings, gate: AdmissionGate, service: RemoteService) -> Fas
     app = create_app(
         gate,
         keys=keys,
+        limits=rate_limits(settings),
         routes=[],
         health=lambda: _health(gate, service),
         allowed_hosts=allowed_hosts(settings),

@@ -31,6 +31,7 @@ NoticeKey = Literal[
     "body_too_large",
     "not_ready",
     "draining",
+    "rate_limit_exceeded",
     "queue_full",
     "too_many_connections",
     "deadline_exceeded",

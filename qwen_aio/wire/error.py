@@ -56,6 +56,7 @@ _STATUS = {
     "last_worker": 409,
     "body_too_large": 413,
     "unsupported_media": 415,
+    "rate_limit_exceeded": 429,
     "not_ready": 503,
     "draining": 503,
     "called_off": 503,
@@ -82,12 +83,14 @@ def error_headers(error: QwenAioError) -> dict[str, str]:
     match http_status(error):
         case 401:
             return CHALLENGE
-        case 503:
+        case 429 | 503:
             return {"Retry-After": str(max(1, error.retry_after_s or 1))}
     return {}
 
 
 def _error_type(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
     if status < 500:
         return "invalid_request_error"
     return {503: "overloaded_error", 504: "timeout_error"}.get(status, "server_error")

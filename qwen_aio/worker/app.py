@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from qwen_aio.serving.access.key_ring import KeyRing
+from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, NO_KEYS, Health, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
@@ -27,6 +28,7 @@ def create_worker_app(
     status: Callable[[], WorkerStatus],
     metrics: CollectorRegistry,
     keys: KeyRing = NO_KEYS,
+    limits: RateLimits = NO_LIMITS,
     allowed_hosts: Collection[str] = (),
     proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
@@ -45,6 +47,7 @@ def create_worker_app(
         ],
         health=lambda: Health(asdict(replace(status(), state=gate.state)), gate.refusal),
         keys=keys,
+        limits=limits,
         allowed_hosts=allowed_hosts,
         proxy=proxy,
         page_csp=page_csp,

@@ -20,7 +20,7 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.transport.server import run_server
-from qwen_aio.startup.exposure import key_ring
+from qwen_aio.startup.exposure import key_ring, rate_limits
 from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
 from qwen_aio.status.file import StatusFile
 from qwen_aio.tasks.loader import tasks_hash
@@ -104,6 +104,7 @@ class WorkerServer:
             status=lambda: health.latest,
             metrics=self._metrics.registry,
             keys=key_ring(self.settings),
+            limits=rate_limits(self.settings),
             allowed_hosts=allowed_hosts(self.settings),
             proxy=proxy_settings(self.settings),
             allow_system_messages=self.settings.allow_system_messages,

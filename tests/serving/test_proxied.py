@@ -22,9 +22,11 @@ class App:
         self.path = ""
         self.raw_path = b""
         self.hosts: list[str] = []
+        self.client: str | None = None
 
     async def __call__(self, scope, receive, send) -> None:
         self.path, self.raw_path, self.hosts = scope["path"], scope["raw_path"], Headers(scope=scope).getlist("host")
+        self.client = scope["client"] and scope["client"][0]
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -104,6 +106,28 @@ async def test_the_guard_judges_the_name_of_a_listed_proxy_too(said):
 async def test_the_origin_is_compared_with_the_name_that_counts(peer, origin, status):
     given = await asked(LISTED, method="POST", peer=peer, guarded=True, x_forwarded_host="qwen.example", origin=origin)
     assert given[0] == status
+
+
+# ---- the client's address ----
+
+
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        ("203.0.113.5", "203.0.113.5"),
+        ("6.6.6.6, 203.0.113.5", "203.0.113.5"),  # the client has written the first one itself
+        ("203.0.113.5, 10.0.0.9", "203.0.113.5"),  # two proxies in a row
+        ("10.0.0.8, 10.0.0.9", HERE),
+        ("2001:db8::1", "2001:db8::1"),
+        ("unknown", "unknown"),
+        ("x" * 500, "x" * 64),
+    ],
+)
+async def test_a_listed_proxy_says_whose_request_it_is(said, client):
+    _, app, _ = await asked(LISTED, x_forwarded_for=said)
+    assert app.client == client
+    _, app, _ = await asked(LISTED, peer=ELSEWHERE, x_forwarded_for=said)
+    assert app.client == ELSEWHERE
 
 
 # ---- the path ----

@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 from qwen_aio.errors import AccessDenied, KeyRefused, QwenAioError
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.keys import Key, KeyRole
+from qwen_aio.serving.access.limits import address_name
 from qwen_aio.serving.access.sessions import Sessions
 from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH
 
@@ -44,6 +45,8 @@ RULES: Mapping[str, KeyRole | None] = {
     ENGINE_PATH: "service",
     TOKENS_PATH: "service",
 }
+# Where a request makes a server compute; the last one is the page's.
+COMPUTING = frozenset({"/v1/run", "/v1/chat/completions", "/v1/completions", "/tokenize", "/gradio_api/queue/join"})
 OTHERS: KeyRole = "user"  # paths of the page below "/", and those where nothing lives
 _PATTERNS: tuple[tuple[re.Pattern[str], KeyRole | None], ...] = tuple(
     (compile_path(path)[0], role) for path, role in RULES.items()
@@ -54,6 +57,21 @@ def rule_of(path: str) -> KeyRole | None:
     """The role that `path` needs."""
     # `match`, as the router does: a line break at the end is no other path to it, so it must be none here.
     return next((role for pattern, role in _PATTERNS if pattern.match(path)), OTHERS)
+
+
+def is_limited(request: Request) -> bool:
+    """Whether `request`, which has passed, counts for the limits of its client: it makes a server compute.
+
+    Not a service's: it counts its own clients.
+    """
+    key: Key | None = request.scope["state"]["key"]
+    return request.method == "POST" and request.scope["path"] in COMPUTING and not (key and key.role == "service")
+
+
+def client_of(request: Request) -> str:
+    """Whose limits count: the key's, else the address's."""
+    key: Key | None = request.scope["state"]["key"]
+    return f"key {key.name}" if key else address_name(request.client.host if request.client else "")
 
 
 class Access:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from qwen_aio.config import ROOT_PATH
 from qwen_aio.serving.transport.target import with_host
 
+MAX_ADDRESS_CHARS = 64
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -46,6 +47,7 @@ class Proxied:
             if names := headers.getlist("x-forwarded-host"):
                 # Two are refused: with a proxy that appends to the header, a client could choose.
                 scope = with_host(scope, ", ".join(names).encode("latin-1"))
+            scope = self._with_client(scope, headers)
             prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
             root_path = prefix if re.fullmatch(ROOT_PATH, prefix) else root_path
         if root_path and scope["path"] == root_path:
@@ -55,11 +57,21 @@ class Proxied:
             await self._app(_without_root_path(scope, root_path), receive, send)
 
     def _is_trusted(self, scope: Scope) -> bool:
-        if not self._proxy.trusted or not scope.get("client"):
+        return bool(self._proxy.trusted and scope.get("client")) and self._is_proxy(scope["client"][0])
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            peer = ipaddress.ip_address(address)
+        except ValueError:
             return False
-        peer = ipaddress.ip_address(scope["client"][0])
         peer = getattr(peer, "ipv4_mapped", None) or peer  # a socket that listens on :: sees IPv4 in this form
         return any(peer in network for network in self._proxy.trusted)
+
+    def _with_client(self, scope: Scope, headers: Headers) -> Scope:
+        """`scope` from the last address in X-Forwarded-For that is no proxy's: a client may write what is before it."""
+        stated = [part.strip() for line in headers.getlist("x-forwarded-for") for part in line.split(",")]
+        client = next((address for address in reversed(stated) if not self._is_proxy(address)), None)
+        return scope if client is None else {**scope, "client": (client[:MAX_ADDRESS_CHARS], 0)}
 
 
 def _without_root_path(scope: Scope, root_path: str) -> Scope:
