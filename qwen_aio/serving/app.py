@@ -23,7 +23,7 @@ from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.access.rules import LOGIN_PATH, LOGOUT_PATH, Access
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
-from qwen_aio.serving.login import LoginRoutes, with_form
+from qwen_aio.serving.login import LoginRoutes, with_pages
 from qwen_aio.serving.openai_routes import openai_routes
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
 from qwen_aio.serving.run_route import RunRoute
@@ -81,7 +81,7 @@ def create_app(
         access=access,
         limits=limits,
         page_csp=page_csp,
-        worded=with_form(worded),
+        worded=with_pages(worded),
     )
     app.add_middleware(Proxied, proxy=proxy)
     app.add_middleware(OriginForm)  # the last one added comes first

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Scope
 
-from qwen_aio.errors import InvalidRequest, KeyRefused, QwenAioError
+from qwen_aio.errors import HostRefused, InvalidRequest, KeyRefused, QwenAioError
 from qwen_aio.language import Both, Language, Strings, language_for
 from qwen_aio.serving.access.keys import Key
 from qwen_aio.serving.access.rules import MAX_KEY_CHARS, Access
@@ -24,6 +24,7 @@ from qwen_aio.serving.access.sessions import SESSION_S
 from qwen_aio.serving.guard import Worded
 from qwen_aio.wire.error import CHALLENGE
 
+NAME = "Qwen All-in-One"
 STYLE = """\
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, "PingFang SC", "Microsoft YaHei", sans-serif; }
 body { display: grid; place-items: center; min-height: 90vh; margin: 0; }
@@ -72,6 +73,12 @@ class LoginStrings(Strings):
     signed_in = Both("You are signed in with the key {name} ({role}).", "已使用密钥 {name}（{role}）登录。")
     back = Both("Back", "返回")
     sign_out = Both("Sign out", "退出登录")
+    other_name = Both(
+        "This server does not answer to the name in your browser's address. Start it with --allowed-hosts and that "
+        "name; for a reverse proxy see docs/reverse-proxy.md.",
+        "服务器不接受浏览器地址栏中的名称。启动时请用 --allowed-hosts 加上该名称；"
+        "使用反向代理时，见 docs/reverse-proxy.zh-CN.md。",
+    )
 
 
 STRINGS: Mapping[Language, LoginStrings] = {"en": LoginStrings("en"), "zh": LoginStrings("zh")}
@@ -115,18 +122,21 @@ class LoginRoutes:
         return response
 
 
-def with_form(worded: Worded) -> Worded:
-    """As `worded`, but a person who opens a page without a key gets the form."""
+def with_pages(worded: Worded) -> Worded:
+    """As `worded`, but a person who opens a page without a key gets the form, or reads which name is missing."""
 
-    def worded_with_form(error: QwenAioError, response: Response, scope: Scope) -> Response:
+    def worded_with_pages(error: QwenAioError, response: Response, scope: Scope) -> Response:
         headers = Headers(scope=scope)
+        strings = _strings_for(headers)
         is_page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
+        if is_page and isinstance(error, HostRefused):
+            return HTMLResponse(_page(strings, f"<p>{escape(strings.other_name)}</p>"), 400, HEADERS)
         # Deeper paths would need another address of the form, and no person types them.
-        if not isinstance(error, KeyRefused) or not is_page or scope["path"].count("/") > 1:
-            return worded(error, response, scope)
-        return HTMLResponse(_form(_strings_for(headers)), 401, HEADERS | CHALLENGE)
+        if is_page and isinstance(error, KeyRefused) and scope["path"].count("/") == 1:
+            return HTMLResponse(_form(strings), 401, HEADERS | CHALLENGE)
+        return worded(error, response, scope)
 
-    return worded_with_form
+    return worded_with_pages
 
 
 def _strings_for(headers: Headers) -> LoginStrings:
@@ -155,13 +165,13 @@ def _form(strings: LoginStrings, *, is_refused: bool = False) -> str:
         sign_in=strings.sign_in,
         hint=strings.hint,
     )
-    return _page(strings, content)
+    return _page(strings, content, title=strings.sign_in)
 
 
 def _signed_in(key: Key, strings: LoginStrings) -> str:
     words = escape(strings.signed_in.format(name=key.name, role=key.role))
-    return _page(strings, SIGNED_IN.format(words=words, back=strings.back, out=strings.sign_out))
+    return _page(strings, SIGNED_IN.format(words=words, back=strings.back, out=strings.sign_out), title=strings.sign_in)
 
 
-def _page(strings: LoginStrings, content: str) -> str:
-    return PAGE.format(code=strings.code, title=strings.sign_in, style=STYLE, content=content)
+def _page(strings: LoginStrings, content: str, *, title: str = NAME) -> str:
+    return PAGE.format(code=strings.code, title=title, style=STYLE, content=content)

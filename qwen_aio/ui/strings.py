@@ -75,8 +75,6 @@ NOTICES_IN_CHINESE: Mapping[NoticeKey, str] = {
     "internal": "程序内部出错，详情见日志。请重试。",
 }
 REFUSALS = {
-    "host_refused": "This server does not answer to the name in your browser's address. Start it with "
-    "--allowed-hosts and that name; for a reverse proxy see docs/reverse-proxy.md.",
     "origin_refused": "Refused: the server was asked under another name than the one in your browser's address. "
     "A reverse proxy changed it; set in nginx: proxy_set_header Host $http_host; and start the server with "
     "--allowed-hosts and that name. See docs/reverse-proxy.md.",
@@ -84,8 +82,6 @@ REFUSALS = {
     "body_too_large": NOTICES["body_too_large"],
 }
 REFUSALS_IN_CHINESE = {
-    "host_refused": "服务器不接受浏览器地址栏中的名称。启动时请用 --allowed-hosts 加上该名称；"
-    "使用反向代理时，见 docs/reverse-proxy.zh-CN.md。",
     "origin_refused": "已被拒绝：服务器收到的名称与浏览器地址栏中的不同，反向代理改写了它。"
     "请在 nginx 中设置 proxy_set_header Host $http_host; 并在启动服务器时用 --allowed-hosts 加上该名称，"
     "见 docs/reverse-proxy.zh-CN.md。",

@@ -9,7 +9,7 @@ import pytest
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.keys import Key, hash_of
 from qwen_aio.serving.access.sessions import SESSION_S, Sessions
-from tests.asking import calling
+from tests.asking import calling, check_refusal
 from tests.fakes import FakeClock, FakeEngine
 from tests.keys import BAD, SECRETS, bearer, file_of_keys
 from tests.served import Worker
@@ -122,3 +122,14 @@ def test_those_signed_out_are_forgotten_once_they_would_have_ended():
         sessions.end(sessions.begin(KEY))
         clock.advance(SESSION_S + 1)
     assert len(sessions._signed_out) == 1
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "does not answer to the name"), ("zh-CN,en", "服务器不接受")])
+@pytest.mark.parametrize("path", ["/", "/v1/tasks"])
+async def test_a_person_who_uses_another_name_reads_which_flag_is_missing(path, language, words):
+    async with calling(Worker(FakeEngine())) as client:
+        headers = {"Host": "evil.com", "Accept": "text/html,*/*;q=0.8", "Accept-Language": language}
+        page = await client.get(path, headers=headers)
+        assert (page.status_code, "--allowed-hosts" in page.text, words in page.text) == (400, True, True)
+        assert "evil" not in page.text and page.headers["content-security-policy"].startswith("default-src 'none'")
+        check_refusal(await client.get(path, headers={"Host": "evil.com"}), 400, "host_refused")
