@@ -73,6 +73,15 @@ class Settings(BaseModel):
         "addresses or networks of reverse proxies whose X-Forwarded-Host, -Prefix and -For count, commas between them",
         *PUBLIC,
     )
+    tls_certificate: Path | None = _setting(
+        None,
+        "PEM file with the certificate chain of this server, which then speaks TLS; read again when it changes",
+        *PUBLIC,
+    )
+    tls_key: Path | None = _setting(None, "PEM file with its key (in the file of the certificate)", *PUBLIC)
+    tls_ca: Path | None = _setting(
+        None, "PEM file of authorities that the servers behind this one are checked with, besides the system's", *PUBLIC
+    )
     insecure: bool = _setting(
         False, "listen beyond this machine without keys: everybody who reaches the server may use all of it", *PUBLIC
     )
@@ -130,7 +139,19 @@ class Settings(BaseModel):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("model", "prompts_dir", "status_dir", "keys_file", "service_key_file", mode="before")
+    @field_validator(
+        *(
+            "model",
+            "prompts_dir",
+            "status_dir",
+            "keys_file",
+            "service_key_file",
+            "tls_certificate",
+            "tls_key",
+            "tls_ca",
+        ),
+        mode="before",
+    )
     @classmethod
     def _expand_home(cls, value: object) -> object:
         # A shell expands ~ in an argument, but not in a file, and not after "--model=".

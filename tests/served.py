@@ -22,6 +22,7 @@ from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.serving.transport.connection import Patience
 from qwen_aio.serving.transport.listener import Room
 from qwen_aio.serving.transport.server import PATIENCE, bind, run_server
+from qwen_aio.serving.transport.tls import Certificate
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.app import create_worker_app
@@ -120,7 +121,12 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    worker: Worker, *, grace_s: float = 30.0, patience: Patience = PATIENCE, room: Room | None = None
+    worker: Worker,
+    *,
+    grace_s: float = 30.0,
+    patience: Patience = PATIENCE,
+    room: Room | None = None,
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[Served]:
     sock = bind("127.0.0.1", 0)
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,7 +135,16 @@ async def served(
         await asyncio.shield(failure)
 
     serving = asyncio.create_task(
-        run_server(worker.app, sock=sock, gate=worker.gate, life=live, grace_s=grace_s, patience=patience, room=room)
+        run_server(
+            worker.app,
+            sock=sock,
+            gate=worker.gate,
+            life=live,
+            grace_s=grace_s,
+            patience=patience,
+            room=room,
+            certificate=certificate,
+        )
     )
     try:
         yield Served(worker, sock.getsockname()[1], serving, failure)

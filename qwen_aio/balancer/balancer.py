@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,8 +46,9 @@ class Balancer:
         status_dir: Path,
         params: Params = PARAMS,
         key: str | Callable[[], str] = "",
+        tls_to: Callable[[str], ssl.SSLContext | None] = lambda _: None,
     ) -> None:
-        """`key` is for workers that need one, as in Client. Raises InvalidSettings."""
+        """`key` and `tls_to` are for workers, as in WorkerClients. Raises InvalidSettings."""
         params = replace(params, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
         discovery = Discovery.parse(settings.workers)
@@ -56,7 +58,7 @@ class Balancer:
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
         self._queue = RequestQueue(params)
-        self._clients = WorkerClients(key=key)
+        self._clients = WorkerClients(key=key, tls_to=tls_to)
         self._registry = Registry(
             params, clock=clock, wall_clock=time.time, on_event=self.stats.event, asked_for=discovery.named_ids
         )

@@ -20,8 +20,9 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup.exposure import check_exposure, key_ring, rate_limits, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
-from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
+from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
 from qwen_aio.startup.log import log_to_stderr
+from qwen_aio.startup.tls import certificate, tls_to
 
 PORT = 8000
 
@@ -51,7 +52,9 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:
     gate = AdmissionGate(starting="the balancer is just starting; try again in a second")
-    balancer = Balancer(settings, gate, status_dir=status_dir(settings), key=service_key(settings))
+    balancer = Balancer(
+        settings, gate, status_dir=status_dir(settings), key=service_key(settings), tls_to=tls_to(settings)
+    )
     app = create_balancer_app(
         balancer,
         gate,
@@ -61,5 +64,5 @@ async def _balance(settings: Settings, sock: socket.socket) -> int:
         proxy=proxy_settings(settings),
         allow_system_messages=settings.allow_system_messages,
     )
-    print(f"balancer, policy {settings.policy}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
-    return await run_server(app, sock=sock, gate=gate, life=balancer.live)
+    print(f"balancer, policy {settings.policy}; open {own_url(settings, sock.getsockname()[1])}", flush=True)
+    return await run_server(app, sock=sock, gate=gate, life=balancer.live, certificate=certificate(settings))

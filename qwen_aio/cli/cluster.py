@@ -30,11 +30,13 @@ from qwen_aio.startup.environment import stated_threads
 from qwen_aio.startup.exposure import check_exposure, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
+from qwen_aio.startup.tls import TlsTo, tls_to
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import choose_model, describe_model, prepare_process
 from qwen_aio.worker.memory_need import MemoryNeed, memory_message, need_of, sized
 
 ELSEWHERE = ("workers", "port", "id")  # settings that mean something else, or nothing, to a cluster
+ClientOf = Callable[[str], AsyncClient]
 REACHED = {"up", "demoted", "drain", "maint"}  # a worker's states once a balancer has reached it
 
 
@@ -64,12 +66,13 @@ def main(arguments: Namespace) -> int:
     arguments.kv_mb = settings.kv_mb  # its workers would not know of one another
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
     print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
-    return asyncio.run(_run(plan, arguments, need, key=service_key(settings)))
+    client_of = partial(_client_of, service_key(settings), tls_to(settings))
+    return asyncio.run(_run(plan, arguments, need, client_of))
 
 
-async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, *, key: Callable[[], str]) -> int:
+async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, client_of: ClientOf) -> int:
     supervisor = Supervisor(
-        _stages(plan, arguments, Lifeline(), key),
+        _stages(plan, arguments, Lifeline(), client_of),
         report=partial(print, flush=True),
         on_output=partial(print, file=sys.stderr, flush=True),
         memory=lambda: f"the cluster needs {need}, {available_memory()}",
@@ -79,11 +82,12 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, *, key
         return await supervisor.run(signals)
 
 
-def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline, key: Callable[[], str]) -> list[list[Child]]:
-    """All children, in the order in which they are ended: none loses one that it still needs."""
+def _client_of(key: Callable[[], str], tls_to: TlsTo, url: str) -> AsyncClient:
+    return AsyncClient(url, key=key, tls=tls_to(url))
 
-    def client_of(url: str) -> AsyncClient:
-        return AsyncClient(url, key=key)
+
+def _stages(plan: ClusterPlan, arguments: Namespace, lifeline: Lifeline, client_of: ClientOf) -> list[list[Child]]:
+    """All children, in the order in which they are ended: none loses one that it still needs."""
 
     def spawned(command: list[str]) -> Callable[[OnLine], Awaitable[Process]]:
         return partial(spawn, command, lifeline=lifeline)

@@ -31,7 +31,12 @@ Others reach this machine at {host}, if the server listens there:
   python app.py --host {listen} --allowed-hosts {host}
 In a browser: {url} asks for the key. In a program (a cluster has /v1 on its balancer's port, {balancer_port}):
   {curl}
-The key travels unencrypted; over networks that you do not trust, put a TLS proxy in front (docs/reverse-proxy.md)."""
+{travels}"""
+UNENCRYPTED = (
+    "The key travels unencrypted; over networks that you do not trust, start the server with --tls-certificate "
+    "(docs/security.md)."
+)
+ENCRYPTED = "The key travels encrypted."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +71,8 @@ def main(arguments: argparse.Namespace) -> int:
 def describe_key(secret: str, settings: Settings, *, name: str, role: KeyRole) -> str:
     """What its owner needs to know, the key included."""
     host = public_host(settings)
-    url = url_of(host, settings.port or PAGE_PORT)
+    has_tls = settings.tls_certificate is not None
+    url = url_of(host, settings.port or PAGE_PORT, has_tls=has_tls)
     return TOLD.format(
         key=secret,
         name=name,
@@ -77,6 +83,7 @@ def describe_key(secret: str, settings: Settings, *, name: str, role: KeyRole) -
         url=url,
         curl=CURL.format(url=url, key=secret),
         balancer_port=settings.balancer_port,
+        travels=ENCRYPTED if has_tls else UNENCRYPTED,
     )
 
 

@@ -16,6 +16,7 @@ from qwen_aio.visible import check_visible
 from qwen_aio.wire import result_to_json
 
 MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
+SERVER_SETTINGS = ("tls_ca",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--url", help="ask the server at this address, with the key in QWEN_AIO_KEY, instead of loading a model here"
     )
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
-    add_settings_flags(parser, *MODEL_SETTINGS)
+    add_settings_flags(parser, *MODEL_SETTINGS, *SERVER_SETTINGS)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -38,17 +39,18 @@ def main(arguments: argparse.Namespace) -> int:
     check_visible(text, param="text")
     wish = SamplingWish(max_tokens=arguments.max_tokens, seed=arguments.seed)
     request = Request(text, mode=arguments.mode, reply=arguments.reply, sampling=wish, request_id="cli")
-    asked = _ask_server(arguments.url, request) if arguments.url else _ask_here(settings, request)
+    asked = _ask_server(arguments.url, request, settings) if arguments.url else _ask_here(settings, request)
     result = asyncio.run(asked)
     merged = f"{result.merged_line}\n{result.total_ms / 1000:.2f} s ({result.route})"
     print(result_to_json(result) if arguments.json else merged)
     return 0
 
 
-async def _ask_server(url: str, request: Request) -> Result:
+async def _ask_server(url: str, request: Request, settings: Settings) -> Result:
     from qwen_aio.client.async_client import AsyncClient
+    from qwen_aio.startup.tls import tls_to
 
-    async with AsyncClient(url, key=os.environ.get("QWEN_AIO_KEY", "")) as client:
+    async with AsyncClient(url, key=os.environ.get("QWEN_AIO_KEY", ""), tls=tls_to(settings)(url)) as client:
         return await client.run(request)
 
 

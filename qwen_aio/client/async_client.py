@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import MappingProxyType
@@ -49,10 +50,14 @@ T = TypeVar("T")
 class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     """A client of one address. An async context manager, to be used on one event loop."""
 
-    def __init__(self, base_url: str, *, key: str | Callable[[], str] = "") -> None:
-        """`key` is sent with every request, unless it is empty; a function is asked for it each time."""
+    def __init__(self, base_url: str, *, key: str | Callable[[], str] = "", tls: ssl.SSLContext | None = None) -> None:
+        """`key` is sent with every request, unless it is empty; a function is asked for it each time.
+
+        `tls`: how the server of an https address is checked; None: with the system's authorities.
+        """
         self._url = base_url.rstrip("/")
         self._key = key
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -118,7 +123,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         self, method: str, path: str, *, timeout_s: float, headers: Mapping[str, str] = NO_HEADERS, **more: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One exchange. Failures on the way, also while the body is read, become QwenAioErrors."""
-        self._session = self._session or aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(limit=0))
+        self._session = self._session or self._new_session()
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
         key = self._key if isinstance(self._key, str) else self._key()
         headers = {**headers, "Authorization": f"Bearer {key}"} if key else headers
@@ -134,6 +139,10 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
             raise BadReply(f"{self._url} answers, but not as qwen_aio does; {self._check}") from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise ConnectionLost(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls or True)
+        return aiohttp.ClientSession(trust_env=False, connector=connector)
 
     async def _events(
         self,

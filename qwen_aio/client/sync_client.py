@@ -6,6 +6,7 @@ For scripts, threads and notebooks, whose own loop is busy while a cell runs.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError
@@ -23,9 +24,9 @@ T = TypeVar("T")
 class Client(AbstractContextManager["Client"]):
     """A client of one address. A context manager; may be used by several threads at once."""
 
-    def __init__(self, base_url: str, *, key: str | Callable[[], str] = "") -> None:
-        """`key` is sent with every request, unless it is empty; a function is asked for it each time."""
-        self._client = AsyncClient(base_url, key=key)
+    def __init__(self, base_url: str, *, key: str | Callable[[], str] = "", tls: ssl.SSLContext | None = None) -> None:
+        """As AsyncClient."""
+        self._client = AsyncClient(base_url, key=key, tls=tls)
         self._lock = threading.Lock()  # of what follows
         self._loop: asyncio.AbstractEventLoop | None = None  # runs from the first request to `close`
         self._thread: threading.Thread | None = None

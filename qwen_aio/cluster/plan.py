@@ -32,6 +32,7 @@ class ClusterPlan:
     balancer_port: int
     workers: tuple[WorkerSpec, ...]
     shares_weights: bool
+    has_tls: bool = False  # page and balancer
 
     def __str__(self) -> str:
         threads = self.workers[0].threads
@@ -49,11 +50,11 @@ class ClusterPlan:
 
     @property
     def page_url(self) -> str:
-        return url_of(self.host, self.page_port)
+        return url_of(self.host, self.page_port, has_tls=self.has_tls)
 
     @property
     def balancer_url(self) -> str:
-        return url_of(self.host, self.balancer_port)
+        return url_of(self.host, self.balancer_port, has_tls=self.has_tls)
 
     def balancer_command(self, arguments: Namespace) -> list[str]:
         """The balancer, with the settings among `arguments`."""
@@ -79,6 +80,7 @@ def plan_cluster(settings: Settings) -> ClusterPlan:
         balancer_port=balancer_port,
         workers=tuple(WorkerSpec(f"qwen-{number}", port, threads) for number, port in enumerate(ports, start=1)),
         shares_weights=_shares_weights(settings.share_weights, num_workers=count),
+        has_tls=settings.tls_certificate is not None,
     )
 
 

@@ -19,7 +19,12 @@ def proxy_settings(settings: Settings) -> ProxySettings:
     return ProxySettings(settings.root_path, tuple(map(ipaddress.ip_network, settings.trusted_proxies)))
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, has_tls: bool = False) -> str:
     """The URL on this machine of a server that listens on `host`."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return f"http{'s' if has_tls else ''}://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def own_url(settings: Settings, port: int) -> str:
+    """The URL on this machine of the server that these settings are for, on `port`."""
+    return url_of(settings.host, port, has_tls=settings.tls_certificate is not None)

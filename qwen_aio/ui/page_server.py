@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
@@ -21,7 +22,8 @@ from qwen_aio.serving.app import Health, create_app
 from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup.environment import prepare_gradio
 from qwen_aio.startup.exposure import key_ring, rate_limits, service_key
-from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
+from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
+from qwen_aio.startup.tls import certificate, tls_to
 from qwen_aio.ui.remote_service import RemoteService
 
 if TYPE_CHECKING:
@@ -41,11 +43,12 @@ def serve_page(settings: Settings, *, url: str) -> int:
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:
     """Serve until a signal; checks the server at `address` every `look_s` seconds."""
     gate = AdmissionGate(starting="the page is just starting; try again in a second")
-    async with AsyncClient(address, key=service_key(settings)) as client:
+    async with AsyncClient(address, key=service_key(settings), tls=tls_to(settings)(address)) as client:
         service = RemoteService(client, url=address, version=__version__)
         app = _app(settings, gate, service)
-        print(f"page for {address}; open {url_of(settings.host, sock.getsockname()[1])}", flush=True)
-        return await run_server(app, sock=sock, gate=gate, life=lambda: _live(gate, service, look_s))
+        print(f"page for {address}; open {own_url(settings, sock.getsockname()[1])}", flush=True)
+        life = partial(_live, gate, service, look_s)
+        return await run_server(app, sock=sock, gate=gate, life=life, certificate=certificate(settings))
 
 
 def _app(settings: Settings, gate: AdmissionGate, service: RemoteService) -> FastAPI:

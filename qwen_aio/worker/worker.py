@@ -21,7 +21,8 @@ from qwen_aio.serving.metrics import RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.transport.server import run_server
 from qwen_aio.startup.exposure import key_ring, rate_limits
-from qwen_aio.startup.listening import allowed_hosts, proxy_settings, url_of
+from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
+from qwen_aio.startup.tls import certificate
 from qwen_aio.status.file import StatusFile
 from qwen_aio.tasks.loader import tasks_hash
 from qwen_aio.worker.app import create_worker_app
@@ -60,7 +61,8 @@ class WorkerServer:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
         status_file = StatusFile(status_dir(self.settings) / "status.json", lock_timeout_s=STATUS_LOCK_S)
         port = self.sock.getsockname()[1]
-        url = url_of(self.settings.host, port)
+        url = own_url(self.settings, port)
+        tls = certificate(self.settings)
         with status_file.claimed(self.settings.id or f"qwen-{port}", url=url) as first:
             health = WorkerHealth(first, engine=lambda: self._snapshot(), meter=ProcessMeter(threads=self.threads))
             gate = AdmissionGate()
@@ -68,7 +70,8 @@ class WorkerServer:
             print(f"{describe_model(self.model)}; open {url}", flush=True)
             heartbeat = Heartbeat(health, write=status_file.write, state=lambda: gate.state)
             async with heartbeat.beating():
-                return await run_server(app, sock=self.sock, gate=gate, life=lambda: self._live(gate, health))
+                life = partial(self._live, gate, health)
+                return await run_server(app, sock=self.sock, gate=gate, life=life, certificate=tls)
 
     async def _live(self, gate: AdmissionGate, health: WorkerHealth) -> None:
         """Load, open the gate, and wait for the engine to fail, which it should not."""

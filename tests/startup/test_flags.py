@@ -25,6 +25,7 @@ TYPED = {
     **{"root_path": "/qwen", "trusted_proxies": "10.0.0.0/8", "insecure": True, "max_context": "1024"},
     **{"kv_mb": "64", "max_batch_tokens": "128", "max_queue": "32", "workers": "2", "policy": "random"},
     **{"slow_ms": "99.5", "balancer_port": "8100", "worker_port": "7200", "share_weights": "on", "golden": "warn"},
+    **{"tls_certificate": "/chain.pem", "tls_key": "/key.pem", "tls_ca": "/ca.pem"},
     **{"requests_per_minute": "60", "tokens_per_minute": "90000"},
     **{"allow_system_messages": True, "keys_file": "/keys.json", "service_key_file": "/service.key"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Collection
 
 from qwen_aio.client.async_client import AsyncClient
@@ -10,14 +11,17 @@ from qwen_aio.client.async_client import AsyncClient
 class WorkerClients:
     """Makes a client at its first use; `keep` closes those of workers that have left."""
 
-    def __init__(self, *, key: str | Callable[[], str] = "") -> None:
-        """`key` is that of the balancer, as in AsyncClient."""
+    def __init__(
+        self, *, key: str | Callable[[], str] = "", tls_to: Callable[[str], ssl.SSLContext | None] = lambda _: None
+    ) -> None:
+        """`key` is that of the balancer, `tls_to` says how the server at an address is checked, as in AsyncClient."""
         self._key = key
+        self._tls_to = tls_to
         self._clients: dict[str, AsyncClient] = {}
 
     def to(self, url: str) -> AsyncClient:
         if url not in self._clients:
-            self._clients[url] = AsyncClient(url, key=self._key)
+            self._clients[url] = AsyncClient(url, key=self._key, tls=self._tls_to(url))
         return self._clients[url]
 
     async def keep(self, urls: Collection[str]) -> None:

@@ -20,11 +20,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from qwen_aio.errors import InvalidSettings, TooManyConnections
 from qwen_aio.serving.transport.connection import Connection, whole_reply
+from qwen_aio.serving.transport.tls import HANDSHAKE_S, SHUTDOWN_S, Certificate
 
 MAX_CONNECTIONS = 2000
 EXTRA_CONNECTIONS = 6
@@ -62,12 +64,15 @@ class Room:
 class Listener:
     """Accepts on `sock`, which its owner closes. `make`: is_extra and on_lost -> Connection."""
 
-    def __init__(self, sock: socket.socket, make: Callable[..., Connection], *, room: Room) -> None:
+    def __init__(
+        self, sock: socket.socket, make: Callable[..., Connection], *, room: Room, certificate: Certificate | None
+    ) -> None:
         sock.setblocking(False)
         sock.listen(BACKLOG)
         self._sock = sock
         self._make = make
         self._room = room
+        self._certificate = certificate
         self._served: dict[Connection, None] = {}  # the oldest first
         self._extra: dict[Connection, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
@@ -91,7 +96,7 @@ class Listener:
     async def _let_begin(self) -> None:
         """Let accepted connections read what was sent, so that their state is known to the next."""
         await asyncio.sleep(0)
-        if self._connecting:
+        if self._connecting and self._certificate is None:  # handshakes take as long as clients like
             await asyncio.wait(self._connecting)
 
     def _take(self, sock: socket.socket) -> None:
@@ -109,9 +114,13 @@ class Listener:
         connecting.add_done_callback(self._connecting.discard)
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            times = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": SHUTDOWN_S}
+            tls = {"ssl": self._certificate.context(), **times}
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
-        except OSError:  # the client has disconnected
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock, **tls)
+        except OSError:  # the client has disconnected, or does not speak TLS
             self._forget(connection)
             sock.close()
 

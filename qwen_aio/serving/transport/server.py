@@ -30,6 +30,7 @@ from qwen_aio.serving.guard import MAX_HEADER_BYTES
 from qwen_aio.serving.interruption import cancel
 from qwen_aio.serving.transport.connection import Connection, Patience
 from qwen_aio.serving.transport.listener import Listener, Room
+from qwen_aio.serving.transport.tls import Certificate
 
 GRACE_S = 30.0
 PATIENCE = Patience()
@@ -83,14 +84,15 @@ async def run_server(
     grace_s: float = GRACE_S,
     patience: Patience = PATIENCE,
     room: Room | None = None,
+    certificate: Certificate | None = None,
 ) -> int:
     """Serve `app` on `sock` until `life` ends or a signal comes; the exit code of the process.
 
     `life` loads, opens the gate, and waits for a failure; it is cancelled after the last request.
-    `room` defaults to all that the process has. The code is 0 after a signal, 128 + signal after a
-    second one. Raises what `life` raised, and InvalidSettings if there are too few open files.
+    `room` defaults to all that the process has; with a `certificate` it speaks TLS. The code is 0 after a signal,
+    128 + signal after a second one. Raises what `life` raised, and InvalidSettings if there are too few open files.
     """
-    server = _Server(app, sock, patience=patience, room=room or Room.of_process())
+    server = _Server(app, sock, patience=patience, room=room or Room.of_process(), certificate=certificate)
     serving = asyncio.create_task(server.serve([]), name="http server")
     living = asyncio.create_task(life(), name="life of the server")
     second: int | None = None
@@ -115,11 +117,20 @@ async def run_server(
 class _Server(uvicorn.Server):
     """uvicorn without its listener and its signal handlers, which raise signals again."""
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, *, patience: Patience, room: Room) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sock: socket.socket,
+        *,
+        patience: Patience,
+        room: Room,
+        certificate: Certificate | None,
+    ) -> None:
         super().__init__(_config(app, patience))
         self._sock = sock
         self._patience = patience
         self._room = room
+        self._certificate = certificate
         self._last_words_s = 0.5
 
     @contextmanager
@@ -136,7 +147,7 @@ class _Server(uvicorn.Server):
         """uvicorn's, with the Listener of listener.py."""
         await super().startup(sockets)
         make = partial(Connection, self.config, self.server_state, self.lifespan.state, patience=self._patience)
-        listener = Listener(self._sock, make, room=self._room)
+        listener = Listener(self._sock, make, room=self._room, certificate=self._certificate)
         self._accepting = asyncio.create_task(listener.run(), name="listener")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
