@@ -7,10 +7,11 @@ its line; code that gets a request another way calls `check_sampling`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from qwen_aio.core import Sampling, SamplingWish
 from qwen_aio.errors import InvalidRequest
@@ -26,7 +27,7 @@ MAX_TOP_LOGPROBS = 20  # likely tokens listed beside each sampled one
 
 @dataclass(frozen=True)
 class Bounds:
-    """All numbers from `least` to `most`; `above` excludes `least` itself."""
+    """All numbers from `least` to `most`; `above` excludes `least` itself. Annotates fields of pydantic."""
 
     least: float
     most: float
@@ -45,6 +46,12 @@ class Bounds:
             raise PydanticCustomError("out_of_bounds", "must be {bounds}", {"bounds": str(self)})
         return value
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"exclusiveMinimum" if self.above else "minimum": self.least, "maximum": self.most}
+
 
 BOUNDS = {
     "max_tokens": Bounds(1, MAX_TOKENS),
@@ -59,20 +66,29 @@ BOUNDS = {
 
 _Float = Annotated[float, Field(allow_inf_nan=True)]  # the bounds refuse infinity, in better words
 
-Seed = Annotated[int, AfterValidator(BOUNDS["seed"].check)]
+Seed = Annotated[int, BOUNDS["seed"]]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 class SamplingNumbers(BaseModel):
     """What a request and a task file may both set; None where it is not set."""
 
-    max_tokens: Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)] | None = None
-    temperature: Annotated[_Float, AfterValidator(BOUNDS["temperature"].check)] | None = None
-    top_p: Annotated[_Float, AfterValidator(BOUNDS["top_p"].check)] | None = None
-    top_k: Annotated[int, AfterValidator(BOUNDS["top_k"].check)] | None = None
-    repetition_penalty: Annotated[_Float, AfterValidator(BOUNDS["repetition_penalty"].check)] | None = None
-    presence_penalty: Annotated[_Float, AfterValidator(BOUNDS["presence_penalty"].check)] | None = None
-    frequency_penalty: Annotated[_Float, AfterValidator(BOUNDS["frequency_penalty"].check)] | None = None
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    max_tokens: Annotated[int, BOUNDS["max_tokens"]] | None = None
+    """Longest answer in tokens; default: the task's."""
+    temperature: Annotated[_Float, BOUNDS["temperature"]] | None = None
+    """0 always takes the most likely token; default: the task's."""
+    top_p: Annotated[_Float, BOUNDS["top_p"]] | None = None
+    """Sample among the most likely tokens that together reach this probability; 1: among all."""
+    top_k: Annotated[int, BOUNDS["top_k"]] | None = None
+    """Sample among this many of the most likely tokens; 0: among all."""
+    repetition_penalty: Annotated[_Float, BOUNDS["repetition_penalty"]] | None = None
+    """Makes tokens of prompt and answer less likely; 1: off."""
+    presence_penalty: Annotated[_Float, BOUNDS["presence_penalty"]] | None = None
+    """OpenAI's: makes tokens that the answer has less likely."""
+    frequency_penalty: Annotated[_Float, BOUNDS["frequency_penalty"]] | None = None
+    """OpenAI's: makes tokens less likely by how often the answer has them."""
 
 
 def check_sampling(sampling: Sampling | SamplingWish, *, max_tokens: int) -> None:

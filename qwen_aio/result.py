@@ -22,9 +22,13 @@ class Usage:
     """
 
     prompt_tokens: int = 0
+    """Tokens of the prompt as it came in."""
     cached_tokens: int = 0
+    """Those of the prompt that were not computed again."""
     completion_tokens: int = 0
+    """Tokens of the answer; 0 for a decision."""
     cut_tokens: int = 0
+    """Those of the prompt that did not fit the context."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,13 @@ class Timings:
     """Wall time. `prefill_ms` ends with the first token or score, `decode_ms` with the last."""
 
     queue_ms: float = 0.0
+    """Waiting for the engine."""
     prefill_ms: float = 0.0
+    """Until the first token or score."""
     decode_ms: float = 0.0
+    """From there until the last token."""
     total_ms: float = 0.0
+    """All of it."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,11 @@ class Safety:
     """Whether the writer or somebody near is in danger, as decided before the answer."""
 
     label: str
-    probability: float | None  # of that label; None if the word rule alone decided
+    """A label of the task `safety`."""
+    probability: float | None
+    """Of that label; null if the word rule alone decided."""
     source: SafetySource
+    """What decided: the word rule or the model."""
 
 
 @dataclass(frozen=True)

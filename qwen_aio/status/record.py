@@ -10,46 +10,79 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
+from pydantic import with_config
+
 LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 
 Count = Literal["safety_replies", "openings_refused", "openings_replaced", "answers_stopped"]
 WorkerState = Literal["starting", "ready", "draining", "failed"]
 
 
+@with_config(use_attribute_docstrings=True)  # for the OpenAPI document
 @dataclass(frozen=True)
 class WorkerStatus:
     """One worker's record in status.json."""
 
     id: str
+    """Its id."""
     url: str
+    """Where it listens."""
     pid: int
-    start_time: float  # seconds since 1970
-    generation: int  # one more than in the id's last process
-    seq: int  # one more with every report: a reader judges age by when this last changed
+    """Its process."""
+    start_time: float
+    """Seconds since 1970."""
+    generation: int
+    """One more than in the id's last process."""
+    seq: int
+    """One more with every report: a reader judges age by when this last changed."""
     state: WorkerState
+    """What it is doing."""
     queue_depth: int = 0
+    """Requests that wait for the engine."""
     running: int = 0
+    """Sequences being computed."""
     capacity: int = 0
+    """Sequences that can be computed at once."""
     completed: int = 0
+    """Requests finished since it was ready."""
     latency_ms_last5: tuple[float, ...] = ()
+    """Of the last five requests, without the time in the queue."""
     latency_ms_mean5: float | None = None
+    """Their mean."""
     ttft_ms_mean5: float | None = None
-    slow_ms: float | None = None  # mean of five: total of a decision, first token of an answer
+    """Until the first token of the last five answers, mean."""
+    slow_ms: float | None = None
+    """Mean of five: total of a decision, first token of an answer."""
     tokens_per_second: float = 0.0
-    cpu_percent: float = 0.0  # of this process, divided by its threads
-    cpu_jitter: float = 0.0  # standard deviation of the last ten CPU readings, percent points
+    """Of all answers, since the last record."""
+    cpu_percent: float = 0.0
+    """Of this process, divided by its threads."""
+    cpu_jitter: float = 0.0
+    """Standard deviation of the last ten CPU readings, percent points."""
     rss_mb: float = 0.0
-    kv_mb: int = 0  # memory for keys and values
+    """Resident memory."""
+    kv_mb: int = 0
+    """Memory for keys and values."""
     model: str = ""
+    """The name of the model."""
     model_sha: str = ""
-    precision: str = ""  # of the weights, as Precision; empty while they are being loaded
+    """The hash of the model."""
+    precision: str = ""
+    """Of the weights, as Precision; empty while they are being loaded."""
     tasks_sha: str = ""
+    """The hash of all tasks."""
     wall_time: str = ""
-    safety_replies: int = 0  # fixed answers to messages that show danger
-    openings_refused: int = 0  # first sentences of answers that did not fit
-    openings_replaced: int = 0  # answers whose second draw did not fit either
-    answers_stopped: int = 0  # before a later sentence that did not fit
-    golden: dict[str, str] = field(default_factory=dict)  # task -> outcome of its golden cases
+    """When the record was made, UTC."""
+    safety_replies: int = 0
+    """Fixed answers to messages that show danger."""
+    openings_refused: int = 0
+    """First sentences of answers that did not fit."""
+    openings_replaced: int = 0
+    """Answers whose second draw did not fit either."""
+    answers_stopped: int = 0
+    """Before a later sentence that did not fit."""
+    golden: dict[str, str] = field(default_factory=dict)
+    """Task -> outcome of its golden cases."""
 
     @property
     def process(self) -> tuple[str, int, float, int]:

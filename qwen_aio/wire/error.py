@@ -12,16 +12,22 @@ class ErrorDetail(Answered):
     """A sentence, a class of errors, the field at fault, and a code for programs."""
 
     message: str
+    """One sentence for people."""
     type: str
+    """The class of the error, as at OpenAI."""
     param: str | None = None
+    """The field at fault."""
     code: str
+    """For programs."""
     request_id: str = ""
+    """That of the header X-Request-ID."""
 
 
 class ErrorResponse(Answered):
     """Every reply with a status of 400 or more, and the `error` event of a stream."""
 
     error: ErrorDetail
+    """What went wrong."""
 
     @classmethod
     def from_core(cls, error: QwenAioError, request_id: str) -> ErrorResponse:

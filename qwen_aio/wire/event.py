@@ -21,13 +21,16 @@ class TokenShape(Answered):
     """The `token` event."""
 
     index: int
+    """From 0."""
     text: str
+    """The next piece of the answer: whole characters, perhaps none."""
 
 
 class DoneShape(RunResponse):
     """The `done` event: the whole result. `finish_reason` is the reply's, null without one."""
 
     finish_reason: FinishReason | None
+    """The reply's; null without one."""
 
 
 def event_frame(event: Event) -> bytes:

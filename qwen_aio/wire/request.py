@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, Seed, StopString
 from qwen_aio.core import Message, Overflow, Rendering, Request, Role, SamplingWish
@@ -25,7 +25,9 @@ class HistoryMessage(Sent):
     """One earlier turn."""
 
     role: Role
+    """`user` begins, then they take turns."""
     content: str
+    """The text of the turn."""
 
 
 History = Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_factory=list)]
@@ -35,8 +37,11 @@ class SamplingFields(Sent, SamplingNumbers):
     """How an answer is sampled, and how long a client waits: None means as the task says."""
 
     stop: Annotated[list[StopString], Field(min_length=1, max_length=MAX_STOPS)] | None = None
+    """The answer ends before any of these."""
     seed: Seed | None = None
+    """The same seed, request and server give the same answer."""
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
+    """How long the client waits; default: that of the task, as `GET /v1/tasks` says."""
 
     def wish(self) -> SamplingWish:
         """The sampling that the client asks for."""
@@ -50,18 +55,69 @@ _WISHES = tuple(SamplingWish.__dataclass_fields__)
 TaskName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+HISTORY_EXAMPLE: list[JsonValue] = [
+    {"role": "user", "content": "今天天气怎么样?"},
+    {"role": "assistant", "content": "今天是晴天。"},
+]
+
+
 class RunRequest(SamplingFields):
     """`POST /v1/run`: one `text`, many `texts` that are answered in order, or one `text` for several `tasks`."""
 
+    # What the checks below say, as far as JSON Schema can: the turns of a history cannot be written in it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["text"]}, {"required": ["texts"]}],
+            "dependentSchemas": {
+                "texts": {"properties": {"stream": {"const": False}, "history": {"maxItems": 0}}},
+                "tasks": {
+                    "required": ["text"],
+                    "properties": {
+                        "mode": False,
+                        "reply": {"const": False},
+                        "stream": {"const": False},
+                        "history": {"maxItems": 0},
+                    },
+                },
+            },
+            "examples": [
+                {"text": "快递太慢了,差评!"},
+                {"text": "快递太慢了,差评!", "mode": "sentiment", "reply": True, "max_tokens": 60},
+                {"text": "那明天呢?", "mode": "chat", "stream": True, "history": HISTORY_EXAMPLE},
+                {"texts": ["很好用", "太失望了"], "mode": "sentiment"},
+                {"text": "很好用,就是有点贵", "tasks": ["sentiment", "safety"]},
+            ],
+        }
+    )
+
     text: str | None = None
+    """One text with at least one visible character; or `texts`."""
     texts: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    """Texts that are answered in order; or `text`."""
     mode: TaskName = "auto"
-    tasks: Annotated[list[TaskName], Field(min_length=1, max_length=MAX_TASKS)] | None = None
+    """A task, or `auto`: the rules of the tasks choose one."""
+    tasks: (
+        Annotated[
+            list[Annotated[TaskName, Field(json_schema_extra={"not": {"const": "auto"}})]],
+            Field(
+                min_length=1,
+                max_length=MAX_TASKS,
+                json_schema_extra={"uniqueItems": True},
+            ),
+        ]
+        | None
+    ) = None
+    """Tasks that are run side by side on `text`, each named once; without `mode`, `reply`, `history` and `stream`."""
     reply: bool = False
+    """Also answer the text (decision tasks)."""
     history: History
+    """Earlier turns, in pairs of `user` and `assistant`."""
     stream: bool = False
-    explain: bool = False
+    """Answer with server-sent events; for one text."""
+    explain: Annotated[bool, Field(json_schema_extra={"const": False})] = False
+    """Not offered by this version: true is refused."""
     on_overflow: Overflow = "cut"
+    """What happens to a text that does not fit the context: it is cut, or refused."""
 
     @model_validator(mode="after")
     def _check_meaning(self) -> Self:

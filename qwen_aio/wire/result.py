@@ -18,9 +18,13 @@ class _Costs(Answered):
     """The costs of a decision or an answer, and the truncation of its prompt."""
 
     usage: Usage
+    """Tokens."""
     timings: Timings
+    """Durations."""
     truncated: bool = False
+    """Whether the text was cut to fit the context."""
     dropped_turns: int = 0
+    """Earlier turns that did not fit the context."""
 
     @staticmethod
     def _costs(outcome: Decision | Answer) -> dict[str, Any]:
@@ -37,20 +41,35 @@ class DecisionShape(_Costs):
     """A decision, as the `decision` event carries it."""
 
     decision_task: str
+    """The task that decided."""
     label: str
+    """The decision; the neutral label if it abstained."""
     emotion: str
+    """The label's text, Chinese for every input."""
     emoji: str
+    """The label's emoji."""
     confidence: Confidence
+    """High, medium or low, by the thresholds of the task."""
     best_label: str
+    """The most probable label."""
     probability: float
+    """scores[best_label]."""
     scores: dict[str, float]
+    """Label -> probability; they sum to 1."""
     abstained: bool
+    """No label was clear."""
     calibrated: bool
+    """Whether a calibration for this model was used."""
     label_mass: float
+    """Probability that the labels held together among all continuations."""
     text: str
+    """The fixed format."""
     reason: str | None = None
+    """What moved the decision; null in this version."""
     merged: str
+    """The head of the merged line."""
     decision_worker: str = ""
+    """The worker that decided."""
 
     @classmethod
     def from_core(cls, decision: Decision) -> Self:
@@ -66,10 +85,15 @@ class ReplyShape(_Costs):
     """An answer; it has its own worker and costs."""
 
     task: str
+    """The task that answered."""
     text: str
+    """The answer."""
     finish_reason: FinishReason
+    """`fixed`: a text that a rule gives; `extracted`: sentences of the text."""
     safety: Safety | None = None
+    """What was decided before the answer; null where no task checks."""
     worker: str
+    """The worker that answered."""
 
     @classmethod
     def from_core(cls, answer: Answer) -> Self:
@@ -83,28 +107,51 @@ class RunResponse(_Costs):
     """The result of one text. Without a decision its fields are null, and the costs the reply's."""
 
     request_id: str
+    """That of the header X-Request-ID."""
     mode: str
+    """The task that was run."""
     task_hash: str
+    """Of its prompt and of how its scores are read."""
     model: str
+    """The name of the model."""
     worker: str
+    """The worker of the decision, or of the answer without one."""
     route: str
+    """Why this task was run."""
     total_ms: float
+    """From the first to the last of all work."""
     merged: str
+    """Decision and answer in one line."""
     decision_task: str | None = None
+    """The task that decided; null, as the next ones, without a decision."""
     decision_worker: str | None = None
+    """The worker that decided."""
     label: str | None = None
+    """The decision; the neutral label if it abstained."""
     emotion: str | None = None
+    """The label's text, Chinese for every input."""
     emoji: str | None = None
+    """The label's emoji."""
     confidence: Confidence | None = None
+    """High, medium or low, by the thresholds of the task."""
     best_label: str | None = None
+    """The most probable label."""
     probability: float | None = None
+    """scores[best_label]."""
     scores: dict[str, float] | None = None
+    """Label -> probability; they sum to 1."""
     abstained: bool | None = None
+    """No label was clear."""
     calibrated: bool | None = None
+    """Whether a calibration for this model was used."""
     label_mass: float | None = None
+    """Probability that the labels held together among all continuations."""
     text: str | None = None
+    """The fixed format."""
     reason: str | None = None
+    """What moved the decision; null in this version."""
     reply: ReplyShape | None = None
+    """The answer; null if none was asked for."""
 
     @classmethod
     def from_core(cls, result: Result) -> Self:
@@ -131,14 +178,18 @@ class RunListResponse(Answered):
     """The answer to `texts`, in their order."""
 
     results: list[RunResponse]
+    """In the order of `texts`."""
 
 
 class RunTasksResponse(Answered):
     """The answer to `tasks`, each with its own result or error, and the merged lines of the results in one."""
 
     request_id: str
+    """That of the header X-Request-ID."""
     merged: str
+    """The merged lines of the results in one."""
     results: dict[str, RunResponse | ErrorResponse]
+    """Task -> its result or its error."""
 
     @classmethod
     def from_core(cls, request_id: str, outcomes: Mapping[str, Result | QwenAioError]) -> Self:

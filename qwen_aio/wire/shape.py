@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from qwen_aio.errors import InvalidRequest
 
@@ -19,7 +21,8 @@ SSE_MEDIA = "text/event-stream"
 class Strict(BaseModel):
     """No "10" for 10, no 1 for true, no infinity."""
 
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+    # The docstrings of fields describe them in the OpenAPI document.
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @classmethod
     def read(cls, body: bytes) -> Self:
@@ -49,11 +52,23 @@ class Sent(Strict):
                 raise InvalidRequest(f"{shown} is null; leave it out to get the default", param=name[:40])
         return fields
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The fields whose default is None cannot be null."""
+        written = handler(schema)
+        fields = handler.resolve_ref_schema(written)["properties"]
+        for name, field in fields.items():
+            kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+            if len(kinds) == 1:
+                rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+                fields[name] = kinds[0] | rest
+        return written
+
 
 class Answered(BaseModel):
     """Unknown fields are ignored: a client may be older than its server, and a noun has more."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     def to_json(self) -> bytes:
         """UTF-8, on one line."""

@@ -6,17 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from qwen_aio.bounds import BOUNDS, MAX_TOP_LOGPROBS
 from qwen_aio.core import Message, Rendering, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.result import SampledToken
 from qwen_aio.visible import check_visible
+from qwen_aio.wire.openai.choice import ChatChoice, ChatChunkChoice, FinishCode
 from qwen_aio.wire.openai.fields import Harmless, OpenAiSent, SamplingShape
 from qwen_aio.wire.openai.logprobs import chat_logprobs
 from qwen_aio.wire.openai.model import Addressee
-from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Logprobs, Reply
+from qwen_aio.wire.openai.reply import ChoiceFields, Logprobs, Reply, ReplyObject
 from qwen_aio.wire.openai.request import OpenAiRequest
 from qwen_aio.wire.openai.response_format import ResponseFormat
 from qwen_aio.wire.request import MAX_HISTORY
@@ -24,12 +25,30 @@ from qwen_aio.wire.request import MAX_HISTORY
 ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant"}  # the others are system messages
 
 
+class ChatCompletion(ReplyObject):
+    """A whole reply to a chat."""
+
+    object: Literal["chat.completion"] = "chat.completion"
+    """Always this."""
+    choices: list[ChatChoice]
+    """One choice."""
+
+
+class ChatChunk(ReplyObject):
+    """A chunk of a reply to a chat."""
+
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    """Always this."""
+    choices: list[ChatChunkChoice]
+    """One choice; none in the chunk with `usage`."""
+
+
 class ChatReply(Reply):
     """A message of the assistant."""
 
     prefix = "chatcmpl"
-    whole_object = "chat.completion"
-    chunk_object = "chat.completion.chunk"
+    whole_shape = ChatCompletion
+    chunk_shape = ChatChunk
 
     def choice(self, text: str, finish_reason: FinishCode, logprobs: Logprobs) -> ChoiceFields:
         message = {"role": "assistant", "content": text, "refusal": None}
@@ -49,13 +68,28 @@ def _chunk_choice(delta: dict[str, str], finish_reason: FinishCode | None, logpr
     return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
+TEXT_PARTS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    },
+}
+
+
 class ChatMessage(OpenAiSent):
     """One message; `content` is a string or a list of text parts."""
 
     harmless: ClassVar[Harmless] = {"tool_calls": ([],), "tool_call_id": (), "function_call": (), "audio": ()}
 
+    model_config = ConfigDict(json_schema_extra={"required": ["role", "content"]})
+
     role: Literal["user", "assistant", "system", "developer"]
-    content: Any = None
+    """`system` and `developer`: the first one only, where the server allows it."""
+    content: Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, TEXT_PARTS]})] = None
+    """A string, or a list of text parts, which become lines."""
 
 
 class _Texts(NamedTuple):
@@ -68,6 +102,17 @@ class _Texts(NamedTuple):
 
 class ChatRequest(OpenAiRequest):
     """A conversation that ends with the user's message."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"messages": [{"role": "user", "content": "你好"}], "max_tokens": 60},
+                {"model": "qwen-aio/sentiment", "messages": [{"role": "user", "content": "快递太慢了,差评!"}]},
+                {"messages": [{"role": "user", "content": "你好"}], "seed": 7, "logprobs": True, "top_logprobs": 2},
+                {"messages": [{"role": "user", "content": "太失望了"}], "decide": "sentiment", "stream": True},
+            ]
+        }
+    )
 
     kind_of_reply = ChatReply
     harmless: ClassVar[Harmless] = {
@@ -89,11 +134,17 @@ class ChatRequest(OpenAiRequest):
     }
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_HISTORY)]
-    max_completion_tokens: Annotated[int, AfterValidator(BOUNDS["max_tokens"].check)] | None = None
+    """The conversation; the last message is the user's."""
+    max_completion_tokens: Annotated[int, BOUNDS["max_tokens"]] | None = None
+    """The newer name of `max_tokens`, and wins."""
     logprobs: bool = False
+    """Log probabilities of the sampled tokens, of the chat model."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    """How many likely tokens are listed beside each."""
     response_format: ResponseFormat | None = None
-    decide: Annotated[str, Field(min_length=1, max_length=64)] | None = None  # not OpenAI's: a decision task
+    """JSON by a schema, where the server has the extra `json`."""
+    decide: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Not OpenAI's: a decision task, whose label of the last message comes beside the answer."""
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:

@@ -6,27 +6,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from qwen_aio.core import Rendering, Request
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.result import SampledToken
 from qwen_aio.visible import check_visible
+from qwen_aio.wire.openai.choice import CompletionChoice, FinishCode
 from qwen_aio.wire.openai.fields import Harmless, SamplingShape
 from qwen_aio.wire.openai.logprobs import completion_logprobs
 from qwen_aio.wire.openai.model import Addressee
-from qwen_aio.wire.openai.reply import ChoiceFields, FinishCode, Logprobs, Reply
+from qwen_aio.wire.openai.reply import ChoiceFields, Logprobs, Reply, ReplyObject
 from qwen_aio.wire.openai.request import OpenAiRequest
 
+TEXT = {"type": "string"}
 DEFAULT_MAX_TOKENS = 16  # as at OpenAI and in vLLM
 MAX_LOGPROBS = 5  # as at OpenAI
+
+
+class TextCompletion(ReplyObject):
+    """A whole reply to a completion, or a chunk of it."""
+
+    object: Literal["text_completion"] = "text_completion"
+    """Always this."""
+    choices: list[CompletionChoice]
+    """One choice; none in the chunk with `usage`."""
 
 
 class CompletionReply(Reply):
     """What follows the prompt."""
 
     prefix = "cmpl"
-    whole_object = chunk_object = "text_completion"
+    whole_shape = chunk_shape = TextCompletion
 
     def choice(self, text: str, finish_reason: FinishCode, logprobs: Logprobs) -> ChoiceFields:
         return self.chunk_choice(text, finish_reason, logprobs)
@@ -44,6 +55,15 @@ class CompletionReply(Reply):
 class CompletionRequest(OpenAiRequest):
     """A text to be continued, or the text that a task is about."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["prompt"],
+            "examples": [
+                {"prompt": "今天天气", "max_tokens": 8},
+                {"model": "qwen-aio/sentiment", "prompt": "太失望了"},
+            ],
+        }
+    )
     kind_of_reply = CompletionReply
     harmless: ClassVar[Harmless] = {
         **SamplingShape.harmless,
@@ -52,8 +72,12 @@ class CompletionRequest(OpenAiRequest):
         "suffix": ("",),
     }
 
-    prompt: Any = None  # a string, or a list of one
+    prompt: Annotated[
+        Any, WithJsonSchema({"anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 1}]})
+    ] = None
+    """A string, or a list of one."""
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """How many likely tokens are listed beside each sampled one."""
 
     @property
     def num_logprobs(self) -> int | None:

@@ -45,16 +45,22 @@ class ModelShape(Answered):
     """One model, or a task in its place."""
 
     id: str
+    """For `model`."""
     object: Literal["model"] = "model"
+    """Always this."""
     created: int
+    """When the server started, seconds since 1970."""
     owned_by: str = OWNER
+    """Always this."""
 
 
 class ModelsResponse(Answered):
     """All that a request can name."""
 
     object: Literal["list"] = "list"
+    """Always this."""
     data: list[ModelShape]
+    """The chat model, decision tasks, the other tasks."""
 
     @classmethod
     def from_core(cls, capabilities: Capabilities, *, created: int) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -13,12 +13,12 @@ from qwen_aio.core import Task
 from qwen_aio.errors import QwenAioError
 from qwen_aio.result import Decided, Decision, Done, Event, Result, SampledToken, TextDelta, Usage
 from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.openai.choice import FinishCode
 from qwen_aio.wire.result import DecisionShape
 from qwen_aio.wire.shape import Answered
 
 ChoiceFields = dict[str, Any]
 Logprobs = dict[str, Any] | None
-FinishCode = Literal["stop", "length", "content_filter"]
 DONE = b"data: [DONE]\n\n"
 
 
@@ -26,9 +26,13 @@ class TokensShape(Answered):
     """OpenAI's `usage`."""
 
     prompt_tokens: int
+    """Tokens of the prompt."""
     completion_tokens: int
+    """Tokens of the answer."""
     total_tokens: int
+    """Their sum."""
     prompt_tokens_details: dict[str, int]
+    """`cached_tokens`: those that were not computed again."""
 
     @classmethod
     def from_core(cls, usage: Usage) -> TokensShape:
@@ -48,12 +52,19 @@ class ReplyObject(Answered):
     """
 
     id: str
-    object: str
+    """Made of the request id."""
+    object: str = ""
+    """The kind of object."""
     created: int
+    """Seconds since 1970."""
     model: str
-    choices: list[ChoiceFields]
+    """The chat model, or the task as a model."""
+    choices: list[Any]
+    """One choice; none in the chunk with `usage`."""
     usage: TokensShape | None = None
+    """Tokens."""
     decision: Annotated[DecisionShape | None, Field(exclude_if=lambda decision: decision is None)] = None
+    """Not OpenAI's: the decision that `decide` asks for."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,8 @@ class Reply(ABC):
     includes_decision: bool  # beside the text
 
     prefix: ClassVar[str]
-    whole_object: ClassVar[str]
-    chunk_object: ClassVar[str]
+    whole_shape: ClassVar[type[ReplyObject]]
+    chunk_shape: ClassVar[type[ReplyObject]]
 
     @abstractmethod
     def choice(self, text: str, finish_reason: FinishCode, logprobs: Logprobs) -> ChoiceFields:
@@ -93,13 +104,13 @@ class Reply(ABC):
         logprobs = self._listed(result.answer.logprobs if result.answer else ())
         choice = self.choice(_text(result), finish_code(result, self.dangerous), logprobs)
         decision = result.decision if self.includes_decision else None
-        return self._object(self.whole_object, [choice], _tokens(result), decision).to_json()
+        return self._object(self.whole_shape, [choice], _tokens(result), decision).to_json()
 
     def frame(self, event: Event) -> bytes:
         """`event` as it is sent; the last one is more than one frame."""
         match event:
             case Decided(decision) if self.includes_decision:
-                return _frame(self._object(self.chunk_object, self.opening(), decision=decision))
+                return _frame(self._object(self.chunk_shape, self.opening(), decision=decision))
             case Decided(decision):
                 return self._first(self.chunk_choice(decision.text, None, None))
             case TextDelta(text, index=index, logprobs=tokens):
@@ -107,7 +118,7 @@ class Reply(ABC):
                 return self._chunk(choice) if index or self.includes_decision else self._first(choice)
             case Done(result):
                 last = self._chunk(self.chunk_choice("", finish_code(result, self.dangerous), None))
-                usage = _frame(self._object(self.chunk_object, [], _tokens(result))) if self.includes_usage else b""
+                usage = _frame(self._object(self.chunk_shape, [], _tokens(result))) if self.includes_usage else b""
                 return last + usage + DONE
 
     def _first(self, choice: ChoiceFields) -> bytes:
@@ -118,18 +129,17 @@ class Reply(ABC):
         return self.logprobs(tokens) if self.includes_logprobs else None
 
     def _chunk(self, choice: ChoiceFields) -> bytes:
-        return _frame(self._object(self.chunk_object, [choice]))
+        return _frame(self._object(self.chunk_shape, [choice]))
 
     def _object(
         self,
-        kind: str,
+        shape: type[ReplyObject],
         choices: list[ChoiceFields],
         usage: TokensShape | None = None,
         decision: Decision | None = None,
     ) -> ReplyObject:
-        return ReplyObject(
+        return shape(
             id=f"{self.prefix}-{self.request_id}",
-            object=kind,
             created=self.created,
             model=self.model,
             choices=choices,

@@ -19,14 +19,18 @@ class JsonSchema(OpenAiSent):
     """A named schema; it is always kept to, so `strict` changes nothing."""
 
     name: Annotated[str, Field(max_length=64)] | None = None
+    """For people."""
     content: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    """The schema; docs/openai.md says which keywords are understood."""
 
 
 class ResponseFormat(OpenAiSent):
     """`json_schema` belongs to the type of that name."""
 
     type: Literal["text", "json_object", "json_schema"]
+    """What the answer is."""
     json_schema: JsonSchema | None = None
+    """With the type of that name."""
 
     def schema_text(self) -> str | None:
         """The schema that the answer keeps to, as JSON; None for text. Raises InvalidRequest."""

@@ -23,8 +23,11 @@ class TokenizeResponse(Answered):
     """`tokens` are ids of the model's vocabulary."""
 
     count: int
-    max_model_len: int  # prompt and answer together
+    """How many tokens."""
+    max_model_len: int
+    """Prompt and answer together."""
     tokens: list[int]
+    """Ids of the model's vocabulary."""
 
 
 def read_tokenize(fields: dict[str, Any]) -> OpenAiRequest:
