@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+from fastapi import FastAPI
 
 from tests.served import Worker
 
@@ -14,7 +15,13 @@ from tests.served import Worker
 @asynccontextmanager
 async def calling(worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
     """For what needs no hanging up."""
-    transport = httpx.ASGITransport(worker.app, raise_app_exceptions=False)
+    async with calling_app(worker.app) as client:
+        yield client
+
+
+@asynccontextmanager
+async def calling_app(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 

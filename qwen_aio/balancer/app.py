@@ -8,12 +8,19 @@ from fastapi import FastAPI
 
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.dashboard.routes import dashboard_routes
+from qwen_aio.balancer.snapshot import HealthRecord
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import DIRECT, NO_KEYS, create_app, v1_routes
 from qwen_aio.serving.metrics import metrics_route
+from qwen_aio.serving.openapi.docs import ProgramInfo
+from qwen_aio.serving.openapi.work_errors import LOST_WORK
 from qwen_aio.serving.transport.proxied import ProxySettings
+
+INFO = ProgramInfo(
+    "qwen_aio balancer", "Many workers behind one address, with the same routes as each of them.", HealthRecord
+)
 
 
 def create_balancer_app(
@@ -28,7 +35,7 @@ def create_balancer_app(
 ) -> FastAPI:
     """The same `/v1` as a worker's, with the dashboard at /."""
     routes = [
-        *v1_routes(gate, allow_system_messages=allow_system_messages),
+        *v1_routes(gate, allow_system_messages=allow_system_messages, also=LOST_WORK),
         metrics_route(balancer.metrics.registry),
         *dashboard_routes(balancer),
     ]
@@ -40,4 +47,5 @@ def create_balancer_app(
         limits=limits,
         allowed_hosts=allowed_hosts,
         proxy=proxy,
+        info=INFO,
     )

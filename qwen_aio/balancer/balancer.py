@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -19,7 +19,7 @@ from qwen_aio.balancer.dispatch.remote_executor import RemoteExecutor
 from qwen_aio.balancer.dispatch.retry_budget import RetryBudget
 from qwen_aio.balancer.metrics import BalancerMetrics
 from qwen_aio.balancer.params import PARAMS, Params
-from qwen_aio.balancer.snapshot import AdminState, Snapshot
+from qwen_aio.balancer.snapshot import AdminState, HealthRecord, Snapshot
 from qwen_aio.balancer.stats import Stats
 from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.balancer.workers.clients import WorkerClients
@@ -29,7 +29,7 @@ from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import Settings
 from qwen_aio.errors import NoWorker, StatusUnwritable
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import Health
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.serving.pipeline import Pipeline
 
 TICK_S = 1.0
@@ -127,11 +127,17 @@ class Balancer:
     def health(self) -> Health:
         """ok with all workers, degraded with fewer, a refusal with none."""
         snapshot = self.snapshot()
-        names = ("state", "ready", "asked_for", "waiting", "policy", "version")
-        record: dict[str, object] = {name: getattr(snapshot, name) for name in names}
-        record["workers"] = {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers}
+        record = HealthRecord(
+            snapshot.state,
+            snapshot.ready,
+            snapshot.asked_for,
+            snapshot.waiting,
+            snapshot.policy,
+            snapshot.version,
+            {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers},
+        )
         absence = None if snapshot.ready else NoWorker(self._registry.absence(), retry_after_s=5)
-        return Health(record, self._gate.refusal or absence)
+        return Health(asdict(record), self._gate.refusal or absence)
 
     async def _tick(self) -> None:
         while True:

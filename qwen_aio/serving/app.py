@@ -6,9 +6,7 @@ that `create_app` returns; the guard covers it too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -23,21 +21,23 @@ from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.access.rules import LOGIN_PATH, LOGOUT_PATH, Access
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.guard import Guard, Worded, as_json, error_response
+from qwen_aio.serving.health_routes import Health, health_endpoints
 from qwen_aio.serving.login import LoginRoutes, with_pages
 from qwen_aio.serving.openai_routes import openai_routes
+from qwen_aio.serving.openapi.docs import ProgramInfo, describing_routes
+from qwen_aio.serving.openapi.endpoint import Endpoint, ErrorKinds
+from qwen_aio.serving.openapi.work_errors import CLOSED
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, DECISION_TIMEOUT_S
-from qwen_aio.serving.run_route import RunRoute
+from qwen_aio.serving.run_route import run_endpoint
 from qwen_aio.serving.sse import BUG, STREAM_TIMES, StreamTimes
-from qwen_aio.serving.tokenize_route import TokenizeRoute
+from qwen_aio.serving.tokenize_route import tokenize_endpoint
 from qwen_aio.serving.transport.proxied import Proxied, ProxySettings
 from qwen_aio.serving.transport.target import OriginForm
-from qwen_aio.wire.error import ErrorResponse, error_headers
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse
 
 DIRECT = ProxySettings()  # no proxy before it
 NO_KEYS = KeyRing(None)  # open to everybody
-NO_DETAILS = "this server takes no requests now; GET /health says why"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
 
@@ -52,22 +52,25 @@ def create_app(
     proxy: ProxySettings = DIRECT,
     page_csp: str = "default-src 'self'",
     worded: Worded = as_json,
+    info: ProgramInfo | None = None,
 ) -> FastAPI:
-    """The application: `routes`, the health routes of every server, and those for signing in."""
+    """The application: `routes`, the health routes of every server, and those for signing in.
+
+    `info` of it: with this it describes itself at /openapi.json and /docs.
+    """
     app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
-    probes = HealthRoutes(gate, health=health)
     access = Access(keys)
     login = LoginRoutes(access)
+    described = [*routes, *health_endpoints(gate, health=health, shape=info.health if info else dict[str, object])]
     known = [
-        *routes,
-        Route("/livez", probes.livez),
-        Route("/readyz", probes.readyz),
-        Route("/health", probes.health),
+        *described,
+        *(describing_routes(described, info) if info else ()),
         Route(LOGIN_PATH, login.login, methods=["GET", "POST"]),
         Route(LOGOUT_PATH, login.logout, methods=["POST"]),
     ]
     app.router.routes += [
         *known,
+        *(route.head for route in described if isinstance(route, Endpoint) and route.head),
         # Otherwise a page mounted at / answers these.
         *(Route(route.path, _refuse_method(route), methods=METHODS) for route in known),
         Route("/v1/{rest:path}", _refuse_path, methods=METHODS),
@@ -89,10 +92,13 @@ def create_app(
 
 
 def v1_routes(
-    gate: AdmissionGate, *, times: StreamTimes = STREAM_TIMES, allow_system_messages: bool = False
-) -> list[Route]:
-    """The public routes of a worker and of a balancer."""
-    tokenizing = TokenizeRoute(gate, allow_system_messages=allow_system_messages)
+    gate: AdmissionGate,
+    *,
+    times: StreamTimes = STREAM_TIMES,
+    allow_system_messages: bool = False,
+    also: ErrorKinds = (),
+) -> list[Endpoint]:
+    """The public routes of a worker and of a balancer; `also`: errors that only one of them has."""
 
     async def tasks(_: Request) -> Response:
         timeouts_s: dict[TaskKind, float] = {"decision": DECISION_TIMEOUT_S, "generation": ANSWER_TIMEOUT_S}
@@ -100,56 +106,25 @@ def v1_routes(
         return Response(shape.to_json(), media_type=JSON_MEDIA)
 
     return [
-        Route("/v1/run", RunRoute(gate, times=times), methods=["POST"]),
-        Route("/v1/tasks", tasks),
-        Route("/tokenize", tokenizing.tokenize, methods=["POST"]),
-        *openai_routes(gate, times=times, allow_system_messages=allow_system_messages),
+        run_endpoint(gate, times=times, also=also),
+        Endpoint(
+            "/v1/tasks",
+            tasks,
+            name="tasks",
+            tag="Tasks",
+            summary="List the tasks and the limits of requests",
+            answers=TasksResponse,
+            errors=(*CLOSED, *also),
+        ),
+        tokenize_endpoint(gate, allow_system_messages=allow_system_messages, also=also),
+        *openai_routes(gate, times=times, allow_system_messages=allow_system_messages, also=also),
     ]
-
-
-@dataclass(frozen=True)
-class Health:
-    """The record of /health; `refusal` is why its status is not 200, None if it is."""
-
-    record: dict[str, object]
-    refusal: QwenAioError | None
-
-
-class HealthRoutes:
-    """Routes for load balancers, orchestrators and operators."""
-
-    def __init__(self, gate: AdmissionGate, *, health: Callable[[], Health]) -> None:
-        self._gate = gate
-        self._health = health
-
-    async def livez(self, request: Request) -> Response:
-        """200 as long as the process answers at all."""
-        return _record({"status": "ok"}, None, request)
-
-    async def readyz(self, request: Request) -> Response:
-        """200 if requests are admitted now, else 503 without details: any Host may ask."""
-        refusal = self._health().refusal
-        hidden = refusal and type(refusal)(NO_DETAILS, retry_after_s=refusal.retry_after_s)
-        return _record({"status": "unavailable" if refusal else "ready"}, hidden, request)
-
-    async def health(self, request: Request) -> Response:
-        """The status of /readyz, with details."""
-        health = self._health()
-        return _record(health.record | {"in_flight": self._gate.in_flight}, health.refusal, request)
-
-
-def _record(record: dict[str, object], refusal: QwenAioError | None, request: Request) -> Response:
-    """JSON that no cache keeps; 503, and `refusal` in it, if there is one."""
-    status, headers = 200, {"Cache-Control": "no-store"}
-    if refusal is not None:
-        status, headers = 503, headers | error_headers(refusal)
-        record = record | ErrorResponse.from_core(refusal, request.state.request_id).model_dump()
-    return Response(json.dumps(record, ensure_ascii=False, allow_nan=False), status, headers, media_type=JSON_MEDIA)
 
 
 def _refuse_method(route: Route) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint for the methods that `route` does not support."""
-    allow = ", ".join(sorted(route.methods or METHODS))
+    methods = (route.methods or set(METHODS)) | ({"HEAD"} if isinstance(route, Endpoint) and route.head else set())
+    allow = ", ".join(sorted(methods))
 
     async def refuse(_: Request) -> Response:
         raise HTTPException(405, headers={"Allow": allow})

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from qwen_aio.core import Task
 from qwen_aio.result import Answer, Decision
+from qwen_aio.serving.openapi.endpoint import Endpoint
 
 METRICS_PATH = "/metrics"
 PREFIX = "qwen_aio_"
@@ -73,11 +73,13 @@ class RequestMetrics:
         return Counter(f"{PREFIX}{name}", description, labels, registry=self.registry)
 
 
-def metrics_route(registry: CollectorRegistry) -> Route:
+def metrics_route(registry: CollectorRegistry) -> Endpoint:
     """`GET /metrics`, also while the server starts or drains."""
 
     async def metrics(_: Request) -> Response:
         headers = {"Cache-Control": "no-store"}
         return Response(generate_latest(registry), headers=headers, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    return Route(METRICS_PATH, metrics)
+    return Endpoint(
+        METRICS_PATH, metrics, name="metrics", tag="Watching", summary="What the server counts, for Prometheus"
+    )

@@ -7,39 +7,87 @@ the gate and the shapes, no service.
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
+from fastapi import Path
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from qwen_aio.errors import UnknownModel, UnknownTask
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.disconnect import while_connected
 from qwen_aio.serving.meter import count, counted
+from qwen_aio.serving.openapi.endpoint import Endpoint, ErrorKinds
+from qwen_aio.serving.openapi.work_errors import CLOSED, WORK_ERRORS
 from qwen_aio.serving.sse import StreamTimes, send_events
-from qwen_aio.wire.openai.chat import ChatRequest
-from qwen_aio.wire.openai.completion import CompletionRequest
+from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.openai.chat import ChatChunk, ChatCompletion, ChatRequest
+from qwen_aio.wire.openai.completion import CompletionRequest, TextCompletion
 from qwen_aio.wire.openai.model import ModelShape, ModelsResponse, addressed
 from qwen_aio.wire.openai.reply import error_chunk
 from qwen_aio.wire.openai.request import OpenAiRequest
 from qwen_aio.wire.shape import JSON_MEDIA, Answered
 
+STREAM = "With `stream` the answer is server-sent events without a name: chunks, then `[DONE]`, or an error at the end."
 
-def openai_routes(gate: AdmissionGate, *, times: StreamTimes, allow_system_messages: bool) -> list[Route]:
-    """The same on worker and balancer."""
+
+def openai_routes(
+    gate: AdmissionGate, *, times: StreamTimes, allow_system_messages: bool, also: ErrorKinds
+) -> list[Endpoint]:
+    """The same on worker and balancer; `also`: errors besides those of every server."""
     models = ModelRoutes(gate)
-    shapes: dict[str, type[OpenAiRequest]] = {"chat/completions": ChatRequest, "completions": CompletionRequest}
+    errors = (*WORK_ERRORS, UnknownModel, *also)
+
+    def text_route(shape: type[OpenAiRequest]) -> TextRoute:
+        return TextRoute(gate, shape, times=times, allow_system_messages=allow_system_messages)
+
     return [
-        *(
-            Route(
-                f"/v1/{path}",
-                TextRoute(gate, shape, times=times, allow_system_messages=allow_system_messages),
-                methods=["POST"],
-            )
-            for path, shape in shapes.items()
+        Endpoint(
+            "/v1/chat/completions",
+            text_route(ChatRequest),
+            method="POST",
+            name="chat_completions",
+            tag="OpenAI",
+            summary="Answer a conversation",
+            description=f"As at OpenAI. A task can be addressed as a model. {STREAM}",
+            reads=ChatRequest,
+            answers=ChatCompletion,
+            events=[("", ChatChunk), ("", ErrorResponse)],
+            errors=(*errors, UnknownTask),
         ),
-        Route("/v1/models", models.all),
-        Route("/v1/models/{model:path}", models.one),
+        Endpoint(
+            "/v1/completions",
+            text_route(CompletionRequest),
+            method="POST",
+            name="completions",
+            tag="OpenAI",
+            summary="Continue a text",
+            description=f"For old clients. A task can be addressed as a model. {STREAM}",
+            reads=CompletionRequest,
+            answers=TextCompletion,
+            events=[("", TextCompletion), ("", ErrorResponse)],
+            errors=errors,
+        ),
+        Endpoint(
+            "/v1/models",
+            models.all,
+            name="models",
+            tag="OpenAI",
+            summary="List what `model` can name: the chat model and the tasks",
+            answers=ModelsResponse,
+            errors=(*CLOSED, *also),
+        ),
+        Endpoint(
+            "/v1/models/{model:path}",
+            models.one,
+            name="model",
+            tag="OpenAI",
+            summary="Find one of them",
+            answers=ModelShape,
+            errors=(*CLOSED, UnknownModel, *also),
+            parameters={"model": Annotated[str, Path(description="Its id.", examples=["qwen-aio/sentiment"])]},
+        ),
     ]
 
 

@@ -5,25 +5,51 @@ Knows the gate and the shapes, no service.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Header
 from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwen_aio.core import Request
-from qwen_aio.errors import InvalidRequest
+from qwen_aio.errors import InvalidRequest, UnknownTask
 from qwen_aio.result import Result
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.disconnect import while_connected
 from qwen_aio.serving.meter import count, counted
+from qwen_aio.serving.openapi.endpoint import Endpoint, ErrorKinds
+from qwen_aio.serving.openapi.work_errors import WORK_ERRORS
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
-from qwen_aio.wire.event import event_frame
-from qwen_aio.wire.request import RunRequest
-from qwen_aio.wire.result import RunListResponse, RunResponse, RunTasksResponse
+from qwen_aio.wire.error import ErrorResponse
+from qwen_aio.wire.event import DoneShape, TokenShape, event_frame
+from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
+from qwen_aio.wire.result import DecisionShape, RunListResponse, RunResponse, RunTasksResponse
 from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
+
+TIMEOUT_HEADER = Header(gt=0, le=MAX_TIMEOUT_S, description="Seconds; as `timeout_s`, which wins.")
+
+
+def run_endpoint(gate: AdmissionGate, *, times: StreamTimes, also: ErrorKinds) -> Endpoint:
+    """`also`: errors besides those of every server."""
+    return Endpoint(
+        "/v1/run",
+        RunRoute(gate, times=times),
+        method="POST",
+        name="run",
+        tag="Tasks",
+        summary="Run a task on a text: decide, answer, or both",
+        description="`text` is one text, `texts` are many, `tasks` are several tasks about one text, each with its own "
+        "result or error. With `stream` the answer is server-sent events: `decision` if one was asked for, `token`s of "
+        "the answer, and in the end `done` or `error`.",
+        reads=RunRequest,
+        answers=RunResponse | RunListResponse | RunTasksResponse,
+        events=[("decision", DecisionShape), ("token", TokenShape), ("done", DoneShape), ("error", ErrorResponse)],
+        errors=(*WORK_ERRORS, UnknownTask, *also),
+        parameters={"x_request_timeout": Annotated[float, TIMEOUT_HEADER]},
+    )
 
 
 class RunRoute:

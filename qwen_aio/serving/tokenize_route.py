@@ -6,11 +6,32 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from qwen_aio.core import EngineRequest
+from qwen_aio.errors import UnknownModel, UnknownTask
 from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.openapi.endpoint import Endpoint, ErrorKinds
+from qwen_aio.serving.openapi.work_errors import WORK_ERRORS
 from qwen_aio.serving.pipeline import Pipeline
+from qwen_aio.wire.openai.chat import ChatRequest
+from qwen_aio.wire.openai.completion import CompletionRequest
 from qwen_aio.wire.openai.model import addressed
 from qwen_aio.wire.openai.tokenize import TokenizeResponse, read_tokenize
 from qwen_aio.wire.shape import JSON_MEDIA, read_object
+
+
+def tokenize_endpoint(gate: AdmissionGate, *, allow_system_messages: bool, also: ErrorKinds) -> Endpoint:
+    """`also`: errors besides those of every server."""
+    return Endpoint(
+        "/tokenize",
+        TokenizeRoute(gate, allow_system_messages=allow_system_messages).tokenize,
+        method="POST",
+        name="tokenize",
+        tag="OpenAI",
+        summary="Count the tokens of the prompt that messages or a text become",
+        description="As in vLLM. Computes nothing else.",
+        reads=ChatRequest | CompletionRequest,
+        answers=TokenizeResponse,
+        errors=(*WORK_ERRORS, UnknownModel, UnknownTask, *also),
+    )
 
 
 class TokenizeRoute:

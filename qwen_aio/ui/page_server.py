@@ -18,7 +18,8 @@ from qwen_aio import __version__
 from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import PAGE_PORT, Settings, checked_address, state_dir
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import Health, create_app
+from qwen_aio.serving.app import create_app
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup.environment import prepare_gradio
 from qwen_aio.startup.exposure import key_ring, rate_limits, service_key

@@ -12,14 +12,18 @@ from starlette.routing import Route
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import DIRECT, NO_KEYS, Health, create_app, v1_routes
+from qwen_aio.serving.app import DIRECT, NO_KEYS, create_app, v1_routes
 from qwen_aio.serving.guard import Worded, as_json
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.serving.metrics import metrics_route
+from qwen_aio.serving.openapi.docs import ProgramInfo
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes
 from qwen_aio.serving.transport.proxied import ProxySettings
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH
 from qwen_aio.worker.engine_route import EngineRoute, TokensRoute
+
+INFO = ProgramInfo("qwen_aio worker", "One engine behind HTTP: decisions, answers and OpenAI's routes.", WorkerStatus)
 
 
 def create_worker_app(
@@ -42,6 +46,7 @@ def create_worker_app(
         routes=[
             *v1_routes(gate, times=times, allow_system_messages=allow_system_messages),
             metrics_route(metrics),
+            # Not described: these are for balancers.
             Route(ENGINE_PATH, EngineRoute(gate, times=times), methods=["POST"]),
             Route(TOKENS_PATH, TokensRoute(gate).tokens, methods=["POST"]),
         ],
@@ -52,4 +57,5 @@ def create_worker_app(
         proxy=proxy,
         page_csp=page_csp,
         worded=worded,
+        info=INFO,
     )

@@ -13,7 +13,9 @@ from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import Settings
+from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.app import NO_KEYS
 from qwen_aio.serving.transport.server import bind, run_server
 from tests.balancer.chaos import ChaosProxy, chaos_before
 from tests.fakes import FakeEngine
@@ -75,9 +77,13 @@ async def balanced(
     params: Params = PATIENT,
     grace_s: float = 5.0,
     key: str | Callable[[], str] = "",
+    keys: KeyRing = NO_KEYS,
     **more: object,
 ) -> AsyncIterator[Service]:
-    """A balancer before one worker for each of `engines`, ready; `workers` names others."""
+    """A balancer before one worker for each of `engines`, ready; `workers` names others.
+
+    `key` opens the workers, `keys` those that open the balancer.
+    """
     async with AsyncExitStack() as stack:
         paths = {}
         for worker_id, engine in engines.items():
@@ -89,7 +95,7 @@ async def balanced(
         balancer = Balancer(settings, gate, status_dir=status_dir, params=params, key=key)
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        app = create_balancer_app(balancer, gate)
+        app = create_balancer_app(balancer, gate, keys=keys)
         serving = asyncio.create_task(run_server(app, sock=sock, gate=gate, life=balancer.live, grace_s=grace_s))
         client = await stack.enter_async_context(AsyncClient(url))
         service = Service(balancer, gate, client, url, serving, paths, engines)

@@ -30,7 +30,8 @@ from qwen_aio.balancer.snapshot import AdminState, BreakerState, HealthState, Re
 from qwen_aio.errors import InvalidRequest, QueueFull
 from qwen_aio.language import Both, language_for
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import Health, create_app
+from qwen_aio.serving.app import create_app
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.serving.sse import StreamTimes
 from qwen_aio.wire.admin import AdminRequest
 from tests.asking import check_refusal, sse

@@ -21,7 +21,8 @@ from qwen_aio.balancer.reasons import FROZEN_BUT_SERVING, LOADING, SILENT, Reaso
 from qwen_aio.balancer.snapshot import Cost
 from qwen_aio.errors import QueueFull
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import Health, create_app
+from qwen_aio.serving.app import create_app
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.serving.transport.server import bind
 from tests.balancer.fake_view import NEW, ROW, SECOND, FakeView
 from tests.balancer.test_dashboard import HOSTILE

@@ -15,7 +15,8 @@ import pytest
 from fastapi import FastAPI
 
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import Health, create_app
+from qwen_aio.serving.app import create_app
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.ui.about import About
 from qwen_aio.ui.mount import PAGE_FOLDERS, PAGE_PATHS, mount_page
 from qwen_aio.ui.page import build_page

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.app import Health, create_app
+from qwen_aio.serving.app import create_app
+from qwen_aio.serving.health_routes import Health
 from qwen_aio.ui.refusals import worded
 
 FOREIGN = {"Origin": "http://qwen.example"}

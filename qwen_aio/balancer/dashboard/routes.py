@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Protocol
+from typing import Annotated, Protocol
 
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -20,12 +21,15 @@ from qwen_aio.balancer.dashboard.frames import frames, to_json
 from qwen_aio.balancer.dashboard.page import Page
 from qwen_aio.balancer.dashboard.strings import STRINGS, DashboardStrings
 from qwen_aio.balancer.snapshot import AdminState, Snapshot
-from qwen_aio.balancer.stats import News, Stats
-from qwen_aio.language import language_for
+from qwen_aio.balancer.stats import News, Stats, StatsHistory
+from qwen_aio.errors import Draining, LastWorker, StatusUnwritable, UnknownWorker
+from qwen_aio.language import Language, language_for
+from qwen_aio.serving.openapi.endpoint import Endpoint
 from qwen_aio.serving.sse import STREAM_TIMES, StreamTimes, send_events
 from qwen_aio.wire.admin import AdminRequest
 from qwen_aio.wire.shape import JSON_MEDIA, SSE_MEDIA
 
+TAG = "Workers"
 FRESH = {"Cache-Control": "no-store"}
 
 
@@ -48,11 +52,42 @@ def dashboard_routes(view: DashboardView, *, times: StreamTimes = STREAM_TIMES) 
     routes = DashboardRoutes(view)
     return [
         Route("/", routes.page),
-        Route("/status", routes.status),
-        Route("/history", routes.history),
-        Route("/events", EventsRoute(view.stats, times=times), methods=["GET"]),
-        Route("/admin/workers/{id}", routes.set_admin, methods=["POST"]),
         Route("/static/{name}", Files().get),
+        Endpoint("/status", routes.status, name="status", tag=TAG, summary="The service as it is", answers=Snapshot),
+        Endpoint(
+            "/history",
+            routes.history,
+            name="history",
+            tag=TAG,
+            summary="Charts, requests and events of the last time",
+            answers=StatsHistory,
+        ),
+        Endpoint(
+            "/events",
+            EventsRoute(view.stats, times=times),
+            name="events",
+            tag=TAG,
+            summary="The stream that the dashboard follows",
+            description="Server-sent events `history`, `snapshot`, `request`, `event` and `sample`, until the client "
+            "disconnects. Their rows are the texts of the dashboard's cells, and may change with it: programs read "
+            "`/status` and `/history`.",
+            answers=None,
+            errors=(Draining,),
+            parameters={"lang": Annotated[Language, Query(description="Of the texts; default: the browser's.")]},
+        ),
+        Endpoint(
+            "/admin/workers/{id}",
+            routes.set_admin,
+            method="POST",
+            name="set_admin",
+            tag=TAG,
+            summary="Take a worker out of service, or back",
+            description="The answer is the service after the change.",
+            reads=AdminRequest,
+            answers=Snapshot,
+            errors=(UnknownWorker, LastWorker, StatusUnwritable),
+            parameters={"id": Annotated[str, Path(description="The worker's.", examples=["qwen-1"])]},
+        ),
     ]
 
 

@@ -28,6 +28,8 @@ RULES: Mapping[str, KeyRole | None] = {
     LOGOUT_PATH: None,
     "/": "user",
     "/health": "user",
+    "/openapi.json": "user",
+    "/docs": "user",
     "/metrics": "user",
     "/status": "user",
     "/history": "user",
