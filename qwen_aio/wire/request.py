@@ -109,7 +109,7 @@ class RunRequest(SamplingFields):
     ) = None
     """Tasks that are run side by side on `text`, each named once; without `mode`, `reply`, `history` and `stream`."""
     reply: bool = False
-    """Also answer the text (decision tasks)."""
+    """Run the companion of the task, too: a decision gets an answer, an answer a decision."""
     history: History
     """Earlier turns, in pairs of `user` and `assistant`."""
     stream: bool = False

@@ -6,13 +6,13 @@ from typing import Any
 
 Schema = dict[str, Any]
 _LIMITS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "minLength": "characters at least",
-    "maxLength": "characters at most",
-    "minItems": "entries at least",
-    "maxItems": "entries at most",
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "minLength": "{} or more characters",
+    "maxLength": "up to {} characters",
+    "minItems": "{} or more entries",
+    "maxItems": "up to {} entries",
 }
 
 
@@ -20,7 +20,7 @@ def kind_of(schema: Schema) -> str:
     """Type and limits, e.g. `integer, at least 1, at most 4096`; a shape by its name."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
-    limits = [f"{words} {schema[name]:,.16g}" for name, words in _LIMITS.items() if name in schema]
+    limits = [words.format(f"{schema[name]:,.16g}") for name, words in _LIMITS.items() if name in schema]
     return ", ".join([_kind(schema), *limits])
 
 
