@@ -6,12 +6,12 @@ Knows of the balancer only what DashboardView says.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Annotated, Protocol
 
 from fastapi import Path, Query
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -133,7 +133,8 @@ class EventsRoute:
             return
         frame = partial(frames, strings=_strings_for(Request(scope)))
         events = _while_admitted(self._stats.listen(), scope["state"]["is_admitted"])
-        await send_events(events, scope, receive, send, frame=frame, times=self._times)
+        with suppress(ClientDisconnect):  # the usual end
+            await send_events(events, scope, receive, send, frame=frame, times=self._times)
 
 
 async def _while_admitted(
