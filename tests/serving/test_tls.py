@@ -146,6 +146,22 @@ async def test_whoever_does_not_speak_tls_is_hung_up_on_and_nobody_waits_for_a_h
             each.close()
 
 
+async def test_a_probe_gets_through_handshakes_that_do_not_end(pair):
+    own = Certificate(pair.certificate, pair.key)
+    async with served(Worker(FakeEngine()), certificate=own, room=Room(2, 2)) as there:
+        silent = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(20)]
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("localhost", there.port, ssl=trusting(pair))
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        for reader, _ in silent[2:-2]:  # those before are within the room, those after came last
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        for _, writer in silent:
+            writer.close()
+
+
 # ---- settings ----
 
 

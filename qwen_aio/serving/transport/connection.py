@@ -52,10 +52,15 @@ class Connection(H11Protocol):
         return self.timeout_keep_alive_task is not None and not self.transport.get_write_buffer_size()
 
     @property
+    def is_connecting(self) -> bool:
+        """Whether nothing can be sent yet, because its TLS handshake is not over."""
+        return self.transport is None
+
+    @property
     def is_incomplete(self) -> bool:
         """Whether its request has not arrived whole, nor been answered."""
         cycle = self.cycle
-        return self.transport is not None and (cycle is None or (cycle.more_body and not cycle.response_started))
+        return cycle is None or (cycle.more_body and not cycle.response_started)
 
     def refuse(self, error: QwenAioError) -> None:
         """Disconnect, with `error` as the reply. No request is being answered."""

@@ -7,7 +7,8 @@ some are reserved for the rest of the process.
 
 At the limit, a connection that is idle between two requests is closed for a new one. Connections
 over the limit are extra: their requests are refused, except probes. The number of extra connections
-is limited too; the oldest one whose request has not arrived whole is closed for a new one.
+is limited too; the oldest one whose request has not arrived whole is closed for a new one, also in
+the middle of a TLS handshake, since probes must get through whoever is slow.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Listener:
         self._certificate = certificate
         self._served: dict[Connection, None] = {}  # the oldest first
         self._extra: dict[Connection, None] = {}
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[Connection, asyncio.Task[None]] = {}
         self._num_refused = 0
         self._silent_until = 0.0
 
@@ -97,7 +98,7 @@ class Listener:
         """Let accepted connections read what was sent, so that their state is known to the next."""
         await asyncio.sleep(0)
         if self._connecting and self._certificate is None:  # handshakes take as long as clients like
-            await asyncio.wait(self._connecting)
+            await asyncio.wait(self._connecting.values())
 
     def _take(self, sock: socket.socket) -> None:
         is_extra = len(self._served) >= self._room.served and not self._idle_gives_way()
@@ -105,13 +106,15 @@ class Listener:
             self._num_refused += 1
             self._warn("no room for more connections: open=%d refused=%d", len(self._served), self._num_refused)
             if len(self._extra) >= self._room.extra and not self._incomplete_gives_way():
-                _refuse(sock, self._refusal())
+                if self._certificate is None:
+                    _refuse(sock, self._refusal())
+                else:  # before the handshake no client could read a word
+                    sock.close()
                 return
         connection = self._make(is_extra=is_extra, on_lost=self._forget)
         (self._extra if is_extra else self._served)[connection] = None
-        connecting = asyncio.create_task(self._connect(connection, sock))
-        self._connecting.add(connecting)
-        connecting.add_done_callback(self._connecting.discard)
+        connecting = self._connecting[connection] = asyncio.create_task(self._connect(connection, sock))
+        connecting.add_done_callback(lambda _: self._connecting.pop(connection))
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
         tls: dict[str, Any] = {}
@@ -139,7 +142,10 @@ class Listener:
         incomplete = next((connection for connection in self._extra if connection.is_incomplete), None)
         if incomplete is not None:
             self._forget(incomplete)
-            incomplete.refuse(self._refusal())
+            if incomplete.is_connecting:
+                self._connecting[incomplete].cancel()  # closes its socket
+            else:
+                incomplete.refuse(self._refusal())
         return incomplete is not None
 
     def _refusal(self) -> TooManyConnections:
