@@ -15,23 +15,25 @@ from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.config import Settings
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.keys import ROLES
+from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits, Rates
 from qwen_aio.serving.access.rules import RULES, rule_of
 from qwen_aio.serving.admission import AdmissionGate
+from qwen_aio.serving.guard import PROBE_PATHS
 from tests.asking import calling, check_refusal
-from tests.fakes import FakeEngine
+from tests.fakes import FakeClock, FakeEngine
 from tests.keys import BAD, SECRETS, bearer, file_of_keys, status_of
 from tests.served import Worker
 
 TEXT = {"text": "差评", "mode": "sentiment"}
 
 
-def worker_app(keys: KeyRing, _: Path) -> FastAPI:
-    return Worker(FakeEngine(), keys=keys).app
+def worker_app(keys: KeyRing, _: Path, limits: RateLimits = NO_LIMITS) -> FastAPI:
+    return Worker(FakeEngine(), keys=keys, limits=limits).app
 
 
-def balancer_app(keys: KeyRing, folder: Path) -> FastAPI:
+def balancer_app(keys: KeyRing, folder: Path, limits: RateLimits = NO_LIMITS) -> FastAPI:
     gate = AdmissionGate()
-    return create_balancer_app(Balancer(Settings(), gate, status_dir=folder), gate, keys=keys)
+    return create_balancer_app(Balancer(Settings(), gate, status_dir=folder), gate, keys=keys, limits=limits)
 
 
 @pytest.mark.parametrize("make", [worker_app, balancer_app])
@@ -49,6 +51,47 @@ async def test_every_route_lets_in_whom_its_rule_names_and_nobody_else(make, tmp
                 assert ("www-authenticate" in sent) == (status == 401)
                 num_cells += 1
     assert num_cells > 200
+
+
+@pytest.mark.parametrize("make", [worker_app, balancer_app])
+async def test_no_route_answers_to_a_foreign_name_or_a_foreign_page(make, tmp_path):
+    """Whatever key comes along, and before it is looked at: a reply would tell a foreign page about keys."""
+    app = make(KeyRing(file_of_keys(tmp_path).path), tmp_path)
+    for path in paths_of(app):
+        for headers in ({}, bearer(SECRETS["admin"])):
+            for method in ("GET", "POST", "OPTIONS"):
+                is_probe = path in PROBE_PATHS and method != "POST"
+                for host in ("evil.example", "localhost.evil.example", "[::2]", ""):
+                    status, _ = await status_of(app, method, path, headers | {"host": host})
+                    assert (status == 400) != is_probe, (method, path, host, status)
+            for origin in ("https://evil.example", "null"):
+                status, _ = await status_of(app, "POST", path, headers | {"origin": origin})
+                assert status == 403, (path, origin)
+            asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+            for method in ("OPTIONS", "GET"):
+                _, sent = await status_of(app, method, path, headers | asked)
+                assert not [name for name in sent if name.startswith("access-control")], (method, path)
+
+
+@pytest.mark.parametrize("make", [worker_app, balancer_app])
+async def test_a_limit_is_the_keys_on_every_server_whatever_address_is_claimed(make, tmp_path):
+    limits = RateLimits(Rates(requests=2), clock=FakeClock())
+    app = make(KeyRing(file_of_keys(tmp_path).path), tmp_path, limits)
+
+    async def is_limited(role: str, **more: str) -> bool:
+        return (await status_of(app, "POST", "/v1/run", bearer(SECRETS[role]) | more))[0] == 429
+
+    assert [await is_limited("user", **{"x-forwarded-for": f"10.0.0.{each}"}) for each in range(3)] == [
+        *(False, False),
+        True,
+    ]
+    assert not await is_limited("admin")
+    assert not any([await is_limited("service") for _ in range(5)])
+
+
+def paths_of(app: FastAPI) -> list[str]:
+    """One path for every route."""
+    return [re.sub(r"{[^}]*}", "x", route.path) for route in app.routes if isinstance(route, Route)]
 
 
 def expected(path: str, role: str | None) -> int | str:
