@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,17 @@ from tests.e2e.processes import OPENER, free_port, running, start
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 QUESTION = {"text": "快递太慢了,差评!", "mode": "sentiment"}
 LIBC = ctypes.CDLL(None)
+# Python runs it at the start of every process that has its folder on the path.
+WITNESS = """
+import sys
+def witness(event, values):
+    is_address = event in ("socket.connect", "socket.bind") and isinstance(values[1], tuple)
+    if event == "socket.getaddrinfo" or is_address:
+        with open({file!r}, "a") as seen:
+            host = values[0] if event == "socket.getaddrinfo" else values[1][0]
+            print(host, file=seen)
+sys.addaudithook(witness)
+"""
 
 
 @pytest.fixture
@@ -52,6 +66,23 @@ def test_page_and_runs_are_served_under_any_proxy(odd, proxy, tmp_path):
         assert app.post("/v1/run", QUESTION)[1]["label"] == "negative"
         assert "Traceback" not in app.log.read_text()
     assert_unused(proxy)
+
+
+def test_page_and_runs_ask_no_other_machine_for_anything(tmp_path):
+    seen = tmp_path / "seen"
+    (tmp_path / "sitecustomize.py").write_text(WITNESS.format(file=str(seen)))
+    environment = {"PYTHONPATH": str(tmp_path)}
+    control = (
+        "import socket, contextlib\nwith contextlib.suppress(OSError): socket.create_connection(('192.0.2.1', 9), .01)"
+    )
+    subprocess.run([sys.executable, "-c", control], env=os.environ | environment, check=True)
+    assert seen.read_text().split() == ["192.0.2.1"] * 2  # looked up, and connected to
+    with running(tmp_path / "home", environment=environment) as app:
+        assert app.get("/")[0] == 200
+        assert app.post("/v1/run", QUESTION | {"reply": True})[1]["label"] == "negative"
+        for path in ("/health", "/metrics", "/v1/models", "/static/../nothing"):
+            app.get(path)
+    assert set(seen.read_text().split()[2:]) == {"127.0.0.1"}  # where it listens
 
 
 @pytest.mark.timeout(300)
