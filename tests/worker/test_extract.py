@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.core import ContextLimits, Task
+from qwen_aio.core import ContextLimits, Task, Text
 from qwen_aio.result import LabelScore, Scores, Timings, Usage
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.execution.extract import GROUP_CHARS, MAX_CHARS, fits, telling_sentences
@@ -31,6 +31,9 @@ class CountingEngine:
         self.groups.append(list(continuations))
         labels = tuple(LabelScore(text, math.log(0.1 + text.count("*")) * 5, 5) for text in continuations)
         return Scores(labels, Usage(10, 0, 0), Timings())
+
+    async def tokenize(self, prompt):
+        return [ord(char) for segment in prompt.segments if isinstance(segment, Text) for char in segment.text]
 
 
 async def test_a_short_text_gives_one_sentence_and_a_long_one_two_in_its_order():
@@ -78,9 +81,12 @@ async def test_a_text_that_is_too_long_is_read_at_both_ends():
     lines[1], lines[1500], lines[2998] = "开头*。", "中间***。", "结尾**。"
     text = "".join(lines)
     engine = CountingEngine()
-    assert (await telling_sentences(engine, "r", TEMPLATE, text))[0] == ["开头*。", "结尾**。"]
+    found, [unread, *scored] = await telling_sentences(engine, "r", TEMPLATE, text)
+    assert found == ["开头*。", "结尾**。"]
     assert not fits(text)
     assert len(engine.groups) < 2 * MAX_CHARS / GROUP_CHARS
+    assert unread.usage == Usage(len(text) - MAX_CHARS - 1, 0, 0, len(text) - MAX_CHARS - 1)  # a line joins the ends
+    assert all(score.usage.cut_tokens == 0 for score in scored)
 
 
 async def test_a_long_text_without_a_letter_is_cut_too():

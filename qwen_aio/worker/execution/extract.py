@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qwen_aio.result import Scores
+from qwen_aio.result import Scores, Timings, Usage
 from qwen_aio.tasks.sentences import sentences
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.execution.engine import EngineClient
@@ -25,12 +25,13 @@ async def telling_sentences(
 ) -> tuple[list[str], list[Scores]]:
     """The one or two most telling sentences of `text`, in its order and wording; and what scoring them cost.
 
-    A text of one sentence is returned without scoring, a long one is cut. Raises what scoring raises.
+    A text of one sentence is returned without scoring, a long one is cut, and what was not read is
+    counted among the costs. Raises what scoring raises.
     """
     read = text if fits(text) else f"{text[: MAX_CHARS // 2]}\n{text[-MAX_CHARS // 2 :]}"
     left = list(dict.fromkeys(sentences(read))) or [text.strip()[:MAX_CHARS]]
     num_wanted = 1 if len(left) <= SHORT_TEXT else NUM_KEPT
-    costs: list[Scores] = []
+    costs = [] if fits(text) else [await _unread(engine, template, text, read)]
     while len(left) > num_wanted:
         groups = _groups(left)
         num_kept = num_wanted if len(groups) == 1 else NUM_KEPT
@@ -45,6 +46,13 @@ async def telling_sentences(
 def fits(text: str) -> bool:
     """Whether all of `text` is read."""
     return len(text) <= MAX_CHARS
+
+
+async def _unread(engine: EngineClient, template: PromptTemplate, text: str, read: str) -> Scores:
+    """No score, and the tokens that `text` has beyond `read`. Raises EngineStopped."""
+    came_in, kept = [len(await engine.tokenize(template.prompt(each))) for each in (text, read)]
+    cut = max(came_in - kept, 0)  # text at the two ends may fall into other tokens
+    return Scores((), Usage(prompt_tokens=cut, cut_tokens=cut), Timings())
 
 
 def _groups(candidates: Sequence[str]) -> list[list[str]]:
