@@ -172,7 +172,13 @@ CHANGES_A_CHAT = CHANGES_THE_OUTPUT | {
     "add_generation_prompt": False,
     "continue_final_message": True,
 }
-CHANGES_A_COMPLETION = CHANGES_THE_OUTPUT | {"best_of": 3, "echo": True, "suffix": "x"}
+CHANGES_A_COMPLETION = CHANGES_THE_OUTPUT | {
+    "best_of": 3,
+    "echo": True,
+    "suffix": "x",
+    "response_format": {"type": "json_object"},
+    "decide": "sentiment",
+}
 CHANGES_NOTHING = {
     "n": 1,
     "logit_bias": {},

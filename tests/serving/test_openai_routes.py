@@ -181,6 +181,16 @@ async def test_somebody_in_danger_gets_the_fixed_text_whatever_the_format(path, 
     assert engine.samplings == []
 
 
+async def test_json_that_was_asked_for_gives_way_to_the_fixed_text():
+    engine = FakeEngine()
+    body = {"messages": [{"role": "user", "content": "我不想活了"}], "response_format": {"type": "json_object"}}
+    async with calling(Worker(engine)) as client:
+        choice = choice_of((await client.post(CHAT, json=body | {"decide": "sentiment"})).json())
+    assert choice["finish_reason"] == "content_filter"
+    assert "12356" in choice["message"]["content"]
+    assert engine.samplings == []
+
+
 async def test_an_earlier_turn_counts_for_safety():
     turns = [("user", "我不想活了"), ("assistant", "我在。"), ("user", "嗯")]
     body = {"messages": [{"role": role, "content": content} for role, content in turns]}

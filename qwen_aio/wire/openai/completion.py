@@ -70,6 +70,8 @@ class CompletionRequest(OpenAiRequest):
         "best_of": (1,),
         "echo": (False,),
         "suffix": ("",),
+        "response_format": ({"type": "text"},),  # of a chat, as is the next
+        "decide": (),
     }
 
     prompt: Annotated[
