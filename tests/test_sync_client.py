@@ -142,6 +142,23 @@ async def test_closing_ends_what_waits_and_leaves_no_thread():
         assert await asyncio.to_thread(start_anew) == "negative"
 
 
+def test_a_request_that_meets_a_close_ends_whichever_comes_first():
+    def ask(client: Client) -> str:
+        try:
+            client.run(REVIEW)
+        except (ConnectionLost, ServerUnreachable) as exc:
+            return type(exc).__name__
+        return "answered by nobody"
+
+    client = Client("http://127.0.0.1:9")
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(ask, client) for _ in range(400)]
+        while not all(each.done() for each in found):
+            client.close()
+    client.close()
+    assert {each.result() for each in found} <= {"ConnectionLost", "ServerUnreachable"}
+
+
 def test_no_server_is_an_error_of_its_own_class():
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:9"):
         client.run(REVIEW)

@@ -27,7 +27,7 @@ class Client(AbstractContextManager["Client"]):
     def __init__(self, base_url: str, *, key: str | Callable[[], str] = "", tls: ssl.SSLContext | None = None) -> None:
         """As AsyncClient."""
         self._client = AsyncClient(base_url, key=key, tls=tls)
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.RLock()  # of what follows; reentrant, since the collector of garbage closes streams
         self._loop: asyncio.AbstractEventLoop | None = None  # runs from the first request to `close`
         self._thread: threading.Thread | None = None
 
@@ -41,11 +41,12 @@ class Client(AbstractContextManager["Client"]):
         """End what runs, give the connections back and end the thread; a later request starts another."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is None or thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+            if loop is None or thread is None:
+                return
+            # Held to the end: the connections must be gone before another loop makes its own.
+            asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
     def run(self, request: Request) -> Result:
         """The result. Raises what the server raises, ServerUnreachable."""
@@ -87,7 +88,8 @@ class Client(AbstractContextManager["Client"]):
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`; it is cancelled if waiting is interrupted, as by Ctrl-C. Raises ConnectionLost."""
-        done = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        with self._lock:  # so that `close` comes before, and this starts another loop, or after, and cancels it
+            done = asyncio.run_coroutine_threadsafe(work, self._running_loop())
         try:
             return done.result()
         except CancelledError as exc:
