@@ -35,6 +35,27 @@ async def test_a_stream_survives_the_death_of_its_worker(tmp_path):
         assert listed == [f"t{index}" for index in range(len(PIECES))]
 
 
+async def test_a_completion_survives_the_death_of_its_worker(tmp_path):
+    gates = {name: asyncio.Event() for name in "ab"}
+    engines = {name: FakeEngine(gate=gate, pieces=PIECES) for name, gate in gates.items()}
+    body = {"prompt": "从前", "stream": True, "max_tokens": 64}
+    async with (
+        balanced(engines, tmp_path) as service,
+        aiohttp.ClientSession() as session,
+        session.post(f"{service.url}/v1/completions", json=body) as response,
+    ):
+        first = await response.content.readuntil(b"\n\n")
+        victim = next(row.id for row in service.balancer.snapshot().workers if row.in_flight)
+        service.paths[victim].kill()
+        for gate in gates.values():
+            gate.set()
+        *frames, done, rest = (first + await response.content.read()).split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    choices = [json.loads(frame.removeprefix(b"data: "))["choices"][0] for frame in frames]
+    assert "".join(choice["text"] for choice in choices) == "".join(PIECES)
+    assert engines["b" if victim == "a" else "a"].resumes[-1] != ()
+
+
 async def test_the_same_routes_and_names_as_on_a_worker(tmp_path):
     async with balanced({"a": FakeEngine()}, tmp_path) as service, aiohttp.ClientSession() as session:
         async with session.get(f"{service.url}/v1/models") as response:
