@@ -201,6 +201,10 @@ async def _raise_refusal(response: aiohttp.ClientResponse) -> None:
 
 
 def _why(exc: Exception) -> str:
+    if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, ssl.SSLCertVerificationError):
+        return f"nobody who is trusted vouches for its certificate: {exc.os_error.verify_message}"
+    if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, ssl.SSLError):
+        return f"TLS fails: {exc.os_error.reason}"
     if isinstance(exc, aiohttp.ClientConnectorError):
         number = exc.os_error.errno or 0
         # asyncio replaces the system's message by its own, which repeats the address.

@@ -64,7 +64,7 @@ async def test_whoever_checks_refuses_a_certificate_that_nobody_vouches_for(pair
     async with served(Worker(FakeEngine()), certificate=Certificate(pair.certificate, pair.key)) as there:
         for context in (None, trusting(make_pair(tmp_path, "other"))):
             async with AsyncClient(url(there), tls=context) as client:
-                with pytest.raises(ServerUnreachable):
+                with pytest.raises(ServerUnreachable, match="vouches for its certificate"):
                     await client.run(DECISION)
         async with AsyncClient(f"https://localhost.localdomain:{there.port}", tls=trusting(pair)) as client:
             with pytest.raises(ServerUnreachable):
