@@ -13,6 +13,8 @@ from tests.e2e.processes import OPENER, ROOT, App, running, start
 
 STORY = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
 
+LONG = {"max_tokens": 1000, "temperature": 5, "top_p": 1, "top_k": 0}  # any token may come, so hardly the last
+
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
@@ -153,10 +155,10 @@ def test_the_first_error_one_meets_is_a_sentence(tmp_path, flags, told):
 
 def test_sigterm_lets_a_running_stream_end_and_exits_clean(tmp_path):
     with running(tmp_path, "--mode", "worker", "--id", "drain") as app:
-        with _open_stream(app) as stream:
+        with _open_stream(app, **LONG) as stream:
             content = _read_until(stream, b"event: token")
             app.process.send_signal(signal.SIGTERM)
-            content += _read_until(stream, b"event: done")
+            content = _read_until(stream, b"event: done", content)
         assert b"event: error" not in content
         assert app.process.wait(timeout=60) == 0
         assert app.status()["drain"]["state"] == "draining"
@@ -174,9 +176,8 @@ def test_after_kill_9_the_same_id_starts_again_as_a_new_generation(tmp_path):
 
 def test_a_client_that_hangs_up_frees_its_sequence(worker):
     before = _health_when_idle(worker)
-    endless = {"max_tokens": 1000, "temperature": 5, "top_p": 1, "top_k": 0}  # any token may come, so hardly the last
     for _ in range(3):
-        with _open_stream(worker, **endless) as stream:
+        with _open_stream(worker, **LONG) as stream:
             _read_until(stream, b"event: token")
     assert _health_when_idle(worker)["completed"] == before["completed"] + 3  # decisions on safety, and no answer
 
@@ -194,9 +195,8 @@ def test_a_damaged_model_file_does_not_become_ready(tmp_path):
     assert "model.safetensors" in app.log.read_text()
 
 
-def _read_until(stream: socket.socket, mark: bytes) -> bytes:
-    """What came, up to and with the chunk that completes `mark`."""
-    content = b""
+def _read_until(stream: socket.socket, mark: bytes, content: bytes = b"") -> bytes:
+    """What came after `content`, and this, up to and with the chunk that completes `mark`."""
     while mark not in content:
         chunk = stream.recv(65536)
         assert chunk, f"hung up before {mark!r}: {content!r}"
