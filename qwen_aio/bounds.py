@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -72,8 +72,6 @@ StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 class SamplingNumbers(BaseModel):
     """What a request and a task file may both set; None where it is not set."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     max_tokens: Annotated[int, BOUNDS["max_tokens"]] | None = None
     """Longest answer in tokens; default: the task's."""

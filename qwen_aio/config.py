@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.files import read_text
+from qwen_aio.machine.folders import PACKAGE, expanded, home
 from qwen_aio.service_links import drop_service_links
 
-PACKAGE = Path(__file__).resolve().parent
 ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+"
 WORKER_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 MAX_THREADS = 256
@@ -256,42 +255,6 @@ def checked_address(url: str, *, flag: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def home() -> Path:
-    """Parent of status/, models/, state/: $QWEN_AIO_HOME, the checkout or the user's data folder.
-
-    Raises InvalidSettings if there is none of them.
-    """
-    if from_environment := os.environ.get("QWEN_AIO_HOME"):
-        return expanded(from_environment)
-    checkout = PACKAGE.parent
-    return checkout if (checkout / "pyproject.toml").is_file() else _user_data_folder() / "qwen_aio"
-
-
-def expanded(path: str) -> Path:
-    """`path` with ~ expanded. Raises InvalidSettings if there is no home that it could mean."""
-    if not path.startswith("~"):
-        return Path(path)
-    found = Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no home
-    # An empty HOME would be the root of all files.
-    if found.is_absolute() and os.environ.get("HOME", "/"):
-        return found
-    raise InvalidSettings(
-        f"{path} cannot be found: this user has no home folder (no HOME, no entry among the users); "
-        "write the whole path, or set QWEN_AIO_HOME to a folder that it may write to"
-    )
-
-
-def _user_data_folder() -> Path:
-    if sys.platform == "darwin":
-        return expanded("~/Library/Application Support")
-    variable, usual = (
-        ("LOCALAPPDATA", "~/AppData/Local") if sys.platform == "win32" else ("XDG_DATA_HOME", "~/.local/share")
-    )
-    stated = Path(os.environ.get(variable, ""))
-    # A relative one is to be ignored, says freedesktop.org.
-    return stated if stated.is_absolute() else expanded(usual)
-
-
 def prompts_dir(settings: Settings) -> Path:
     """The folder of tasks: the given one, prompts/ in home, or the shipped one."""
     places = (home() / "prompts", PACKAGE / "prompts", PACKAGE.parent / "prompts")
@@ -311,8 +274,3 @@ def keys_file(settings: Settings) -> Path:
 def service_key_file(settings: Settings) -> Path:
     """Where the key is that this server sends to those behind it, if there is one."""
     return settings.service_key_file or keys_file(settings).with_name("service.key")
-
-
-def state_dir() -> Path:
-    """Records that may be deleted at any time."""
-    return home() / "state"

@@ -214,9 +214,7 @@ class Request:
     rendering: Rendering = Rendering()
     top_logprobs: int | None = None  # likely tokens listed beside each sampled one; None: no log probabilities
     json_schema: str | None = None  # as JSON: the answer keeps to it
-    decide: str | None = (
-        None  # the task that decides about the text before an answer; None: the companion, with `reply`
-    )
+    decide: str | None = None  # a decision task in the companion's place; it goes before an answer
 
 
 @dataclass(frozen=True)

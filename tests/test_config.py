@@ -4,6 +4,7 @@ import pytest
 
 from qwen_aio import config
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.machine import folders
 
 
 @pytest.fixture(autouse=True)
@@ -198,25 +199,25 @@ def test_a_tilde_in_the_file_or_a_variable_is_the_users_home(tmp_path, monkeypat
     assert (settings.model, settings.status_dir) == (str(tmp_path / "me" / "m"), tmp_path / "me" / "s")
     assert config.prompts_dir(settings) == tmp_path / "me" / "p"
     monkeypatch.setenv("QWEN_AIO_HOME", "~/q")
-    assert config.home() == tmp_path / "me" / "q"
+    assert folders.home() == tmp_path / "me" / "q"
 
 
 @pytest.mark.parametrize("home", ["", "relative"])
 def test_a_home_that_is_no_folder_is_not_taken_for_one(monkeypatch, home):
     monkeypatch.setenv("HOME", home)
     with pytest.raises(InvalidSettings, match="write the whole path"):
-        config.expanded("~/models")
+        folders.expanded("~/models")
 
 
 def test_home_is_the_stated_folder_else_the_checkout(tmp_path, monkeypatch):
     settings = config.load_settings({})
-    assert config.home() == tmp_path
+    assert folders.home() == tmp_path
     assert config.status_dir(settings) == tmp_path / "status"
     assert (config.prompts_dir(settings) / "sentiment" / "task.toml").is_file()
     (tmp_path / "prompts").mkdir()
     assert config.prompts_dir(settings) == tmp_path / "prompts"
     monkeypatch.delenv("QWEN_AIO_HOME")
-    assert config.home() == Path.cwd()
+    assert folders.home() == Path.cwd()
 
 
 def test_what_a_proxy_needs_is_read_from_everywhere(tmp_path, monkeypatch):

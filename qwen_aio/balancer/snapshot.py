@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import with_config
-
 AdminState = Literal["ready", "drain", "maint"]  # set by an operator
 HealthState = Literal["starting", "up", "demoted", "suspect", "down"]  # seen by the balancer
 BreakerState = Literal["closed", "open", "half_open"]
@@ -92,7 +90,6 @@ class WorkerRow:
     """The hash of its tasks."""
 
 
-@with_config(use_attribute_docstrings=True)  # for the OpenAPI document
 @dataclass(frozen=True)
 class Snapshot:
     """The whole service at one moment."""
@@ -123,7 +120,6 @@ class Snapshot:
     """One row for each."""
 
 
-@with_config(use_attribute_docstrings=True)  # for the OpenAPI document
 @dataclass(frozen=True)
 class HealthRecord:
     """The reply of /health."""

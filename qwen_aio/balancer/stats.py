@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from pydantic import with_config
-
 from qwen_aio.balancer.snapshot import EventRow, RequestOutcome, RequestRow, Sample, Snapshot
 from qwen_aio.errors import Draining, QwenAioError
 from qwen_aio.wire.error import http_status
@@ -27,7 +25,6 @@ MAX_PENDING = 1000  # news that wait for one subscriber
 PACE_S = 0.1  # between two batches: a page gets at most ten updates a second
 
 
-@with_config(use_attribute_docstrings=True)  # for the OpenAPI document
 @dataclass(frozen=True)
 class StatsHistory:
     """All that is kept, oldest first."""

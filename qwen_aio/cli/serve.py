@@ -19,8 +19,9 @@ from typing import Any, Literal
 from fastapi import FastAPI
 
 from qwen_aio import __version__
-from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of, state_dir
+from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.machine.folders import state_dir
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate

@@ -23,10 +23,11 @@ from pathlib import Path
 
 from qwen_aio.cli.prepare_int8 import prepare_int8
 from qwen_aio.cluster.plan import can_fork
-from qwen_aio.config import home, prompts_dir
+from qwen_aio.config import prompts_dir
 from qwen_aio.core import Task
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
+from qwen_aio.machine.folders import home
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.interruption import result_unless
 from qwen_aio.serving.transport.server import caught_signals

@@ -252,10 +252,8 @@ def _check_media(headers: Headers, known: Collection[str]) -> None:
 
 
 def _body_limit(path: str) -> int:
-    if path in (
-        ENGINE_PATH,
-        TOKENS_PATH,
-    ):  # a balancer adds fields to a request, which may have had the largest size already
+    # A balancer adds fields to a request, which may have had the largest size already.
+    if path in (ENGINE_PATH, TOKENS_PATH):
         return MAX_ENGINE_REQUEST_BYTES
     return MAX_BODY_BYTES if rule_of(path) else MAX_STRANGER_BYTES
 

@@ -7,6 +7,7 @@ the gate and the shapes, no service.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated
 
 from fastapi import Path
@@ -25,10 +26,11 @@ from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.openai.chat import ChatChunk, ChatCompletion, ChatRequest
 from qwen_aio.wire.openai.completion import CompletionRequest, TextCompletion
 from qwen_aio.wire.openai.model import ModelShape, ModelsResponse, addressed
-from qwen_aio.wire.openai.reply import error_chunk
+from qwen_aio.wire.openai.reply import ReplyObject, error_chunk
 from qwen_aio.wire.openai.request import OpenAiRequest
 from qwen_aio.wire.shape import JSON_MEDIA, Answered
 
+TAG = "OpenAI"
 STREAM = "With `stream` the answer is server-sent events without a name: chunks, then `[DONE]`, or an error at the end."
 
 
@@ -36,44 +38,66 @@ def openai_routes(
     gate: AdmissionGate, *, times: StreamTimes, allow_system_messages: bool, also: ErrorKinds
 ) -> list[Endpoint]:
     """The same on worker and balancer; `also`: errors besides those of every server."""
-    models = ModelRoutes(gate)
+    text_route = partial(TextRoute, gate, times=times, allow_system_messages=allow_system_messages)
     errors = (*WORK_ERRORS, UnknownModel, *also)
-
-    def text_route(shape: type[OpenAiRequest]) -> TextRoute:
-        return TextRoute(gate, shape, times=times, allow_system_messages=allow_system_messages)
-
     return [
-        Endpoint(
-            "/v1/chat/completions",
+        _text_endpoint(
             text_route(ChatRequest),
-            method="POST",
             name="chat_completions",
-            tag="OpenAI",
+            path="/v1/chat/completions",
             summary="Answer a conversation",
-            description=f"As at OpenAI. A task can be addressed as a model. {STREAM}",
-            reads=ChatRequest,
+            says="As at OpenAI.",
             answers=ChatCompletion,
-            events=[("", ChatChunk), ("", ErrorResponse)],
+            chunk=ChatChunk,
             errors=(*errors, UnknownTask),
         ),
-        Endpoint(
-            "/v1/completions",
+        _text_endpoint(
             text_route(CompletionRequest),
-            method="POST",
             name="completions",
-            tag="OpenAI",
+            path="/v1/completions",
             summary="Continue a text",
-            description=f"For old clients. A task can be addressed as a model. {STREAM}",
-            reads=CompletionRequest,
+            says="For old clients.",
             answers=TextCompletion,
-            events=[("", TextCompletion), ("", ErrorResponse)],
+            chunk=TextCompletion,
             errors=errors,
         ),
+        *_model_endpoints(ModelRoutes(gate), also),
+    ]
+
+
+def _text_endpoint(
+    route: TextRoute,
+    *,
+    path: str,
+    name: str,
+    summary: str,
+    says: str,
+    answers: type[ReplyObject],
+    chunk: type[ReplyObject],
+    errors: ErrorKinds,
+) -> Endpoint:
+    return Endpoint(
+        path,
+        route,
+        method="POST",
+        name=name,
+        tag=TAG,
+        summary=summary,
+        description=f"{says} A task can be addressed as a model. {STREAM}",
+        reads=route.shape,
+        answers=answers,
+        events=[("", chunk), ("", ErrorResponse)],
+        errors=errors,
+    )
+
+
+def _model_endpoints(models: ModelRoutes, also: ErrorKinds) -> list[Endpoint]:
+    return [
         Endpoint(
             "/v1/models",
             models.all,
             name="models",
-            tag="OpenAI",
+            tag=TAG,
             summary="List what `model` can name: the chat model and the tasks",
             answers=ModelsResponse,
             errors=(*CLOSED, *also),
@@ -82,7 +106,7 @@ def openai_routes(
             "/v1/models/{model:path}",
             models.one,
             name="model",
-            tag="OpenAI",
+            tag=TAG,
             summary="Find one of them",
             answers=ModelShape,
             errors=(*CLOSED, UnknownModel, *also),
@@ -98,7 +122,7 @@ class TextRoute:
         self, gate: AdmissionGate, shape: type[OpenAiRequest], *, times: StreamTimes, allow_system_messages: bool
     ) -> None:
         self._gate = gate
-        self._shape = shape
+        self.shape = shape
         self._times = times
         self._allow_system_messages = allow_system_messages
 
@@ -106,7 +130,7 @@ class TextRoute:
         """Raises QwenAioError while no status has been sent."""
         if self._gate.refusal is not None:
             raise self._gate.refusal
-        wanted = self._shape.read(await HttpRequest(scope, receive).body())
+        wanted = self.shape.read(await HttpRequest(scope, receive).body())
         request_id = scope["state"]["request_id"]
         capabilities = await self._gate.capabilities()
         to = addressed(wanted.model, capabilities)

@@ -13,6 +13,7 @@ from qwen_aio.config import Settings
 
 # Our messages read `something happened id=%s ms=%d`: names of the fields stand in the template.
 _FIELD = re.compile(r"(\w+)=(%[sdg])")
+_RESERVED = {"time", "level", "logger", "message", "traceback"}
 
 
 def log_to_stderr(settings: Settings) -> None:
@@ -66,9 +67,6 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
         f"{name}_" if name in _RESERVED else name: value if isinstance(value, int | float) else str(value)
         for (name, _), value in zip(found, values, strict=True)
     }
-
-
-_RESERVED = {"time", "level", "logger", "message", "traceback"}
 
 
 def one_line(text: str) -> str:

@@ -29,7 +29,7 @@ def tls_to(settings: Settings) -> TlsTo:
     between processes of one machine there is nobody to be told from. Raises InvalidSettings.
     """
     checking = _checking(settings)
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
 
     def context(url: str) -> ssl.SSLContext | None:

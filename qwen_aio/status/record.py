@@ -10,15 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import with_config
-
 LARGEST = 2**53  # beyond it JavaScript changes an integer's value
 
 Count = Literal["safety_replies", "openings_refused", "openings_replaced", "answers_stopped"]
 WorkerState = Literal["starting", "ready", "draining", "failed"]
 
 
-@with_config(use_attribute_docstrings=True)  # for the OpenAPI document
 @dataclass(frozen=True)
 class WorkerStatus:
     """One worker's record in status.json."""

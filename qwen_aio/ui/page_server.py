@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from qwen_aio import __version__
 from qwen_aio.client.async_client import AsyncClient
-from qwen_aio.config import PAGE_PORT, Settings, checked_address, state_dir
+from qwen_aio.config import PAGE_PORT, Settings, checked_address
+from qwen_aio.machine.folders import state_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import create_app
 from qwen_aio.serving.health_routes import Health

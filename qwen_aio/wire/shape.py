@@ -22,7 +22,7 @@ class Strict(BaseModel):
     """No "10" for 10, no 1 for true, no infinity."""
 
     # The docstrings of fields describe them in the OpenAPI document.
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, body: bytes) -> Self:
@@ -68,7 +68,7 @@ class Sent(Strict):
 class Answered(BaseModel):
     """Unknown fields are ignored: a client may be older than its server, and a noun has more."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     def to_json(self) -> bytes:
         """UTF-8, on one line."""

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qwen_aio.config import Settings, home, state_dir
+from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
 from qwen_aio.machine.cores import usable_cores
+from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import ModelFolder, find_model, model_sha
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import check_golden

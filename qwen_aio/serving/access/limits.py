@@ -16,6 +16,7 @@ from qwen_aio.errors import RateLimited
 
 MINUTE_S = 60.0
 MAX_CLIENTS = 10_000  # each with a bucket of its own; more of them at the same time share one
+SWEEP_S = 1.0  # between two looks at all of them
 TOLERANCE_S = 1e-6  # whoever comes when told to is not sent away for a rounding error
 IPV6_SITE = 64  # bits: whoever has one address of a network has all of it
 
@@ -52,6 +53,7 @@ class RateLimits:
         self._clock = clock
         self._buckets: dict[str, dict[str, _Bucket]] = {}
         self._shared = self._new()
+        self._swept_at = clock()
 
     @property
     def is_on(self) -> bool:
@@ -85,21 +87,21 @@ class RateLimits:
 
     def _of(self, client: str) -> dict[str, _Bucket]:
         """The buckets of `client` at this moment."""
-        if client not in self._buckets and len(self._buckets) >= MAX_CLIENTS:
-            self._forget_full()
+        now = self._clock()
         buckets = self._buckets.get(client)
         if buckets is None:
+            if len(self._buckets) >= MAX_CLIENTS and now >= self._swept_at + SWEEP_S:
+                self._forget_full(now)
             # Not the oldest one's place: it would get rid of its debt by others coming.
-            if len(self._buckets) >= MAX_CLIENTS:
-                buckets = self._shared
-            else:
-                buckets = self._buckets[client] = self._new()
+            buckets = self._shared if len(self._buckets) >= MAX_CLIENTS else self._new()
+            if buckets is not self._shared:
+                self._buckets[client] = buckets
         for bucket in buckets.values():
-            bucket.refill(self._clock())
+            bucket.refill(now)
         return buckets
 
-    def _forget_full(self) -> None:
-        now = self._clock()
+    def _forget_full(self, now: float) -> None:
+        self._swept_at = now
         for client, buckets in [*self._buckets.items()]:
             for bucket in buckets.values():
                 bucket.refill(now)

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from qwen_aio import __version__
 from qwen_aio.serving.openapi.endpoint import REF, SECURITY, Endpoint
+from qwen_aio.serving.openapi.words import words_of_fields
 
 _REQUEST_ID = {
     "description": "The client's own, if it sent one of 1 to 64 letters, digits, dots, dashes and underscores.",
@@ -35,7 +36,7 @@ def document(routes: Sequence[BaseRoute], *, title: str, description: str) -> Do
     schemas = written["components"]["schemas"]
     for name in _OF_FASTAPI:
         schemas.pop(name, None)
-    written["components"]["schemas"] = dict(sorted((_event_shapes(endpoints) | schemas).items()))
+    written["components"]["schemas"] = _with_words(dict(sorted((_event_shapes(endpoints) | schemas).items())))
     written["components"]["securitySchemes"] = {SECURITY: _BEARER}
     for path in written["paths"].values():
         for operation in path.values():
@@ -50,6 +51,13 @@ def _event_shapes(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     shapes = {shape for endpoint in endpoints for _, shape in endpoint.events}
     _, definitions = models_json_schema([(shape, "serialization") for shape in shapes], ref_template=REF)
     return dict(definitions.get("$defs", {}))
+
+
+def _with_words(schemas: dict[str, Any]) -> dict[str, Any]:
+    for name, words in words_of_fields(schemas).items():
+        for field, text in words.items():
+            schemas[name].get("properties", {}).get(field, {}).setdefault("description", text)
+    return schemas
 
 
 def to_text(written: Document) -> str:

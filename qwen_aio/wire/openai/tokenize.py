@@ -10,13 +10,7 @@ from qwen_aio.wire.openai.fields import Harmless, check_harmless
 from qwen_aio.wire.openai.request import OpenAiRequest
 from qwen_aio.wire.shape import Answered
 
-HARMLESS: Harmless = {
-    "add_generation_prompt": (None, True),
-    "continue_final_message": (None, False),
-    "return_token_strs": (None, False),
-    "chat_template": (None,),
-    "chat_template_kwargs": (None, {}),
-}
+HARMLESS: Harmless = {"return_token_strs": (None, False)}  # besides those of a chat or a completion
 
 
 class TokenizeResponse(Answered):

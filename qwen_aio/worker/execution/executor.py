@@ -124,11 +124,12 @@ class LocalExecutor:
             yield answer
             return
         parts: list[str] = []
-        async with aclosing(self._sampled(call, task, checked)) as outputs:
+        prompt = self._prompt(call, task)
+        async with aclosing(self._sampled(call, task, prompt, checked)) as outputs:
             async for output in outputs:
                 if isinstance(output, Completion):
-                    output = await with_cut(self._engine, self._prompt(call, task), output)
-                    yield self._finished(call, "".join(parts), output, checked)
+                    completion = await with_cut(self._engine, prompt, output)
+                    yield self._finished(call, "".join(parts), completion, checked)
                     return
                 if isinstance(output, TextDelta):
                     parts.append(output.text)
@@ -201,10 +202,9 @@ class LocalExecutor:
     # ---- answers that are ----
 
     def _sampled(
-        self, call: EngineRequest, task: Task, checked: _Checked
+        self, call: EngineRequest, task: Task, prompt: Prompt, checked: _Checked
     ) -> AsyncGenerator[AnswerStart | TextDelta | Completion, None]:
         """Nothing at all if no draw's first sentence fits."""
-        prompt = self._prompt(call, task)
         sampling, check = self._sampling(call, task), self._opening_check(call, task)
         return opened(
             _draws(sampling) if check and not call.resume else [sampling],
