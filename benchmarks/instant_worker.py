@@ -18,6 +18,7 @@ from qwen_aio.core import ContextLimits, Prompt, Sampling
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Completion, LabelScore, Scores, TextDelta, Timings, Usage
 from qwen_aio.serving.transport.server import bind
+from qwen_aio.startup import event_loop
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import LoadedEngine, choose_model
 from qwen_aio.worker.precision_record import PrecisionRecord
@@ -77,7 +78,7 @@ def main() -> int:
     settings = load_settings({"id": arguments.id, "status_dir": arguments.status_dir, "log_level": "warning"})
     with bind("127.0.0.1", arguments.port) as sock:
         tasks, model = load_tasks(prompts_dir(settings)), choose_model(settings)
-        return asyncio.run(WorkerServer(settings, tasks, model, sock=sock, threads=1, load=load).run())
+        return event_loop.run(WorkerServer(settings, tasks, model, sock=sock, threads=1, load=load).run())
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ async def serving(*command: str, root: Path = ROOT) -> AsyncIterator[Server]:
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        await _until_ready(url, process)
+        await until_ready(url, process)
         yield Server(url, process.pid)
     finally:
         if process.returncode is None:
@@ -99,7 +99,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
 
 
-async def _until_ready(url: str, process: asyncio.subprocess.Process) -> None:
+async def until_ready(url: str, process: asyncio.subprocess.Process) -> None:
+    """Raises RuntimeError if `process` ends before, TimeoutError."""
     async with asyncio.timeout(READY_WITHIN_S):
         while not await asyncio.to_thread(_is_ready, url):
             if process.returncode is not None:

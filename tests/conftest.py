@@ -1,10 +1,16 @@
 """For all rooms: properties are checked without a clock, since the machines that run them are shared and noisy."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from qwen_aio.startup.event_loop import new_event_loop
+
+ROOMS_OF_SERVERS = {"balancer", "serving", "ui", "worker"}
 
 settings.register_profile("qwen_aio", deadline=None)
 settings.load_profile("qwen_aio")
@@ -18,3 +24,9 @@ def _environment_stays_as_it_is() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What runs in a server is tested on the event loop of servers, everything else on asyncio's own."""
+    is_of_servers = item.path.relative_to(Path(__file__).parent).parts[0] in ROOMS_OF_SERVERS
+    return {"product": new_event_loop if is_of_servers else asyncio.new_event_loop}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.tasks.loader import load_tasks
 from training import corpus, prepare
 from training.batches import plan
-from training.export import export
+from training.export import export, load_weights
 from training.gates import Examiner
 from training.model import Network
 from training.prompts import worded
@@ -35,8 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
             data=options.data,
             out=options.out,
             work=options.work,
-            recipe=SHORT if options.short else Recipe(),
+            recipe=replace(SHORT if options.short else Recipe(), first_phase=options.first_phase),
             threads=options.threads,
+            begin_with=options.begin_with,
         )
     except (corpus.MissingData, prepare.OtherRecipe) as exc:
         print(f"python -m training: {exc}", file=sys.stderr)
@@ -44,11 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) -> None:
-    """Tokenizer, rows, training, export: what is in `work` already is not made again. Raises prepare.OtherRecipe."""
+def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int, begin_with: Path | None = None) -> None:
+    """Tokenizer, rows, training, export: what is in `work` already is not made again.
+
+    `begin_with` is an exported model whose weights and vocabulary the run goes on from. Raises prepare.OtherRecipe.
+    """
     started = time.monotonic()
     torch.set_num_threads(threads)
     prepare.claim(work, recipe)
+    if begin_with is not None:
+        prepare.take_vocabulary(work, begin_with)
     tasks = load_tasks(ROOT / "prompts")
     specification = prepare.specification(work, data, tasks, recipe)
     tokenizer = Tokenizer(specification)
@@ -59,6 +66,8 @@ def build(*, data: Path, out: Path, work: Path, recipe: Recipe, threads: int) ->
 
     torch.manual_seed(recipe.seed)
     network = Network(recipe.shape, vocab_size=tokenizer.vocab_size)
+    if begin_with is not None:
+        load_weights(network, begin_with)
     trainer = Trainer(network, material, recipe, checkpoint=work / "checkpoint.pt")
     trainer.resume()
     _tell(material, network, trainer.step)
@@ -83,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--work", type=Path, required=True, help="vocabulary, rows and checkpoint; rerun to resume")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--begin-with", type=Path, help="a model of this shape to go on from, with its vocabulary")
+    parser.add_argument("--first-phase", type=int, default=0, help="of the recipe; those before it are left out")
     parser.add_argument("--short", action="store_true", help="a tiny model in a minute, to see that everything works")
     return parser
 

@@ -51,7 +51,8 @@ class Batch:
 
 def plan(rows: Mapping[str, Rows], recipe: Recipe) -> list[Slot]:
     """All steps of the run: phase after phase, tasks spread evenly, early passes over the data before late ones."""
-    return [slot for number in range(len(recipe.phases)) for slot in _phase_slots(number, rows, recipe)]
+    phases = range(recipe.first_phase, len(recipe.phases))
+    return [slot for number in phases for slot in _phase_slots(number, rows, recipe)]
 
 
 def learning_rate(step: int, total: int, phase: Phase) -> float:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from training.model import Network
@@ -26,6 +26,12 @@ def export(network: Network, specification: str, folder: Path, *, dtype: torch.d
     ends = [tokenizer.control_id(IM_END), tokenizer.control_id(END_OF_TEXT)]
     _write(folder / "config.json", _config(network, tokenizer, ends, str(dtype).removeprefix("torch.")))
     _write(folder / "generation_config.json", {"eos_token_id": ends, "pad_token_id": ends[1]})
+
+
+def load_weights(network: Network, folder: Path) -> None:
+    """What `export` wrote, back into a network of the same shape; fp16 rounded it once."""
+    tensors = load_file(folder / "model.safetensors")
+    network.load_state_dict({name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()})
 
 
 def _config(network: Network, tokenizer: Tokenizer, ends: list[int], dtype: str) -> dict[str, object]:

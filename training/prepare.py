@@ -48,6 +48,13 @@ def specification(work: Path, data: Path, tasks: Mapping[str, Task], recipe: Rec
     return path.read_text(encoding="utf-8")
 
 
+def take_vocabulary(work: Path, model: Path) -> None:
+    """Make the vocabulary of an exported model that of the run, unless `work` has one."""
+    path = work / "tokenizer.json"
+    if not path.exists():
+        _write_whole(path, lambda partial: partial.write_bytes((model / "tokenizer.json").read_bytes()))
+
+
 def rows(work: Path, data: Path, encoder: Encoder, recipe: Recipe) -> dict[str, Rows]:
     """Rows of every task, encoded only if `work` does not hold them all."""
     paths = {task: work / f"{task}.npz" for task in encoder.tasks}

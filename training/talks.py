@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from qwen_aio.core import Task
+from qwen_aio.language import language_of
 from qwen_aio.tasks.sentences import sentences
 from training import corpus, exchanges, world
 from training.recipe import Recipe
 from training.rows import Encoder, Row
+from training.world.tables import Label, Language
 
 Item = TypeVar("Item")
 
 CHAT_TOKENS = 96  # a user's turn in a conversation
 SUMMARY_TOKENS = 400
+SHARE_GOES_ON = 1 / 3  # of the plain talks
+PLAIN_SOURCES = frozenset({"online_shopping_10_cats", "waimai_10k", "smp2020_usual", "semeval2017_4a", "sst2", "sst5"})
+PLAIN_CHARS: Mapping[Language, int] = {"zh": 60, "en": 140}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def conversations(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tupl
         _world_talks(recipe),
         _support_talks(data, encoder.tasks, recipe),
         _beyond_talks(data, recipe),
+        _plain_talks(data, encoder.tasks, recipe),
     )
     for talk in talks:
         feeling = None
@@ -68,6 +74,32 @@ def _beyond_talks(data: Path, recipe: Recipe) -> Iterator[Conversation]:
     for language in ("zh", "en"):
         for text in requests(data, language, recipe):
             yield Conversation((text, world.beyond_reply(language, rng=rng)), "neutral", "beyond")
+
+
+def _plain_talks(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> Iterator[Conversation]:
+    """Real messages of all feelings, each answered by what fits any of its feeling; a third go on to another one."""
+    rng = random.Random(recipe.seed + 11)
+    said = _short_messages(data, tasks)
+    kinds = sorted(said)
+    for _ in range(recipe.plain_talks):
+        turns: list[str] = []
+        for _ in range(2 if rng.random() < SHARE_GOES_ON else 1):
+            language, label = rng.choice(kinds)
+            turns += (rng.choice(said[language, label]), exchanges.plain_reply(language, label, rng=rng))
+        yield Conversation(tuple(turns), label, "plain")
+
+
+def _short_messages(data: Path, tasks: Mapping[str, Task]) -> dict[tuple[Language, Label], list[str]]:
+    """Train rows by language and label; no questions, which want an answer of their own, and nothing grave."""
+    forbidden = (*danger_patterns(tasks), corpus.SENSITIVE, re.compile("[?？]"))
+    said: dict[tuple[Language, Label], list[str]] = {}
+    for row in corpus.sentiment_rows(data, "train"):
+        language = language_of(row.text)
+        if row.source not in PLAIN_SOURCES or language is None or len(row.text) > PLAIN_CHARS[language]:
+            continue
+        if not any(pattern.search(row.text) for pattern in forbidden):
+            said.setdefault((language, row.label), []).append(row.text)  # type: ignore[arg-type]  # a label's name
+    return said
 
 
 def support(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> Sequence[tuple[str, ...]]:

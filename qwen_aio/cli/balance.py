@@ -9,7 +9,6 @@ python balancer.py --workers dns:workers.local:7861    every address of a name
 from __future__ import annotations
 
 import argparse
-import asyncio
 import socket
 
 from qwen_aio.balancer.app import create_balancer_app
@@ -18,6 +17,7 @@ from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.config import Settings, settings_of, status_dir
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, run_server
+from qwen_aio.startup import event_loop
 from qwen_aio.startup.exposure import check_exposure, key_ring, rate_limits, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_exposure(settings)
     log_to_stderr(settings)
     with bind(settings.host, settings.port or PORT) as sock, AdminFile(status_dir(settings)).owned():
-        return asyncio.run(_balance(settings, sock))
+        return event_loop.run(_balance(settings, sock))
 
 
 def balancer_settings(arguments: argparse.Namespace) -> Settings:

@@ -8,7 +8,6 @@ python app.py --mode ui --url http://127.0.0.1:8000    the page in front of a ba
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, bind_first_free
+from qwen_aio.startup import event_loop
 from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.exposure import check_exposure
 from qwen_aio.startup.flags import add_settings_flags, settings_from
@@ -75,7 +75,7 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
     with _listening(settings, mode) as sock:
         make_app = partial(_app_with_page, model) if mode == "single" else create_worker_app
         worker = WorkerServer(settings, tasks, model, sock=sock, threads=threads, load=load, make_app=make_app)
-        return asyncio.run(worker.run())
+        return event_loop.run(worker.run())
 
 
 def _app_with_page(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -38,6 +39,7 @@ from qwen_aio.wire.task import TasksResponse
 
 DIRECT = ProxySettings()  # no proxy before it
 NO_KEYS = KeyRing(None)  # open to everybody
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
 
@@ -58,7 +60,8 @@ def create_app(
 
     `info` of it: with this it describes itself at /openapi.json and /docs.
     """
-    app = FastAPI(openapi_url=None, redirect_slashes=False)  # FastAPI's own pages load scripts from elsewhere
+    # FastAPI's own pages load scripts from elsewhere, and by a variable of the environment it would send measurements.
+    app = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     access = Access(keys)
     login = LoginRoutes(access)
     described = [*routes, *health_endpoints(gate, health=health, shape=info.health if info else dict[str, object])]

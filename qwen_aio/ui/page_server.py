@@ -22,6 +22,7 @@ from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import create_app
 from qwen_aio.serving.health_routes import Health
 from qwen_aio.serving.transport.server import bind, run_server
+from qwen_aio.startup import event_loop
 from qwen_aio.startup.environment import prepare_gradio
 from qwen_aio.startup.exposure import key_ring, rate_limits, service_key
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
@@ -39,7 +40,7 @@ def serve_page(settings: Settings, *, url: str) -> int:
     """Serve until a signal; the exit status. Raises InvalidSettings."""
     address = checked_address(url, flag="url")
     with bind(settings.host, settings.port or PAGE_PORT) as sock:
-        return asyncio.run(run_page(settings, address=address, sock=sock))
+        return event_loop.run(run_page(settings, address=address, sock=sock))
 
 
 async def run_page(settings: Settings, *, address: str, sock: socket.socket, look_s: float = LOOK_S) -> int:

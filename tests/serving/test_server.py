@@ -41,6 +41,13 @@ async def begun_stream(there: Served) -> asyncio.StreamReader:
     return reader
 
 
+async def told_to_end(there: Served) -> None:
+    """SIGTERM, and the server has taken notice."""
+    signal.raise_signal(signal.SIGTERM)
+    while not (await get(there, "/readyz")).startswith(b"HTTP/1.1 503"):
+        pass
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_an_idle_server(number):
     before = signal.getsignal(number)
@@ -57,7 +64,7 @@ async def test_while_draining_requests_in_flight_finish_and_others_are_refused()
     release = asyncio.Event()
     async with served(Worker(WatchedEngine(gate=release))) as there:
         stream = await begun_stream(there)
-        signal.raise_signal(signal.SIGTERM)
+        await told_to_end(there)
         refused = await (await post(there, close=True)).read()
         assert refused.startswith(b"HTTP/1.1 503") and b'"code":"draining"' in refused and b"retry-after: " in refused
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
@@ -88,7 +95,7 @@ async def test_a_second_signal_ends_everything_at_once():
     engine = WatchedEngine(gate=asyncio.Event())
     async with served(Worker(engine), grace_s=3600) as there:
         stream = await begun_stream(there)
-        signal.raise_signal(signal.SIGTERM)
+        await told_to_end(there)
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         signal.raise_signal(signal.SIGINT)
         assert await there.serving == 128 + signal.SIGINT
@@ -111,7 +118,7 @@ async def test_when_the_engine_fails_requests_in_flight_get_the_error_and_the_fa
 async def test_an_engine_that_fails_while_draining_is_a_failure():
     async with served(Worker(WatchedEngine(gate=asyncio.Event()))) as there:
         await begun_stream(there)
-        signal.raise_signal(signal.SIGTERM)
+        await told_to_end(there)
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         there.failure.set_exception(EngineStopped("gone"))
         with pytest.raises(EngineStopped):
@@ -148,7 +155,7 @@ async def test_the_life_ends_after_the_last_request():
         serving = asyncio.create_task(run_server(worker.app, sock=sock, gate=worker.gate, life=live))
         there = Served(worker, sock.getsockname()[1], serving, asyncio.Future())
         stream = await begun_stream(there)
-        signal.raise_signal(signal.SIGTERM)
+        await told_to_end(there)
         assert (await get(there, "/readyz")).startswith(b"HTTP/1.1 503")
         assert seen_at_the_end == []
         release.set()

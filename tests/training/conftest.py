@@ -31,6 +31,7 @@ def recipe():
         "world_summaries",
         "contrast",
         "exchanges",
+        "plain",
         "safety",
         "ordinary",
     )
@@ -45,6 +46,7 @@ def recipe():
         reworded_share=0.5,
         contrast_sentences=10,
         exchanges=10,
+        plain_talks=12,
         safety_messages=12,
         ordinary_messages=12,
         support_dialogues=5,

@@ -99,6 +99,15 @@ def test_phases_follow_one_another_and_a_later_one_changes_nothing_in_an_earlier
     assert whole[len(first)].lr == whole[0].lr < max(slot.lr for slot in whole)
 
 
+def test_a_run_that_goes_on_from_a_phase_is_the_rest_of_the_whole_one():
+    rows, alone = all_tasks([5, 9, 3, 12] * 30), recipe_of(budget=64)
+    both = replace(alone, phases=(*alone.phases, replace(alone.phases[0], batch_tokens=32)))
+    rest, whole = plan(rows, replace(both, first_phase=1)), plan(rows, both)
+    assert [(slot.task, slot.lr, slot.rows.tolist()) for slot in rest] == [
+        (slot.task, slot.lr, slot.rows.tolist()) for slot in whole[len(plan(rows, alone)) :]
+    ]
+
+
 def test_the_learning_rate_warms_up_and_ends_low():
     phase = recipe_of().phases[0]
     rates = [learning_rate(step, 100, phase) for step in range(100)]

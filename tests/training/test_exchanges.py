@@ -10,12 +10,12 @@ import pytest
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.opening import fault_of
 from qwen_aio.tasks.sentences import sentences
-from training.exchanges import dialogues
+from training.exchanges import dialogues, plain_reply
 from training.exchanges.book import Exchange, load, slot_values
 from training.exchanges.dialogue import _SHARES, draw, shows_language
 from training.exchanges.typos import mistyped
 from training.talks import danger_patterns
-from training.world.tables import Language, slot_names
+from training.world.tables import Label, Language, slot_names
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LANGUAGES: tuple[Language, ...] = ("zh", "en")
@@ -208,3 +208,17 @@ def test_replies_hardly_ever_name_a_thing_that_the_product_would_not_let_them_na
         for sentence, before in said
     )
     assert faults["invented"] / len(said) <= 0.03
+
+
+@pytest.mark.parametrize("language", _LANGUAGES)
+@pytest.mark.parametrize("feeling", ["positive", "neutral", "negative"])
+def test_a_plain_reply_fits_any_message_of_its_feeling(language: Language, feeling: Label) -> None:
+    check = load_tasks(_ROOT / "prompts")["chat"].opening
+    assert check is not None
+    rng = random.Random(0)
+    replies = {plain_reply(language, feeling, rng=rng) for _ in range(300)}
+    assert len(replies) >= 8
+    for sentence in (sentence for reply in replies for sentence in sentences(reply)):
+        said = "这件事我想说说。" if language == "zh" else "I would like to tell this."
+        assert fault_of(sentence, text=said, label=feeling, check=check) is None, sentence
+        assert not _PROMISE.search(sentence), sentence

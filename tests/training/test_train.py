@@ -108,6 +108,22 @@ def test_one_command_makes_a_model_the_product_reads_and_does_nothing_twice(
     assert (out / "model.safetensors").read_bytes() == weights
 
 
+def test_a_run_goes_on_from_the_very_weights_and_vocabulary_it_begins_with(data, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.samples.CONVERSATIONS", CONVERSATIONS[:1])
+    build(data=data, out=tmp_path / "first", work=tmp_path / "a", recipe=recipe, threads=1)
+    nothing_left = replace(recipe, first_phase=len(recipe.phases), seed=recipe.seed + 1)
+    build(
+        data=data,
+        out=tmp_path / "second",
+        work=tmp_path / "b",
+        recipe=nothing_left,
+        threads=1,
+        begin_with=tmp_path / "first",
+    )
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
 def test_a_work_folder_of_another_recipe_is_refused(recipe, tmp_path):
     prepare.claim(tmp_path, recipe)
     prepare.claim(tmp_path, recipe)

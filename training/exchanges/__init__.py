@@ -4,6 +4,6 @@ Where the little world is a grammar of reviews, this is a phrase book: every rep
 message, and what it names stands in the message. Nothing here knows the model.
 """
 
-from training.exchanges.dialogue import dialogues
+from training.exchanges.dialogue import dialogues, plain_reply
 
-__all__ = ["dialogues"]
+__all__ = ["dialogues", "plain_reply"]

@@ -6,6 +6,7 @@
     slots               lists of this entry alone
     is_raw              the messages are typed exactly as they stand
     then                exchanges that may come next; they know the slots said before; `language` where it changes
+[plain]                 by feeling: what may be said to any message of that feeling, since it names nothing
 [[follows]]             exchanges that may come next after any entry of the intents in `after`
 """
 
@@ -46,6 +47,7 @@ class Book:
     slots: Mapping[str, tuple[str, ...]]
     exchanges: Mapping[str, tuple[Exchange, ...]]  # by intent
     follows: Mapping[str, tuple[Exchange, ...]]  # by the intent they come after
+    plain: Mapping[Label, tuple[str, ...]]
 
 
 @cache
@@ -61,8 +63,8 @@ def load(language: Language) -> Book:
         follow = _exchange(item, language, "follow", item["feeling"])
         for intent in item["after"]:
             follows[intent] = (*follows.get(intent, ()), follow)
-    frames, slots = ({name: tuple(values) for name, values in raw[part].items()} for part in ("frames", "slots"))
-    return Book(language, frames, slots, exchanges, follows)
+    frames, slots = _lists(raw["frames"]), _lists(raw["slots"])
+    return Book(language, frames, slots, exchanges, follows, plain=_lists(raw["plain"]))
 
 
 def slot_values(exchange: Exchange, name: str) -> tuple[str, ...]:
@@ -79,9 +81,13 @@ def _exchange(item: Mapping[str, Any], language: Language, intent: str, feeling:
         feeling=feeling,
         user=tuple(item["user"]),
         reply=tuple(item["reply"]),
-        slots={name: tuple(values) for name, values in item.get("slots", {}).items()},
+        slots=_lists(item.get("slots", {})),
         weight=item.get("weight", 1),
         moods=frozenset(item.get("moods", _EVERY_MOOD)),
         is_raw=item.get("is_raw", False),
         then=tuple(_exchange(later, language, intent, feeling) for later in item.get("then", ())),
     )
+
+
+def _lists(raw: Mapping[str, list[str]]) -> dict[Any, tuple[str, ...]]:
+    return {name: tuple(items) for name, items in raw.items()}

@@ -13,7 +13,7 @@ from training.exchanges.book import Exchange, load, slot_values
 from training.exchanges.typos import mistyped
 from training.world import Dialogue
 from training.world.surface import clean, typed
-from training.world.tables import Language, slot_names, written
+from training.world.tables import Label, Language, slot_names, written
 
 _SHARE_CHINESE = 0.55
 _LENGTHS = {1: 44, 2: 44, 3: 12}  # exchanges in a dialogue
@@ -69,6 +69,16 @@ def dialogues(count: int, *, seed: int) -> Iterator[Dialogue]:
     rng = random.Random(seed)
     for _ in range(count):
         yield _dialogue(rng)
+
+
+def plain_reply(language: Language, feeling: Label, *, rng: random.Random) -> str:
+    """What fits any message of that feeling; it names nothing."""
+    phrase = rng.choice(load(language).plain[feeling])
+    return clean(written(phrase, rng=rng, fill=_no_slot), language)
+
+
+def _no_slot(name: str) -> str:
+    raise AssertionError(f"a plain reply names {name}")
 
 
 def draw(source: Exchange, *, rng: random.Random, before: Drawn | None = None) -> Drawn:

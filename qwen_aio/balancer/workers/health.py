@@ -47,6 +47,9 @@ class HealthStatus:
     why: str
 
 
+UP = HealthStatus("up", Reason(REPORTS))  # asked for many times a request, so made once
+
+
 class HeartbeatReader:
     """One per `Worker`."""
 
@@ -153,7 +156,7 @@ class HeartbeatReader:
         if self._is_stalled:
             return HealthStatus("suspect", Reason(STALLED))
         if not self.is_frozen:
-            return HealthStatus("up", Reason(REPORTS))
+            return UP
         if self._flowed_at is not None and self._clock() - self._flowed_at < self._params.stale_after_s:
             return HealthStatus("up", Reason(FROZEN_BUT_SERVING, seconds=status_age_s))
         return HealthStatus("suspect", Reason(FROZEN, seconds=status_age_s))

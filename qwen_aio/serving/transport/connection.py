@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from qwen_aio.errors import HeadersTooSlow, QwenAioError
-from qwen_aio.serving.guard import error_response
+from qwen_aio.errors import HeadersTooSlow, InvalidRequest, QwenAioError
+from qwen_aio.serving.guard import MAX_HEADER_BYTES, error_response
+
+MAX_INCOMPLETE_BYTES = 2 * MAX_HEADER_BYTES  # of headers, with the target; see also guard.py
+MAX_PIPELINED = 16  # requests that a client sends before it has read the reply to the first
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class Patience:
     reading_s: float = 30.0  # while the write buffer is full, or holds the end of a reply
 
 
-class Connection(H11Protocol):
-    """`is_extra`: over the limit of connections; its requests are refused, see Listener."""
+class Connection(HttpToolsProtocol):
+    """`is_extra`: over the limit of connections; its requests are refused, see Listener.
+
+    llhttp, which reads the requests, has no limit on headers and on pipelined requests: both are here.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,8 @@ class Connection(H11Protocol):
         self._on_lost = on_lost
         self._headers = _Limit(patience.headers_s, self._end_headers)
         self._reading = _Limit(patience.reading_s, self._end_reading)
+        self._is_in_headers = False  # a request has begun and its headers have not ended
+        self._num_incomplete = 0  # bytes of such headers
 
     @property
     def is_idle(self) -> bool:
@@ -61,6 +68,11 @@ class Connection(H11Protocol):
         """Whether its request has not arrived whole, nor been answered."""
         cycle = self.cycle
         return cycle is None or (cycle.more_body and not cycle.response_started)
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request has arrived whole whose reply has not been sent whole."""
+        return not self.is_incomplete and not self.cycle.response_complete
 
     def refuse(self, error: QwenAioError) -> None:
         """Disconnect, with `error` as the reply. No request is being answered."""
@@ -81,14 +93,50 @@ class Connection(H11Protocol):
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Headers that arrive byte by byte get no more time than others."""
+        """Headers that arrive byte by byte get no more time than others, and no more memory."""
+        was_in_headers = self._is_in_headers
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            self._headers.start()
-        else:
-            self._headers.end()
+        if was_in_headers and self._is_in_headers:
+            self._num_incomplete += len(data)
+            if self._num_incomplete > MAX_INCOMPLETE_BYTES:
+                self.send_400_response(f"the headers are larger than {MAX_INCOMPLETE_BYTES} bytes")
         if not self.transport.get_write_buffer_size():
             self._reading.end()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request. Raises OverflowError, which the parser reports as an invalid request."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise OverflowError(f"more than {MAX_PIPELINED} requests at once")
+        super().on_message_begin()
+        self._is_in_headers = True
+        self._headers.start()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """What comes behind the body is left out: the request's own headers have been checked by then."""
+        if self._is_in_headers:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The application gets the target as it was sent: a whole URL names the host that counts, see target.py.
+
+        Raises ValueError without exactly one Host header (RFC 9112, 3.2), which the parser reports as invalid.
+        """
+        self._is_in_headers, self._num_incomplete = False, 0
+        self._headers.end()
+        num_hosts = sum(name == b"host" for name, _ in self.headers)
+        if num_hosts > 1 or (num_hosts == 0 and self.parser.get_http_version() != "1.0"):
+            raise ValueError(f"{num_hosts} Host headers")
+        super().on_headers_complete()
+        self.scope["raw_path"] = self.url.partition(b"?")[0]
+        if self.parser.should_upgrade():  # llhttp takes what follows for another protocol
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request; where replies to earlier ones are on their way, disconnect after the last."""
+        if self._is_answering or self.pipeline:
+            self.cycle.keep_alive = False
+        else:
+            self.refuse(InvalidRequest(msg))
 
     def pause_writing(self) -> None:
         """The buffer is full."""
@@ -107,9 +155,15 @@ class Connection(H11Protocol):
             self._reading.start()
 
     def _end_headers(self) -> None:
-        if self.conn.trailing_data[0]:
+        if self._is_answering:  # its client has begun another request meanwhile
+            self.cycle.keep_alive = False
+            return
+        if self._is_in_headers:
             self.refuse(HeadersTooSlow(f"not all headers came within {self._patience.headers_s:g} s"))
         self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Clients that offer HTTP/2 or WebSockets are answered in HTTP/1.1; nobody need be warned."""
 
     def _end_reading(self) -> None:
         if self.transport.get_write_buffer_size():

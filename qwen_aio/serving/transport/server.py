@@ -26,7 +26,6 @@ from starlette.types import ASGIApp
 
 from qwen_aio.errors import InvalidSettings, QwenAioError
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.guard import MAX_HEADER_BYTES
 from qwen_aio.serving.interruption import cancel
 from qwen_aio.serving.transport.connection import Connection, Patience
 from qwen_aio.serving.transport.listener import Listener, Room
@@ -166,7 +165,7 @@ class _Server(uvicorn.Server):
 def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http="httptools",
         ws="none",
         lifespan="on",
         log_config=None,
@@ -176,7 +175,6 @@ def _config(app: ASGIApp, patience: Patience) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=patience.idle_s,
         timeout_graceful_shutdown=2,
-        h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,  # with the path
     )
 
 
