@@ -130,8 +130,8 @@ BALANCE = _once_more(
     exchanges=0.04,
 )
 # For the next weights; those that ship have seen the phases before.
-# The mix starves the decisions: the same shape on sentiment alone was better after half of these steps. So they get
-# half of the last phase, safety a fifth; talk is a plain word for real messages, beside what was learned before.
+# The mix starves the decisions: the same shape on sentiment alone was better after half of these steps. So sentiment
+# gets two thirds of the last phase; talk is a plain word for real messages, beside what was learned before.
 REFINE = Phase(
     repeats={
         "online_shopping_10_cats": 0.3,

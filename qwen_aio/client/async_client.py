@@ -173,8 +173,6 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:
     """Read to the end of the body, so that the connection can be used again. May fail freely."""
-    if response.content.at_eof():
-        return
     with suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(READ_OUT_S):
             async for _ in response.content.iter_any():

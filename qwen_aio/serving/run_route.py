@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from qwen_aio.core import Request
 from qwen_aio.errors import InvalidRequest, UnknownTask
-from qwen_aio.result import Done, Result
+from qwen_aio.result import Result
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.disconnect import while_connected
 from qwen_aio.serving.meter import count, counted
@@ -68,8 +68,7 @@ class RunRoute:
         requests = wanted.to_core(scope["state"]["request_id"], scope["state"]["traceparent"])
         if wanted.stream:
             events = self._gate.stream(requests[0])
-            framed = counted(scope, event_frame)
-            await send_events(events, scope, receive, send, frame=framed, times=self._times, last=Done)
+            await send_events(events, scope, receive, send, frame=counted(scope, event_frame), times=self._times)
             return
         answer = await while_connected(receive, self._run(scope, wanted, requests))
         headers = {"Cache-Control": "no-store"}

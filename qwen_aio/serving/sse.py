@@ -55,17 +55,14 @@ async def send_events(
     frame: Callable[[T], bytes],
     times: StreamTimes,
     failed: ErrorFrame = error_frame,
-    last: type | tuple[type, ...] = (),
 ) -> None:
     """Send `events`, each as its `frame`, to their end or the client's disconnect; close them.
-
-    An event of a type in `last` is known to be the last one, and goes out together with the end of the reply.
 
     Raises an error before the first event, which can still have a status, and ClientDisconnect. A later error, or
     a bug, becomes the last event, by `failed`.
     """
     request_id = scope["state"]["request_id"]
-    sending = _send_all(events, send, frame=frame, times=times, failed=failed, last=last, request_id=request_id)
+    sending = _send_all(events, send, frame=frame, times=times, failed=failed, request_id=request_id)
     async with aclosing(events):
         await while_connected(receive, sending)
 
@@ -77,29 +74,23 @@ async def _send_all(
     frame: Callable[[T], bytes],
     times: StreamTimes,
     failed: ErrorFrame,
-    last: type | tuple[type, ...],
     request_id: str,
 ) -> None:
     event: T | None = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    ending = b""
     try:
         while event is not None:
-            framed = frame(event)
-            if isinstance(event, last):
-                ending = framed
-            else:
-                await _send(send, framed, times)
+            await _send(send, frame(event), times)
             event = await _next(events, send, times)
     except QwenAioError as exc:
         logger.info("stream ended early id=%s code=%s", request_id, exc.code)
-        ending = failed(exc, request_id)
+        await _send(send, failed(exc, request_id), times)
     except ClientDisconnect:
         raise
     except Exception:
         logger.exception("a bug has ended a stream id=%s", request_id)
-        ending = failed(QwenAioError(BUG), request_id)
-    await _send(send, ending, times, more=False)
+        await _send(send, failed(QwenAioError(BUG), request_id), times)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _next(events: AsyncGenerator[T, None], send: Send, times: StreamTimes) -> T | None:
@@ -113,9 +104,9 @@ async def _next(events: AsyncGenerator[T, None], send: Send, times: StreamTimes)
         await cancel(following)
 
 
-async def _send(send: Send, frame: bytes, times: StreamTimes, *, more: bool = True) -> None:
+async def _send(send: Send, frame: bytes, times: StreamTimes) -> None:
     try:
         async with asyncio.timeout(times.patience_s):
-            await send({"type": "http.response.body", "body": frame, "more_body": more})
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
     except TimeoutError as exc:
         raise ClientDisconnect from exc

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwen_aio.core import EngineRequest
-from qwen_aio.result import Answer, Decision, EngineEvent
+from qwen_aio.result import EngineEvent
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S, Pipeline
@@ -38,7 +38,7 @@ class EngineRoute:
         request = EngineRequestShape.read(body).to_core(state["request_id"], state["traceparent"])
         deadline = Deadline(request.timeout_s or ANSWER_TIMEOUT_S)  # a stray balancer must not keep a slot for ever
         events = self._gate.through(lambda: self._execute(request), deadline)
-        await send_events(events, scope, receive, send, frame=engine_frame, times=self._times, last=(Decision, Answer))
+        await send_events(events, scope, receive, send, frame=engine_frame, times=self._times)
 
     def _execute(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         pipeline = self._gate.service

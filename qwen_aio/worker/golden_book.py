@@ -1,8 +1,8 @@
 """Records of a model's answers to the golden cases.
 
 One file for a model and a task, with a record for each version of the task and each precision, the
-latest last. Records of the bundled model ship with its weights; own ones are in state/golden and
-may be deleted at any time.
+latest last. int8 on a processor without VNNI is a precision of its own: its numbers differ. Records of
+the bundled model ship with its weights; own ones are in state/golden and may be deleted at any time.
 """
 
 from __future__ import annotations

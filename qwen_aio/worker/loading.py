@@ -136,9 +136,11 @@ async def loaded_engine(
 
 
 def golden_book(model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
-    """The recorded answers of `model` to the golden cases."""
+    """The recorded answers of `model` to the golden cases, in what `precision` is on this processor."""
+    from qwen_aio.engine.model.linear import arithmetic
+
     shipped = model.path / "golden" if model.is_bundled else None
-    return GoldenBook(sha, precision, own=state_dir() / "golden", shipped=shipped)
+    return GoldenBook(sha, arithmetic(precision), own=state_dir() / "golden", shipped=shipped)
 
 
 def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineService:

@@ -116,10 +116,10 @@ def test_an_embedding_gives_the_rounded_rows() -> None:
 
 def test_without_vnni_activations_have_seven_bits() -> None:
     """fbgemm's own switch makes this processor add products in 16 bits, like an older one."""
-    code = "from qwen_aio.engine.model.linear import activation_levels, why_no_int8; print(activation_levels(), why_no_int8())"
+    code = "from qwen_aio.engine.model.linear import *; print(activation_levels(), why_no_int8(), arithmetic('int8'), arithmetic('fp32'))"
     environment = os.environ | {"FBGEMM_ENABLE_INSTRUCTIONS": "avx2"}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == [str(NARROW_LEVELS), "None"]
+    assert told.stdout.split() == [str(NARROW_LEVELS), "None", *f"int8 in {NARROW_LEVELS} levels".split(), "fp32"]
 
 
 def test_a_torch_without_fbgemm_says_so() -> None:

@@ -438,3 +438,9 @@ async def test_a_client_that_reads_nothing_is_dropped():
         await worker.gate.wait_empty()
         assert endless.open_streams == 0
         writer.transport.abort()
+
+
+def test_no_variable_of_the_environment_makes_it_send_measurements(monkeypatch):
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    chosen = Worker(FakeEngine()).app._telemetry
+    assert not any(chosen[name] for name in ("tracing", "metrics", "logs", "auto_configure"))

@@ -177,10 +177,10 @@ async def test_new_cases_of_a_shipped_task_do_not_loosen_the_others(tmp_path):
 
 
 async def test_small_wobbles_do_not_add_up(tmp_path):
-    for negative in (0.9, 0.86):
+    for negative in (0.9, 0.885):
         await check_golden(engine(negative), SENTIMENT, book(tmp_path), policy="strict")
     with pytest.raises(GoldenMismatch):
-        await check_golden(engine(0.84), SENTIMENT, book(tmp_path), policy="strict")
+        await check_golden(engine(0.87), SENTIMENT, book(tmp_path), policy="strict")
 
 
 async def test_another_answer_to_score_is_a_new_case(tmp_path):
@@ -256,6 +256,7 @@ def test_the_shipped_records_are_of_the_tasks_as_they_are_and_watch_probabilitie
     assert {(record["task_hash"], record["precision"]) for record in records} == {
         (TASKS[task].hash, "fp32"),
         (TASKS[task].hash, "int8"),
+        (TASKS[task].hash, "int8 in 63 levels"),  # without VNNI
     }
     for record in records:
         assert len(record["answers"]) == len(TASKS[task].golden)

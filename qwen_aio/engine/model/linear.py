@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from qwen_aio.core import Precision
+
 WEIGHT_LEVELS = 127
 # Levels of activations on either side of zero. On AVX2, fbgemm adds pairs of products in 16 bits,
 # which 2 * 127 * 127 just fits; processors with VNNI add in 32 bits.
@@ -153,6 +155,12 @@ def why_no_int8() -> str | None:
 def activation_levels() -> int:
     """The levels that this processor sums exactly, tested at the extremes."""
     return WIDE_LEVELS if _sums_exactly(WIDE_LEVELS) else NARROW_LEVELS
+
+
+def arithmetic(precision: Precision) -> str:
+    """How numbers of `precision` come about on this processor: int8 in fewer levels gives others."""
+    is_narrow = precision == "int8" and activation_levels() == NARROW_LEVELS
+    return f"int8 in {NARROW_LEVELS} levels" if is_narrow else precision
 
 
 def _sums_exactly(levels: int) -> bool:
