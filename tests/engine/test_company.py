@@ -16,6 +16,7 @@ from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import load_model
 from qwen_aio.engine.load import make_engine as make_from
+from qwen_aio.engine.model.linear import WIDE_LEVELS, activation_levels
 from qwen_aio.engine.requests import Generate, Score, Work
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import ids_of, logprobs_of, prompt, run, score
@@ -37,7 +38,7 @@ hangs_on_company = pytest.mark.xfail(
     reason="attention adds up stretches of slots, and which stretches there are depends on who cached what and who"
     " runs beside it; so sums are rounded differently. The native engine is to make this true.",
     raises=AssertionError,
-    strict=True,
+    strict=activation_levels() == WIDE_LEVELS,  # fewer levels happen to round most of it away
 )
 
 

@@ -14,6 +14,7 @@ from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.load import Folder
 from qwen_aio.engine.model.linear import (
     NARROW_LEVELS,
+    WIDE_LEVELS,
     Fp32Embedding,
     Fp32Linear,
     Int8Embedding,
@@ -30,6 +31,9 @@ from tests.engine.running import dense
 
 LARGE_VOCABULARY = {"vocab_size": 70_000, "hidden_size": 256, "dtype": torch.bfloat16}
 MOST_KL = 0.02  # what `auto` asks for
+EVERY_MATRIX = {"qkv", "attention_output", "gate_up", "down"}
+# of a small model without outliers, where heavy tails are rounded noticeably; in 63 levels everything is
+TWO_PASS_ANYWAY = {"down"} if activation_levels() == WIDE_LEVELS else EVERY_MATRIX
 
 
 def quantised(folder: Path) -> Quantised:
@@ -65,13 +69,13 @@ def plain(make_checkpoint: MakeCheckpoint) -> Path:
 
 def test_every_weight_is_within_half_a_step_of_its_own(plain: Path) -> None:
     exact, rounded = Folder.open(plain).checkpoint.layer(0), quantised(plain).layer(0)
-    for name in ("qkv", "attention_output", "gate_up", "down"):
+    for name in EVERY_MATRIX:
         matrix: Int8Matrix = getattr(rounded, name)
         assert ((getattr(exact, name) - dense(matrix)).abs() <= 0.501 * matrix.scales.unsqueeze(1)).all()
 
 
 def test_without_outliers_only_heavy_tailed_inputs_get_two_passes_in_a_small_model(plain: Path) -> None:
-    assert two_pass_names(plain) == [{"down"}, {"down"}]
+    assert two_pass_names(plain) == [TWO_PASS_ANYWAY] * 2
 
 
 def test_a_large_model_without_outliers_gets_one_pass(make_checkpoint: MakeCheckpoint) -> None:
@@ -81,7 +85,7 @@ def test_a_large_model_without_outliers_gets_one_pass(make_checkpoint: MakeCheck
 @pytest.mark.parametrize(("make", "names"), [(of_mlp, {"down"}), (of_norms, {"qkv", "gate_up"})])
 def test_matrices_that_meet_outliers_get_two_passes(plain: Path, tmp_path: Path, make: object, names: set[str]) -> None:
     folder = with_outliers(plain, tmp_path / "model", make, factor=30)
-    assert two_pass_names(folder) == [names | {"down"}] * 2  # which a small model has in any case
+    assert two_pass_names(folder) == [names | TWO_PASS_ANYWAY] * 2
     assert mean_kl(folder, quantised(folder)) < MOST_KL
     assert mean_kl(folder, Coarse(*_parts(folder))) > 3 * mean_kl(folder, quantised(folder))
 

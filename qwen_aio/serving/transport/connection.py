@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from qwen_aio.errors import HeadersTooSlow, InvalidRequest, QwenAioError
-from qwen_aio.serving.guard import MAX_HEADER_BYTES, error_response
+from qwen_aio.serving.guard import MAX_HEADER_BYTES, MAX_LOGGED_CHARS, error_response
 
 MAX_INCOMPLETE_BYTES = 2 * MAX_HEADER_BYTES  # of headers, with the target; see also guard.py
 MAX_PIPELINED = 16  # requests that a client sends before it has read the reply to the first
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,13 @@ class Connection(HttpToolsProtocol):
 
     def refuse(self, error: QwenAioError) -> None:
         """Disconnect, with `error` as the reply. No request is being answered."""
-        if not self.transport.is_closing():
-            self.transport.write(whole_reply(error))
-            self.transport.close()
+        if self.transport.is_closing():
+            return
+        request_id = uuid.uuid4().hex
+        path = self.url.partition(b"?")[0].decode("ascii", "backslashreplace")[:MAX_LOGGED_CHARS] or "-"
+        logger.info("request refused id=%s path=%s code=%s", request_id, path, error.code)
+        self.transport.write(whole_reply(error, request_id))
+        self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A request is expected."""
@@ -170,9 +177,8 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
 
-def whole_reply(error: QwenAioError) -> bytes:
+def whole_reply(error: QwenAioError, request_id: str) -> bytes:
     """`error` as a whole HTTP reply, for a request that was not read."""
-    request_id = uuid.uuid4().hex
     response = error_response(error, request_id)
     response.headers.update({"Connection": "close", "X-Request-ID": request_id})
     status = HTTPStatus(response.status_code)

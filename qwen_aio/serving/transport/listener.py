@@ -18,6 +18,7 @@ import logging
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ class Listener:
 def _refuse(sock: socket.socket, error: TooManyConnections) -> None:
     """Answer and disconnect without reading the request."""
     with sock, suppress(OSError):
-        sock.send(whole_reply(error))
+        sock.send(whole_reply(error, uuid.uuid4().hex))
         sock.shutdown(socket.SHUT_WR)
         sock.recv(65536)  # unread data would make the system reset the connection, reply included
 

@@ -121,10 +121,18 @@ function drawSnapshot() {
   snapshot.workers.forEach((row, index) => {
     const body = bodies.get(row.id) ?? get("worker-row").content.firstElementChild.cloneNode(true);
     bodies.delete(row.id);
-    fill(body, row);
+    keepFocus(body, () => fill(body, row));
     if (table.tBodies[index] !== body) table.insertBefore(body, table.tBodies[index] ?? null);
   });
   for (const body of bodies.values()) body.remove();
+}
+
+// Where `change` hides the button that has the focus, the one in its place gets it.
+function keepFocus(body, change) {
+  const focused = document.activeElement;
+  change();
+  if (!body.contains(focused) || focused.checkVisibility()) return;
+  [...body.querySelectorAll("button")].find((button) => button.checkVisibility())?.focus();
 }
 
 function drawRequests() {
@@ -161,11 +169,9 @@ get("requests").addEventListener("click", ({ target }) => {
 get("workers").addEventListener("click", async ({ target }) => {
   const button = target.closest("button[data-set]");
   if (!button || button.ariaDisabled === "true") return;
-  const body = button.closest("tbody");
   button.ariaDisabled = "true"; // not `disabled`, which would lose the focus
-  await setAdmin(body, button.dataset.set);
+  await setAdmin(button.closest("tbody"), button.dataset.set);
   button.ariaDisabled = null;
-  if (!button.checkVisibility()) [...body.querySelectorAll("button")].find((other) => other.checkVisibility())?.focus();
 });
 
 async function setAdmin(body, state, force = false) {
@@ -179,7 +185,7 @@ async function setAdmin(body, state, force = false) {
     });
     const { error } = await reply.json();
     if (reply.ok) {
-      body.dataset.admin = state; // the next snapshot says the rest
+      keepFocus(body, () => (body.dataset.admin = state)); // the next snapshot says the rest
     } else if (error.code === "last_worker") {
       if (await confirmed(id)) await setAdmin(body, state, true);
     } else if (error.code === "origin_refused") {
