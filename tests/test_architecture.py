@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "doorway": {"cli", "startup"},
     "wire": FLOOR,
     "client": FLOOR | {"wire"},
+    "bulk": FLOOR,
     "tasks": FLOOR,
     "engine": FLOOR,
     "models": FLOOR,
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "ui": FLOOR | {"client", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
-    | {"worker", "balancer", "cluster", "tuning", "ui"},
+    | {"bulk", "worker", "balancer", "cluster", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine"}
 

@@ -79,7 +79,9 @@ def _in_own_process(model: Path, way: Way) -> tuple[str, Answers]:
 def answers_of(model: Path, way: Way) -> tuple[str, Answers]:
     """The arithmetic of `way`, which this process computes in from now on, and the answers in it."""
     if way.is_exact:
-        torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32 = SimpleNamespace(default=exact_product)
+        torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32 = SimpleNamespace(  # type: ignore[attr-defined]  # made on first use
+            default=exact_product
+        )
     return arithmetic(way.precision), asyncio.run(_ask(model, load_tasks(PROMPTS), way.precision))
 
 
@@ -88,7 +90,8 @@ def exact_product(x: Tensor, scale: float, zero_point: int, packed: torch.Script
     weight, _ = torch.ops.quantized.linear_unpack(packed)
     levels = (x / scale).round_().clamp_(-zero_point, 255 - zero_point)
     sums = levels.double() @ weight.int_repr().t().double()
-    return sums.mul_(scale * weight.q_per_channel_scales()).float()
+    product: Tensor = sums.mul_(scale * weight.q_per_channel_scales()).float()
+    return product
 
 
 async def _ask(model: Path, tasks: Mapping[str, Task], precision: Precision) -> Answers:

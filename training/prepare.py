@@ -6,7 +6,7 @@ Knows all sources and how much of each is taken; encoding and batching are next 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from training import contrast, safety, world
 from training.batches import Head
 from training.decisions import LABELS, Teacher, kept_rows, reworded_rows, safety_rows, sentiment_rows
 from training.recipe import TASKS, Recipe
-from training.rows import Encoder, Rows
+from training.rows import Encoder, Row, Rows
 from training.talks import conversations, exchange_talks, requests, summaries, support
 from training.teacher import kept_opinions
 from training.tokenizer import train_tokenizer
@@ -56,12 +56,13 @@ def take_vocabulary(work: Path, model: Path) -> None:
 
 
 def rows(work: Path, data: Path, encoder: Encoder, recipe: Recipe) -> dict[str, Rows]:
-    """Rows of every task, encoded only if `work` does not hold them all."""
+    """Rows of every task; only what `work` does not hold is encoded."""
+    teacher = partial(kept_opinions, work / "opinions.npy", labels=LABELS, seed=recipe.seed)
     paths = {task: work / f"{task}.npz" for task in encoder.tasks}
-    if not all(path.exists() for path in paths.values()):
-        teacher = partial(kept_opinions, work / "opinions.npy", labels=LABELS, seed=recipe.seed)
-        for task, made in encode_all(data, encoder, recipe, teacher=teacher).items():
-            _write_whole(paths[task], made.save)
+    for task, made in all_rows(data, encoder, recipe, teacher=teacher).items():
+        if not paths[task].exists():
+            counted = tqdm(made, desc=f"encoding {task}", unit="row", mininterval=5)
+            _write_whole(paths[task], Rows.collect(counted).save)
     return {task: Rows.load(path) for task, path in paths.items()}
 
 
@@ -89,18 +90,14 @@ def vocabulary(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> str:
     return train_tokenizer(texts, vocab_size=recipe.shape.vocab_size)
 
 
-def encode_all(data: Path, encoder: Encoder, recipe: Recipe, *, teacher: Teacher) -> dict[str, Rows]:
-    """Rows of every task and of every wording of the sentiment task, by name."""
-    made = {
+def all_rows(data: Path, encoder: Encoder, recipe: Recipe, *, teacher: Teacher) -> dict[str, Iterator[tuple[Row, str]]]:
+    """Rows of every task and of every wording of the sentiment task, by name, each encoded when it is asked for."""
+    return {
         "sentiment": sentiment_rows(data, encoder, recipe, teacher),
         "safety": safety_rows(data, encoder, recipe),
         "chat": conversations(data, encoder, recipe),
         "summarize": summaries(encoder, recipe),
         **{name: reworded_rows(data, encoder, recipe, teacher, name) for name in encoder.tasks if name not in TASKS},
-    }
-    return {
-        name: Rows.collect(tqdm(rows, desc=f"encoding {name}", unit="row", mininterval=5))
-        for name, rows in made.items()
     }
 
 

@@ -25,7 +25,7 @@ import aiohttp
 from benchmarks.accuracy import server
 from benchmarks.safety.ordinary import rows as ordinary_rows
 from benchmarks.servers import ROOT, last_line
-from benchmarks.share import Share
+from qwen_aio.bulk.share import Share
 from qwen_aio.core import Task
 from qwen_aio.language import language_of
 from qwen_aio.routing import find_danger

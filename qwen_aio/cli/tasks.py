@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 
-from qwen_aio.cli.run import MODEL_SETTINGS
+from qwen_aio.cli.services import MODEL_SETTINGS
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Control, Prompt, Task
 from qwen_aio.errors import GoldenMismatch, InvalidSettings, UnknownTask

@@ -23,6 +23,7 @@ _CJK = re.compile(r"[\u4e00-\u9fff]")
 _COUNT = 3000
 _DIALOGUES = tuple(dialogues(_COUNT, seed=0))
 _OPENINGS = [entry for language in _LANGUAGES for entries in load(language).exchanges.values() for entry in entries]
+_OPENINGS += [opener for language in _LANGUAGES for opener in load(language).openers.values()]
 _FOLLOWS = [entry for language in _LANGUAGES for entries in load(language).follows.values() for entry in entries]
 _ALONE = [*_OPENINGS, *_FOLLOWS]
 _EXCHANGES = [*_ALONE, *(later for entry in _OPENINGS for later in entry.then)]
@@ -59,7 +60,7 @@ def test_a_book_holds_many_entries_of_every_intent(language: Language) -> None:
 
 @pytest.mark.parametrize("language", _LANGUAGES)
 def test_no_message_opens_twice(language: Language) -> None:
-    messages = [message for entries in load(language).exchanges.values() for entry in entries for message in entry.user]
+    messages = [message for entry in _OPENINGS if entry.language == language for message in entry.user]
     bare = Counter(re.sub(r"[.。!！?？]+$", "", message.casefold()) or message for message in messages)
     repeated = [message for message, times in bare.items() if times > 1]
     assert not repeated

@@ -11,13 +11,15 @@ from training.__main__ import build, main
 from training.batches import plan
 from training.corpus import MissingData, check_folder, sentiment_rows
 from training.model import Network
+from training.rows import Rows
 from training.samples import CONVERSATIONS
 from training.train import Material, Trainer, losses
 
 
 @pytest.fixture
 def material(data, encoder, recipe):
-    rows = prepare.encode_all(data, encoder, recipe, teacher=lambda rows: np.full((len(rows), 3), np.nan))
+    made = prepare.all_rows(data, encoder, recipe, teacher=lambda rows: np.full((len(rows), 3), np.nan))
+    rows = {task: Rows.collect(of_task) for task, of_task in made.items()}
     return Material(slots=plan(rows, recipe), rows=rows, heads=prepare.heads(encoder))
 
 

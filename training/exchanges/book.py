@@ -6,6 +6,7 @@
     slots               lists of this entry alone
     is_raw              the messages are typed exactly as they stand
     then                exchanges that may come next; they know the slots said before; `language` where it changes
+[openers]               by intent: replies that fit every message of LANGUAGE/INTENT.txt, one a line
 [plain]                 by feeling: what may be said to any message of that feeling, since it names nothing
 [[follows]]             exchanges that may come next after any entry of the intents in `after`
 """
@@ -47,12 +48,14 @@ class Book:
     slots: Mapping[str, tuple[str, ...]]
     exchanges: Mapping[str, tuple[Exchange, ...]]  # by intent
     follows: Mapping[str, tuple[Exchange, ...]]  # by the intent they come after
+    openers: Mapping[str, Exchange]  # by intent: many messages that the same replies fit
     plain: Mapping[Label, tuple[str, ...]]
 
 
 @cache
 def load(language: Language) -> Book:
-    raw = tomllib.loads(Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8"))
+    folder = Path(__file__).parent
+    raw = tomllib.loads((folder / f"{language}.toml").read_text(encoding="utf-8"))
     feelings: Mapping[str, Label] = raw["feelings"]
     exchanges = {
         intent: tuple(_exchange(item, language, intent, feelings[intent]) for item in items)
@@ -63,8 +66,12 @@ def load(language: Language) -> Book:
         follow = _exchange(item, language, "follow", item["feeling"])
         for intent in item["after"]:
             follows[intent] = (*follows.get(intent, ()), follow)
+    openers = {}
+    for intent, replies in raw["openers"].items():
+        messages = (folder / language / f"{intent}.txt").read_text(encoding="utf-8").splitlines()
+        openers[intent] = _exchange({"user": messages, "reply": replies}, language, intent, feelings[intent])
     frames, slots = _lists(raw["frames"]), _lists(raw["slots"])
-    return Book(language, frames, slots, exchanges, follows, plain=_lists(raw["plain"]))
+    return Book(language, frames, slots, exchanges, follows, openers, plain=_lists(raw["plain"]))
 
 
 def slot_values(exchange: Exchange, name: str) -> tuple[str, ...]:

@@ -21,16 +21,16 @@ _SHARE_NEW_MATTER = 0.36  # of later messages
 _SHARE_NEW_LANGUAGE = 0.45  # of those
 _SHARE_FOLLOW_IN_OTHER_LANGUAGE = 0.1  # of the messages that stay on the matter
 _SHARES = {
-    "complaint": 19,
+    "complaint": 16,
     "mishap": 3,
     "praise": 9,
     "mixed": 5,
-    "order_question": 5,
-    "product_question": 4,
-    "greeting": 5,
+    "order_question": 8,
+    "product_question": 6,
+    "greeting": 6,
     "thanks": 2,
     "bye": 2,
-    "identity": 7,
+    "identity": 8,
     "small_talk": 9,
     "good_news": 6,
     "bad_news": 10,
@@ -44,6 +44,7 @@ _SHARES = {
     "irony": 4,
     "not_bad": 4,
 }
+_SHARE_OPENERS = 0.6  # of the messages of an intent that has them
 _SHARE_FRAMED = 0.2  # of the messages that can stand in a frame
 _FRAMED = frozenset({"complaint", "praise", "mixed", "order_question", "product_question", "small_talk", "good_news"})
 _FRAMED |= {"bad_news", "beyond", "not_bad"}
@@ -125,7 +126,10 @@ def _dialogue(rng: random.Random) -> Dialogue:
 
 def _opening(language: Language, rng: random.Random) -> Drawn:
     [intent] = rng.choices(list(_SHARES), weights=list(_SHARES.values()))
-    entries = load(language).exchanges[intent]
+    book = load(language)
+    if intent in book.openers and rng.random() < _SHARE_OPENERS:
+        return draw(book.openers[intent], rng=rng)
+    entries = book.exchanges[intent]
     [entry] = rng.choices(entries, weights=[entry.weight for entry in entries])
     return draw(entry, rng=rng)
 

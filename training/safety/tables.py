@@ -1,4 +1,7 @@
-"""The phrase tables of one language: what is said under each label, and the everyday text around it."""
+"""The phrase tables of one language: what is said under each label, and the everyday text around it.
+
+LANGUAGE.toml holds phrases by kind, LANGUAGE/LABEL.txt more of them, one a line, in the voices of many people.
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -40,11 +43,13 @@ class SafetyTables(Phrasebook):
 
 @cache
 def load(language: Language) -> SafetyTables:
-    raw = tomllib.loads(Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8"))
+    folder = Path(__file__).parent
+    raw = tomllib.loads((folder / f"{language}.toml").read_text(encoding="utf-8"))
+    voices = {label: (folder / language / f"{label}.txt").read_text(encoding="utf-8") for label in SAFETY_LABELS}
     return SafetyTables(
         language=language,
         phrases=_lists(raw["slots"]),
-        said={label: _lists(raw[label]) for label in SAFETY_LABELS},
+        said={label: _lists(raw[label]) | {"voices": tuple(text.splitlines())} for label, text in voices.items()},
         pairs={
             "crisis": tuple((first, last) for first, last in raw["turns"]["crisis_pairs"]),
             "ok": tuple((first, last) for first, last in raw["turns"]["ok_pairs"]),

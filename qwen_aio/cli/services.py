@@ -1,0 +1,58 @@
+"""Who answers a command: a model loaded in this process, or a server elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from qwen_aio.bulk.asking import Asked
+from qwen_aio.config import Settings, prompts_dir
+from qwen_aio.core import ModelIdentity, Request
+
+MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
+SERVER_SETTINGS = ("tls_ca",)
+URL_HELP = "ask the server at this address, with the key in QWEN_AIO_KEY, instead of loading a model here"
+
+
+@asynccontextmanager
+async def service_at(url: str, settings: Settings) -> AsyncIterator[Asked]:
+    """The server at `url`."""
+    from qwen_aio.client.async_client import AsyncClient
+    from qwen_aio.startup.tls import tls_to
+
+    async with AsyncClient(url, key=os.environ.get("QWEN_AIO_KEY", ""), tls=tls_to(settings)(url)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def service_here(settings: Settings, *, named: Request) -> AsyncIterator[Asked]:
+    """The model of `settings`, loaded. What `named` names is looked up first: an unknown task costs no loading."""
+    from qwen_aio.routing import choose_route
+    from qwen_aio.serving.admission import AdmissionGate
+    from qwen_aio.serving.pipeline import Pipeline
+    from qwen_aio.startup.environment import stated_threads
+    from qwen_aio.tasks.loader import load_tasks
+    from qwen_aio.worker.execution.executor import LocalExecutor
+    from qwen_aio.worker.loading import choose_model, describe_model, loaded_engine, prepare_process
+    from qwen_aio.worker.memory_need import log_memory, sized
+
+    threads = prepare_process(stated_threads(settings))
+    tasks = load_tasks(prompts_dir(settings))
+    choose_route(named.mode, named.text, tasks)
+    model = choose_model(settings)
+    settings = sized(settings, model)
+    log_memory(settings, model)
+    started = time.monotonic()
+    async with loaded_engine(settings, tasks, model, threads=threads) as ready:
+        seconds = time.monotonic() - started
+        print(f"{describe_model(model)}; {ready.precision_record}; ready after {seconds:.1f} s", file=sys.stderr)
+        gate = AdmissionGate()
+        identity = ModelIdentity(model.name, ready.sha, model.is_bundled)
+        executor = LocalExecutor(
+            ready.engine, tasks, model=identity, worker="cli", record=lambda *_: None, count=lambda _: None
+        )
+        gate.open(Pipeline(executor))
+        yield gate

@@ -1,0 +1,114 @@
+"""Rows asked about many at once: in their order, one fault costs one row, passing errors are waited for."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_aio.bulk.asking import AT_ONCE, PATIENCE_S, Asker
+from qwen_aio.bulk.table import open_table
+from qwen_aio.core import Request
+from qwen_aio.errors import InvalidRequest, KeyRefused, NoWorker, QueueFull, RequestFailed, ServerUnreachable
+from qwen_aio.result import Result
+
+ASK = Request("-", mode="sentiment", request_id="classify")
+
+
+class Script:
+    """Answers each text with itself as the route, after the errors that are written down for it."""
+
+    def __init__(self, **errors) -> None:
+        self.errors = {text: list(of_text) for text, of_text in errors.items()}
+        self.requests: list[Request] = []
+        self.running = self.most_running = 0
+        self.delays: dict[str, int] = {}  # turns of the loop
+
+    async def run(self, request):
+        self.requests.append(request)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            for _ in range(self.delays.get(request.text, 1)):
+                await asyncio.sleep(0)
+            if self.errors.get(request.text):
+                raise self.errors[request.text].pop(0)
+            return Result("id", request.mode, request.text, "hash", "model", "worker")
+        finally:
+            self.running -= 1
+
+    async def capabilities(self):
+        raise AssertionError("not asked for")
+
+
+class Pauses:
+    """Waits for nothing and remembers how long that would have been."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds):
+        self.seconds.append(seconds)
+        await asyncio.sleep(0)
+
+
+def table_of(folder, texts):
+    path = folder / "rows.csv"
+    path.write_text("text\n" + "".join(f'"{text}"\n' for text in texts), encoding="utf-8")
+    return open_table(path)
+
+
+async def asked(script, table, pauses=None):
+    asker = Asker(script, ASK, table, "text", pause=pauses or Pauses())
+    return [labelled async for labelled in asker.labelled(table.rows())]
+
+
+@given(delays=st.lists(st.integers(0, 9), min_size=1, max_size=3 * AT_ONCE))
+def test_rows_come_out_in_their_order_and_never_more_at_once(tmp_path_factory, delays):
+    texts = [f"t{number}" for number in range(len(delays))]
+    script = Script()
+    script.delays = dict(zip(texts, delays, strict=True))
+    found = asyncio.run(asked(script, table_of(tmp_path_factory.mktemp("rows"), texts)))
+    assert [labelled.result.route for labelled in found] == texts
+    assert script.most_running <= AT_ONCE
+    assert script.requests[0] == replace(ASK, text=script.requests[0].text)
+
+
+async def test_a_fault_costs_its_row_alone(tmp_path):
+    script = Script(long=[InvalidRequest("too long")], odd=[RequestFailed("no luck")])
+    found = await asked(script, table_of(tmp_path, ["a", "long", " ", "odd", "b"]))
+    assert [labelled.result and labelled.result.route for labelled in found] == ["a", None, None, None, "b"]
+    assert [labelled.fault and labelled.fault.split(";")[0] for labelled in found] == [
+        None,
+        "too long",
+        "the text has nothing visible in it",
+        "no luck",
+        None,
+    ]
+
+
+async def test_a_busy_server_is_asked_again_when_it_says(tmp_path):
+    pauses = Pauses()
+    script = Script(a=[QueueFull("full", retry_after_s=7), NoWorker("none")])
+    [found] = await asked(script, table_of(tmp_path, ["a"]), pauses)
+    assert found.result is not None
+    assert pauses.seconds == [7.0, 1.0]
+
+
+async def test_a_server_that_stays_away_ends_the_run(tmp_path):
+    pauses = Pauses()
+    script = Script(b=[ServerUnreachable("away")] * 500)
+    table = table_of(tmp_path, ["a", "b", *(f"t{number}" for number in range(200))])
+    with pytest.raises(ServerUnreachable):
+        await asked(script, table, pauses)
+    assert sum(pauses.seconds) <= PATIENCE_S
+    assert script.running == 0
+
+
+async def test_what_no_row_is_to_blame_for_ends_the_run_and_what_is_under_way(tmp_path):
+    script = Script(a=[KeyRefused("no key")])
+    script.delays = {f"t{number}": 10**6 for number in range(200)}
+    with pytest.raises(KeyRefused):
+        await asked(script, table_of(tmp_path, ["a", *script.delays]))
+    assert script.running == 0
