@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "wire": FLOOR,
     "client": FLOOR | {"wire"},
     "bulk": FLOOR,
+    "evaluation": FLOOR | {"bulk"},
     "tasks": FLOOR,
     "engine": FLOOR,
     "models": FLOOR,
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "ui": FLOOR | {"client", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
-    | {"bulk", "worker", "balancer", "cluster", "tuning", "ui"},
+    | {"bulk", "evaluation", "worker", "balancer", "cluster", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine"}
 

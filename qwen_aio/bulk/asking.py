@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from qwen_aio.bulk.table import Row, Table
+from qwen_aio.bulk.table import Row, RowTable
 from qwen_aio.core import Capabilities, Request
 from qwen_aio.errors import (
     AnswerBroken,
@@ -61,7 +61,7 @@ class Asker:
         self,
         asked: Asked,
         request: Request,
-        table: Table,
+        table: RowTable,
         column: str,
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,

@@ -21,7 +21,9 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
+        """Wilson's, 95 %; all of 0..1 where nothing was counted."""
+        if not self.total:
+            return 0.0, 1.0
         n, p = self.total, self.value
         middle, spread = p + Z95**2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
         return max(0.0, (middle - spread) / (1 + Z95**2 / n)), (middle + spread) / (1 + Z95**2 / n)

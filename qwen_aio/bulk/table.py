@@ -36,7 +36,7 @@ class Row:
     fault: str | None = None
 
 
-class Table(ABC):
+class RowTable(ABC):
     """A file of rows with named columns. `kind` is for people."""
 
     kind: str
@@ -75,7 +75,7 @@ class Table(ABC):
         return f"{self.kind}, {self.encoding}"
 
 
-class CsvTable(Table):
+class CsvTable(RowTable):
     """Cells between delimiters, under a heading; quoted cells may hold line ends."""
 
     def __init__(self, path: Path, encoding: str) -> None:
@@ -136,7 +136,7 @@ class CsvTable(Table):
         return line.getvalue()
 
 
-class JsonLines(Table):
+class JsonLines(RowTable):
     """A JSON object on each line."""
 
     kind = "a JSON object a line"
@@ -173,7 +173,7 @@ def _read_object(number: int, line: str) -> Row:
     return Row(number, found) if isinstance(found, dict) else Row(number, line, "it is not a JSON object")
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path) -> RowTable:
     """The table in `path`, by its name and its first bytes. Raises InvalidRequest, which says what to do."""
     try:
         with path.open("rb") as file:

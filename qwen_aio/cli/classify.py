@@ -24,7 +24,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 from qwen_aio.bulk.asking import Asked, Asker, Labelled
 from qwen_aio.bulk.journal import Journal, journal
 from qwen_aio.bulk.share import Share
-from qwen_aio.bulk.table import Table, fingerprint, open_table
+from qwen_aio.bulk.table import RowTable, fingerprint, open_table
 from qwen_aio.cli.services import MODEL_SETTINGS, SERVER_SETTINGS, URL_HELP, service_at, service_here
 from qwen_aio.core import Request, SamplingWish, Task
 from qwen_aio.errors import InvalidSettings, UnknownTask
@@ -82,7 +82,7 @@ def _file(name: str) -> Iterator[Path]:
 
 
 async def write_labels(
-    asked: Asked, request: Request, table: Table, column: str, output: Path, total: int
+    asked: Asked, request: Request, table: RowTable, column: str, output: Path, total: int
 ) -> Mapping[str, int]:
     """Write every row that is not written yet; how many came out how."""
     capabilities = await asked.capabilities()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from qwen_aio.bulk.asking import Asked
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import ModelIdentity, Request
+from qwen_aio.core import ModelIdentity, Request, Task
 
 MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
 SERVER_SETTINGS = ("tls_ca",)
@@ -28,8 +28,13 @@ async def service_at(url: str, settings: Settings) -> AsyncIterator[Asked]:
 
 
 @asynccontextmanager
-async def service_here(settings: Settings, *, named: Request) -> AsyncIterator[Asked]:
-    """The model of `settings`, loaded. What `named` names is looked up first: an unknown task costs no loading."""
+async def service_here(
+    settings: Settings, *, named: Request, more: Callable[[Mapping[str, Task]], Mapping[str, Task]] = lambda _: {}
+) -> AsyncIterator[Asked]:
+    """The model of `settings`, loaded. What `named` names is looked up first: an unknown task costs no loading.
+
+    `more`: further tasks, made of those in prompts/.
+    """
     from qwen_aio.routing import choose_route
     from qwen_aio.serving.admission import AdmissionGate
     from qwen_aio.serving.pipeline import Pipeline
@@ -41,6 +46,7 @@ async def service_here(settings: Settings, *, named: Request) -> AsyncIterator[A
 
     threads = prepare_process(stated_threads(settings))
     tasks = load_tasks(prompts_dir(settings))
+    tasks |= more(tasks)
     choose_route(named.mode, named.text, tasks)
     model = choose_model(settings)
     settings = sized(settings, model)

@@ -1,0 +1,291 @@
+"""Measure a decision task on rows whose labels are known.
+
+qwen-aio eval reviews.csv --task sentiment --text-column text --label-column label --html report.html
+qwen-aio eval reviews.csv --label-column stars --label 5=positive --label 1=negative
+qwen-aio eval reviews.csv --target 0.95                    the probability from which 95 % are right
+qwen-aio eval reviews.csv --against-precision fp32         two precisions, models or tasks, with McNemar's test
+qwen-aio eval reviews.csv --fail-under accuracy=0.9        exit status 1 below it
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
+
+from qwen_aio.bulk.asking import AT_ONCE, Asked, Asker
+from qwen_aio.bulk.share import Share
+from qwen_aio.bulk.table import Row, RowTable, open_table
+from qwen_aio.cli.services import MODEL_SETTINGS, SERVER_SETTINGS, URL_HELP, service_at, service_here
+from qwen_aio.config import Settings
+from qwen_aio.core import Request, Task
+from qwen_aio.errors import InvalidRequest, InvalidSettings
+from qwen_aio.evaluation.evaluation import GATES, Evaluation, SecondSubject, Subject, evaluation_to_json, lines
+from qwen_aio.evaluation.judged import Judged, Truths
+from qwen_aio.evaluation.metrics import compare_judged, metrics_of
+from qwen_aio.evaluation.threshold import find_threshold
+from qwen_aio.evaluation.typings import TYPINGS
+from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.startup.language import operators_language
+
+MAX_ROWS = 200_000  # they are kept in memory
+FLIP_ROWS = 300  # a sample
+SEED = 0
+SWITCHED = ("model", "precision", "prompts_dir")  # settings that a second subject may have of its own
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="CSV, TSV or one JSON object a line (.jsonl)")
+    parser.add_argument("--task", default="sentiment", help="a decision task's name [sentiment]")
+    parser.add_argument("--text-column", default="text", metavar="COLUMN", help="the column that holds the text [text]")
+    parser.add_argument("--label-column", default="label", metavar="COLUMN", help="... and the true label [label]")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="VALUE=LABEL",
+        help="what a value of that column means, where it is neither a label's name nor its text; may be repeated",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, to be opened offline")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--no-flips", action="store_true", help="do not ask again in other typings")
+    parser.add_argument("--target", type=float, help="find the probability from which this share is right")
+    parser.add_argument(
+        "--fail-under",
+        action="append",
+        default=[],
+        metavar="FIGURE=VALUE",
+        help=f"exit status 1 if it is lower; {' or '.join(GATES)}; may be repeated",
+    )
+    for name in SWITCHED:
+        flag = name.replace("_", "-")
+        parser.add_argument(f"--against-{flag}", metavar=name.upper(), help=f"compare with another {flag}")
+    parser.add_argument("--against-task", metavar="TASK", help="compare with another task with the same labels")
+    parser.add_argument("--url", help=URL_HELP)
+    add_settings_flags(parser, *MODEL_SETTINGS, *SERVER_SETTINGS)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Ask, measure, print, write; the exit status."""
+    settings = settings_from(arguments)
+    gates = [_gate(written) for written in arguments.fail_under]
+    if arguments.target is not None and not 0 < arguments.target <= 1:
+        raise InvalidSettings(f"--target: {arguments.target:g} is not between 0 and 1")
+    switched = {name: value for name in SWITCHED if (value := getattr(arguments, f"against_{name}"))}
+    against = settings_from(argparse.Namespace(**vars(arguments) | switched)) if switched else None
+    found = asyncio.run(_evaluate(arguments, settings, against))
+    print("\n".join(lines(found)))
+    if arguments.html:
+        from qwen_aio.evaluation.report import html
+
+        _write(arguments.html, html(found, language=operators_language()))
+    if arguments.json:
+        _write(arguments.json, evaluation_to_json(found))
+    missed = [(name, least) for name, least in gates if found.value(name) < least]
+    for name, least in missed:
+        print(f"{name} {found.value(name):.4f} is under {least:g}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _gate(written: str) -> tuple[str, float]:
+    name, _, value = written.partition("=")
+    try:
+        if name in GATES:
+            return name, float(value)
+    except ValueError:
+        pass
+    raise InvalidSettings(f"--fail-under {written!r}: write {' or '.join(f'{gate}=0.9' for gate in GATES)}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise InvalidSettings(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+async def _evaluate(arguments: argparse.Namespace, settings: Settings, against: Settings | None) -> Evaluation:
+    """`against`: what another subject is loaded with."""
+    table = open_table(arguments.file)
+    for column in (arguments.text_column, arguments.label_column):
+        if column not in table.columns:
+            raise InvalidSettings(f"there is no column {column!r}; there are: {', '.join(table.columns)}")
+    source = Source(table, arguments.text_column, arguments.label_column, arguments.label)
+    async with _service(arguments.url, settings, arguments.task) as asked:
+        judge = await Judge.of(asked, arguments.task)
+        began = time.monotonic()
+        rows, left_out = await source.judged(judge, title="judging")
+        seconds = time.monotonic() - began
+        reordered = None if arguments.url else reordered_name(arguments.task)
+        flips = {} if arguments.no_flips else await _flips(judge, rows, reordered=reordered)
+        other = await _against_task(source, asked, arguments.against_task, rows) if arguments.against_task else None
+    if against:
+        async with _service(None, against, arguments.task) as asked:
+            other = await _against_task(source, asked, arguments.task, rows)
+    return Evaluation(
+        file=arguments.file.name,
+        subject=judge.subject,
+        rows=tuple(rows),
+        metrics=metrics_of(rows, judge.labels),
+        left_out=left_out,
+        rows_per_s=len(rows) / seconds,
+        flips=flips,
+        threshold=find_threshold(rows, arguments.target) if arguments.target is not None else None,
+        other=other,
+    )
+
+
+@asynccontextmanager
+async def _service(url: str | None, settings: Settings, task: str) -> AsyncIterator[Asked]:
+    """A local one knows the task with its labels in another order, too."""
+
+    def more(tasks: Mapping[str, Task]) -> dict[str, Task]:
+        return {reordered_name(task): reordered(tasks[task])} if task in tasks else {}
+
+    named = Request("-", mode=task)
+    async with service_at(url, settings) if url else service_here(settings, named=named, more=more) as asked:
+        yield asked
+
+
+def reordered_name(task: str) -> str:
+    """Of the task with its labels in another order."""
+    return f"{task}-reordered"
+
+
+def reordered(task: Task) -> Task:
+    """The task with its labels the other way round, which a prompt shows that lists them by `labels`."""
+    return replace(task, name=reordered_name(task.name), labels=task.labels[::-1], rules=(), golden=())
+
+
+class Judge:
+    """A task on a service."""
+
+    def __init__(self, asked: Asked, task: Task, model: str) -> None:
+        self.asked = asked
+        self.task = task
+        self.model = model
+        self.is_calibrated = False
+        self.request = Request("-", mode=task.name, request_id="eval")
+
+    @classmethod
+    async def of(cls, asked: Asked, name: str) -> Judge:
+        """Raises InvalidSettings for a task that decides nothing."""
+        offer = await asked.capabilities()
+        decisions = sorted(task.name for task in offer.tasks.values() if task.kind == "decision")
+        if name not in decisions:
+            raise InvalidSettings(f"{name!r} is no decision task; there are: {', '.join(decisions)}")
+        return cls(asked, offer.tasks[name], offer.model)
+
+    @property
+    def labels(self) -> list[str]:
+        return [label.name for label in self.task.labels]
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.task.name, self.task.hash, self.model, self.is_calibrated)
+
+
+class Source:
+    """The labelled rows of a file."""
+
+    def __init__(self, table: RowTable, text_column: str, label_column: str, others: Sequence[str]) -> None:
+        self._table = table
+        self._text = text_column
+        self._label = label_column
+        self._others = others
+
+    async def judged(self, judge: Judge, *, title: str) -> tuple[list[Judged], Counter[str]]:
+        """All rows that have a label and get a decision, and the count of the others by reason.
+
+        Raises InvalidSettings if no row can be judged, or too many.
+        """
+        truths, left_out = self._truths(judge.task)
+        found = []
+        labelled = (row for row in self._table.rows() if row.number in truths)
+        with tqdm(total=len(truths), desc=title, unit="row", disable=None) as bar:
+            async for outcome in Asker(judge.asked, judge.request, self._table, self._text).labelled(labelled):
+                bar.update()
+                if outcome.result is None or outcome.result.decision is None:
+                    left_out[outcome.fault or "no decision"] += 1
+                    continue
+                decision = outcome.result.decision
+                judge.is_calibrated = decision.calibrated
+                number, text = outcome.row.number, self._table.value(outcome.row, self._text)
+                found.append(Judged.of(number, text, truths[number], decision))
+        if not found:
+            raise InvalidSettings(f"no row can be judged: {_reasons(left_out) or 'the file has none'}")
+        return found, left_out
+
+    def _truths(self, task: Task) -> tuple[dict[int, str], Counter[str]]:
+        """Row number -> true label, and the count of rows without one by reason."""
+        names = Truths(task, self._others)
+        found: dict[int, str] = {}
+        left_out: Counter[str] = Counter()
+        for row in self._table.rows():
+            try:
+                found[row.number] = names.name(self._written(row))
+            except InvalidRequest as exc:
+                left_out[exc.message] += 1
+            if len(found) > MAX_ROWS:
+                raise InvalidSettings(f"more than {MAX_ROWS} labelled rows; a sample tells as much")
+        return found, left_out
+
+    def _written(self, row: Row) -> str:
+        if row.fault:
+            raise InvalidRequest(row.fault)
+        return self._table.value(row, self._label)
+
+
+def _reasons(left_out: Counter[str]) -> str:
+    return "; ".join(f"{count} rows: {why}" for why, count in left_out.most_common(3))
+
+
+async def _against_task(source: Source, asked: Asked, name: str, rows: Sequence[Judged]) -> SecondSubject:
+    judge = await Judge.of(asked, name)
+    others, _ = await source.judged(judge, title="the other")
+    return SecondSubject(judge.subject, metrics_of(others, judge.labels), compare_judged(rows, others))
+
+
+async def _flips(judge: Judge, rows: Sequence[Judged], *, reordered: str | None) -> dict[str, Share]:
+    """Typing -> the rows of a sample whose label changes, of those that the typing changes.
+
+    `reordered` is the task with its labels in another order.
+    """
+    sample = random.Random(SEED).sample(list(rows), min(FLIP_ROWS, len(rows)))
+    found = {}
+    for name, retyped in TYPINGS.items():
+        changed = [(row, text) for row in sample if (text := retyped(row.text)) != row.text]
+        labels = await _labels(judge.asked, judge.request, [text for _, text in changed])
+        if changed:
+            found[name] = _flipped([row for row, _ in changed], labels)
+    if reordered:
+        request = replace(judge.request, mode=reordered)
+        found["label order"] = _flipped(sample, await _labels(judge.asked, request, [row.text for row in sample]))
+    return found
+
+
+def _flipped(rows: Sequence[Judged], labels: Sequence[str | None]) -> Share:
+    return Share(sum(label not in (row.label, None) for row, label in zip(rows, labels, strict=True)), len(rows))
+
+
+async def _labels(asked: Asked, request: Request, texts: Sequence[str]) -> list[str | None]:
+    """The label of each text; None where it is refused."""
+
+    async def label(text: str) -> str | None:
+        try:
+            decision = (await asked.run(replace(request, text=text))).decision
+        except InvalidRequest:
+            return None
+        return decision.label if decision else None
+
+    parts = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
+    return [found for part in parts for found in await asyncio.gather(*map(label, part))]
