@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
-.PHONY: run test lint format campaign peers clean
+.PHONY: run test lint format campaign peers claim clean
 
 run: $(VENV)/.installed  ## start the page on http://127.0.0.1:7860
 	$(BIN)/python app.py --mode single --port 7860
@@ -29,6 +29,9 @@ campaign: $(VENV)/.installed-dev  ## the long versions of the tests
 
 peers:  ## the engines that benchmarks/peers compares with, into build/peers
 	PYTHON=$(PYTHON) scripts/install-peers
+
+claim: $(VENV)/.installed  ## the published claims, checked with the weights in MODEL
+	$(BIN)/python -m benchmarks.claim --model "$(MODEL)"
 
 $(VENV)/.installed: pyproject.toml
 	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install $(VENV)

@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 
 from qwen_aio.bulk.asking import Asked, Asker, Labelled
-from qwen_aio.bulk.journal import Journal, journal
+from qwen_aio.bulk.journal import Journal, journal, journal_of
 from qwen_aio.bulk.share import Share
 from qwen_aio.bulk.table import RowTable, fingerprint, open_table
 from qwen_aio.cli.services import MODEL_SETTINGS, SERVER_SETTINGS, URL_HELP, service_at, service_here
@@ -62,7 +62,12 @@ def main(arguments: argparse.Namespace) -> int:
             async with service_at(url, settings) if url else service_here(settings, named=request) as asked:
                 return await write_labels(asked, request, table, arguments.column, arguments.output, total)
 
-        outcomes = asyncio.run(work())
+        try:
+            outcomes = asyncio.run(work())
+        except BaseException as exc:
+            if not isinstance(exc, InvalidSettings) and journal_of(arguments.output).exists():
+                print(f"stopped; the same command goes on with {arguments.output}", file=sys.stderr)
+            raise
     if arguments.summary:
         _print_summary(outcomes)
     return 1 if outcomes.get(FAILED) else 0

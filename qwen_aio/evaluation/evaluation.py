@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from qwen_aio.evaluation.metrics import Difference, Metrics
 from qwen_aio.evaluation.threshold import Threshold
 
 NUM_MISTAKES = 20
+NUM_REASONS = 5
 GATES = ("accuracy", "macro_f1")  # figures that `--fail-under` knows
 
 
@@ -43,11 +45,18 @@ class Evaluation:
     subject: Subject
     rows: tuple[Judged, ...]
     metrics: Metrics
-    left_out: Mapping[str, int]  # why -> rows
+    left_out: Counter[str]  # why -> rows
     rows_per_s: float
     flips: Mapping[str, Share]  # another typing -> rows of a sample whose label changes
     threshold: Threshold | None = None
     other: SecondSubject | None = None
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Why rows were left out: the most frequent reasons, and all others as one."""
+        shown = dict(self.left_out.most_common(NUM_REASONS))
+        others = self.left_out.total() - sum(shown.values())
+        return shown | ({"for other reasons": others} if others else {})
 
     @property
     def mistakes(self) -> Sequence[Judged]:
@@ -64,7 +73,7 @@ def evaluation_to_json(found: Evaluation) -> str:
     """Everything but the rows that are right."""
     summary: dict[str, Any] = {
         **{"file": found.file, "subject": asdict(found.subject), "metrics": asdict(found.metrics)},
-        **{"left_out": dict(found.left_out), "rows_per_s": round(found.rows_per_s, 1)},
+        **{"left_out": found.reasons, "rows_per_s": round(found.rows_per_s, 1)},
         "flips": {name: asdict(share) for name, share in found.flips.items()},
         "threshold": asdict(found.threshold) if found.threshold else None,
         "other": asdict(found.other) if found.other else None,
@@ -76,7 +85,7 @@ def evaluation_to_json(found: Evaluation) -> str:
 def lines(found: Evaluation) -> Iterator[str]:
     """The evaluation as text."""
     yield f"{found.file}: {found.metrics.num_rows} rows, {_named(found.subject)}, {found.rows_per_s:.0f} rows/s"
-    for why, count in found.left_out.items():
+    for why, count in found.reasons.items():
         yield f"  left out: {count} rows ({why})"
     yield from _metric_lines(found.metrics)
     for name, share in found.flips.items():

@@ -99,19 +99,22 @@ def metrics_of(rows: Sequence[Judged], labels: Sequence[str]) -> Metrics:
     probability = np.array([row.probability for row in rows])
     is_right = np.array([row.is_best_right for row in rows])
     confusion = confusion_of(truth, decided, len(labels))
-    picks = np.random.default_rng(SEED).integers(len(rows), size=(RESAMPLES, len(rows)))
-    resampled = [confusion_of(truth[pick], decided[pick], len(labels)) for pick in picks]
+    accuracies, scores, errors = [], [], []
+    rng = np.random.default_rng(SEED)
+    for _ in range(RESAMPLES):
+        pick = rng.integers(len(rows), size=len(rows))
+        counts = confusion_of(truth[pick], decided[pick], len(labels))
+        accuracies.append(accuracy(counts))
+        scores.append(macro_f1(counts))
+        errors.append(calibration_error(probability[pick], is_right[pick]))
     return Metrics(
         num_rows=len(rows),
-        accuracy=_figure(accuracy(confusion), [accuracy(counts) for counts in resampled]),
-        macro_f1=_figure(macro_f1(confusion), [macro_f1(counts) for counts in resampled]),
+        accuracy=_figure(accuracy(confusion), accuracies),
+        macro_f1=_figure(macro_f1(confusion), scores),
         of_labels=tuple(map(OfLabel, labels, *_per_label(confusion), confusion.sum(1).tolist())),
         labels=tuple(labels),
         confusion=tuple(map(tuple, confusion.tolist())),
-        calibration_error=_figure(
-            calibration_error(probability, is_right),
-            [calibration_error(probability[pick], is_right[pick]) for pick in picks],
-        ),
+        calibration_error=_figure(calibration_error(probability, is_right), errors),
         bins=tuple(bins_of(probability, is_right)),
         bands=tuple(_bands(rows)),
         abstained=Share(sum(row.abstained for row in rows), len(rows)),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from html import unescape
 
@@ -26,7 +27,7 @@ FOUND = Evaluation(
     subject=SUBJECT,
     rows=ROWS,
     metrics=metrics_of(ROWS, LABELS),
-    left_out={"'x' is no label": 3},
+    left_out=Counter({"'x' is no label": 3}),
     rows_per_s=123.4,
     flips={"upper case": Share(3, 60)},
     threshold=find_threshold(ROWS, 0.8),
@@ -46,7 +47,7 @@ def test_the_page_is_whole_and_escapes_everything(language):
 
 
 def test_an_evaluation_without_extras_has_a_page_too():
-    bare = replace(FOUND, left_out={}, flips={}, threshold=None, other=None)
+    bare = replace(FOUND, left_out=Counter(), flips={}, threshold=None, other=None)
     assert WORDS["en"]["flips"] not in html(bare, language="en")
     assert not any(line.startswith(("flips", "against", "right in")) for line in lines(bare))
 
@@ -61,6 +62,11 @@ def test_the_json_holds_the_figures():
     assert raw["flips"] == {"upper case": {"count": 3, "total": 60}}
     assert len(raw["mistakes"]) == min(20, sum(not row.is_right for row in ROWS))
     assert raw["other"]["difference"]["p_value"] == 1.0
+
+
+def test_of_many_reasons_the_most_frequent_are_told():
+    many = replace(FOUND, left_out=Counter({f"'{n}' is no label": n for n in range(1, 9)}))
+    assert list(many.reasons.values()) == [8, 7, 6, 5, 4, 1 + 2 + 3]
 
 
 def test_the_lines_say_what_was_left_out_and_that_rows_are_few():
