@@ -37,6 +37,9 @@ OTHER_FOCUS_WORDS = (
 Soft = Mapping[str, float]  # label name -> wanted probability
 Teacher = Callable[[Sequence[Labelled]], NDArray[np.float32]]  # rows -> probabilities (rows, LABELS)
 LABELS = ("positive", "neutral", "negative")
+PERSONAL = frozenset(
+    {*GROUPS["weibo"], *GROUPS["dialogue"], *GROUPS["tweets"]}
+)  # sets of what people say of themselves
 TWO_CLASSES = frozenset({*GROUPS["shops"], *GROUPS["films"]})  # sets without neutral rows
 
 
@@ -92,12 +95,12 @@ def _drawn(recipe: Recipe) -> Iterator[tuple[Labelled, Soft]]:
     )
     for row in rows:
         if not corpus.is_held_out(row.text):
-            yield row, _smoothed(row.label, LABELS, recipe)
+            yield row, _smoothed(row.label, LABELS, recipe.smoothing)
 
 
-def _smoothed(label: str, labels: Sequence[str], recipe: Recipe) -> Soft:
-    spread = recipe.smoothing / (len(labels) - 1)
-    return {name: 1 - recipe.smoothing if name == label else spread for name in labels}
+def _smoothed(label: str, labels: Sequence[str], share: float) -> Soft:
+    """Almost all for `label`; `share` is spread over the others."""
+    return {name: 1 - share if name == label else share / (len(labels) - 1) for name in labels}
 
 
 def _with_other_focus_words(encoder: Encoder, recipe: Recipe) -> list[Encoder]:
@@ -125,19 +128,24 @@ def safety_rows(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[
     for text, label, earlier in safety.messages(recipe.safety_messages, recipe.seed + 8):
         if not corpus.is_held_out(text):
             joined = "\n".join((*earlier, text))  # as the product reads turns
-            yield encoder.decision("safety", joined, _smoothed(label, labels, recipe), limit=WINDOW_TOKENS), "safety"
+            wanted = _smoothed(label, labels, recipe.safety_smoothing)
+            yield encoder.decision("safety", joined, wanted, limit=WINDOW_TOKENS), "safety"
+    harmless = _smoothed(labels[0], labels, recipe.safety_smoothing)
     for text in _ordinary(data, encoder.tasks, recipe):
-        yield encoder.decision("safety", text, _smoothed(labels[0], labels, recipe), limit=WINDOW_TOKENS), "ordinary"
+        yield encoder.decision("safety", text, harmless, limit=WINDOW_TOKENS), "ordinary"
 
 
 def _ordinary(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> Iterator[str]:
-    """A sample of reviews, posts, questions and talk, without what the word rule meets."""
+    """A sample of talk, questions, reviews and, half of it, personal posts, without what the word rule meets."""
     talks = [text for turns in support(data, tasks, recipe) for text in turns[::2]]
     asked = [text for language in ("zh", "en") for text in requests(data, language, recipe)]
     said = [text for talk in exchange_talks(recipe, seed=recipe.seed + 9) for text in talk.texts[::2]]
-    reviews = [row.text[:WINDOW_CHARS] for row in kept_rows(data, recipe)]
-    count = recipe.ordinary_messages // 4
-    for number, texts in enumerate((talks, asked, said, reviews)):
+    rows = list(kept_rows(data, recipe))
+    reviews = [row.text[:WINDOW_CHARS] for row in rows if row.source not in PERSONAL]
+    posts = [row.text[:WINDOW_CHARS] for row in rows if row.source in PERSONAL]
+    part = recipe.ordinary_messages // 8
+    sources = ((talks, part), (asked, part), (said, part), (reviews, part), (posts, 4 * part))
+    for number, (texts, count) in enumerate(sources):
         yield from (text for text in sample(texts, count, recipe.seed + 10 + number) if not _is_grave(text, tasks))
 
 

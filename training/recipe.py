@@ -178,12 +178,45 @@ VOICES = replace(
     peak_lr=6e-4,
 )
 
+# VOICES took personal posts for people in danger: half of the ordinary messages are such posts since, and danger is
+# learned with less smoothing, which had left no room between the sure and the surest.
+CALM = replace(
+    REFINE,
+    repeats={source: 0.06 * times for source, times in REFINE.repeats.items()}
+    | {
+        "world_sentences": 0.4,
+        "safety": 0.25,
+        "ordinary": 0.3,
+        "exchanges": 0.05,
+        "plain": 0.03,
+        "beyond": 0.04,
+    },
+    peak_lr=4e-4,
+    warmup_steps=20,
+)
+
+# CALM had so little talk that a greeting was thanked for.
+MANNERS = replace(
+    REFINE,
+    repeats={source: 0.015 * times for source, times in REFINE.repeats.items()}
+    | {
+        "world_sentences": 0.08,
+        "safety": 0.06,
+        "ordinary": 0.03,
+        "exchanges": 0.1,
+        "plain": 0.02,
+        "beyond": 0.04,
+    },
+    peak_lr=3e-4,
+    warmup_steps=10,
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """One run: how much of the little world is drawn, how texts are cut, what a step is."""
 
-    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK, CARE, BALANCE, REFINE, VOICES)
+    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK, CARE, BALANCE, REFINE, VOICES, CALM, MANNERS)
     first_phase: int = 0  # of a run that goes on from the weights of an earlier one, the first that they have not seen
     shape: Shape = Shape()
     seed: int = 20
@@ -208,6 +241,7 @@ class Recipe:
     teacher_share: float = 0.6  # of a row's target; the rest is its label
     unsure_share: float = 0.15  # of a target that neutral gets where two classes are equally probable
     smoothing: float = 0.04  # of the targets of drawn texts, spread over the other labels
+    safety_smoothing: float = 0.01
     sort_window: int = 4096  # rows that are sorted by length together
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
