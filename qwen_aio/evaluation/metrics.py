@@ -201,4 +201,4 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided exact p: a fair coin decides about the rows that only one got right (McNemar 1947)."""
     total, least = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(total, count) for count in range(least + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, 2 * tail / (1 << total))
