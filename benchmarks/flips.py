@@ -25,6 +25,7 @@ from opencc import OpenCC
 from benchmarks.accuracy import TEXTS_PER_CALL
 from benchmarks.servers import ROOT, last_line, started
 from qwen_aio.bulk.share import Share
+from qwen_aio.evaluation.typings import without_marks
 from qwen_aio.language import language_of
 from training.corpus import NOT_JUDGED, Labelled, sentiment_rows
 from training.prompts import MARKS, WORDINGS, Wording
@@ -43,11 +44,6 @@ Typing = Callable[[str], str]
 
 def full_width(text: str) -> str:
     return "".join(chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in text)
-
-
-def without_marks(text: str) -> str:
-    kept = re.sub(r"(?<!\w)['-]|['-](?!\w)|[，。！？；：、,.!?;:…~～\"“”（）()]+", " ", text)
-    return " ".join(kept.split()) or text
 
 
 def misspelt(text: str) -> str:

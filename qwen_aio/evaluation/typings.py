@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 Typing = Callable[[str], str]
 
 
-def _without_marks(text: str) -> str:
+def without_marks(text: str) -> str:
     """Without punctuation; a hyphen or an apostrophe inside a word stays."""
     kept = re.sub(r"(?<!\w)['-]|['-](?!\w)|[，。！？；：、,.!?;:…~～\"“”（）()]+", " ", text)
     return " ".join(kept.split()) or text
@@ -19,5 +19,5 @@ TYPINGS: Mapping[str, Typing] = {
     "lower case": str.lower,
     "white space": lambda text: f"  \n{text}\t ",
     "emoji": lambda text: f"{text} 📦",
-    "punctuation": _without_marks,
+    "punctuation": without_marks,
 }
