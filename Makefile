@@ -31,7 +31,7 @@ peers:  ## the engines that benchmarks/peers compares with, into build/peers
 	PYTHON=$(PYTHON) scripts/install-peers
 
 claim: $(VENV)/.installed  ## the published claims, checked with the weights in MODEL
-	$(BIN)/python -m benchmarks.claim --model "$(MODEL)"
+	$(BIN)/python -m benchmarks.claim --model "$(or $(MODEL),bundled)"
 
 $(VENV)/.installed: pyproject.toml
 	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install $(VENV)

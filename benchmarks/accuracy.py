@@ -21,7 +21,7 @@ from statistics import fmean
 import aiohttp
 
 from benchmarks.servers import last_line, started
-from qwen_aio.bulk.share import Share
+from qwen_aio.evaluation.share import Share
 from training.corpus import NOT_JUDGED, Labelled, is_fitted_on, sentiment_rows
 
 TEXTS_PER_CALL = 64

@@ -24,7 +24,7 @@ from opencc import OpenCC
 
 from benchmarks.accuracy import TEXTS_PER_CALL
 from benchmarks.servers import ROOT, last_line, started
-from qwen_aio.bulk.share import Share
+from qwen_aio.evaluation.share import Share
 from qwen_aio.evaluation.typings import without_marks
 from qwen_aio.language import language_of
 from training.corpus import NOT_JUDGED, Labelled, sentiment_rows

@@ -76,9 +76,9 @@ EVERYTHING = Phase(
 )
 
 
-def _once_more(share: float, *, peak_lr: float, warmup_steps: int, **repeats: float) -> Phase:
-    """A phase behind the first: `share` of everything but CPED, and what `repeats` says of single sources."""
-    diet = {source: share * times for source, times in EVERYTHING.repeats.items()}
+def _once_more(of: Phase, share: float, *, peak_lr: float, warmup_steps: int, **repeats: float) -> Phase:
+    """A phase behind another: `share` of its rows but those of CPED, and what `repeats` says of single sources."""
+    diet = {source: share * times for source, times in of.repeats.items()}
     return Phase(
         repeats=diet | {"cped": 0.0} | repeats,
         batch_tokens=EVERYTHING.batch_tokens,
@@ -89,10 +89,11 @@ def _once_more(share: float, *, peak_lr: float, warmup_steps: int, **repeats: fl
 
 
 # From there down: a third of everything once more, and most of the talk and of safety.
-FINISH = _once_more(0.3, peak_lr=5e-4, warmup_steps=1, safety=0.4, ordinary=0.4, exchanges=0.8)
+FINISH = _once_more(EVERYTHING, 0.3, peak_lr=5e-4, warmup_steps=1, safety=0.4, ordinary=0.4, exchanges=0.8)
 NO_WORLD = {"world_sentences": 0.0, "world_dialogues": 0.0}
 # Talk is learned last; a little of the decisions, so that they are not forgotten.
 TALK = _once_more(
+    EVERYTHING,
     0.035,
     peak_lr=4e-4,
     warmup_steps=20,
@@ -106,6 +107,7 @@ TALK = _once_more(
 )
 # Phrases of danger are still far from fitted then.
 CARE = _once_more(
+    EVERYTHING,
     0.02,
     peak_lr=5e-4,
     warmup_steps=20,
@@ -119,6 +121,7 @@ CARE = _once_more(
 )
 # Without these for two phases, "but" and "a little disappointed" were half forgotten.
 BALANCE = _once_more(
+    EVERYTHING,
     0.012,
     peak_lr=3e-4,
     warmup_steps=10,
@@ -164,51 +167,46 @@ REFINE = Phase(
 )
 # Danger and small talk in the words of many people, which came last (`voices` and openers); of sentiment a third of
 # REFINE, with more of the little world's sentences: "a little disappointed" behind praise had become positive.
-VOICES = replace(
+VOICES = _once_more(
     REFINE,
-    repeats={source: 0.35 * times for source, times in REFINE.repeats.items()}
-    | {
-        "world_sentences": 0.35,
-        "safety": 1.6,
-        "ordinary": 0.6,
-        "exchanges": 0.5,
-        "plain": 0.2,
-        "beyond": 0.3,
-    },
+    0.35,
     peak_lr=6e-4,
+    warmup_steps=100,
+    world_sentences=0.35,
+    safety=1.6,
+    ordinary=0.6,
+    exchanges=0.5,
+    plain=0.2,
+    beyond=0.3,
 )
 
 # VOICES took personal posts for people in danger: half of the ordinary messages are such posts since, and danger is
 # learned with less smoothing, which had left no room between the sure and the surest.
-CALM = replace(
+CALM = _once_more(
     REFINE,
-    repeats={source: 0.06 * times for source, times in REFINE.repeats.items()}
-    | {
-        "world_sentences": 0.4,
-        "safety": 0.25,
-        "ordinary": 0.3,
-        "exchanges": 0.05,
-        "plain": 0.03,
-        "beyond": 0.04,
-    },
+    0.06,
     peak_lr=4e-4,
     warmup_steps=20,
+    world_sentences=0.4,
+    safety=0.25,
+    ordinary=0.3,
+    exchanges=0.05,
+    plain=0.03,
+    beyond=0.04,
 )
 
 # CALM had so little talk that a greeting was thanked for.
-MANNERS = replace(
+MANNERS = _once_more(
     REFINE,
-    repeats={source: 0.015 * times for source, times in REFINE.repeats.items()}
-    | {
-        "world_sentences": 0.08,
-        "safety": 0.06,
-        "ordinary": 0.03,
-        "exchanges": 0.1,
-        "plain": 0.02,
-        "beyond": 0.04,
-    },
+    0.015,
     peak_lr=3e-4,
     warmup_steps=10,
+    world_sentences=0.08,
+    safety=0.06,
+    ordinary=0.03,
+    exchanges=0.1,
+    plain=0.02,
+    beyond=0.04,
 )
 
 
@@ -241,7 +239,7 @@ class Recipe:
     teacher_share: float = 0.6  # of a row's target; the rest is its label
     unsure_share: float = 0.15  # of a target that neutral gets where two classes are equally probable
     smoothing: float = 0.04  # of the targets of drawn texts, spread over the other labels
-    safety_smoothing: float = 0.01
+    safety_smoothing: float = 0.01  # ... of the messages in danger and the ordinary ones
     sort_window: int = 4096  # rows that are sorted by length together
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)

@@ -22,11 +22,11 @@ from typing import Any
 
 from benchmarks.servers import last_line, started
 from qwen_aio.bulk.table import open_table
-from qwen_aio.cli.evaluate import Judge, Source
 from qwen_aio.cli.services import service_here
 from qwen_aio.config import Settings
 from qwen_aio.core import Request, Task
 from qwen_aio.evaluation.judged import Judged
+from qwen_aio.evaluation.judging import Judge, Source
 from qwen_aio.evaluation.metrics import compare_judged, metrics_of
 from qwen_aio.models.find import BUNDLED
 

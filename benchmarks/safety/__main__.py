@@ -25,8 +25,8 @@ import aiohttp
 from benchmarks.accuracy import server
 from benchmarks.safety.ordinary import rows as ordinary_rows
 from benchmarks.servers import ROOT, last_line
-from qwen_aio.bulk.share import Share
 from qwen_aio.core import Task
+from qwen_aio.evaluation.share import Share
 from qwen_aio.language import language_of
 from qwen_aio.routing import find_danger
 from qwen_aio.tasks.loader import load_tasks

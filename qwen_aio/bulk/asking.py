@@ -34,7 +34,7 @@ from qwen_aio.visible import check_visible
 AT_ONCE = 64  # rows asked about at the same time: a worker's batches stay full
 OF_THE_ROW = (InvalidRequest, PoisonRequest, AnswerBroken, RequestFailed, DeadlineExceeded)
 PASSING = (QueueFull, RateLimited, NotReady, NoWorker, Draining, ServerUnreachable)
-PATIENCE_S = 120.0  # for errors that pass, of one row
+PATIENCE_S = 120.0  # without any answer
 PAUSE_S = 1.0  # before it is asked again, unless the server says how long
 
 
@@ -43,6 +43,37 @@ class Asked(Protocol):
 
     async def run(self, request: Request) -> Result: ...
     async def capabilities(self) -> Capabilities: ...
+
+
+class Patient:
+    """`asked`, asked again while it is busy or away, until it has answered nothing for PATIENCE_S."""
+
+    def __init__(self, asked: Asked, *, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._asked = asked
+        self._pause = pause
+        self._num_answered = 0
+
+    async def run(self, request: Request) -> Result:
+        """The result. Raises what does not pass, and what has not passed."""
+        waited_s, seen = 0.0, self._num_answered
+        while True:
+            try:
+                result = await self._asked.run(request)
+            except PASSING as exc:
+                if self._num_answered != seen:  # it answers others: this one's turn will come
+                    waited_s, seen = 0.0, self._num_answered
+                pause_s = float(exc.retry_after_s or PAUSE_S)
+                waited_s += pause_s
+                if waited_s > PATIENCE_S:
+                    raise
+                await self._pause(pause_s)
+            else:
+                self._num_answered += 1
+                return result
+
+    async def capabilities(self) -> Capabilities:
+        """As the server says; not asked again, so that a wrong address is told at once."""
+        return await self._asked.capabilities()
 
 
 @dataclass(frozen=True)
@@ -57,21 +88,12 @@ class Labelled:
 class Asker:
     """Puts the texts of one column to one task."""
 
-    def __init__(
-        self,
-        asked: Asked,
-        request: Request,
-        table: RowTable,
-        column: str,
-        *,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, asked: Asked, request: Request, table: RowTable, column: str) -> None:
         """`request` is asked with each row's text in the place of its own."""
         self._asked = asked
         self._request = request
         self._table = table
         self._column = column
-        self._pause = pause
 
     async def labelled(self, rows: Iterable[Row]) -> AsyncIterator[Labelled]:
         """The rows in their order. Raises what no row is to blame for, and ends all that is under way then."""
@@ -96,19 +118,6 @@ class Asker:
         try:
             text = self._table.value(row, self._column)
             check_visible(text, param="the text")
-            return Labelled(row, await self._answered(replace(self._request, text=text)))
+            return Labelled(row, await self._asked.run(replace(self._request, text=text)))
         except OF_THE_ROW as exc:
             return Labelled(row, fault=exc.message)
-
-    async def _answered(self, request: Request) -> Result:
-        """The result; asks again while the error is one that passes, for PATIENCE_S seconds in all."""
-        waited_s = 0.0
-        while True:
-            try:
-                return await self._asked.run(request)
-            except PASSING as exc:
-                pause_s = float(exc.retry_after_s or PAUSE_S)
-                waited_s += pause_s
-                if waited_s > PATIENCE_S:
-                    raise
-                await self._pause(pause_s)

@@ -50,7 +50,8 @@ class Journal:
     def write(self, line: str, outcome: str | None = None) -> None:
         """Append `line`, which is a row if it has an outcome; a checkpoint where it is time for one."""
         data = line.encode()
-        self._file.write(data)
+        with _told(self._path):
+            self._file.write(data)
         self.progress.num_bytes += len(data)
         if outcome is not None:
             self.progress.rows += 1
@@ -59,20 +60,23 @@ class Journal:
             self.save()
 
     def save(self) -> None:
-        """A checkpoint. Raises OSError, as on a full disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """A checkpoint. Raises InvalidSettings, as on a full disk."""
+        self._sync()
         progress = self.progress
         record = {"about": self._about, "rows": progress.rows, "bytes": progress.num_bytes}
-        with replacing(journal_of(self._path)) as partial:
+        with _told(self._path), replacing(journal_of(self._path)) as partial:
             partial.write_text(json.dumps(record | {"outcomes": progress.outcomes}), encoding="utf-8")
         self._saved_at = self._clock()
 
     def finish(self) -> None:
         """The run is whole; there is nothing to go on with."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._sync()
         journal_of(self._path).unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        with _told(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 @contextmanager
@@ -82,24 +86,46 @@ def journal(path: Path, about: dict[str, str], *, clock: Callable[[], float] = t
     `about` names the run: file, task, model. Raises InvalidSettings if `path` belongs to another run
     or to one that is still going on.
     """
+    with _locked(path):
+        progress = _begun(path, about)
+        with _told(path):
+            file = path.open("r+b" if path.exists() else "w+b")
+        with file:
+            file.truncate(progress.num_bytes)
+            file.seek(0, os.SEEK_END)
+            output = Journal(path, file, about, progress, clock)
+            output.save()  # the output is this run's from its first byte on
+            try:
+                yield output
+            except BaseException:
+                output.save()
+                raise
+            output.finish()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Nobody else writes `path` meanwhile. Raises InvalidSettings if somebody does."""
     lock = FileLock(f"{path}.lock", timeout=0)
     try:
-        with lock:
-            progress = _begun(path, about)
-            with path.open("r+b" if path.exists() else "w+b") as file:
-                file.truncate(progress.num_bytes)
-                file.seek(0, os.SEEK_END)
-                output = Journal(path, file, about, progress, clock)
-                output.save()  # the output is this run's from its first byte on
-                try:
-                    yield output
-                except BaseException:
-                    output.save()
-                    raise
-                output.finish()
-            Path(lock.lock_file).unlink(missing_ok=True)
+        with _told(path):
+            lock.acquire()
     except Timeout as exc:
         raise InvalidSettings(f"another run is writing {path}") from exc
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system says about writing `path` becomes InvalidSettings."""
+    try:
+        yield
+    except Timeout:
+        raise
     except OSError as exc:
         raise InvalidSettings(f"{path} cannot be written: {exc.strerror}") from exc
 

@@ -118,6 +118,7 @@ class CsvTable(RowTable):
 
     def _cells(self) -> Iterator[list[str]]:
         lines: list[str] = []  # of the row that is being read
+        last: list[str] = []  # of the one before
         with self._open() as file:
             reader = csv.reader(_noted(file, lines), delimiter=self._delimiter)
             try:
@@ -125,8 +126,8 @@ class CsvTable(RowTable):
                     last = list(lines)
                     lines.clear()
                     yield cells
-                    if _is_open(last, self._delimiter):
-                        raise csv.Error("a quoted cell has no end")
+                if _is_open(last, self._delimiter):
+                    raise csv.Error("a quoted cell has no end")
             except csv.Error as exc:
                 raise InvalidRequest(f"{self.path.name}, before line {reader.line_num}: {exc}") from exc
 

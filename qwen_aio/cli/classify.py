@@ -21,13 +21,13 @@ from pathlib import Path
 
 from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 
-from qwen_aio.bulk.asking import Asked, Asker, Labelled
+from qwen_aio.bulk.asking import Asked, Asker, Labelled, Patient
 from qwen_aio.bulk.journal import Journal, journal, journal_of
-from qwen_aio.bulk.share import Share
 from qwen_aio.bulk.table import RowTable, fingerprint, open_table
 from qwen_aio.cli.services import MODEL_SETTINGS, SERVER_SETTINGS, URL_HELP, service_at, service_here
 from qwen_aio.core import Request, SamplingWish, Task
 from qwen_aio.errors import InvalidSettings, UnknownTask
+from qwen_aio.evaluation.share import Share
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 
 UTF8_MARK = "\ufeff"
@@ -107,7 +107,7 @@ async def write_labels(
             out.write(("" if table.encoding == "utf-8" else UTF8_MARK) + table.heading(names))
         rows = islice(table.rows(), done, None)
         with tqdm(total=total, initial=done, unit="row", disable=None, mininterval=0.5) as bar:
-            async for labelled in Asker(asked, request, table, column).labelled(rows):
+            async for labelled in Asker(Patient(asked), request, table, column).labelled(rows):
                 out.write(
                     table.line(labelled.row, dict(zip(names, _values(labelled, task), strict=True))), _outcome(labelled)
                 )

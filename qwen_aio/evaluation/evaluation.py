@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qwen_aio.bulk.share import Share
 from qwen_aio.evaluation.judged import Judged
 from qwen_aio.evaluation.metrics import Difference, Metrics
-from qwen_aio.evaluation.threshold import Threshold
+from qwen_aio.evaluation.share import Share
+from qwen_aio.evaluation.threshold import NUM_MISTAKES, Threshold
 
-NUM_MISTAKES = 20
 NUM_REASONS = 5
 GATES = ("accuracy", "macro_f1")  # figures that `--fail-under` knows
 

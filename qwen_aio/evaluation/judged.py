@@ -22,6 +22,7 @@ class Judged:
     probability: float  # of the best label
     confidence: Confidence
     abstained: bool
+    is_calibrated: bool
 
     @classmethod
     def of(cls, number: int, text: str, truth: str, decision: Decision) -> Judged:
@@ -34,6 +35,7 @@ class Judged:
             probability=decision.probability,
             confidence=decision.confidence,
             abstained=decision.abstained,
+            is_calibrated=decision.calibrated,
         )
 
     @property

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen_aio.bulk.share import Share
 from qwen_aio.evaluation.judged import Judged
+from qwen_aio.evaluation.share import Share
 
 RESAMPLES = 1000
 SEED = 0

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen_aio.bulk.share import Share
 from qwen_aio.evaluation.judged import Judged
+from qwen_aio.evaluation.share import Share
 
 SEED = 0
 NUM_MISTAKES = 20

@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.bulk.asking import AT_ONCE, PATIENCE_S, Asker
+from qwen_aio.bulk.asking import AT_ONCE, PATIENCE_S, Asker, Patient
 from qwen_aio.bulk.table import open_table
 from qwen_aio.core import Request
-from qwen_aio.errors import InvalidRequest, KeyRefused, NoWorker, QueueFull, RequestFailed, ServerUnreachable
+from qwen_aio.errors import (
+    InvalidRequest,
+    KeyRefused,
+    NoWorker,
+    QueueFull,
+    RateLimited,
+    RequestFailed,
+    ServerUnreachable,
+)
 from qwen_aio.result import Result
 
 ASK = Request("-", mode="sentiment", request_id="classify")
@@ -60,7 +68,7 @@ def table_of(folder, texts):
 
 
 async def asked(script, table, pauses=None):
-    asker = Asker(script, ASK, table, "text", pause=pauses or Pauses())
+    asker = Asker(Patient(script, pause=pauses or Pauses()), ASK, table, "text")
     return [labelled async for labelled in asker.labelled(table.rows())]
 
 
@@ -96,13 +104,31 @@ async def test_a_busy_server_is_asked_again_when_it_says(tmp_path):
     assert pauses.seconds == [7.0, 1.0]
 
 
+async def test_a_server_that_answers_slowly_is_waited_for_as_long_as_it_answers(tmp_path):
+    """As one with a limit of requests a minute: the rows at the end of the line wait longer than PATIENCE_S in all."""
+    texts = [f"t{number}" for number in range(20)]
+    pauses = Pauses()
+    script = Script(**{text: [RateLimited("slow", retry_after_s=60)] * number for number, text in enumerate(texts)})
+    found = await asked(script, table_of(tmp_path, texts), pauses)
+    assert [labelled.fault for labelled in found] == [None] * 20
+    assert max(pauses.seconds) * 19 > PATIENCE_S
+
+
 async def test_a_server_that_stays_away_ends_the_run(tmp_path):
     pauses = Pauses()
     script = Script(b=[ServerUnreachable("away")] * 500)
-    table = table_of(tmp_path, ["a", "b", *(f"t{number}" for number in range(200))])
     with pytest.raises(ServerUnreachable):
-        await asked(script, table, pauses)
+        await asked(script, table_of(tmp_path, ["b"]), pauses)
     assert sum(pauses.seconds) <= PATIENCE_S
+    assert script.running == 0
+
+
+async def test_a_row_that_never_gets_its_turn_ends_the_run_once_nothing_else_is_answered(tmp_path):
+    pauses = Pauses()
+    script = Script(b=[NoWorker("none")] * 500)
+    with pytest.raises(NoWorker):
+        await asked(script, table_of(tmp_path, ["a", "b", *(f"t{number}" for number in range(200))]), pauses)
+    assert PATIENCE_S <= sum(pauses.seconds) < 2 * PATIENCE_S
     assert script.running == 0
 
 

@@ -8,10 +8,10 @@ from html import unescape
 
 import pytest
 
-from qwen_aio.bulk.share import Share
 from qwen_aio.evaluation.evaluation import Evaluation, SecondSubject, Subject, evaluation_to_json, lines
 from qwen_aio.evaluation.metrics import compare_judged, metrics_of
 from qwen_aio.evaluation.report import html
+from qwen_aio.evaluation.share import Share
 from qwen_aio.evaluation.threshold import find_threshold
 from qwen_aio.evaluation.words import WORDS
 from tests.evaluation.rows import LABELS, judged
