@@ -9,7 +9,6 @@ import logging
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,7 +125,8 @@ async def test_an_extra_client_that_sends_nothing_gives_way_to_others():
 async def test_a_probe_is_answered_after_a_flood_that_came_at_once():
     async with few(2, extra=3) as there:
         with ExitStack() as held:  # the server's turn comes when all of them are there
-            flood = [held.enter_context(socket.create_connection(("127.0.0.1", there.port))) for _ in range(100)]
+            address = ("127.0.0.1", there.port)
+            flood = [held.enter_context(socket.create_connection(address, timeout=30)) for _ in range(100)]
             assert (await (await connected(there)).ask("/livez"))[0] == 200
             replies = [await asyncio.to_thread(connection.recv, 65536) for connection in flood[2:-2]]
     assert {reply.split(b" ")[1] for reply in replies} == {b"503"}
@@ -217,6 +217,23 @@ async def test_while_no_file_can_be_opened_the_log_is_quiet_and_afterwards_all_i
         await asyncio.wait({serving})
 
 
+class Broken(socket.socket):
+    """A listening socket with an error that nobody foresaw."""
+
+    def accept(self):
+        raise ZeroDivisionError
+
+
+async def test_a_server_that_can_accept_no_more_ends():
+    worker = Worker(FakeEngine())
+    sock = Broken(fileno=bind("127.0.0.1", 0).detach())
+    serving = asyncio.ensure_future(run_server(worker.app, sock=sock, gate=worker.gate, life=asyncio.Event().wait))
+    with pytest.raises(ZeroDivisionError):
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        await serving
+    writer.close()
+
+
 # ---- waiting for the other side ----
 
 
@@ -271,9 +288,9 @@ def num_sockets() -> int:
     return len(psutil.Process().net_connections("all"))
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+async def until(is_so: Callable[[], bool]) -> None:
     while not is_so():
-        time.sleep(0.001)
+        await asyncio.sleep(0.001)
 
 
 async def _stream(_):
@@ -297,8 +314,8 @@ async def test_a_reply_that_no_client_reads_is_dropped(endpoint, connection):
         with socket.create_connection(("127.0.0.1", there.port)) as lazy:
             before = num_sockets()  # the server's end is not accepted yet
             lazy.sendall(f"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
-            await asyncio.to_thread(wait_until, lambda: num_sockets() > before)
-            await asyncio.to_thread(wait_until, lambda: num_sockets() == before)
+            await until(lambda: num_sockets() > before)
+            await until(lambda: num_sockets() == before)
 
 
 async def test_a_large_reply_that_is_read_comes_whole():

@@ -51,6 +51,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, state, {**app_state, "is_extra": is_extra})
         self._patience = patience
         self._on_lost = on_lost
+        self.url = b""  # uvicorn sets it when a request begins, and `refuse` may come before
         self._headers = _Limit(patience.headers_s, self._end_headers)
         self._reading = _Limit(patience.reading_s, self._end_reading)
         self._is_in_headers = False  # a request has begun and its headers have not ended

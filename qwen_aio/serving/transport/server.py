@@ -148,14 +148,20 @@ class _Server(uvicorn.Server):
         make = partial(Connection, self.config, self.server_state, self.lifespan.state, patience=self._patience)
         listener = Listener(self._sock, make, room=self._room, certificate=self._certificate)
         self._accepting = asyncio.create_task(listener.run(), name="listener")
+        self._accepting.add_done_callback(lambda _: self.end(at_once=False))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, but closes open connections: cancelled tasks would look like a crash."""
+        """uvicorn's, but closes open connections: cancelled tasks would look like a crash.
+
+        Raises what the listener raised: a server that accepts no more must not go on.
+        """
         await cancel(self._accepting)
         self._sock.close()
         hanging_up = asyncio.get_running_loop().call_later(self._last_words_s, self._hang_up)
         await super().shutdown(sockets)
         hanging_up.cancel()
+        if not self._accepting.cancelled():
+            self._accepting.result()
 
     def _hang_up(self) -> None:
         for connection in list(self.server_state.connections):
