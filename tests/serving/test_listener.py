@@ -288,9 +288,9 @@ def num_sockets() -> int:
     return len(psutil.Process().net_connections("all"))
 
 
-async def until(is_so: Callable[[], bool]) -> None:
+async def until(is_so: Callable[[], bool], *, there: Served) -> None:
     while not is_so():
-        await asyncio.sleep(0.001)
+        await asyncio.wait({there.serving}, timeout=0.001)
 
 
 async def _stream(_):
@@ -314,8 +314,8 @@ async def test_a_reply_that_no_client_reads_is_dropped(endpoint, connection):
         with socket.create_connection(("127.0.0.1", there.port)) as lazy:
             before = num_sockets()  # the server's end is not accepted yet
             lazy.sendall(f"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
-            await until(lambda: num_sockets() > before)
-            await until(lambda: num_sockets() == before)
+            await until(lambda: num_sockets() > before, there=there)
+            await until(lambda: num_sockets() == before, there=there)
 
 
 async def test_a_large_reply_that_is_read_comes_whole():
