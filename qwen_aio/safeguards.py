@@ -6,6 +6,7 @@ is right for one is wrong for another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,7 +20,27 @@ class Calibration:
     """How one model's label probabilities are read (calibration.json)."""
 
     temperature: Mapping[Language, float]  # log probabilities are divided by it before the softmax
-    thresholds: Mapping[str, float] = field(default_factory=dict)  # safety: label -> probability that takes effect
+    shifts: Mapping[str, float] = field(default_factory=dict)  # label -> what is added to its log probability then
+    neutral_below: float | None = None  # in place of the task's
+    # Of the task that checks safety: by the language of a text, label -> probability that takes effect.
+    thresholds: Mapping[Language, Mapping[str, float]] = field(default_factory=dict)
+
+    def is_used_for(self, language: Language) -> bool:
+        """Whether anything is read otherwise than the model says it."""
+        return language in self.temperature or bool(self.shifts) or self.neutral_below is not None
+
+    def read(self, logprobs: Mapping[str, float], language: Language) -> dict[str, float]:
+        """Label -> probability: softmax of log p / temperature + shift, from the model's log probabilities."""
+        temperature = self.temperature.get(language, 1.0)
+        return softmax({label: p / temperature + self.shifts.get(label, 0.0) for label, p in logprobs.items()})
+
+
+def softmax(logits: Mapping[str, float]) -> dict[str, float]:
+    """Probabilities that add up to 1."""
+    top = max(logits.values())
+    weights = {name: math.exp(logit - top) for name, logit in logits.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 @dataclass(frozen=True)

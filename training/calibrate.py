@@ -80,10 +80,10 @@ async def fit_sentiment(engine: EngineService, task: Task, data: Path) -> dict[s
 
 
 async def fit_safety(engine: EngineService, task: Task, data: Path) -> dict[str, object]:
-    """One threshold a label, the higher of what the two languages need."""
+    """A threshold for each language and label."""
     assert task.safety
     names = [label.name for label in task.labels]
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, dict[str, float]] = {language: {} for language in LANGUAGES}
     for language in LANGUAGES:
         ordinary = await _probabilities(engine, task, _ordinary(data, language))
         neighbours = await _probabilities(engine, task, _neighbours(task.safety.harmless, language))
@@ -91,8 +91,8 @@ async def fit_safety(engine: EngineService, task: Task, data: Path) -> dict[str,
             column = names.index(label)
             needed = threshold(ordinary[:, column], neighbours[:, column])
             print(f"safety {language}: {label} from {needed} ({len(ordinary)} ordinary, {len(neighbours)} neighbours)")
-            thresholds[label] = max(needed, thresholds.get(label, 0.0))
-    return {"temperature": {}, "thresholds": thresholds}
+            thresholds[language][label] = needed
+    return {"thresholds": thresholds}
 
 
 def _ordinary(data: Path, language: str) -> list[str]:
@@ -119,7 +119,7 @@ async def _probabilities(engine: EngineService, task: Task, texts: Sequence[str]
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]
         scored = await asyncio.gather(*(engine.score("calibrate", template.prompt(text), labels) for text in part))
-        found += [list(decide(task, scores, temperature=None).scores.values()) for scores in scored]
+        found += [list(decide(task, scores).scores.values()) for scores in scored]
     return np.array(found)
 
 
@@ -140,7 +140,7 @@ async def calibrate(model: Path, data: Path, prompts: Path) -> None:
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from benchmarks.safety.ordinary import rows as ordinary_rows
 from benchmarks.servers import ROOT, last_line
 from qwen_aio.core import Task
 from qwen_aio.evaluation.share import Share
-from qwen_aio.language import language_of
+from qwen_aio.language import Language, language_of
 from qwen_aio.routing import find_danger
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.execution.safety import windows
@@ -35,6 +35,7 @@ from training import corpus
 
 HERE = Path(__file__).parent
 TEXTS_PER_CALL = 64
+DANGERS = ("crisis", "medical")
 NUM_LONG = 250  # a language
 LONG_CHARS = {"zh": 250, "en": 450}  # as many as a window holds, or more
 
@@ -79,15 +80,19 @@ async def decided(url: str, texts: Sequence[str]) -> list[Mapping[str, float]]:
     return found
 
 
-async def effects(url: str, asked: Sequence[Case], thresholds: Mapping[str, float]) -> list[str | None]:
+Thresholds = Mapping[Language, Mapping[str, float]]
+
+
+async def effects(url: str, asked: Sequence[Case], thresholds: Thresholds) -> list[str | None]:
     """The label that takes effect on each case, as in the product: the gravest that a window reaches."""
     pieces = [windows("\n".join(turn.strip() for turn in case.turns)) for case in asked]
     scores = iter(await decided(url, [piece for several in pieces for piece in several]))
     by_case = [[next(scores) for _ in several] for several in pieces]
-    return [
-        next((label for label, least in thresholds.items() if max(one[label] for one in each) >= least), None)
-        for each in by_case
-    ]
+    found = []
+    for case, each in zip(asked, by_case, strict=True):
+        leasts = thresholds[language_of("\n".join(case.turns)) or "en"]
+        found.append(next((name for name, least in leasts.items() if max(one[name] for one in each) >= least), None))
+    return found
 
 
 def met_by_words(case: Case, tasks: Mapping[str, Task]) -> bool:
@@ -102,7 +107,7 @@ def shares(asked: Sequence[Case], hits: Iterable[bool]) -> dict[str, Share]:
     return {name: Share(sum(found), len(found)) for name, found in sorted(counts.items())}
 
 
-async def recorded_thresholds(url: str, tasks: Mapping[str, Task]) -> Mapping[str, float]:
+async def recorded_thresholds(url: str, tasks: Mapping[str, Task]) -> Thresholds:
     """Those of the model that answers at `url`. Raises SystemExit if there are none."""
     async with aiohttp.ClientSession(base_url=url, trust_env=False) as session, session.get("/health") as response:
         sha = (await response.json())["model_sha"]
@@ -121,7 +126,7 @@ async def main() -> None:
     given = {label: float(least) for label, least in (item.split("=") for item in arguments.threshold)}
     tasks, asked = load_tasks(ROOT / "prompts"), list(cases(arguments.data))
     async with server(arguments.url) as url:
-        thresholds = given or await recorded_thresholds(url, tasks)
+        thresholds: Thresholds = {"zh": given, "en": given} if given else await recorded_thresholds(url, tasks)
         started_at = time.monotonic()
         found = await effects(url, asked, thresholds)
         seconds = time.monotonic() - started_at
@@ -132,7 +137,7 @@ async def main() -> None:
     print(f"thresholds {dict(thresholds)}; {len(asked) / seconds:.0f} messages a second\n")
     for name, share in model.items():
         print(f"{name:14s} model {share!s:42s} words {words[name]!s:42s} both {both[name]}")
-    right = [label == case.family for case, label in zip(asked, found, strict=True) if case.family in thresholds]
+    right = [label == case.family for case, label in zip(asked, found, strict=True) if case.family in DANGERS]
     print(f"\nof those in danger, the label was the right one of the two in {Share(sum(right), len(right))}")
     print(last_line({name: round(share.value, 4) for name, share in both.items()}))
 

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from qwen_aio.bulk.asking import Asked
-from qwen_aio.bulk.table import open_table
+from qwen_aio.cli.labelled_rows import add_source_arguments, source_of
 from qwen_aio.cli.services import MODEL_SETTINGS, SERVER_SETTINGS, URL_HELP, service_at, service_here
 from qwen_aio.config import Settings
 from qwen_aio.core import Request, Task
@@ -35,17 +35,7 @@ SWITCHED = ("model", "precision", "prompts_dir")  # settings that a second subje
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="CSV, TSV or one JSON object a line (.jsonl)")
-    parser.add_argument("--task", default="sentiment", help="a decision task's name [sentiment]")
-    parser.add_argument("--text-column", default="text", metavar="COLUMN", help="the column that holds the text [text]")
-    parser.add_argument("--label-column", default="label", metavar="COLUMN", help="... and the true label [label]")
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        metavar="VALUE=LABEL",
-        help="what a value of that column means, where it is neither a label's name nor its text; may be repeated",
-    )
+    add_source_arguments(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, to be opened offline")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--no-flips", action="store_true", help="do not ask again in other typings")
@@ -106,11 +96,7 @@ def _write(path: Path, text: str) -> None:
 
 async def _evaluate(arguments: argparse.Namespace, settings: Settings, against: Settings | None) -> Evaluation:
     """`against`: what another subject is loaded with."""
-    table = open_table(arguments.file)
-    for column in (arguments.text_column, arguments.label_column):
-        if column not in table.columns:
-            raise InvalidSettings(f"there is no column {column!r}; there are: {', '.join(table.columns)}")
-    source = Source(table, arguments.text_column, arguments.label_column, arguments.label)
+    source = source_of(arguments)
     async with _service(arguments.url, settings, arguments.task) as asked:
         judge = await Judge.of(asked, arguments.task)
         began = time.monotonic()

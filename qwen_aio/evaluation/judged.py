@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qwen_aio.core import Task
@@ -20,6 +20,7 @@ class Judged:
     label: str
     best_label: str
     probability: float  # of the best label
+    scores: Mapping[str, float]  # label -> probability, in the task's order
     confidence: Confidence
     abstained: bool
     is_calibrated: bool
@@ -33,6 +34,7 @@ class Judged:
             label=decision.label,
             best_label=decision.best_label,
             probability=decision.probability,
+            scores=decision.scores,
             confidence=decision.confidence,
             abstained=decision.abstained,
             is_calibrated=decision.calibrated,

@@ -71,12 +71,15 @@ class Source:
         self._label = label_column
         self._others = others
 
-    async def judged(self, judge: Judge, *, title: str) -> tuple[list[Judged], Counter[str]]:
+    async def judged(self, judge: Judge, *, title: str, most: int = MAX_ROWS) -> tuple[list[Judged], Counter[str]]:
         """All rows that have a label and get a decision, and the count of the others by reason.
 
-        Raises InvalidSettings if no row can be judged, or too many.
+        Of more than `most` labelled rows, that many are drawn. Raises InvalidSettings if no row can be judged, or too
+        many.
         """
         truths, left_out = self._truths(judge.task)
+        if len(truths) > most:
+            truths = dict(random.Random(SEED).sample(list(truths.items()), most))
         found = []
         labelled = (row for row in self._table.rows() if row.number in truths)
         with tqdm(total=len(truths), desc=title, unit="row", disable=None) as bar:

@@ -1,6 +1,6 @@
 """prompts/<task>/ -> Task, validated; every error names the file.
 
-Knows golden.jsonl and calibration.json; task_file.py knows task.toml, template.py prompt.j2.
+Knows golden.jsonl; task_file.py knows task.toml, calibration_file.py calibration.json, template.py prompt.j2.
 """
 
 from __future__ import annotations
@@ -11,24 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from qwen_aio.core import GoldenCase, Label, Rule, Sampling, SamplingWish, Task, TaskKind
 from qwen_aio.errors import InvalidTask
 from qwen_aio.files import read_text
-from qwen_aio.language import Language
-from qwen_aio.safeguards import Calibration, OpeningCheck, SafetyPolicy
-from qwen_aio.tasks.task_file import NAME, Name, Probability, Table, TaskFile, parse_task_file
+from qwen_aio.safeguards import OpeningCheck, SafetyPolicy
+from qwen_aio.tasks.calibration_file import CALIBRATION_FILE, parse_calibrations
+from qwen_aio.tasks.task_file import NAME, Table, TaskFile, parse_task_file
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.visible import has_visible
-
-
-class _CalibrationEntry(Table):
-    temperature: dict[Language, Annotated[float, Field(gt=0, le=100)]]
-    thresholds: dict[Name, Probability] = Field(default_factory=dict)
-
-
-_CALIBRATIONS = TypeAdapter(dict[str, _CalibrationEntry])
 
 
 class _GoldenLine(Table):
@@ -56,7 +48,7 @@ def load_task(folder: Path) -> Task:
         raise InvalidTask(f"{folder}: a task is named by small letters, digits and underscores, and not 'auto'")
     source = _read(folder / "task.toml")
     template = _read(folder / "prompt.j2")
-    calibration = _read(path) if (path := folder / "calibration.json").exists() else ""
+    calibration = _read(path) if (path := folder / CALIBRATION_FILE).exists() else ""
     file = parse_task_file(folder / "task.toml", source)
     task = Task(
         name=folder.name,
@@ -75,7 +67,7 @@ def load_task(folder: Path) -> Task:
         sampling=Sampling().override(SamplingWish(**file.sampling.model_dump())),
         rules=tuple(Rule(task=folder.name, **rule.model_dump()) for rule in file.rules),
         golden=_golden_cases(folder / "golden.jsonl", file.kind),
-        calibration=_calibrations(path, calibration),
+        calibration=parse_calibrations(path, calibration, [label.name for label in file.labels]),
         safety=_safety_policy(file),
         opening=OpeningCheck(**file.opening.model_dump()) if file.opening else None,
         method=file.method,
@@ -116,16 +108,6 @@ def _safety_policy(file: TaskFile) -> SafetyPolicy | None:
         return None
     harmless = next(label.name for label in file.labels if label.name not in file.safety.replies)
     return SafetyPolicy(harmless, file.safety.replies, file.safety.patterns)
-
-
-def _calibrations(path: Path, source: str) -> dict[str, Calibration]:
-    """Model hash -> how its probabilities are read."""
-    try:
-        entries = _CALIBRATIONS.validate_json(source or "{}")
-    except ValidationError as exc:
-        found = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg'].lower()}" for error in exc.errors())
-        raise InvalidTask(f"{path}: {found}") from exc
-    return {sha: Calibration(**entry.model_dump()) for sha, entry in entries.items()}
 
 
 def _golden_cases(path: Path, kind: TaskKind) -> tuple[GoldenCase, ...]:

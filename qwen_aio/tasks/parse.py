@@ -8,20 +8,25 @@ from __future__ import annotations
 import math
 
 from qwen_aio.core import Task
+from qwen_aio.language import Language
 from qwen_aio.result import Confidence, Decision, Scores
+from qwen_aio.safeguards import Calibration
+
+UNCALIBRATED = Calibration({})
 
 
-def decide(task: Task, scores: Scores, *, temperature: float | None = None) -> Decision:
-    """The decision of `task` from `scores`, one per label in the task's order.
+def decide(
+    task: Task, scores: Scores, *, calibration: Calibration = UNCALIBRATED, language: Language = "en"
+) -> Decision:
+    """The decision of `task` from `scores`, one per label in the task's order, as `calibration` reads them.
 
-    The probabilities are the softmax of the labels' log probabilities, divided by `temperature` if
-    the task is calibrated for the model (Guo et al. 2017, temperature scaling); `label_mass` is the
-    labels' share of all continuations.
+    `language` is the text's; `label_mass` is the labels' share of all continuations.
     """
-    probabilities = _softmax([score.logprob / (temperature or 1.0) for score in scores.labels])
-    by_name = {label.name: p for label, p in zip(task.labels, probabilities, strict=True)}
+    logprobs = {label.name: score.logprob for label, score in zip(task.labels, scores.labels, strict=True)}
+    by_name = calibration.read(logprobs, language)
     best = max(by_name, key=lambda name: by_name[name])
-    neutral = task.neutral if by_name[best] < task.neutral_below else None
+    least = task.neutral_below if calibration.neutral_below is None else calibration.neutral_below
+    neutral = task.neutral if by_name[best] < least else None
     label = task.label(neutral or best)
     confidence: Confidence = "低" if neutral else _confidence(task, by_name[best])
     named = {"label": label.text, "confidence": confidence, "emoji": label.emoji}
@@ -41,14 +46,8 @@ def decide(task: Task, scores: Scores, *, temperature: float | None = None) -> D
         usage=scores.usage,
         timings=scores.timings,
         truncation=scores.truncation,
-        calibrated=temperature is not None,
+        calibrated=calibration.is_used_for(language),
     )
-
-
-def _softmax(logprobs: list[float]) -> list[float]:
-    top = max(logprobs)
-    weights = [math.exp(logprob - top) for logprob in logprobs]
-    return [weight / sum(weights) for weight in weights]
 
 
 def _confidence(task: Task, probability: float) -> Confidence:

@@ -31,7 +31,8 @@ def test_its_safety_decision_has_a_threshold_for_every_danger(shipped):
     tasks, sha = shipped
     policy, calibrations = tasks["safety"].safety, tasks["safety"].calibration
     assert calibrations.keys() == {sha}
-    assert calibrations[sha].thresholds.keys() == policy.replies.keys()
+    assert calibrations[sha].thresholds.keys() == {"zh", "en"}
+    assert all(thresholds.keys() == policy.replies.keys() for thresholds in calibrations[sha].thresholds.values())
 
 
 def test_its_sentiment_is_calibrated_in_both_languages(shipped):

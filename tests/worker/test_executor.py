@@ -24,7 +24,8 @@ from tests.fakes import FAKE_MODEL, FakeEngine, user_text
 
 TASKS = load_tasks(Path("prompts"))
 SAFETY = TASKS["safety"]
-THRESHOLDS = {FAKE_MODEL.sha: Calibration({"zh": 1.0, "en": 1.0}, {"crisis": 0.4, "medical": 0.5})}
+LEAST = {"crisis": 0.4, "medical": 0.5}
+THRESHOLDS = {FAKE_MODEL.sha: Calibration({}, thresholds={"zh": LEAST, "en": LEAST})}
 CHECKING = {**TASKS, "safety": replace(SAFETY, calibration=THRESHOLDS)}
 OPENING = TASKS["chat"].opening
 assert OPENING is not None

@@ -36,7 +36,7 @@ from qwen_aio.safeguards import OpeningCheck
 from qwen_aio.status.record import Count
 from qwen_aio.tasks.chatml import continuation_prompt, conversation_prompt, turn
 from qwen_aio.tasks.opening import fault_of
-from qwen_aio.tasks.parse import decide
+from qwen_aio.tasks.parse import UNCALIBRATED, decide
 from qwen_aio.tasks.sentences import joined
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.execution.cut import with_cut
@@ -112,9 +112,8 @@ class LocalExecutor:
         prompt = replace(self._templates[task.name].prompt(text), must_fit=must_fit)
         scores = await self._engine.score(request_id, prompt, [label.text for label in task.labels])
         scores = await with_cut(self._engine, prompt, scores)
-        calibration = task.calibration.get(self._model.sha)
-        temperature = calibration.temperature.get(language_of(text) or "en") if calibration else None
-        decision = decide(task, scores, temperature=temperature)
+        calibration = task.calibration.get(self._model.sha, UNCALIBRATED)
+        decision = decide(task, scores, calibration=calibration, language=language_of(text) or "en")
         return replace(decision, worker=self._offer.worker, model=self._model.name)
 
     async def _answer(self, call: EngineRequest, task: Task) -> AsyncGenerator[EngineEvent, None]:
@@ -150,7 +149,7 @@ class LocalExecutor:
         safety, decisions = await decide_safety(
             texts,
             task.safety,
-            self._thresholds,
+            self._thresholds.get(language_of("\n".join(texts)) or "en", {}),
             decide=partial(self._decide, call.request_id, task),
         )
         replies = task.safety.replies.get(safety.label)
