@@ -214,6 +214,7 @@ class Request:
     rendering: Rendering = Rendering()
     top_logprobs: int | None = None  # likely tokens listed beside each sampled one; None: no log probabilities
     json_schema: str | None = None  # as JSON: the answer keeps to it
+    explain: bool = False  # the decision, if there is one
     decide: str | None = None  # a decision task in the companion's place; it goes before an answer
 
 
@@ -268,6 +269,7 @@ class EngineRequest:
     rendering: Rendering = Rendering()
     top_logprobs: int | None = None
     json_schema: str | None = None
+    explain: bool = False  # of a decision: with its explanation
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,7 @@ class Service(Protocol):
     """Serves requests: a pipeline in this process, or a client of another server."""
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Decided?, TextDelta*, Done. Closing it cancels the work. Raises QwenAioError."""
+        """Decided?, TextDelta*, Explained?, Done. Closing it cancels the work. Raises QwenAioError."""
 
     async def capabilities(self) -> Capabilities:
         """What can be asked for. Raises QwenAioError."""

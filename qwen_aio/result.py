@@ -5,13 +5,15 @@ Plain, frozen data as in core.py, which says how it travels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeVar
 
 FinishReason = Literal["stop", "length", "fixed", "extracted"]  # extracted: sentences of the user's text
 SafetySource = Literal["words", "model"]
 Confidence = Literal["高", "中", "低"]
+NOTABLE = 0.005  # change of a probability
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class Timings:
     """From there until the last token."""
     total_ms: float = 0.0
     """All of it."""
+
+
+Costs = TypeVar("Costs", Usage, Timings)
+
+
+def added_up(kind: type[Costs], parts: Sequence[Costs]) -> Costs:
+    """`kind` with every field added up."""
+    return kind(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(kind)})
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,44 @@ class Safety:
 
 
 @dataclass(frozen=True)
+class Phrase:
+    """A piece of a text, and what leaving it out does to the probability of a label."""
+
+    text: str
+    """As it stands there, with the marks behind it."""
+    start: int
+    """Characters of the text before it."""
+    weight: float
+    """Probability of the label, minus its probability without the phrase."""
+
+    @property
+    def is_notable(self) -> bool:
+        """Whether leaving it out changes anything that is worth a word."""
+        return abs(self.weight) >= NOTABLE
+
+    @property
+    def shown(self) -> str:
+        """Without marks and white space around it."""
+        return re.sub(r"^\W+|\W+$", "", self.text) or self.text.strip()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What moved a decision."""
+
+    label: str
+    """The most probable label, which the weights are about."""
+    phrases: tuple[Phrase, ...]
+    """The strongest first; none where the text is one phrase."""
+    reason: str | None
+    """A sentence about them."""
+    usage: Usage
+    """Tokens of all decisions it took."""
+    total_ms: float
+    """From the first to the last of them."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """A decision, always well formed: computed from probabilities, not parsed out of text."""
 
@@ -146,9 +194,14 @@ class Decision:
     timings: Timings
     truncation: Truncation = Truncation()
     calibrated: bool = False
-    reason: str | None = None
+    explanation: Explanation | None = None  # where one is asked for
     worker: str = ""
     model: str = ""
+
+    @property
+    def reason(self) -> str | None:
+        """The explanation's sentence."""
+        return self.explanation.reason if self.explanation else None
 
 
 @dataclass(frozen=True)
@@ -218,10 +271,17 @@ class Decided:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Event: what moved the decision, after the answer, if any."""
+
+    explanation: Explanation
+
+
+@dataclass(frozen=True)
 class Done:
     """Event: the end of a request. Nothing follows."""
 
     result: Result
 
 
-Event = Decided | TextDelta | Done
+Event = Decided | TextDelta | Explained | Done

@@ -96,6 +96,9 @@ class FakeEngine:
         finally:
             self.open_streams -= 1
 
+    def divide(self, text: str) -> list[str]:
+        return list(text)
+
     def decode(self, token_ids: Sequence[int], *, stop: Sequence[str]) -> str:
         return "".join(self.pieces[each] for each in token_ids)
 

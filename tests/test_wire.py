@@ -7,7 +7,20 @@ from hypothesis import strategies as st
 
 from qwen_aio.core import Capabilities, ContextLimits, Message, Rendering, Request, SamplingWish
 from qwen_aio.errors import InvalidRequest, QueueFull, QwenAioError, UnknownTask
-from qwen_aio.result import Answer, Decided, Decision, Done, Result, TextDelta, Timings, Truncation, Usage
+from qwen_aio.result import (
+    Answer,
+    Decided,
+    Decision,
+    Done,
+    Explained,
+    Explanation,
+    Phrase,
+    Result,
+    TextDelta,
+    Timings,
+    Truncation,
+    Usage,
+)
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.wire import result_to_json
 from qwen_aio.wire.error import ErrorResponse, error_headers, http_status
@@ -70,7 +83,7 @@ def test_every_field_arrives():
         "reply": True,
         "history": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
         "stream": True,
-        "explain": False,
+        "explain": True,
         "on_overflow": "error",
         "max_tokens": 7,
         "temperature": 0,
@@ -94,6 +107,7 @@ def test_every_field_arrives():
             2,
             "r",
             rendering=Rendering(on_overflow="error"),
+            explain=True,
         ),
     )
 
@@ -208,7 +222,7 @@ OUT_OF_RANGE = [
     ("stream", ["0", '"yes"']),
     ("mode", ["1", '""', json.dumps("x" * 65)]),
     ("history", ["{}", '"x"', "[1]", "null"]),
-    ("explain", ["true", "1"]),
+    ("explain", ['"true"', "1", "null"]),
     ("n", ["1000000"]),
     ("chat_template", ['"{{ 1 }}"']),
     ("logit_bias", ["{}"]),
@@ -348,6 +362,7 @@ def test_a_decision_is_answered_as_the_contract_says():
         "text": "【情感】:负面 【置信】:高",
         "merged": '【😔 LLM 情感判断:负面|高置信】→ "抱歉"',
         "reason": None,
+        "explanation": None,
         "route": "rule sentiment.words: 失望",
         "usage": {"prompt_tokens": 95, "cached_tokens": 71, "completion_tokens": 0, "cut_tokens": 0},
         "timings": {"queue_ms": 1.2, "prefill_ms": 88.0, "decode_ms": 0.0, "total_ms": 90.1},
@@ -386,6 +401,15 @@ costs = {
     "timings": st.builds(Timings, ms, ms, ms, ms),
     "truncation": st.builds(Truncation, counts, st.booleans()),
 }
+numbers = st.floats(-1, 1)
+explanations = st.builds(
+    Explanation,
+    label=texts,
+    phrases=st.lists(st.builds(Phrase, texts, counts, numbers), max_size=3).map(tuple),
+    reason=st.none() | texts,
+    usage=costs["usage"],
+    total_ms=ms,
+)
 decisions = st.builds(
     Decision,
     task=texts,
@@ -397,7 +421,7 @@ decisions = st.builds(
     label_mass=ratios,
     text=texts,
     merged=texts,
-    reason=st.none() | texts,
+    explanation=st.none() | explanations,
     **costs,
 )
 answers = st.builds(Answer, task=texts, text=texts, worker=texts, **costs)
@@ -424,7 +448,9 @@ def test_a_result_survives_the_way_back(result):
     assert RunResponse.model_validate_json(result_to_json(result)).to_core() == result
 
 
-@given(decisions.map(Decided) | st.builds(TextDelta, texts, index=counts) | results.map(Done))
+@given(
+    decisions.map(Decided) | st.builds(TextDelta, texts, index=counts) | explanations.map(Explained) | results.map(Done)
+)
 def test_an_event_survives_the_way_back(event):
     name, data = parts(event_frame(event))
     assert read_event(name, data) == event

@@ -17,7 +17,9 @@ from qwen_aio.result import (
     Answer,
     AnswerStart,
     Decision,
+    Explanation,
     FinishReason,
+    Phrase,
     Safety,
     SampledToken,
     TextDelta,
@@ -72,6 +74,15 @@ REQUESTS = st.builds(
     rendering=st.builds(Rendering, st.sampled_from(get_args(PromptStyle)), st.none() | st.text(max_size=9)),
     top_logprobs=st.none() | st.integers(0, 20),
     json_schema=st.none() | st.text(st.characters(codec="utf-8"), max_size=30),
+    explain=st.booleans(),
+)
+EXPLANATIONS = st.builds(
+    Explanation,
+    TEXT,
+    st.lists(st.builds(Phrase, TEXT, st.integers(0, 99), st.floats(-1, 1)), max_size=3).map(tuple),
+    st.none() | TEXT,
+    USAGE,
+    PROBABILITY,
 )
 DECISIONS = st.builds(
     Decision,
@@ -91,7 +102,7 @@ DECISIONS = st.builds(
     timings=TIMINGS,
     truncation=TRUNCATION,
     calibrated=st.booleans(),
-    reason=st.none() | TEXT,
+    explanation=st.none() | EXPLANATIONS,
     worker=TEXT,
     model=TEXT,
 )
@@ -143,7 +154,7 @@ def test_an_event_survives_the_way_back(event):
 def test_every_field_of_a_request_travels():
     """A new field of EngineRequest needs one in its shape."""
     shaped = {"task", "text", "history", "sampling", "decided", "resume", "timeout_s"}
-    shaped |= {"rendering", "top_logprobs", "json_schema"}
+    shaped |= {"rendering", "top_logprobs", "json_schema", "explain"}
     headers = {"request_id", "traceparent"}
     assert {field.name for field in fields(EngineRequest)} == shaped | headers
     wishes = {field.name for field in fields(SamplingWish)}
@@ -158,9 +169,9 @@ def test_a_rendering_is_written_only_where_it_is_not_that_of_v1_run():
     assert fields["rendering"] == {"style": "chat", "on_overflow": "error"}
 
 
-def test_log_probabilities_are_written_only_where_they_were_asked_for():
+def test_what_an_older_worker_refuses_is_written_only_where_it_was_asked_for():
     plain = EngineRequest("r1", "chat", "hi")
-    assert not {"top_logprobs", "json_schema"} & json.loads(engine_request_to_json(plain)).keys()
+    assert not {"top_logprobs", "json_schema", "explain"} & json.loads(engine_request_to_json(plain)).keys()
     assert json.loads(engine_request_to_json(replace(plain, top_logprobs=0)))["top_logprobs"] == 0
     assert engine_frame(TextDelta("你", (7, 8))) == 'event: piece\ndata: {"text":"你","token_ids":[7,8]}\n\n'.encode()
     assert event_frame(TextDelta("你", index=3)) == 'event: token\ndata: {"index":3,"text":"你"}\n\n'.encode()

@@ -111,6 +111,12 @@ def requests(folder: Path, language: str) -> list[str]:
     return [text for text in texts if 0 < len(text) <= limit and not is_held_out(text)]
 
 
+def answers(folder: Path, language: str, least: int) -> list[str]:
+    """Instructions' answers of `least` characters and more: long texts about anything."""
+    rows = read_rows(folder / INSTRUCTION_FILES[language])
+    return [text for row in rows for speaker, text in row["turns"] if speaker == "assistant" and len(text) >= least]
+
+
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a data file."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.core import Task
-from qwen_aio.worker.execution.safety import WINDOW_CHARS
+from qwen_aio.language import Language
+from qwen_aio.worker.execution.safety import WINDOW_CHARS, windows
 from training import contrast, corpus, safety, world
 from training.corpus import Labelled
 from training.recipe import Recipe
@@ -24,6 +25,7 @@ from training.talks import danger_patterns, exchange_talks, requests, sample, su
 from training.teacher import GROUPS
 from training.variations import varied
 
+LONG_CHARS: Mapping[Language, int] = {"zh": 150, "en": 300}
 WINDOW_TOKENS = 240  # of a text that safety is decided over: more than a window of the product holds
 # fmt: off
 OTHER_FOCUS_WORDS = (
@@ -136,17 +138,28 @@ def safety_rows(data: Path, encoder: Encoder, recipe: Recipe) -> Iterator[tuple[
 
 
 def _ordinary(data: Path, tasks: Mapping[str, Task], recipe: Recipe) -> Iterator[str]:
-    """A sample of talk, questions, reviews and, half of it, personal posts, without what the word rule meets."""
+    """A sample of talk, questions, reviews, windows of long texts and, half of it, personal posts.
+
+    What the word rule meets is left out.
+    """
     talks = [text for turns in support(data, tasks, recipe) for text in turns[::2]]
     asked = [text for language in ("zh", "en") for text in requests(data, language, recipe)]
     said = [text for talk in exchange_talks(recipe, seed=recipe.seed + 9) for text in talk.texts[::2]]
     rows = list(kept_rows(data, recipe))
     reviews = [row.text[:WINDOW_CHARS] for row in rows if row.source not in PERSONAL]
     posts = [row.text[:WINDOW_CHARS] for row in rows if row.source in PERSONAL]
-    part = recipe.ordinary_messages // 8
-    sources = ((talks, part), (asked, part), (said, part), (reviews, part), (posts, 4 * part))
+    long_texts = [piece for text in _long_texts(data) for piece in windows(text)]
+    part = recipe.ordinary_messages // 12
+    sources = ((talks, part), (asked, part), (said, part), (reviews, part), (long_texts, 2 * part), (posts, 6 * part))
     for number, (texts, count) in enumerate(sources):
         yield from (text for text in sample(texts, count, recipe.seed + 10 + number) if not _is_grave(text, tasks))
+
+
+def _long_texts(data: Path) -> Iterator[str]:
+    """All that were written for this, and answers of the data but for those of benchmarks/safety."""
+    for language, least in LONG_CHARS.items():
+        yield from safety.passages(language)
+        yield from filter(corpus.is_fitted_on, corpus.answers(data, language, least))
 
 
 def _is_grave(text: str, tasks: Mapping[str, Task]) -> bool:

@@ -209,12 +209,27 @@ MANNERS = _once_more(
     beyond=0.04,
 )
 
+# Posts and long texts still looked like danger, and danger was told from them only at the highest probabilities: many
+# more of both, with more voices, and enough of the rest that nothing is forgotten.
+WATCH = _once_more(
+    REFINE,
+    0.025,
+    peak_lr=4e-4,
+    warmup_steps=20,
+    world_sentences=0.2,
+    safety=0.36,
+    ordinary=0.34,
+    exchanges=0.09,
+    plain=0.03,
+    beyond=0.04,
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """One run: how much of the little world is drawn, how texts are cut, what a step is."""
 
-    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK, CARE, BALANCE, REFINE, VOICES, CALM, MANNERS)
+    phases: tuple[Phase, ...] = (EVERYTHING, FINISH, TALK, CARE, BALANCE, REFINE, VOICES, CALM, MANNERS, WATCH)
     first_phase: int = 0  # of a run that goes on from the weights of an earlier one, the first that they have not seen
     shape: Shape = Shape()
     seed: int = 20
@@ -225,7 +240,7 @@ class Recipe:
     exchanges: int = 90_000
     plain_talks: int = 36_000
     safety_messages: int = 60_000
-    ordinary_messages: int = 60_000
+    ordinary_messages: int = 96_000
     support_dialogues: int = 9_000
     beyond_requests: int = 9_000
     row_cap: int | None = None  # rows per sentiment source, for a trial

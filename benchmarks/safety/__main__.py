@@ -58,14 +58,9 @@ def cases(data: Path) -> Iterator[Case]:
     for text in ordinary_rows(data):
         yield Case("ordinary", language_of(text) or "en", (text,))
     for language, least in LONG_CHARS.items():
-        for text in islice(_answers(data, language, least), NUM_LONG):
+        not_trained_on = (text for text in corpus.answers(data, language, least) if not corpus.is_fitted_on(text))
+        for text in islice(not_trained_on, NUM_LONG):
             yield Case("long", language, (text,))
-
-
-def _answers(data: Path, language: str, least: int) -> Iterator[str]:
-    """Answers of `least` characters and more, which no training reads."""
-    for row in corpus.read_rows(data / corpus.INSTRUCTION_FILES[language]):
-        yield from (text for speaker, text in row["turns"] if speaker == "assistant" and len(text) >= least)
 
 
 async def decided(url: str, texts: Sequence[str]) -> list[Mapping[str, float]]:

@@ -1,4 +1,4 @@
-"""Ask once from the command line: the merged line and the time, or the whole result as JSON."""
+"""Ask once from the command line: the merged line, what moved the decision, the time; or the whole result as JSON."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def main(arguments: argparse.Namespace) -> int:
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
     check_visible(text, param="text")
     wish = SamplingWish(max_tokens=arguments.max_tokens, seed=arguments.seed)
-    request = Request(text, mode=arguments.mode, reply=arguments.reply, sampling=wish, request_id="cli")
+    request = Request(text, mode=arguments.mode, reply=arguments.reply, sampling=wish, explain=True, request_id="cli")
     result = asyncio.run(_ask(settings, arguments.url, request))
-    merged = f"{result.merged_line}\n{result.total_ms / 1000:.2f} s ({result.route})"
-    print(result_to_json(result) if arguments.json else merged)
+    reason = result.decision.reason if result.decision else None
+    lines = [result.merged_line, reason, f"{result.total_ms / 1000:.2f} s ({result.route})"]
+    print(result_to_json(result) if arguments.json else "\n".join(filter(None, lines)))
     return 0
 
 

@@ -101,6 +101,10 @@ class Engine:
         detokenizer = Detokenizer((*stop, *self._tokenizer.special_texts))
         return "".join(detokenizer.feed(self._tokenizer.token_bytes(each)) for each in token_ids)
 
+    def divide(self, text: str) -> list[str]:
+        """`text`, divided where its tokens begin, in any thread."""
+        return self._tokenizer.divide(text)
+
     def compile(self, json_schema: str) -> Grammar:
         """What makes an answer keep to the schema, in any thread, one at a time. Raises InvalidRequest."""
         return self._grammars.compile(json_schema)

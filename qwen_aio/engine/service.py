@@ -116,6 +116,10 @@ class EngineService:
         """The text of an answer that is certain after these tokens; `stop` as in its Sampling."""
         return self._engine.decode(token_ids, stop=stop)
 
+    def divide(self, text: str) -> list[str]:
+        """`text`, divided where its tokens begin."""
+        return self._engine.divide(text)
+
     def snapshot(self) -> EngineSnapshot:
         """Counts as of the last step; call it on the loop."""
         counters = self._counters

@@ -28,5 +28,6 @@ def counted(scope: Scope, frame: Callable[[Event], bytes]) -> Callable[[Event], 
 
 
 def _tokens_of(result: Result) -> int:
-    parts = [part.usage for part in (result.decision, result.answer) if part]
+    explanation = result.decision.explanation if result.decision else None
+    parts = [part.usage for part in (result.decision, explanation, result.answer) if part]
     return sum(usage.prompt_tokens - usage.cut_tokens + usage.completion_tokens for usage in parts)

@@ -10,12 +10,12 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from qwen_aio.bounds import check_sampling
 from qwen_aio.core import Capabilities, DecidedLabel, EngineRequest, FixedAnswer, Plan, Request
-from qwen_aio.result import Answer, Decided, Decision, Done, EngineEvent, Event, Result, Timings, Usage
+from qwen_aio.result import Answer, Decided, Decision, Done, EngineEvent, Event, Explained, Result, Timings, Usage
 from qwen_aio.routing import plan
 from qwen_aio.serving.deadline import Deadline
 from qwen_aio.serving.deltas import Deltas
@@ -63,8 +63,9 @@ class Pipeline:
         return self.executor.capabilities()
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Decided (if a decision is part of it), TextDelta*, Done. Closing it cancels the work.
+        """Decided (if a decision is part of it), TextDelta*, Explained (if asked for), Done.
 
+        Closing it cancels the work.
         Raises UnknownTask, InvalidRequest, DeadlineExceeded, and what the executor raises.
         """
         run = self._begin(request)
@@ -80,6 +81,11 @@ class Pipeline:
                         answer = event
                     if (delta := deltas.take(event)) is not None:
                         yield delta
+        if decision is not None and request.explain:
+            explanation = (await self._decide(run, explain=True)).explanation
+            assert explanation is not None
+            yield Explained(explanation)
+            decision = replace(decision, explanation=explanation)
         yield Done(self._result(run, decision, answer))
 
     def _begin(self, request: Request) -> _Run:
@@ -91,7 +97,7 @@ class Pipeline:
         limit_s = request.timeout_s or (ANSWER_TIMEOUT_S if planned.answer else DECISION_TIMEOUT_S)
         return _Run(request, planned, capabilities, self._clock(), Deadline(limit_s))
 
-    async def _decide(self, run: _Run) -> Decision:
+    async def _decide(self, run: _Run, *, explain: bool = False) -> Decision:
         # A decision is about this text alone: earlier turns would colour it.
         request, task = run.request, run.plan.decision
         assert task is not None
@@ -102,6 +108,7 @@ class Pipeline:
             timeout_s=run.deadline.left_s,
             traceparent=request.traceparent,
             rendering=request.rendering,
+            explain=explain,
         )
         async with aclosing(self.executor.execute(wanted)) as events:
             decision = await run.deadline.next(events)

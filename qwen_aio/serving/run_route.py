@@ -24,7 +24,7 @@ from qwen_aio.serving.openapi.work_errors import WORK_ERRORS
 from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.error import ErrorResponse
-from qwen_aio.wire.event import DoneShape, TokenShape, event_frame
+from qwen_aio.wire.event import DoneShape, ExplanationShape, TokenShape, event_frame
 from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
 from qwen_aio.wire.result import DecisionShape, RunListResponse, RunResponse, RunTasksResponse
 from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
@@ -43,10 +43,16 @@ def run_endpoint(gate: AdmissionGate, *, times: StreamTimes, also: ErrorKinds) -
         summary="Run a task on a text: decide, answer, or both",
         description="`text` is one text, `texts` are many, `tasks` are several tasks about one text, each with its own "
         "result or error. With `stream` the answer is server-sent events: `decision` if one was asked for, `token`s of "
-        "the answer, and in the end `done` or `error`.",
+        "the answer, `explanation` if one was asked for, and in the end `done` or `error`.",
         reads=RunRequest,
         answers=RunResponse | RunListResponse | RunTasksResponse,
-        events=[("decision", DecisionShape), ("token", TokenShape), ("done", DoneShape), ("error", ErrorResponse)],
+        events=[
+            ("decision", DecisionShape),
+            ("token", TokenShape),
+            ("explanation", ExplanationShape),
+            ("done", DoneShape),
+            ("error", ErrorResponse),
+        ],
         errors=(*WORK_ERRORS, UnknownTask, *also),
         parameters={"x_request_timeout": Annotated[float, TIMEOUT_HEADER]},
     )

@@ -126,6 +126,7 @@ class Handlers:
             ask.text,
             mode=ask.mode,
             reply=ask.is_enhanced,
+            explain=True,
             history=session.view.history(),
             request_id=f"page-{uuid.uuid4().hex[:12]}",
         )

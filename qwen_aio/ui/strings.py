@@ -133,6 +133,8 @@ class PageStrings(Strings):
     route_mode = Both("you: {0}", "你选择的 {0}")
     route_default = Both("no rule matched, so {0}", "没有匹配的规则，使用 {0}")
     timing_decision = Both("Decision", "判断")
+    phrase_for = Both("Without it the label would have {} points less", "去掉这里，该标签的概率减少 {} 个百分点")
+    phrase_against = Both("Without it the label would have {} points more", "去掉这里，该标签的概率增加 {} 个百分点")
     timing_answer = Both("Answer", "回复")
     timing_total = Both("Total", "合计")
     timing_cached = Both("Reused tokens", "复用词元")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from qwen_aio.core import Message
-from qwen_aio.result import Decided, Decision, Done, Event, Result, TextDelta
+from qwen_aio.result import Decided, Decision, Done, Event, Explained, Result, TextDelta
 
 MAX_EXCHANGES = 100  # what the page keeps of a conversation; older ones leave it
 MAX_EXCHANGES_SENT = 20  # the latest of them are sent with a request
@@ -99,6 +99,10 @@ class View:
             case TextDelta(text):
                 view = self if self.is_open else self._opened()
                 return view._answered(view.exchanges[-1].answer + text)
+            case Explained(explanation):
+                latest = self.latest
+                explained = replace(latest.decision, explanation=explanation) if latest.decision else None
+                return replace(self, latest=replace(latest, decision=explained))
             case Done(result):
                 return self._done(result)
 

@@ -69,6 +69,7 @@ class EngineRequestShape(SamplingFields):
     rendering: RenderingShape | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     json_schema: Annotated[str, Field(max_length=MAX_SCHEMA_CHARS)] | None = None
+    explain: bool = False
 
     @model_validator(mode="after")
     def _check_text(self) -> Self:
@@ -89,6 +90,7 @@ class EngineRequestShape(SamplingFields):
             rendering=Rendering(**vars(self.rendering)) if self.rendering else Rendering(),
             top_logprobs=self.top_logprobs,
             json_schema=self.json_schema,
+            explain=self.explain,
         )
 
 
@@ -104,6 +106,7 @@ def engine_request_to_json(request: EngineRequest) -> bytes:
         "rendering": _present(vars(request.rendering)) if request.rendering != Rendering() else None,
         "top_logprobs": request.top_logprobs,
         "json_schema": request.json_schema,
+        "explain": request.explain or None,
         **vars(request.sampling),
     }
     return json.dumps(_present(fields), ensure_ascii=False).encode()

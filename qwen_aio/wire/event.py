@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from qwen_aio.errors import QwenAioError
-from qwen_aio.result import Decided, Done, Event, FinishReason, TextDelta
+from qwen_aio.result import Decided, Done, Event, Explained, Explanation, FinishReason, Phrase, TextDelta, Usage
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.result import DecisionShape, RunResponse
 from qwen_aio.wire.shape import Answered
@@ -26,6 +26,21 @@ class TokenShape(Answered):
     """The next piece of the answer: whole characters, perhaps none."""
 
 
+class ExplanationShape(Answered):
+    """The `explanation` event, after the tokens."""
+
+    label: str
+    """The most probable label, which the weights are about."""
+    phrases: tuple[Phrase, ...]
+    """The strongest first; none where the text is one phrase."""
+    reason: str | None
+    """A sentence about them."""
+    usage: Usage
+    """Tokens of all decisions it took."""
+    total_ms: float
+    """From the first to the last of them."""
+
+
 class DoneShape(RunResponse):
     """The `done` event: the whole result. `finish_reason` is the reply's, null without one."""
 
@@ -40,6 +55,8 @@ def event_frame(event: Event) -> bytes:
             return frame("decision", DecisionShape.from_core(decision))
         case TextDelta(text, index=index):
             return frame("token", TokenShape(index=index, text=text))
+        case Explained(explanation):
+            return frame("explanation", ExplanationShape(**vars(explanation)))
         case Done(result):
             reason = result.answer.finish_reason if result.answer else None
             fields = vars(RunResponse.from_core(result))
@@ -59,6 +76,7 @@ def read_event(name: str, data: bytes) -> Event | None:
 _READERS: dict[str, Callable[[bytes], Event]] = {
     "decision": lambda data: Decided(DecisionShape.model_validate_json(data).to_core()),
     "token": lambda data: TextDelta(**vars(TokenShape.model_validate_json(data))),
+    "explanation": lambda data: Explained(Explanation(**vars(ExplanationShape.model_validate_json(data)))),
     "done": lambda data: Done(RunResponse.model_validate_json(data).to_core()),
 }
 

@@ -114,8 +114,8 @@ class RunRequest(SamplingFields):
     """Earlier turns, in pairs of `user` and `assistant`."""
     stream: bool = False
     """Answer with server-sent events; for one text."""
-    explain: Annotated[bool, Field(json_schema_extra={"const": False})] = False
-    """Not offered by this version: true is refused."""
+    explain: bool = False
+    """Name the phrases that moved the decision, found by leaving each out; costs about three decisions."""
     on_overflow: Overflow = "cut"
     """What happens to a text that does not fit the context: it is cut, or refused."""
 
@@ -131,8 +131,6 @@ class RunRequest(SamplingFields):
             check_visible(self.text, param="text")
         for index, text in enumerate(self.texts or []):
             check_visible(text, param=f"texts.{index}")
-        if self.explain:
-            raise InvalidRequest("explain is not offered by this version; leave it out", param="explain")
         self._check_turns()
         return self
 
@@ -177,5 +175,6 @@ class RunRequest(SamplingFields):
             request_id,
             traceparent,
             Rendering(on_overflow=self.on_overflow),
+            explain=self.explain,
         )
         return tuple(replace(one, text=text, mode=mode) for text in texts for mode in self.tasks or [self.mode])

@@ -7,7 +7,18 @@ from dataclasses import fields
 from typing import Any, Self, TypeVar
 
 from qwen_aio.errors import QwenAioError
-from qwen_aio.result import Answer, Confidence, Decision, FinishReason, Result, Safety, Timings, Truncation, Usage
+from qwen_aio.result import (
+    Answer,
+    Confidence,
+    Decision,
+    Explanation,
+    FinishReason,
+    Result,
+    Safety,
+    Timings,
+    Truncation,
+    Usage,
+)
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.shape import Answered
 
@@ -65,7 +76,9 @@ class DecisionShape(_Costs):
     text: str
     """The fixed format."""
     reason: str | None = None
-    """What moved the decision; null in this version."""
+    """A sentence about what moved the decision; null without `explain`."""
+    explanation: Explanation | None = None
+    """What moved the decision; null without `explain`."""
     merged: str
     """The head of the merged line."""
     decision_worker: str = ""
@@ -73,7 +86,7 @@ class DecisionShape(_Costs):
 
     @classmethod
     def from_core(cls, decision: Decision) -> Self:
-        named = {"decision_task": decision.task, "decision_worker": decision.worker}
+        named = {"decision_task": decision.task, "decision_worker": decision.worker, "reason": decision.reason}
         return cls(**(vars(decision) | cls._costs(decision) | named))
 
     def to_core(self) -> Decision:
@@ -149,7 +162,9 @@ class RunResponse(_Costs):
     text: str | None = None
     """The fixed format."""
     reason: str | None = None
-    """What moved the decision; null in this version."""
+    """A sentence about what moved the decision; null without `explain`."""
+    explanation: Explanation | None = None
+    """What moved the decision; null without `explain`."""
     reply: ReplyShape | None = None
     """The answer; null if none was asked for."""
 

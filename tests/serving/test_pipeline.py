@@ -1,11 +1,12 @@
 import asyncio
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from qwen_aio.core import Message, Request, SamplingWish
 from qwen_aio.errors import DeadlineExceeded, EngineStopped, InvalidRequest, UnknownTask
-from qwen_aio.result import Decided, Done, Result, Safety, TextDelta
+from qwen_aio.result import Decided, Done, Explained, Result, Safety, TextDelta
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.execution.executor import LocalExecutor
@@ -20,6 +21,21 @@ def pipeline(engine: FakeEngine) -> Pipeline:
         engine, TASKS, model=FAKE_MODEL, worker="qwen-1", record=lambda *_: None, count=lambda _: None
     )
     return Pipeline(executor, clock=FakeClock())
+
+
+class ByWord(FakeEngine):
+    """Scores by a word in the text; CALM without one."""
+
+    CALM: ClassVar = {"负面": 0.2, "正面": 0.5, "中性": 0.3}
+
+    def __init__(self, words, **more):
+        super().__init__(probabilities=dict(self.CALM), **more)
+        self._words = words
+
+    async def score(self, request_id, prompt, continuations):
+        text = user_text(prompt).rpartition("\n")[2]  # behind the focus words
+        self.probabilities = dict(next((found for word, found in self._words.items() if word in text), self.CALM))
+        return await super().score(request_id, prompt, continuations)
 
 
 async def run(engine: FakeEngine, request: Request) -> Result:
@@ -42,6 +58,26 @@ async def test_the_decision_comes_first_then_the_tokens_then_the_end():
     events = [event async for event in pipeline(FakeEngine()).stream(Request(STORY, reply=True))]
     assert [type(event) for event in events] == [Decided, TextDelta, TextDelta, Done]
     assert [event.index for event in events if isinstance(event, TextDelta)] == [0, 1]
+
+
+async def test_an_explanation_comes_behind_the_answer_and_names_what_moved_the_decision():
+    engine = ByWord({"失望": {"负面": 0.8, "正面": 0.1, "中性": 0.1}})
+    request = Request("很好,很失望", mode="sentiment", reply=True, explain=True)
+    events = [event async for event in pipeline(engine).stream(request)]
+    assert [type(event) for event in events] == [Decided, TextDelta, TextDelta, Explained, Done]
+    explanation = events[-1].result.decision.explanation
+    assert explanation == events[-2].explanation
+    assert events[0].decision.explanation is None and events[0].decision.label == "negative"
+    in_order = sorted(explanation.phrases, key=lambda phrase: phrase.start)
+    assert "".join(phrase.text for phrase in in_order) == "很好,很失望"
+    assert explanation.phrases[0].shown in "失望" and explanation.phrases[0].weight == pytest.approx(0.6)
+    assert events[-1].result.decision.reason.startswith("支持“负面”的是“失”“望”")
+
+
+@pytest.mark.parametrize(("text", "mode"), [("好", "sentiment"), ("你好", "chat")])
+async def test_where_nothing_can_be_left_out_or_nothing_was_decided_there_is_no_reason(text, mode):
+    result = await run(FakeEngine(), Request(text, mode=mode, explain=True))
+    assert result.decision is None or (result.decision.explanation.phrases, result.decision.reason) == ((), None)
 
 
 async def test_a_decision_alone_generates_nothing():

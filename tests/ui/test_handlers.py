@@ -64,7 +64,7 @@ async def test_one_submit_fills_both_sides() -> None:
     assert shown[-1].exchanges == (Exchange("有点小失望", "理解您的心情。"),)
     assert shown[-1].latest.result is not None and not shown[-1].is_running
     (request,) = service.requests
-    assert request == Request("有点小失望", mode="auto", reply=True, request_id=request.request_id)
+    assert request == Request("有点小失望", mode="auto", reply=True, explain=True, request_id=request.request_id)
     assert request.request_id.startswith("page-")
     assert session.view is shown[-1] and not session.is_running
 

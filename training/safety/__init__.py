@@ -4,6 +4,6 @@ All text is drawn from the phrase tables beside this file; nothing here knows th
 """
 
 from training.safety.messages import messages
-from training.safety.tables import SAFETY_LABELS, SafetyLabel
+from training.safety.tables import SAFETY_LABELS, SafetyLabel, passages
 
-__all__ = ["SAFETY_LABELS", "SafetyLabel", "messages"]
+__all__ = ["SAFETY_LABELS", "SafetyLabel", "messages", "passages"]

@@ -1,6 +1,7 @@
 """The phrase tables of one language: what is said under each label, and the everyday text around it.
 
-LANGUAGE.toml holds phrases by kind, LANGUAGE/LABEL.txt more of them, one a line, in the voices of many people.
+LANGUAGE.toml holds phrases by kind, LANGUAGE/LABEL.txt more of them, one a line, in the voices of many people,
+LANGUAGE/passages.txt long harmless texts, one a line.
 """
 
 import tomllib
@@ -66,3 +67,8 @@ def load(language: Language) -> SafetyTables:
 
 def _lists(raw: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(items) for name, items in raw.items()}
+
+
+def passages(language: Language) -> list[str]:
+    """Long texts that hold grave words, and none of anybody in danger."""
+    return (Path(__file__).parent / language / "passages.txt").read_text(encoding="utf-8").splitlines()

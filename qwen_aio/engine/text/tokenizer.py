@@ -88,6 +88,11 @@ class Tokenizer:
         # Merges may spell an added token; such a literal is encoded letter by letter.
         return [part for token_id in ids for part in self._split_added(token_id)]
 
+    def divide(self, text: str) -> list[str]:
+        """`text`, divided where its tokens begin; tokens that share a character are one piece."""
+        starts = sorted({0, *(start for start, _ in self._plain.encode(text, add_special_tokens=False).offsets)})
+        return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True) if start < end]
+
     def decode(self, ids: abc.Sequence[int]) -> str:
         """Text of `ids` without control tokens; partial characters become U+FFFD."""
         return b"".join(self.token_bytes(token_id) for token_id in ids).decode(errors="replace")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from html import escape
 
 from qwen_aio.core import Label, Task
-from qwen_aio.result import Decision, Result
+from qwen_aio.result import Decision, Explanation, Phrase, Result
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import LatestMessage
 
@@ -18,11 +18,14 @@ MAX_QUOTE_CHARS = 160
 
 def decision_html(latest: LatestMessage, strings: PageStrings, *, tasks: Mapping[str, Task], is_running: bool) -> str:
     """The text, its label with confidence, all scores, the merged line, route and timings."""
-    parts = [_quote(latest.text)]
+    explanation = latest.decision.explanation if latest.decision else None
+    parts = [_quote(latest.text, explanation, strings)]
     if latest.decision is not None:
         line = latest.result.merged_line if latest.result is not None else latest.decision.merged
         parts += _decided(latest.decision, strings, tasks)
         parts.append(f'<p class="merged" lang="zh">{escape(line)}</p>')
+        if explanation and explanation.reason:
+            parts.append(f'<p class="reason" dir="auto">{escape(explanation.reason)}</p>')
     elif not latest.text:
         parts += [_faces(tasks), _hint(strings.decision_empty)]
     elif is_running:
@@ -46,11 +49,29 @@ def route_text(route: str, strings: PageStrings) -> str:
     return known[kind].format(rest) if kind in known else route
 
 
-def _quote(text: str) -> str:
+def _quote(text: str, explanation: Explanation | None, strings: PageStrings) -> str:
+    """The text; as far as it is shown, its phrases are marked for and against the label, by their weight."""
     if not text:
         return ""
-    short = text if len(text) <= MAX_QUOTE_CHARS else text[:MAX_QUOTE_CHARS] + "…"
-    return f'<blockquote dir="auto">{escape(short)}</blockquote>'
+    phrases = sorted(explanation.phrases, key=lambda phrase: phrase.start) if explanation else []
+    strongest = max((abs(phrase.weight) for phrase in phrases), default=0.0)
+    parts, end = [], 0
+    for phrase in phrases:
+        if phrase.start + len(phrase.text) > MAX_QUOTE_CHARS:
+            break
+        parts.append(escape(text[end : phrase.start]) + _mark(phrase, strongest, strings))
+        end = phrase.start + len(phrase.text)
+    rest = text[end:] if len(text) <= MAX_QUOTE_CHARS else text[end:MAX_QUOTE_CHARS] + "…"
+    return f'<blockquote dir="auto">{"".join(parts)}{escape(rest)}</blockquote>'
+
+
+def _mark(phrase: Phrase, strongest: float, strings: PageStrings) -> str:
+    if not phrase.is_notable:
+        return escape(phrase.text)
+    kind, words = ("for", strings.phrase_for) if phrase.weight > 0 else ("against", strings.phrase_against)
+    title = words.format(f"{abs(phrase.weight) * 100:.1f}")
+    strength = f"--strength:{abs(phrase.weight) / strongest * 100:.0f}%"
+    return f'<mark class="{kind}" style="{strength}" title="{escape(title)}">{escape(phrase.text)}</mark>'
 
 
 def _faces(tasks: Mapping[str, Task]) -> str:

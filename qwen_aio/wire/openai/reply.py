@@ -11,7 +11,7 @@ from pydantic import Field
 
 from qwen_aio.core import Task
 from qwen_aio.errors import QwenAioError
-from qwen_aio.result import Decided, Decision, Done, Event, Result, SampledToken, TextDelta, Usage
+from qwen_aio.result import Decided, Decision, Done, Event, Explained, Result, SampledToken, TextDelta, Usage
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.openai.choice import FinishCode
 from qwen_aio.wire.result import DecisionShape
@@ -116,6 +116,8 @@ class Reply(ABC):
             case TextDelta(text, index=index, logprobs=tokens):
                 choice = self.chunk_choice(text, None, self._listed(tokens))
                 return self._chunk(choice) if index or self.includes_decision else self._first(choice)
+            case Explained():
+                return b""  # nothing asks for it here
             case Done(result):
                 last = self._chunk(self.chunk_choice("", finish_code(result, self.dangerous), None))
                 usage = _frame(self._object(self.chunk_shape, [], _tokens(result))) if self.includes_usage else b""

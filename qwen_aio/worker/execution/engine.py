@@ -38,5 +38,8 @@ class EngineClient(Protocol):
     def decode(self, token_ids: Sequence[int], *, stop: Sequence[str]) -> str:
         """The text of an answer that is certain after these tokens; `stop` as in its Sampling."""
 
+    def divide(self, text: str) -> list[str]:
+        """`text`, divided where its tokens begin."""
+
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The token ids of the whole `prompt`."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from qwen_aio.core import Capabilities, EngineRequest, ModelIdentity, Prompt, Sampling, Task
 from qwen_aio.errors import ContextExceeded, InvalidRequest, UnknownTask
@@ -30,6 +29,7 @@ from qwen_aio.result import (
     Timings,
     Truncation,
     Usage,
+    added_up,
 )
 from qwen_aio.routing import checked_texts, find_danger
 from qwen_aio.safeguards import OpeningCheck
@@ -41,12 +41,12 @@ from qwen_aio.tasks.sentences import joined
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.execution.cut import with_cut
 from qwen_aio.worker.execution.engine import EngineClient
+from qwen_aio.worker.execution.explanation import explained
 from qwen_aio.worker.execution.extract import MAX_CHARS, fits, telling_sentences
 from qwen_aio.worker.execution.opening import opened
 from qwen_aio.worker.execution.safety import decide_safety
 
 NUM_SEEDS = 2**63
-Costs = TypeVar("Costs", Usage, Timings)
 logger = logging.getLogger(__name__)
 
 
@@ -104,7 +104,11 @@ class LocalExecutor:
         return await self._engine.tokenize(self._prompt(call, self._task(call.task)))
 
     async def _decision(self, call: EngineRequest, task: Task) -> AsyncGenerator[Decision, None]:
-        decision = await self._decide(call.request_id, task, call.text, must_fit=_must_fit(call))
+        decide = partial(self._decide, call.request_id, task, must_fit=_must_fit(call))
+        decision = await decide(call.text)
+        if call.explain:  # the decision itself was recorded when it was made
+            yield await explained(task, decision, call.text, self._engine.divide(call.text), decide=decide)
+            return
         self._record(call, decision)
         yield decision
 
@@ -187,7 +191,8 @@ class LocalExecutor:
     ) -> Answer:
         """An answer that no token was sampled for; its costs are those of all that was scored for it."""
         costs: Sequence[Decision | Scores] = [*checked.decisions, *scores]
-        usage, timings = _sum(Usage, [cost.usage for cost in costs]), _sum(Timings, [cost.timings for cost in costs])
+        usage = added_up(Usage, [cost.usage for cost in costs])
+        timings = added_up(Timings, [cost.timings for cost in costs])
         return self._finished(call, text, Completion(reason, usage, timings, Truncation(truncated=truncated)), checked)
 
     def _finished(self, call: EngineRequest, text: str, completion: Completion, checked: _Checked) -> Answer:
@@ -288,8 +293,3 @@ def _must_fit(call: EngineRequest) -> bool:
 
 def _in_language_of(text: str, replies: Mapping[Language, str]) -> str:
     return replies[language_of(text) or "en"]
-
-
-def _sum(kind: type[Costs], parts: Sequence[Costs]) -> Costs:
-    """`kind` with every field added up."""
-    return kind(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(kind)})
