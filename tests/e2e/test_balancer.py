@@ -15,7 +15,7 @@ import pytest
 
 from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.core import Request, SamplingWish
-from qwen_aio.result import Done, TextDelta
+from qwen_aio.result import Done, Explained, TextDelta
 from tests.e2e.processes import App, free_port, start
 
 IDS = ("qwen-1", "qwen-2", "qwen-3")
@@ -128,6 +128,22 @@ async def load(client: AsyncClient, *, streams: int) -> AsyncIterator[tuple[list
 
 async def undisturbed(client: AsyncClient) -> dict[str, str]:
     return {text: await ask(client, text) for text in TEXTS}
+
+
+async def test_an_explanation_is_the_same_through_the_balancer_and_comes_before_the_end(service: Cluster) -> None:
+    text = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
+    request = Request(text, mode="sentiment", reply=True, sampling=GREEDY, explain=True)
+    said = []
+    for url in (service.balancer.url, service.workers["qwen-1"].url):
+        async with AsyncClient(url) as client, aclosing(client.stream(request)) as events:
+            *_, explained, done = [event async for event in events]
+        assert isinstance(explained, Explained) and isinstance(done, Done)
+        assert done.result.decision.explanation == explained.explanation
+        phrases = sorted(explained.explanation.phrases, key=lambda phrase: phrase.start)
+        assert "".join(phrase.text for phrase in phrases) == text
+        assert "含对比“但”" in done.result.decision.reason
+        said.append([(phrase.text, pytest.approx(phrase.weight, abs=0.01)) for phrase in phrases])
+    assert [(text, weight.expected) for text, weight in said[0]] == said[1]
 
 
 async def test_whichever_worker_answers_greedy_text_is_the_same(service: Cluster):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.result import Decided
+from qwen_aio.result import Decided, Explained, Explanation, Phrase, Usage
 from qwen_aio.ui.about import About
 from qwen_aio.ui.html.conversation import conversation_html
 from qwen_aio.ui.html.decision import MAX_QUOTE_CHARS, decision_html, duration, route_text
@@ -30,10 +31,11 @@ HOSTILE = [
     "&lt;b&gt; &amp;",
     "<!-- <style>*{display:none}</style>",
 ]
-OUR_TAGS = {"div", "p", "span", "strong", "ul", "li", "dl", "dt", "dd", "blockquote", "button", "i", "h1", "h2"}
+OUR_TAGS = {"div", "p", "span", "strong", "ul", "li", "dl", "dt", "dd", "blockquote", "button", "i", "h1", "h2", "mark"}
 OUR_ATTRIBUTES = {
     "class",
     "style",
+    "title",
     "lang",
     "dir",
     "type",
@@ -130,6 +132,48 @@ def test_an_abstained_decision_says_so_and_names_its_best_label() -> None:
     chinese = decision_html(LatestMessage("x", decision), CHINESE, tasks=TASKS, is_running=False)
     assert "记为中性。最可能的是负面：45.3 %。" in chinese
     assert "Most likely" not in decision_html(LatestMessage("x", NEGATIVE), ENGLISH, tasks=TASKS, is_running=False)
+
+
+EXPLANATION = Explanation(
+    label="negative",
+    phrases=(Phrase("失望", 5, 0.5), Phrase("包装好,", 0, -0.25), Phrase("很", 4, 0.001)),
+    reason="支持“负面”的是“失望”。",
+    usage=Usage(),
+    total_ms=9.0,
+)
+
+
+def test_phrases_that_moved_the_decision_are_marked_by_their_strength() -> None:
+    latest = LatestMessage("包装好,很失望了", replace(NEGATIVE, explanation=EXPLANATION))
+    html = decision_html(latest, ENGLISH, tasks=TASKS, is_running=False)
+    assert (
+        '<blockquote dir="auto"><mark class="against" style="--strength:50%" title="Without it the label would have '
+        '25.0 points more">包装好,</mark>很<mark class="for" style="--strength:100%" title="Without it the label would '
+        'have 50.0 points less">失望</mark>了</blockquote>'
+    ) in html
+    assert "支持“负面”的是“失望”。" in Reader(html).text
+    assert "该标签的概率减少 50.0 个百分点" in decision_html(latest, CHINESE, tasks=TASKS, is_running=False)
+
+
+def test_an_explanation_that_comes_after_the_decision_is_shown_with_it() -> None:
+    view = View().asking("包装好,很失望了", expects_answer=False).after(Decided(NEGATIVE)).after(Explained(EXPLANATION))
+    assert view.latest.decision is not None and view.latest.decision.explanation == EXPLANATION
+
+
+@given(st.text(max_size=300), st.lists(st.tuples(st.integers(1, 60), st.floats(-1, 1)), max_size=6))
+def test_marked_text_is_the_text(text: str, cuts: list[tuple[int, float]]) -> None:
+    phrases, start = [], 0
+    for length, weight in cuts:
+        if text[start : start + length]:
+            phrases.append(Phrase(text[start : start + length], start, weight))
+        start += length
+    explanation = replace(EXPLANATION, phrases=tuple(phrases), reason=None)
+    html = decision_html(
+        LatestMessage(text, replace(NEGATIVE, explanation=explanation)), ENGLISH, tasks=TASKS, is_running=False
+    )
+    shown = Reader(html)
+    assert shown.tags <= OUR_TAGS and shown.attributes <= OUR_ATTRIBUTES
+    assert shown.text.startswith(Reader(f"<p>{escape(text[:MAX_QUOTE_CHARS])}</p>").text)
 
 
 def test_the_panel_says_what_it_waits_for() -> None:

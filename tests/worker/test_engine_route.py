@@ -51,6 +51,15 @@ async def test_a_decision_is_one_event_that_names_its_worker_and_model():
     assert fields["usage"] == {"prompt_tokens": 95, "cached_tokens": 71, "completion_tokens": 0, "cut_tokens": 0}
 
 
+async def test_an_explained_decision_names_every_phrase():
+    [(name, fields)] = await execute(FakeEngine(), DECISION | {"explain": True})
+    assert name == "decision"
+    phrases = sorted(fields["explanation"]["phrases"], key=lambda phrase: phrase["start"])
+    assert "".join(phrase["text"] for phrase in phrases) == DECISION["text"]
+    assert fields["explanation"]["label"] == "negative"
+    assert fields["explanation"]["usage"]["prompt_tokens"] == 95 * len(phrases)
+
+
 async def test_an_answer_is_pieces_with_their_token_ids_and_then_the_whole():
     start, *pieces, (name, fields) = await execute(FakeEngine(pieces=("抱", "歉", "。")), ANSWER | {"seed": 7})
     assert start == ("start", {"seed": 7, "safety": {"label": "ok", "probability": None, "source": "words"}})
