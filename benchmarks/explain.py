@@ -39,7 +39,9 @@ async def ask(session: aiohttp.ClientSession, text: str, **more: Any) -> tuple[d
 
 async def cost(session: aiohttp.ClientSession, texts: list[str]) -> dict[str, float]:
     """Medians, and the ratio of an explained decision to a plain one."""
-    plain, explained, alone = [], [], []
+    plain: list[float] = []
+    explained: list[float] = []
+    alone: list[float] = []
     for number, text in enumerate(texts):
         found, took_ms = await ask(session, text, explain=number % 2 == 1)
         (explained if number % 2 else plain).append(took_ms)
@@ -56,7 +58,7 @@ async def cost(session: aiohttp.ClientSession, texts: list[str]) -> dict[str, fl
 async def change(session: aiohttp.ClientSession, text: str, start: int, length: int, before: dict[str, Any]) -> float:
     """How much the probability of the label moves when a stretch of `text` is left out."""
     after, _ = await ask(session, text[:start] + text[start + length :])
-    return abs(before["probability"] - float(after["scores"][before["best_label"]]))
+    return abs(float(before["probability"]) - float(after["scores"][before["best_label"]]))
 
 
 async def faithfulness(session: aiohttp.ClientSession, texts: list[str]) -> tuple[Share, float, float]:

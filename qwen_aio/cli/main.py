@@ -10,14 +10,15 @@ import os
 from collections.abc import Sequence
 
 from qwen_aio import __version__
-from qwen_aio.cli import balance, calibrate, classify, cluster, evaluate, keys, run, serve, tasks, tune
+from qwen_aio.cli import balance, calibrate, classify, cluster, evaluate, keys, models, run, serve, tasks, tune
 from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.startup.environment import ignore_proxies
 from qwen_aio.startup.process import exit_status, run_process
 
 COMMANDS = {
     **{"serve": serve, "balance": balance, "cluster": cluster, "keys": keys},
-    **{"run": run, "classify": classify, "eval": evaluate, "calibrate": calibrate, "tasks": tasks, "tune": tune},
+    **{"run": run, "classify": classify, "eval": evaluate, "calibrate": calibrate},
+    **{"tasks": tasks, "models": models, "tune": tune},
 }
 SERVING = frozenset({"serve", "balance", "cluster", "tune"})  # also those that start servers
 

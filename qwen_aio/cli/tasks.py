@@ -1,4 +1,4 @@
-"""Look at the tasks in prompts/: list them, check them, or see what the model would see."""
+"""The tasks in prompts/: list them, check them, draft a new one, or see what the model would see."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 
+from qwen_aio.cli import draft
 from qwen_aio.cli.services import MODEL_SETTINGS
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Control, Prompt, Task
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("name", nargs="*", help="tasks to check [all]")
     check.add_argument("--accept", action="store_true", help="accept the current answers of the golden cases")
     add_settings_flags(check, *MODEL_SETTINGS)
+    drafting = actions.add_parser("draft", help="write a new decision task from labelled examples, and measure it")
+    draft.add_draft_arguments(drafting)
     render = actions.add_parser("render", help="print the prompt a text leads to")
     render.add_argument("name", help="a task")
     render.add_argument("--text", required=True, help="the user's text")
@@ -48,6 +51,8 @@ def main(arguments: argparse.Namespace) -> int:
         case "render":
             task = _named(tasks, arguments.name)
             print(_spelled(PromptTemplate(task).prompt(arguments.text, feeling=arguments.feeling)))
+        case "draft":
+            return draft.draft(arguments, settings)
         case "lint":
             chosen = {name: _named(tasks, name) for name in arguments.name or tasks}
             if arguments.accept and settings.golden == "off":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
@@ -71,13 +71,17 @@ class Source:
         self._label = label_column
         self._others = others
 
-    async def judged(self, judge: Judge, *, title: str, most: int = MAX_ROWS) -> tuple[list[Judged], Counter[str]]:
+    async def judged(
+        self, judge: Judge, *, title: str, most: int = MAX_ROWS, only: Collection[int] | None = None
+    ) -> tuple[list[Judged], Counter[str]]:
         """All rows that have a label and get a decision, and the count of the others by reason.
 
-        Of more than `most` labelled rows, that many are drawn. Raises InvalidSettings if no row can be judged, or too
-        many.
+        Of more than `most` labelled rows, that many are drawn; `only`: the numbers of the rows that are wanted.
+        Raises InvalidSettings if no row can be judged, or too many.
         """
         truths, left_out = self._truths(judge.task)
+        if only is not None:
+            truths = {number: truth for number, truth in truths.items() if number in only}
         if len(truths) > most:
             truths = dict(random.Random(SEED).sample(list(truths.items()), most))
         found = []

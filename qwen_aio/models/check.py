@@ -26,11 +26,6 @@ OTHERS = {
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NUM_NAMED = 3  # in an error about many files
 ORIGINAL = "give the folder of the original checkpoint in safetensors"
-CONVERT = (
-    'python -c "import glob, torch; from safetensors.torch import save_file; '
-    "save_file({{name: tensor.contiguous().clone() for file in sorted(glob.glob('{pattern}')) for name, tensor in "
-    "torch.load(file, map_location='cpu', weights_only=True).items()}}, 'model.safetensors')\""
-)
 
 
 def check_folder(folder: Path) -> None:
@@ -88,11 +83,9 @@ def _refuse_other_weights(folder: Path, names: set[str]) -> None:
             raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not read here; {ORIGINAL}")
     for suffix in PICKLES:
         if found := sorted(name for name in names if name.endswith(suffix) and name != f"training_args{suffix}"):
-            is_usual = any(name.startswith("pytorch_model") for name in found)
-            pattern = f"pytorch_model*{suffix}" if is_usual else f"*{suffix}"
             raise InvalidModel(
-                f"{folder} holds {_some(found)}: pickles, which can run code and are not loaded; where you trust them,"
-                f" run in that folder, with this environment's python: {CONVERT.format(pattern=pattern)}"
+                f"{folder} holds {_some(found)}: pickles, which can run code and are not loaded; this reads their"
+                f" tensors alone, and makes a folder of safetensors in models/: qwen-aio models import {folder}"
             )
 
 

@@ -1,0 +1,47 @@
+"""Take over a model that lies on this machine: a folder or an archive, checked and converted.
+
+qwen-aio models import ~/Downloads/Qwen1.5-0.5B-Chat
+qwen-aio models import qwen2.5-0.5b-instruct.tar.gz --name qwen2.5
+
+The new folder lies in models/; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qwen_aio.errors import InvalidModel
+from qwen_aio.machine.folders import home
+from qwen_aio.models.find import FULL_MODEL, model_sha
+from qwen_aio.models.importing import SUFFIXES, import_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    importing = actions.add_parser("import", help="copy a model from a folder or an archive into models/")
+    importing.add_argument("path", type=Path, help=f"a folder, or an archive ({', '.join(SUFFIXES)})")
+    importing.add_argument("--name", help="of the new folder [that of the source, in small letters]")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Import and say what to do next; the exit status."""
+    from qwen_aio.engine.load import Folder
+    from qwen_aio.engine.model.pickled import convert_pickle
+
+    models = home() / "models"
+    try:
+        folder = import_model(
+            arguments.path,
+            models,
+            name=arguments.name,
+            convert=convert_pickle,
+            verify=lambda partial: Folder.open(partial).tokenizer,
+        )
+    except OSError as exc:
+        raise InvalidModel(f"{exc.filename or arguments.path} cannot be read or written: {exc.strerror}") from exc
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {size / 1e6:.0f} MB, hash {model_sha(folder)}")
+    chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"
+    print(f"start with it: qwen-aio serve{chosen}")
+    return 0
