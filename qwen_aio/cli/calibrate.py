@@ -46,10 +46,14 @@ async def _calibrate(arguments: argparse.Namespace, settings: Settings) -> int:
     source = source_of(arguments)
     folder = prompts_dir(settings)
     tasks, sha = load_tasks(folder), model_sha(choose_model(settings).path)
+    named = tasks.get(arguments.task)
+    in_use = named.calibration.get(sha, UNCALIBRATED) if named else UNCALIBRATED
+    if in_use.thresholds:
+        raise InvalidSettings(f"{arguments.task} has thresholds for probabilities as the model says them; it stays so")
     async with service_here(settings, named=Request("-", mode=arguments.task), more=more) as asked:
         task = (await Judge.of(asked, arguments.task)).task
         judge = await Judge.of(asked, uncalibrated_name(arguments.task))
-        found = await recalibrate(source, judge, task, tasks[task.name].calibration.get(sha, UNCALIBRATED))
+        found = await recalibrate(source, judge, task, in_use)
     print("\n".join(calibration_lines(found, task)))
     if found.calibration is None:
         print("nothing was written", file=sys.stderr)

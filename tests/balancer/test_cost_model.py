@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.balancer.cost.cost_model import CostModel
+from qwen_aio.balancer.cost.cost_model import EXPLAINED_WORK, CostModel
 from qwen_aio.balancer.params import PARAMS
 from qwen_aio.core import EngineRequest, Message, SamplingWish
 from qwen_aio.result import Timings, Usage
@@ -34,6 +36,12 @@ def costs() -> CostModel:
 def test_it_begins_with_six_tokens_for_ten_characters(costs: CostModel) -> None:
     expected_s = PARAMS.fixed_work_s + 60 / PARAMS.prefill_tokens_per_s
     assert costs.work_s(decision("很" * 100), "decision") == pytest.approx(expected_s)
+
+
+def test_an_explained_decision_is_the_work_of_several(costs: CostModel) -> None:
+    plain = decision("很" * 100)
+    explained_s = costs.work_s(replace(plain, explain=True), "decision")
+    assert explained_s == pytest.approx(EXPLAINED_WORK * costs.work_s(plain, "decision"))
 
 
 def test_an_answer_begins_with_64_new_tokens(costs: CostModel) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from qwen_aio.errors import LastWorker, UnknownWorker
-from tests.balancer.world import CAPABILITIES, START, World
+from tests.balancer.world import CAPABILITIES, START, World, succeed
 
 # ---- coming up ------------------------------------------------------------------------------------------------------
 
@@ -571,3 +571,19 @@ def test_the_table_shows_what_the_worker_reports():
     assert (row.latency_ms_last5, row.latency_ms_mean5, row.status_age_s) == ((88.0,), 88.0, 2.0)
     assert row.uptime_s == world.clock.now
     assert row.cost.total > 0
+
+
+def test_an_explanation_says_nothing_about_the_speed_of_its_worker():
+    """Its usage is that of the decision alone, its time that of several."""
+    world = World()
+    world.up("a")
+    world.serve()
+    before = world.row("a").speed
+    queued = world.queued()
+    slot = world.placement.bind(replace(queued, request=replace(queued.request, explain=True)))
+    succeed(slot, service_s=100.0)
+    slot.release()
+    assert world.row("a").speed == before
+    succeed(slow := world.bind(), service_s=100.0)
+    slow.release()
+    assert world.row("a").speed < before

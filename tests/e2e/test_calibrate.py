@@ -64,6 +64,11 @@ def test_labels_that_are_less_sure_than_the_model_make_it_less_sure(prompts):
     assert again.returncode == 1 and "nothing was written" in again.stderr
 
 
+def test_thresholds_of_safety_are_not_moved_under_their_probabilities(prompts):
+    done = ran(prompts, "calibrate", file_of(prompts, [("你好", "ok")] * 60), "--task", "safety")
+    assert done.returncode == 1 and "safety has thresholds for probabilities as the model says them" in done.stderr
+
+
 def test_too_few_rows_are_refused_with_what_is_needed(prompts):
     before = (prompts / "sentiment" / "calibration.json").read_bytes()
     done = ran(prompts, "calibrate", file_of(prompts, rows(20, wrong=0)))

@@ -21,6 +21,7 @@ FIRST_CHARACTERS = 100.0  # the weight of the first guesses beside what is learn
 LEARNING_RATE = 0.1  # of the moving averages per task
 MAX_CHARACTERS = 4096  # a worker truncates a text to its context: a longer one is no more work
 
+EXPLAINED_WORK = 3.0  # of an explained decision, in plain ones
 # A decision of more tokens is long: half a step of a worker does not hold it
 # (engine/scheduling/order.py). How much of a text is cached shows only afterwards, so an uncached
 # text counts as at least this many tokens.
@@ -49,7 +50,7 @@ class CostModel:
         task = self._tasks[request.task]
         prompt_tokens = _num_characters(request) * task.tokens_per_character
         new_tokens = task.answer_tokens(request.sampling.max_tokens) if kind == "generation" else 0.0
-        return self.seconds(prompt_tokens, new_tokens)
+        return self.seconds(prompt_tokens, new_tokens) * (EXPLAINED_WORK if request.explain else 1.0)
 
     def is_long(self, request: EngineRequest, kind: TaskKind) -> bool:
         """Is `request` a decision that is predicted to take its worker many steps?"""

@@ -217,5 +217,5 @@ class RemoteExecutor:
             tokens=state.last.usage.completion_tokens if state.last else len(state.token_ids),
         )
         self.stats.record(row, error)
-        if state.last:
+        if state.last and not state.queued.request.explain:  # the decision was counted when it was made
             self.metrics.requests.observe(state.task, state.last, is_resumed=state.is_resumed)

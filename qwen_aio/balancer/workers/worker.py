@@ -152,6 +152,8 @@ class Worker:
 
     def learn(self, queued: QueuedRequest, *, service_s: float, usage: Usage, timings: Timings) -> None:
         """`queued` is done and took this."""
+        if queued.request.explain:
+            return  # the numbers are of the decision alone, and it was known before
         self.costs.learn_tokens(queued.request, queued.kind, usage)
         if queued.needs is not None:
             return  # the numbers are of the whole answer; this worker made only the end of it
