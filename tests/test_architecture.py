@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "wire": FLOOR,
     "client": FLOOR | {"wire"},
     "bulk": FLOOR,
-    "evaluation": FLOOR | {"bulk"},
+    "evaluation": FLOOR | {"bulk", "tasks"},
     "tasks": FLOOR,
     "engine": FLOOR,
     "models": FLOOR,

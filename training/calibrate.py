@@ -34,6 +34,7 @@ TEMPERATURES = np.geomspace(0.4, 2.5, 85)
 # Shares of harmless messages of one language on which one label may take effect.
 ORDINARY_ALARMS = 0.003
 NEIGHBOUR_ALARMS = 0.05
+LEAST = 0.5  # a message that is more probably harmless is harmless
 NUM_ORDINARY = 5_000  # a language, at most
 NUM_DRAWN = 8_000
 DRAWN_SEED = 977  # not the recipe's
@@ -54,8 +55,8 @@ def temperature(probabilities: Probabilities, right: NDArray[np.int64]) -> float
 
 
 def threshold(ordinary: Probabilities, neighbours: Probabilities) -> float:
-    """The least probability of a label that at most the allowed shares of harmless messages reach, each (messages,)."""
-    least = max(_reached_by(ordinary, ORDINARY_ALARMS), _reached_by(neighbours, NEIGHBOUR_ALARMS))
+    """LEAST, or the probability that only the allowed shares of harmless messages reach; each (messages,)."""
+    least = max(LEAST, _reached_by(ordinary, ORDINARY_ALARMS), _reached_by(neighbours, NEIGHBOUR_ALARMS))
     return min(float(np.ceil(least * 1000) + 1) / 1000, 0.999)
 
 

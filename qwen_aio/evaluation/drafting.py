@@ -60,7 +60,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PromptChoice:
     """What the rows say. Lists are (rows,), in the order of `judged_on`."""
 
     right: dict[str, list[bool]]  # prompt -> whether it is right
@@ -134,7 +134,7 @@ def _examples(found: Material, count: int, draw: int) -> tuple[Example, ...] | N
     return tuple(rng.sample(chosen, len(chosen)))
 
 
-def choose(found: Material, judged: Mapping[str, Sequence[Judged]]) -> Choice:
+def choose(found: Material, judged: Mapping[str, Sequence[Judged]]) -> PromptChoice:
     """`judged`: what each prompt said of the rows, in the order of `drafts`."""
     rows = found.judged_on
     right = {prompt: _right(rows, of_prompt) for prompt, of_prompt in judged.items()}
@@ -149,7 +149,7 @@ def choose(found: Material, judged: Mapping[str, Sequence[Judged]]) -> Choice:
             bayes_is_right[at] = bayes.label(rows[at].text) == rows[at].label
     counts = [sum(row.label == label for row in rows) for label in found.labels]
     best = _best(right, range(len(rows)))
-    return Choice(right, best, is_right, bayes_is_right, Share(max(counts), len(rows)))
+    return PromptChoice(right, best, is_right, bayes_is_right, Share(max(counts), len(rows)))
 
 
 def _right(rows: Sequence[ExampleRow], judged: Sequence[Judged]) -> list[bool]:
@@ -175,7 +175,7 @@ def golden_texts(found: Material, judged: Sequence[Judged]) -> list[str]:
     return turns[:NUM_GOLDEN]
 
 
-def choice_lines(found: Material, choice: Choice) -> Iterator[str]:
+def choice_lines(found: Material, choice: PromptChoice) -> Iterator[str]:
     """What was measured, and whether the model is worth it."""
     total = len(found.judged_on)
     yield f"{len(found.pool)} rows are the pool of examples, {total} are judged; most frequent label {choice.majority}"

@@ -1,6 +1,6 @@
 """calibration.json beside a task: for a model's hash, how its probabilities are read.
 
-    {"a174446f4dc41d0d": {"temperature": {"zh": 0.9, "en": 1.1}, "shifts": {"neutral": -0.4}, "neutral_below": 0.45}}
+    {"b8d296a3114a1cd2": {"temperature": {"zh": 0.9, "en": 1.1}, "shifts": {"neutral": -0.4}, "neutral_below": 0.45}}
 
 Entries of other models are left alone when one is written.
 """

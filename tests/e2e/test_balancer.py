@@ -134,7 +134,7 @@ async def test_an_explanation_is_the_same_through_the_balancer_and_comes_before_
     text = "刚收到货,包装完好,但颜色和图片不太一样,有点小失望"
     request = Request(text, mode="sentiment", reply=True, sampling=GREEDY, explain=True)
     said = []
-    for url in (service.balancer.url, service.workers["qwen-1"].url):
+    for url in (service.balancer.url, f"http://127.0.0.1:{service.ports['qwen-1']}"):
         async with AsyncClient(url) as client, aclosing(client.stream(request)) as events:
             *_, explained, done = [event async for event in events]
         assert isinstance(explained, Explained) and isinstance(done, Done)

@@ -49,7 +49,9 @@ def test_the_published_story_end_to_end(worker):
     assert (body["mode"], body["emotion"]) == ("sentiment", "负面")
     assert body["confidence"] in ("高", "中")
     assert body["text"] == f"【情感】:负面 【置信】:{body['confidence']}"
-    assert any(fitting in body["reply"]["text"] for fitting in ("颜色", "色差", "不太好", "失望", "抱歉"))
+    assert any(
+        fitting in body["reply"]["text"] for fitting in ("颜色", "色差", "不太好", "不好受", "不舒服", "失望", "抱歉")
+    )
     assert body["reply"]["finish_reason"] == "stop"
     assert body["worker"] == body["reply"]["worker"] == "qwen-1"
 

@@ -15,11 +15,15 @@ def test_the_temperature_that_made_the_probabilities_is_found(wanted):
 
 def test_a_threshold_lets_through_the_allowed_shares_and_no_more():
     rng = np.random.default_rng(2)
-    ordinary, neighbours = rng.beta(1, 30, 20_000), rng.beta(1, 10, 2_000)
+    ordinary, neighbours = rng.beta(2, 5, 20_000), rng.beta(3, 4, 2_000)
     least = threshold(ordinary, neighbours)
     assert (ordinary >= least).mean() <= 0.003
     assert (neighbours >= least).mean() <= 0.05
     assert max((ordinary >= least - 0.02).mean() / 0.003, (neighbours >= least - 0.02).mean() / 0.05) > 1
+
+
+def test_what_is_more_probably_harmless_is_harmless():
+    assert threshold(np.zeros(50), np.full(50, 0.1)) == 0.501
 
 
 def test_a_model_that_is_always_sure_leaves_a_threshold_that_can_be_reached():
