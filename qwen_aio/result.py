@@ -5,7 +5,6 @@ Plain, frozen data as in core.py, which says how it travels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
@@ -155,7 +154,8 @@ class Phrase:
     @property
     def shown(self) -> str:
         """Without marks and white space around it."""
-        return re.sub(r"^\W+|\W+$", "", self.text) or self.text.strip()
+        letters = [at for at, letter in enumerate(self.text) if letter.isalnum()]
+        return self.text[letters[0] : letters[-1] + 1] if letters else self.text.strip()
 
 
 @dataclass(frozen=True)

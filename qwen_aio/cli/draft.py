@@ -44,10 +44,13 @@ async def _draft(arguments: argparse.Namespace, settings: Settings, folder: Path
     found = material(table, *columns)
     made = drafts(arguments.name, found)
     names = {prompt: f"{arguments.name[:28]}_{number}" for number, prompt in enumerate(made)}
-    with tempfile.TemporaryDirectory() as home:
-        for prompt, each in made.items():
-            each.write(Path(home) / names[prompt])
-        tasks = load_tasks(Path(home))
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            for prompt, each in made.items():
+                each.write(Path(home) / names[prompt])
+            tasks = load_tasks(Path(home))
+    except OSError as exc:
+        raise InvalidSettings(f"the folder for temporary files cannot be written: {exc.strerror}") from exc
     source = Source(table, *columns, ())
     judged_on = frozenset(row.number for row in found.judged_on)
     named = Request("-", mode=names[NO_EXAMPLES])

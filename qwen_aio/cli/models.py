@@ -39,7 +39,9 @@ def main(arguments: argparse.Namespace) -> int:
             verify=lambda partial: Folder.open(partial).tokenizer,
         )
     except OSError as exc:
-        raise InvalidModel(f"{exc.filename or arguments.path} cannot be read or written: {exc.strerror}") from exc
+        raise InvalidModel(
+            f"{exc.filename or arguments.path} cannot be read or written: {exc.strerror or exc}"
+        ) from exc
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.0f} MB, hash {model_sha(folder)}")
     chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"

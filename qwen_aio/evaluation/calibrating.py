@@ -58,6 +58,8 @@ async def recalibrate(source: Source, judge: Judge, task: Task, in_use: Calibrat
     rows = _rows(judged, task)
     if len(rows) < MIN_ROWS:
         raise InvalidSettings(f"{len(rows)} labelled rows can be judged; a calibration needs {MIN_ROWS} at least")
+    if sum(count >= MIN_OF_LABEL for count in rows.count_of_labels().values()) < 2:
+        raise InvalidSettings(f"a calibration needs {MIN_OF_LABEL} rows of two labels at least")
     fitted = fit(rows, in_use, await _content_free(judge))
     begin = fitted.calibration or in_use
     band = _band(rows, fitted, task, in_use)

@@ -103,6 +103,8 @@ def _labelled_rows(table: RowTable, text_column: str, label_column: str) -> Iter
 def _check_labels(by_label: dict[str, list[ExampleRow]]) -> None:
     if not 2 <= len(by_label) <= MAX_LABELS:
         raise InvalidSettings(f"the label column has {len(by_label)} values; a decision has 2 to {MAX_LABELS} labels")
+    if len({label.casefold() for label in by_label}) < len(by_label):
+        raise InvalidSettings("some labels differ in small and capital letters alone; write them alike")
     if too_long := [label for label in by_label if len(label) > MAX_LABEL_CHARS]:
         raise InvalidSettings(f"the label {too_long[0][:60]!r} is longer than {MAX_LABEL_CHARS} characters")
     if few := [f"{label!r} has {len(rows)}" for label, rows in by_label.items() if len(rows) < MIN_OF_LABEL]:

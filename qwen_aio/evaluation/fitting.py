@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qwen_aio.evaluation.metrics import mcnemar
 from qwen_aio.language import Language
 from qwen_aio.safeguards import Calibration
+from qwen_aio.tasks.calibration_file import MAX_SHIFT
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -130,7 +131,8 @@ def fitted(rows: Rows, method: str, content_free: Floats) -> Calibration:
         for language in languages
     }
     shifts = offset + weights[len(shared) :] if method == "fitted prior" else offset
-    named = zip(rows.labels, (shifts - shifts.mean()).tolist(), strict=True)
+    shifts = np.clip(shifts - shifts.mean(), -MAX_SHIFT, MAX_SHIFT)
+    named = zip(rows.labels, shifts.tolist(), strict=True)
     return Calibration(temperature, {label: round(shift, 4) for label, shift in named if method != "temperature"})
 
 

@@ -5,18 +5,21 @@ Only what a model needs is taken over. The new folder appears whole or not at al
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import re
 import secrets
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from qwen_aio.errors import InvalidModel
-from qwen_aio.models.check import INDEX, PICKLES, SINGLE, check_folder
+from qwen_aio.models.check import ADAPTER, INDEX, PICKLES, SINGLE, check_folder
 from qwen_aio.models.hub_cache import model_name, snapshot_in
 
 Convert = Callable[[Path, Path], Sequence[str]]  # a pickle, the safetensors file to be made -> names of its tensors
@@ -25,6 +28,12 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 OTHER_FILES = (INDEX, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "LICEN[CS]E*")
 LEFT_OUT = ("training_args.*", "optimizer.*", "scheduler.*", "rng_state*")  # what trainers leave beside a checkpoint
 NUM_ENTRIES = 10_000  # of an archive
+PIECE = 2**20
+# What damaged, encrypted and unusual archives raise.
+UNPACKING = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+    *(EOFError, ValueError, RuntimeError),
+)
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 
 
@@ -70,16 +79,18 @@ def _read(source: Path, models: Path) -> Iterator[Path]:
     with _scratch(models) as unpacked:
         try:
             _unpack(source, unpacked)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as exc:
+        except UNPACKING as exc:
             raise InvalidModel(f"{source} is damaged, or no archive: {exc}") from exc
         found = sorted({path.parent for path in unpacked.rglob("config.json")}, key=lambda path: len(path.parts))
         if not found:
-            raise InvalidModel(f"{source} holds no config.json: no model is in it")
+            raise InvalidModel(f"{source} holds no config.json: no model is in it, or only links to one")
+        if len(found) > 1 and len(found[1].parts) == len(found[0].parts):
+            raise InvalidModel(f"{source} holds more than one model; unpack it and name the folder of one")
         yield found[0]
 
 
 def _unpack(source: Path, into: Path) -> None:
-    """Every file that a model may need; links and paths out of the folder are refused."""
+    """Every file that a model may need, but links. Tar refuses paths out of the folder, zip makes them inner ones."""
     if source.name.lower().endswith(".zip"):
         with zipfile.ZipFile(source) as archive:
             entries = [entry for entry in archive.infolist() if _is_taken(entry.filename)]
@@ -91,10 +102,14 @@ def _unpack(source: Path, into: Path) -> None:
         members = [member for member in archive.getmembers() if member.isfile() and _is_taken(member.name)]
         _check_room(into, len(members), sum(member.size for member in members))
         archive.extractall(into, members, filter="data")
+        while archive.fileobj and archive.fileobj.read(PIECE):  # to the checksum at its end
+            pass
 
 
 def _is_taken(name: str) -> bool:
     path = PurePosixPath(name)
+    if path.name.startswith(".") or "__MACOSX" in path.parts:
+        return False
     return any(map(path.match, (*WEIGHTS, *OTHER_FILES))) and not any(map(path.match, LEFT_OUT))
 
 
@@ -108,7 +123,8 @@ def _check_room(into: Path, num_entries: int, size: int) -> None:
 def _take(folder: Path, partial: Path) -> None:
     """Copy what a model needs, following links; pickles only where there are no safetensors."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and _is_taken(path.name))
-    if not any(PurePosixPath(name).match(pattern) for name in names for pattern in WEIGHTS):
+    has_weights = any(PurePosixPath(name).match(pattern) for name in names for pattern in WEIGHTS)
+    if not has_weights or (folder / ADAPTER).exists():
         check_folder(folder)  # says what is there instead
     has_safetensors = any(name.endswith(".safetensors") for name in names)
     for name in names:

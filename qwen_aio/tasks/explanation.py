@@ -10,7 +10,9 @@ from qwen_aio.language import language_of
 from qwen_aio.result import Decision, Phrase
 
 MAX_PHRASES = 6  # what costs about three decisions, see docs/trust.md
+MAX_DIVIDED_CHARS = 1_000  # the rest of a longer text belongs to its last phrase
 NAMED = 2  # phrases of each sign in the sentence
+MAX_NAMED_CHARS = 40
 _PARTS = re.compile(r"\w+(?:['’]\w+)*|[^\w]+")
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _IN_LETTERS = re.compile(r"[^\W\u3400-\u9fff]['’]?$")
@@ -43,8 +45,8 @@ def phrases_of(pieces: Sequence[str], most: int = MAX_PHRASES) -> list[str]:
 def reason_of(task: Task, decision: Decision, phrases: Sequence[Phrase], text: str) -> str:
     """The sentence, in the text's language; `phrases` are those of `decision`, strongest first."""
     notable = [phrase for phrase in phrases if phrase.is_notable]
-    supporting = [phrase.shown for phrase in notable if phrase.weight > 0][:NAMED]
-    opposing = [phrase.shown for phrase in notable if phrase.weight < 0][:NAMED]
+    supporting = [_short(phrase.shown) for phrase in notable if phrase.weight > 0][:NAMED]
+    opposing = [_short(phrase.shown) for phrase in notable if phrase.weight < 0][:NAMED]
     contrast, negation = _CONTRAST.search(text), _NEGATION.search(_CONTRAST.sub(" ", text))
     if language_of(text) == "zh":
         label = task.label(decision.best_label).text
@@ -63,6 +65,10 @@ def reason_of(task: Task, decision: Decision, phrases: Sequence[Phrase], text: s
         f"negation “{negation[0]}”" if negation else "",
     ]
     return "; ".join(filter(None, parts))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_NAMED_CHARS else f"{text[:MAX_NAMED_CHARS]}…"
 
 
 def _quoted(phrases: Sequence[str], form: str) -> str:

@@ -90,6 +90,7 @@ def test_golden_cases_are_right_and_of_every_label(found):
         ([(f"a{n}", f"x{n}") for n in range(30)], "the label column has 30 values"),
         ([("a", "x")] * 30 + [("b", "y")] * 9, "a draft needs 10 rows of each label; 'y' has 9"),
         ([("a", "x")] * 30 + [("b", "y" * 41)] * 30, "is longer than 40 characters"),
+        ([("a", "X")] * 30 + [("b", "x")] * 30, "differ in small and capital letters alone"),
         ([("", "x")] * 30, "the label column has 0 values"),
     ],
 )

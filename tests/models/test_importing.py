@@ -165,8 +165,39 @@ def test_a_quantised_checkpoint_is_refused_with_what_to_do(source, models):
     assert "gptq" in refused(source, models).lower()
 
 
-@pytest.mark.parametrize("name", ["cut.tar.gz", "cut.zip"])
-def test_an_archive_that_was_cut_short_is_refused(source, models, tmp_path, name):
+def _cut(content: bytes) -> bytes:
+    return content[:10_000]
+
+
+def _changed(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(byte ^ 255 for byte in content[middle : middle + 40]) + content[middle + 40 :]
+
+
+@pytest.mark.parametrize("name", ["m.tar.gz", "m.tar.xz", "m.zip"])
+@pytest.mark.parametrize("damaged", [_cut, _changed])
+def test_a_damaged_archive_is_refused(source, models, tmp_path, name, damaged):
     path = packed(source, tmp_path / name)
-    path.write_bytes(path.read_bytes()[:10_000])
+    path.write_bytes(damaged(path.read_bytes()))
     assert "is damaged, or no archive" in refused(path, models)
+
+
+def test_what_a_mac_puts_beside_the_files_is_left_out(source, models, tmp_path):
+    (source / "._model.safetensors").write_bytes(b"fork")
+    made = imported(packed(source, tmp_path / "mac.tar"), models, "mac")
+    assert not list(made.glob(".*"))
+
+
+def test_two_models_in_an_archive_are_one_too_many(source, models, tmp_path):
+    both = tmp_path / "both"
+    for name in ("one", "two"):
+        shutil.copytree(source, both / name)
+    with tarfile.open(tmp_path / "both.tar", "w") as archive:
+        archive.add(both, "both")
+    assert "holds more than one model" in refused(tmp_path / "both.tar", models)
+
+
+def test_an_empty_pickle_is_damaged(source, models):
+    (source / "model.safetensors").unlink()
+    (source / "pytorch_model.bin").write_bytes(b"")
+    assert "pytorch_model.bin is damaged" in refused(source, models)

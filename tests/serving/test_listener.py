@@ -271,6 +271,15 @@ async def test_a_client_that_asks_no_more_is_hung_up_on_later():
         assert await idle.reader.read() == b""
 
 
+async def test_a_client_that_is_answered_before_its_body_is_not_waited_for_for_ever():
+    async with few(10, headers_s=0.1) as there:
+        early = await connected(there)
+        early.writer.write(b"POST /v1/run HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 3\r\n\r\n")
+        assert (await early.reply())[0] == 421
+        early.writer.write(b"abc")
+        assert await early.reader.read() == b""
+
+
 async def test_headers_in_time_leave_the_body_and_the_reply_their_own():
     async with few(10, headers_s=0.1) as there:
         slow = await connected(there)

@@ -74,6 +74,13 @@ async def test_an_explanation_comes_behind_the_answer_and_names_what_moved_the_d
     assert events[-1].result.decision.reason.startswith("支持“负面”的是“失”“望”")
 
 
+async def test_of_a_long_text_only_the_beginning_is_divided():
+    text = "好,不好," * 50_000
+    explanation = (await run(FakeEngine(), Request(text, mode="sentiment", explain=True))).decision.explanation
+    last = max(explanation.phrases, key=lambda phrase: phrase.start)
+    assert last.start < 1_000 and last.start + len(last.text) == len(text)
+
+
 @pytest.mark.parametrize(("text", "mode"), [("好", "sentiment"), ("你好", "chat")])
 async def test_where_nothing_can_be_left_out_or_nothing_was_decided_there_is_no_reason(text, mode):
     result = await run(FakeEngine(), Request(text, mode=mode, explain=True))

@@ -47,6 +47,12 @@ def test_phrases_are_the_text(text):
     assert len(phrases) <= MAX_PHRASES and all(phrases)
 
 
+def test_a_phrase_of_any_length_is_named_by_its_beginning():
+    phrase = Phrase("很" * 1_000_000 + "!" * 1_000_000, 0, 0.5)
+    said = reason_of(SENTIMENT, decision("negative"), (phrase,), "很")
+    assert said == f"支持“负面”的是“{'很' * 40}…”。"
+
+
 def test_the_sentence_names_what_moved_contrast_and_negation():
     text = "包装完好,但颜色不太一样,失望"
     phrases = (

@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
         self._reading = _Limit(patience.reading_s, self._end_reading)
         self._is_in_headers = False  # a request has begun and its headers have not ended
         self._num_incomplete = 0  # bytes of such headers
+        self._is_deaf = False  # it disconnects after the last reply, and reads no more
 
     @property
     def is_idle(self) -> bool:
@@ -102,6 +103,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Headers that arrive byte by byte get no more time than others, and no more memory."""
+        if self._is_deaf:
+            return
         was_in_headers = self._is_in_headers
         super().data_received(data)
         if was_in_headers and self._is_in_headers:
@@ -142,7 +145,7 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; where replies to earlier ones are on their way, disconnect after the last."""
         if self._is_answering or self.pipeline:
-            self.cycle.keep_alive = False
+            self._end_after_reply()
         else:
             self.refuse(InvalidRequest(msg))
 
@@ -161,10 +164,18 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._reading.start()
+        if (
+            self.cycle.response_complete and self.cycle.more_body
+        ):  # answered before its body came: uvicorn waits for ever
+            self._headers.start()
+
+    def _end_after_reply(self) -> None:
+        self.cycle.keep_alive = False
+        self._is_deaf = True
 
     def _end_headers(self) -> None:
         if self._is_answering:  # its client has begun another request meanwhile
-            self.cycle.keep_alive = False
+            self._end_after_reply()
             return
         if self._is_in_headers:
             self.refuse(HeadersTooSlow(f"not all headers came within {self._patience.headers_s:g} s"))

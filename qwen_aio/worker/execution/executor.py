@@ -107,7 +107,7 @@ class LocalExecutor:
         decide = partial(self._decide, call.request_id, task, must_fit=_must_fit(call))
         decision = await decide(call.text)
         if call.explain:  # the decision itself was recorded when it was made
-            yield await explained(task, decision, call.text, self._engine.divide(call.text), decide=decide)
+            yield await explained(task, decision, call.text, divide=self._engine.divide, decide=decide)
             return
         self._record(call, decision)
         yield decision

@@ -7,24 +7,27 @@ engine computes only what lies behind the gap, all of them in one batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from qwen_aio.core import Task
 from qwen_aio.result import Decision, Explanation, Phrase, Usage, added_up
 from qwen_aio.serving.interruption import all_results
-from qwen_aio.tasks.explanation import phrases_of, reason_of
+from qwen_aio.tasks.explanation import MAX_DIVIDED_CHARS, phrases_of, reason_of
 from qwen_aio.visible import has_visible
 from qwen_aio.worker.execution.safety import Decide
 
 
-async def explained(task: Task, decision: Decision, text: str, pieces: Sequence[str], *, decide: Decide) -> Decision:
-    """`decision` of `text` with its explanation; `pieces` are the text at the model's tokens.
+async def explained(
+    task: Task, decision: Decision, text: str, *, divide: Callable[[str], list[str]], decide: Decide
+) -> Decision:
+    """`decision` of `text` with its explanation; `divide` divides a text at the model's tokens.
 
     Where the text is one phrase there is nothing to leave out. Raises what `decide` raises.
     """
     started_at = time.monotonic()
-    gaps = _gaps(phrases_of(pieces))
+    parts = phrases_of(divide(text[:MAX_DIVIDED_CHARS]))
+    gaps = _gaps([*parts[:-1], "".join(parts[-1:]) + text[MAX_DIVIDED_CHARS:]])
     others = await all_results(decide(rest) for _, _, rest in gaps)
     label = decision.best_label
     phrases = [
