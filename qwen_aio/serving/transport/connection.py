@@ -164,9 +164,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._reading.start()
-        if (
-            self.cycle.response_complete and self.cycle.more_body
-        ):  # answered before its body came: uvicorn waits for ever
+        is_body_missing = self.cycle.response_complete and self.cycle.more_body
+        if is_body_missing:  # uvicorn would wait for it for ever
             self._headers.start()
 
     def _end_after_reply(self) -> None:
