@@ -18,7 +18,13 @@ from qwen_aio.cli.services import MODEL_SETTINGS, service_here
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Request, Task
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.evaluation.calibrating import calibration_lines, recalibrate, uncalibrated, uncalibrated_name
+from qwen_aio.evaluation.judging import Judge
+from qwen_aio.models.find import model_sha
 from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.tasks.calibration_file import write_calibration
+from qwen_aio.tasks.loader import load_task, load_tasks
+from qwen_aio.tasks.parse import UNCALIBRATED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +38,6 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _calibrate(arguments: argparse.Namespace, settings: Settings) -> int:
-    from qwen_aio.evaluation.calibrating import calibration_lines, recalibrate, uncalibrated, uncalibrated_name
-    from qwen_aio.evaluation.judging import Judge
-    from qwen_aio.models.find import model_sha
-    from qwen_aio.tasks.calibration_file import write_calibration
-    from qwen_aio.tasks.loader import load_tasks
-    from qwen_aio.tasks.parse import UNCALIBRATED
     from qwen_aio.worker.loading import choose_model
 
     def more(tasks: Mapping[str, Task]) -> dict[str, Task]:
@@ -59,7 +59,8 @@ async def _calibrate(arguments: argparse.Namespace, settings: Settings) -> int:
         print("nothing was written", file=sys.stderr)
         return 1
     try:
-        path = write_calibration(folder / task.name, sha, found.calibration, known=task.calibration)
+        known = load_task(folder / task.name).calibration  # as it stands now: another run may have written meanwhile
+        path = write_calibration(folder / task.name, sha, found.calibration, known=known)
     except OSError as exc:
         raise InvalidSettings(f"{folder / task.name} cannot be written: {exc.strerror}") from exc
     print(f"written to {path} for the model {sha}; it holds from the next start on")

@@ -30,7 +30,6 @@ from qwen_aio.language import language_of
 from qwen_aio.safeguards import Calibration
 
 CONTENT_FREE = ("N/A", "[MASK]", "……", "无")  # the first two are those of Zhao et al. 2021
-BAND_P = 0.05  # a band that is better by chance as often as this is not taken
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ async def recalibrate(source: Source, judge: Judge, task: Task, in_use: Calibrat
     fitted = fit(rows, in_use, await _content_free(judge))
     begin = fitted.calibration or in_use
     band = _band(rows, fitted, task, in_use)
-    if band and band.is_better(BAND_P):
+    if band and band.is_better:
         return Recalibration(rows, fitted, band, replace(begin, neutral_below=band.least))
     kept = replace(fitted.calibration, neutral_below=in_use.neutral_below) if fitted.calibration else None
     return Recalibration(rows, fitted, band, kept)
@@ -142,7 +141,7 @@ def _band_lines(found: Recalibration, task: Task) -> Iterator[str]:
         yield f"where it abstains stays: {task.neutral} would need {MIN_OF_LABEL} rows"
         return
     band, total = found.band, len(found.rows)
-    verdict = "taken" if band.is_better(BAND_P) else "not surely better: it stays"
+    verdict = "taken" if band.is_better else "not surely better: it stays"
     yield (
         f"{task.neutral} below {band.least:g}: right {Share(band.num_right, total)},"
         f" with the one in use {Share(band.num_right_in_use, total)}; McNemar's p = {band.p_value:.3g}, {verdict}"

@@ -34,6 +34,7 @@ MAX_ROWS = 2_000
 MIN_OF_LABEL = 10  # rows: with fewer, a prior would be fitted to chance
 MIN_OF_LANGUAGE = 50  # rows: with fewer, a language shares the temperature of all
 SURE = 2.0  # standard errors of the gain: with fewer it may be chance
+CHANCE = 0.05  # a band that is better by chance as often as this is not taken
 RIDGE = 1.0  # of a normal prior around "as the model says it", so that few rows move little
 TEMPERATURES = (0.05, 20.0)  # beyond, the probabilities say nothing, or nothing else
 LEASTS = np.arange(0, 100) / 100  # probabilities below which a decision abstains
@@ -98,8 +99,10 @@ class AbstainBand:
     num_right_in_use: int
     p_value: float  # McNemar's
 
-    def is_better(self, p_value: float) -> bool:
-        return self.num_right > self.num_right_in_use and self.p_value < p_value
+    @property
+    def is_better(self) -> bool:
+        """Surely better than the one in use."""
+        return self.num_right > self.num_right_in_use and self.p_value < CHANCE
 
 
 def fit(rows: Rows, in_use: Calibration, content_free: Floats) -> Fitted:

@@ -79,9 +79,7 @@ class Source:
         Of more than `most` labelled rows, that many are drawn; `only`: the numbers of the rows that are wanted.
         Raises InvalidSettings if no row can be judged, or too many.
         """
-        truths, left_out = self._truths(judge.task)
-        if only is not None:
-            truths = {number: truth for number, truth in truths.items() if number in only}
+        truths, left_out = self._truths(judge.task, only)
         if len(truths) > most:
             truths = dict(random.Random(SEED).sample(list(truths.items()), most))
         found = []
@@ -99,12 +97,14 @@ class Source:
             raise InvalidSettings(f"no row can be judged: {_reasons(left_out) or 'the file has none'}")
         return found, left_out
 
-    def _truths(self, task: Task) -> tuple[dict[int, str], Counter[str]]:
+    def _truths(self, task: Task, only: Collection[int] | None) -> tuple[dict[int, str], Counter[str]]:
         """Row number -> true label, and the count of rows without one by reason."""
         names = Truths(task, self._others)
         found: dict[int, str] = {}
         left_out: Counter[str] = Counter()
         for row in self._table.rows():
+            if only is not None and row.number not in only:
+                continue
             try:
                 found[row.number] = names.name(self._written(row))
             except InvalidRequest as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -32,8 +33,15 @@ class Draft:
     language: Language
 
     def write(self, folder: Path, golden: Sequence[str] = ()) -> None:
-        """Make `folder`; task.toml comes last, so that nobody finds half a task. Raises OSError."""
+        """Make `folder`; task.toml comes last, so that half a task is none. Raises OSError, and leaves nothing then."""
         folder.mkdir(parents=True)
+        try:
+            self._write_files(folder, golden)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _write_files(self, folder: Path, golden: Sequence[str]) -> None:
         (folder / "prompt.j2").write_text(self._template(), encoding="utf-8")
         cases = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in golden)
         if cases:

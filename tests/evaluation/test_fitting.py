@@ -127,10 +127,10 @@ def test_a_band_is_found_where_unsure_rows_are_neutral():
     in_use = fit(noisy, AS_IT_IS, NOTHING).in_use
     band = fit_band(noisy, in_use, 1, in_use=0.4)
     assert band.least == pytest.approx(0.7, abs=0.03)
-    assert band.is_better(0.05) and band.num_right > band.num_right_in_use
+    assert band.is_better and band.num_right > band.num_right_in_use
 
 
 def test_a_band_that_changes_nothing_is_not_better():
     rows = drawn(1000)
     band = fit_band(rows, fit(rows, AS_IT_IS, NOTHING).in_use, 1, in_use=0.4)
-    assert not band.is_better(0.05)
+    assert not band.is_better

@@ -1,13 +1,14 @@
 """What llhttp leaves to us: bounds on headers and pipelined requests, trailers, upgrades, replies on their way."""
 
 import asyncio
+import gc
 import json
 
 import pytest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from qwen_aio.serving.transport.connection import MAX_INCOMPLETE_BYTES, MAX_PIPELINED
+from qwen_aio.serving.transport.connection import MAX_INCOMPLETE_BYTES, MAX_PIPELINED, Connection
 from tests.fakes import FakeEngine
 from tests.served import Served, WatchedEngine, Worker, served
 
@@ -91,6 +92,27 @@ async def test_what_comes_behind_a_request_does_not_harm_its_reply(behind):
     assert first.startswith(b"HTTP/1.1 200")
     assert rest.endswith(b"\r\n0\r\n\r\n") and b"event: done\n" in rest
     assert b"HTTP/1.1" not in rest
+
+
+async def test_headers_without_an_end_behind_a_request_take_no_memory_while_it_is_answered():
+    release = asyncio.Event()
+    body = b'{"text": "hi", "mode": "chat", "stream": true}'
+    run = b"POST /v1/run HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    async with served(Worker(WatchedEngine(gate=release))) as there:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        there.connections.append(writer)
+        writer.write(run + HEAD + b"\r\n" + body)
+        await reader.readuntil(b"event: token\n")
+        [connection] = [each for each in gc.get_objects() if isinstance(each, Connection) and each.transport]
+        writer.write(b"GET / HTTP/1.1\r\n")
+        line = b"X: %s\r\n" % (b"x" * 1000)
+        for _ in range(20 * MAX_INCOMPLETE_BYTES // len(line)):
+            writer.write(line)
+            await writer.drain()
+        assert (await told(there, LIVEZ.replace(b"1.1", b"1.0"))).startswith(b"HTTP/1.1 200")
+        assert sum(len(value) for _, value in connection.headers) < 10 * MAX_INCOMPLETE_BYTES
+        release.set()
+        assert b"event: done\n" in await reader.read()
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
