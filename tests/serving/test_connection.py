@@ -24,6 +24,13 @@ async def told(there: Served, request: bytes) -> bytes:
     return await reader.read()
 
 
+def connection_of(writer: asyncio.StreamWriter) -> Connection:
+    """The server's side of it. Another test may have left connections of its own, so it is told by its address."""
+    address = writer.get_extra_info("sockname")
+    [connection] = [each for each in gc.get_objects() if type(each) is Connection and each.client == address]
+    return connection
+
+
 async def headers_of_request(request):
     return JSONResponse([[name.decode(), value.decode()] for name, value in request.headers.raw])
 
@@ -103,7 +110,7 @@ async def test_headers_without_an_end_behind_a_request_take_no_memory_while_it_i
         there.connections.append(writer)
         writer.write(run + HEAD + b"\r\n" + body)
         await reader.readuntil(b"event: token\n")
-        [connection] = [each for each in gc.get_objects() if isinstance(each, Connection) and each.transport]
+        connection = connection_of(writer)
         writer.write(b"GET / HTTP/1.1\r\n")
         line = b"X: %s\r\n" % (b"x" * 1000)
         for _ in range(20 * MAX_INCOMPLETE_BYTES // len(line)):
