@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "balancer": FLOOR | {"wire", "client", "serving"},
     "cluster": FLOOR | {"serving", "startup"},
     "tuning": FLOOR | {"client", "cluster", "serving", "startup"},
-    "ui": FLOOR | {"client", "serving", "startup"},
+    "ui": FLOOR | {"bulk", "client", "evaluation", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
     | {"bulk", "evaluation", "worker", "balancer", "cluster", "tuning", "ui"},

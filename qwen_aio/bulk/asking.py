@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -88,20 +88,21 @@ class Labelled:
 class Asker:
     """Puts the texts of one column to one task."""
 
-    def __init__(self, asked: Asked, request: Request, table: RowTable, column: str) -> None:
-        """`request` is asked with each row's text in the place of its own."""
+    def __init__(self, asked: Asked, request: Request, table: RowTable, column: str, *, at_once: int = AT_ONCE) -> None:
+        """`request` is asked with each row's text in the place of its own, of so many rows at the same time."""
         self._asked = asked
         self._request = request
         self._table = table
         self._column = column
+        self._at_once = at_once
 
-    async def labelled(self, rows: Iterable[Row]) -> AsyncIterator[Labelled]:
+    async def labelled(self, rows: Iterable[Row]) -> AsyncGenerator[Labelled, None]:
         """The rows in their order. Raises what no row is to blame for, and ends all that is under way then."""
         waiting: deque[asyncio.Task[Labelled]] = deque()
         try:
             for row in rows:
                 waiting.append(asyncio.create_task(self._label(row)))
-                if len(waiting) >= AT_ONCE:
+                if len(waiting) >= self._at_once:
                     yield await waiting.popleft()
             while waiting:
                 yield await waiting.popleft()

@@ -14,7 +14,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,15 +22,15 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
 
 from qwen_aio.bulk.asking import Asked, Asker, Labelled, Patient
+from qwen_aio.bulk.columns import UTF8_MARK, added_columns, added_values
 from qwen_aio.bulk.journal import Journal, journal, journal_of
 from qwen_aio.bulk.table import RowTable, fingerprint, open_table
 from qwen_aio.cli.services import MODEL_SETTINGS, SERVER_SETTINGS, URL_HELP, service_at, service_here
-from qwen_aio.core import Request, SamplingWish, Task
+from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import InvalidSettings, UnknownTask
 from qwen_aio.evaluation.share import Share
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 
-UTF8_MARK = "\ufeff"
 FAILED, ANSWERED = "error", "answered"  # outcomes that are no label
 
 
@@ -109,27 +109,11 @@ async def write_labels(
         with tqdm(total=total, initial=done, unit="row", disable=None, mininterval=0.5) as bar:
             async for labelled in Asker(Patient(asked), request, table, column).labelled(rows):
                 out.write(
-                    table.line(labelled.row, dict(zip(names, _values(labelled, task), strict=True))), _outcome(labelled)
+                    table.line(labelled.row, dict(zip(names, added_values(labelled, task), strict=True))),
+                    _outcome(labelled),
                 )
                 _show(bar, out)
     return out.progress.outcomes
-
-
-def added_columns(columns: Sequence[str], task: Task) -> tuple[str, ...]:
-    """The names of the new columns; one that is taken gets the task's name in front."""
-    names = ("label", "probability", "confidence", "error") if task.kind == "decision" else ("answer", "error")
-    return tuple(f"{task.name}_{name}" if name in columns else name for name in names)
-
-
-def _values(labelled: Labelled, task: Task) -> tuple[object, ...]:
-    """Of the new columns, in their order."""
-    result = labelled.result
-    if task.kind == "generation":
-        return (result.answer.text if result and result.answer else None, labelled.fault)
-    decision = result.decision if result else None
-    if decision is None:
-        return (None, None, None, labelled.fault)
-    return (decision.label, round(decision.scores[decision.label], 4), decision.confidence, None)
 
 
 def _outcome(labelled: Labelled) -> str:

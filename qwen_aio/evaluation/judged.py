@@ -61,7 +61,7 @@ class Truths:
         for other in others:
             written, _, name = other.rpartition("=")
             if not written or name not in names:
-                raise InvalidSettings(f"--label {other!r}: write VALUE=LABEL; the labels are {', '.join(names)}")
+                raise InvalidSettings(f"{other!r}: write VALUE=LABEL; the labels are {', '.join(names)}")
             self._known[written.strip().casefold()] = name
 
     def name(self, written: str) -> str:

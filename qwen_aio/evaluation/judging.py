@@ -77,9 +77,9 @@ class Source:
         """All rows that have a label and get a decision, and the count of the others by reason.
 
         Of more than `most` labelled rows, that many are drawn; `only`: the numbers of the rows that are wanted.
-        Raises InvalidSettings if no row can be judged, or too many.
+        Raises InvalidSettings if no row can be judged, or there are too many.
         """
-        truths, left_out = self._truths(judge.task, only)
+        truths, left_out = self.truths(judge.task, only)
         if len(truths) > most:
             truths = dict(random.Random(SEED).sample(list(truths.items()), most))
         found = []
@@ -94,11 +94,14 @@ class Source:
                 number, text = outcome.row.number, self._table.value(outcome.row, self._text)
                 found.append(Judged.of(number, text, truths[number], decision))
         if not found:
-            raise InvalidSettings(f"no row can be judged: {_reasons(left_out) or 'the file has none'}")
+            raise _nothing_to_judge(left_out)
         return found, left_out
 
-    def _truths(self, task: Task, only: Collection[int] | None) -> tuple[dict[int, str], Counter[str]]:
-        """Row number -> true label, and the count of rows without one by reason."""
+    def truths(self, task: Task, only: Collection[int] | None = None) -> tuple[dict[int, str], Counter[str]]:
+        """Row number -> true label, and the count of rows without one by reason.
+
+        Raises InvalidSettings as `judged` does.
+        """
         names = Truths(task, self._others)
         found: dict[int, str] = {}
         left_out: Counter[str] = Counter()
@@ -111,6 +114,8 @@ class Source:
                 left_out[exc.message] += 1
             if len(found) > MAX_ROWS:
                 raise InvalidSettings(f"more than {MAX_ROWS} labelled rows; a sample tells as much")
+        if not found:
+            raise _nothing_to_judge(left_out)
         return found, left_out
 
     def _written(self, row: Row) -> str:
@@ -119,8 +124,9 @@ class Source:
         return self._table.value(row, self._label)
 
 
-def _reasons(left_out: Counter[str]) -> str:
-    return "; ".join(f"{count} rows: {why}" for why, count in left_out.most_common(3))
+def _nothing_to_judge(left_out: Counter[str]) -> InvalidSettings:
+    reasons = "; ".join(f"{count} rows: {why}" for why, count in left_out.most_common(3))
+    return InvalidSettings(f"no row can be judged: {reasons or 'the file has none'}")
 
 
 async def flips_of(judge: Judge, rows: Sequence[Judged], *, reordered: str | None) -> dict[str, Share]:

@@ -60,7 +60,9 @@ class Handlers:
         while True:
             failure = await self._learn_tasks(session)
             if not session.is_running:
-                session.view = replace(session.view, notices=(self._sentence(failure),) if failure else remembered)
+                session.view = replace(
+                    session.view, notices=(notice_of(failure, url=self._url),) if failure else remembered
+                )
             yield session.view
             if failure is None:
                 return
@@ -144,12 +146,14 @@ class Handlers:
                         flushed_at = now
                         yield view
         except QwenAioError as exc:
-            view = view.taken_back(self._sentence(exc))
+            view = view.taken_back(notice_of(exc, url=self._url))
         yield view.ended(Notice("stopped")) if view.is_running else view
 
-    def _sentence(self, error: QwenAioError) -> Notice:
-        key = cast(NoticeKey, error.code) if error.code in NOTICE_KEYS else "internal"
-        return Notice(key, {"message": error.message, "url": self._url or ""}, is_error=True)
+
+def notice_of(error: QwenAioError, *, url: str | None) -> Notice:
+    """`error` as a sentence; `url` is that of the service, if it is another process."""
+    key = cast(NoticeKey, error.code) if error.code in NOTICE_KEYS else "internal"
+    return Notice(key, {"message": error.message, "url": url or ""}, is_error=True)
 
 
 def _adopt(session: Session, tab: TabState, accept_language: str) -> None:

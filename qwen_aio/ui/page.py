@@ -11,7 +11,12 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from qwen_aio.ui.layout import Layout, modes  # first: it sets what gradio reads at its import
+from qwen_aio.ui.layout import (  # first: it sets what gradio reads at its import
+    Layout,
+    decision_tasks,
+    modes,
+    truth_columns,
+)
 
 import gradio as gr  # isort: skip
 
@@ -21,11 +26,13 @@ from qwen_aio.ui.about import About
 from qwen_aio.ui.handlers import Ask, Handlers
 from qwen_aio.ui.html.conversation import conversation_html
 from qwen_aio.ui.html.decision import decision_html
+from qwen_aio.ui.html.file import hint_html, outcome_html, progress_html
 from qwen_aio.ui.html.frame import about_html, header_html, notices_html, title_html
+from qwen_aio.ui.labelling import FileHandlers, FileView, LabellingJob
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import ENGLISH, STRINGS
 from qwen_aio.ui.tab import TabState
-from qwen_aio.ui.view import View
+from qwen_aio.ui.view import Notice, View
 
 TITLE = "Qwen All-in-One"
 MAX_RUNNING = 16  # requests of all visitors that run at once; the service has a queue of its own
@@ -35,6 +42,7 @@ MAX_SESSIONS = 500  # tabs whose conversation is remembered
 # Runs in the browser, see tab.js. The last input of a handler is the state that the tab reports.
 SET_LANGUAGE = "(language) => qwenTab.opened(language)"
 WITH_STORED = "(...inputs) => [...inputs.slice(0, -1), qwenTab.stored()]"
+WITH_FILE = "async (...inputs) => [...inputs.slice(0, -1), await qwenTab.file()]"
 WITH_SHOWN = "(...inputs) => [...inputs.slice(0, -1), qwenTab.state()]"
 
 Outputs = dict[Any, Any]  # Gradio component -> its new value
@@ -45,7 +53,9 @@ def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
         now = about()
-        _Wiring(page, Layout(ENGLISH, now), Handlers(service, url=now.url), about).connect()
+        _Wiring(
+            page, Layout(ENGLISH, now), Handlers(service, url=now.url), FileHandlers(service, url=now.url), about
+        ).connect()
     page.state_session_capacity = MAX_SESSIONS
     page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=MAX_RUNNING)
     # Gradio looks for work a thousand times a second, which costs an idle machine 6 % of a core.
@@ -56,12 +66,20 @@ def build_page(service: Service, *, about: Callable[[], About]) -> gr.Blocks:
 class _Wiring:
     """Connects acts to handlers, and views to components."""
 
-    def __init__(self, page: gr.Blocks, layout: Layout, handlers: Handlers, about: Callable[[], About]) -> None:
+    def __init__(
+        self,
+        page: gr.Blocks,
+        layout: Layout,
+        handlers: Handlers,
+        file_handlers: FileHandlers,
+        about: Callable[[], About],
+    ) -> None:
         self._page = page
         self._layout = layout
         self._handlers = handlers
+        self._file_handlers = file_handlers
         self._about = about
-        self._running: dict[str, Session] = {}  # by Gradio's id of the tab; event loop only
+        self._running: dict[str, Session] = {}  # with a request or a file, by Gradio's id of the tab; event loop only
 
     def connect(self) -> None:
         """Register every event."""
@@ -92,7 +110,18 @@ class _Wiring:
         # Past the queue: they must work when it is full.
         place.stop.click(self._stop, [place.session], place.changing, queue=False, **quiet)
         place.new.click(self._begin_anew, [place.session], place.changing, queue=False, **quiet)
+        self._connect_file(quiet)
         self._page.unload(self._close)
+
+    def _connect_file(self, quiet: dict[str, Any]) -> None:
+        session, place = self._layout.session, self._layout.file
+        reading: dict[str, Any] = {"js": WITH_FILE, **quiet}
+        chosen = place.picker.upload(self._look, [session, place.task, place.sent], place.changing, **reading)
+        choices = [place.task, place.text_column, place.truth_column, place.meanings]
+        begun = place.run.click(self._label, [session, *choices, place.sent], place.changing, **reading)
+        for read in (chosen, begun):
+            read.failure(self._file_broke, [session], place.changing, **quiet)
+        place.stop.click(self._stop_file, [session], None, queue=False, **quiet)
 
     async def _open(self, session: Session, said: str, request: gr.Request) -> AsyncIterator[Outputs]:
         tab = TabState.read(said)
@@ -101,6 +130,8 @@ class _Wiring:
             async for view in views:
                 if tab.mode in session.tasks:
                     chosen[self._layout.mode] = tab.mode
+                if labelling := decision_tasks(session.tasks, ENGLISH):
+                    chosen[self._layout.file.task] = labelling[0][1]
                 if view.draft is not None:
                     chosen[self._layout.text] = view.draft
                 outputs = self._worded(session)
@@ -123,8 +154,34 @@ class _Wiring:
                 async for view in views:
                     yield self._changing(view, session)
         finally:
-            if not session.is_running:  # else this request was refused and another one goes on
-                self._running.pop(session_hash, None)
+            self._leave(session_hash, session)
+
+    async def _look(self, session: Session, task: str | None, said: str) -> Outputs:
+        return self._file(await self._file_handlers.look(session, said, task or ""), session)
+
+    async def _label(
+        self, session: Session, task: str, text: str, truth: str, meanings: str, said: str, request: gr.Request
+    ) -> AsyncIterator[Outputs]:
+        job = LabellingJob(task, text, truth or None, meanings)
+        session_hash = str(request.session_hash)
+        self._running[session_hash] = session
+        try:
+            async with aclosing(self._file_handlers.label(session, said, job)) as views:
+                async for view in views:
+                    yield self._file(view, session)
+        finally:
+            self._leave(session_hash, session)
+
+    async def _stop_file(self, session: Session) -> None:
+        session.file.stop()
+
+    async def _file_broke(self, session: Session) -> Outputs:
+        return self._file(FileView(notices=(Notice("internal", is_error=True),)), session)
+
+    def _leave(self, session_hash: str, session: Session) -> None:
+        """Something of this tab has ended; something else may go on."""
+        if not session.is_running and not session.file.is_taken:
+            self._running.pop(session_hash, None)
 
     async def _stop(self, session: Session) -> Outputs:
         view = self._handlers.stop(session)
@@ -142,6 +199,7 @@ class _Wiring:
         session = self._running.get(str(request.session_hash))
         if session is not None:
             self._handlers.stop(session)
+            session.file.stop()
 
     def _changing(self, view: View, session: Session) -> Outputs:
         place, words = self._layout, STRINGS[session.language]
@@ -154,11 +212,43 @@ class _Wiring:
             place.stop: gr.update(visible=view.is_running),
         }
 
+    def _file(self, view: FileView, session: Session) -> Outputs:
+        place, words, columns = self._layout.file, STRINGS[session.language], view.columns
+        chosen: Outputs = {}
+        if columns is not None:
+            chosen[place.text_column] = gr.update(choices=list(columns.names), value=columns.text)
+            chosen[place.truth_column] = gr.update(choices=truth_columns(session, words), value=columns.truth or "")
+            chosen[place.run] = gr.update(interactive=bool(columns.names))
+        else:
+            chosen[place.run] = gr.update(visible=not view.is_running)
+        return {
+            **chosen,
+            place.notices: notices_html(view.notices, words),
+            place.stop: gr.update(visible=view.is_running),
+            place.progress: progress_html(view, words),
+            place.outcome: outcome_html(view.outcome, words) if view.outcome else "",
+        }
+
+    def _file_worded(self, session: Session) -> Outputs:
+        place, words = self._layout.file, STRINGS[session.language]
+        return {
+            place.hint: hint_html(words),
+            place.task: gr.update(choices=decision_tasks(session.tasks, words), label=words.mode),
+            place.text_column: gr.update(label=words.text_column),
+            place.truth_column: gr.update(choices=truth_columns(session, words), label=words.truth_column),
+            place.meanings: gr.update(label=words.meanings, placeholder=words.meanings_example),
+            place.run: gr.update(value=words.label_rows),
+            place.stop: gr.update(value=words.stop),
+        }
+
     def _worded(self, session: Session) -> Outputs:
         """The whole page in the visitor's language; what is typed or chosen stays."""
         place, words, view = self._layout, STRINGS[session.language], session.view
         return {
             **self._changing(replace(view, draft=None), session),
+            **self._file_worded(session),
+            place.messages_tab: gr.update(label=words.messages_tab),
+            place.file_tab: gr.update(label=words.file_tab),
             place.header: header_html(words),
             place.language: gr.update(value=session.language, label=words.language),
             place.decision_title: title_html(words.decision),

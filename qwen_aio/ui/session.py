@@ -9,12 +9,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from qwen_aio.core import Task
 from qwen_aio.language import Language
 from qwen_aio.next_event import interrupt, next_event
-from qwen_aio.result import Event
 from qwen_aio.ui.view import View
+
+T = TypeVar("T")
+
+
+class Place:
+    """Room for one piece of work at a time, which can be stopped."""
+
+    def __init__(self) -> None:
+        self._stop: StopSwitch | None = None  # there while something runs
+
+    @property
+    def is_taken(self) -> bool:
+        return self._stop is not None
+
+    @contextmanager
+    def taken(self) -> Iterator[StopSwitch]:
+        """Holds it."""
+        assert self._stop is None
+        self._stop = StopSwitch()
+        try:
+            yield self._stop
+        finally:
+            self._stop = None
+
+    def stop(self) -> None:
+        """Ends what runs; nothing happens if nothing does."""
+        if self._stop is not None:
+            self._stop.throw()
 
 
 class Session:
@@ -25,7 +53,9 @@ class Session:
         self.language: Language = "en"
         self.tasks: Mapping[str, Task] = {}  # as of when the page was opened
         self.view = View()
-        self._stop: StopSwitch | None = None  # there while a request runs
+        self._message = Place()
+        self.file = Place()  # rows of a file are put to a task beside the conversation
+        self.columns: tuple[str, ...] = ()  # of the chosen file
         self.is_leaving = False  # the running request was stopped in order to begin anew
 
     def __repr__(self) -> str:
@@ -34,23 +64,20 @@ class Session:
     @property
     def is_running(self) -> bool:
         """Whether a request of this tab is under way."""
-        return self._stop is not None
+        return self._message.is_taken
 
     @contextmanager
     def running(self) -> Iterator[StopSwitch]:
         """Holds the tab's only place for a request."""
-        assert self._stop is None
-        self._stop = StopSwitch()
-        try:
-            yield self._stop
-        finally:
-            self._stop = None
-            self.is_leaving = False
+        with self._message.taken() as stop:
+            try:
+                yield stop
+            finally:
+                self.is_leaving = False
 
     def stop(self) -> None:
         """Ends the running request; nothing happens if none runs."""
-        if self._stop is not None:
-            self._stop.throw()
+        self._message.stop()
 
     def leave(self) -> None:
         """Ends the running request and with it the conversation."""
@@ -75,7 +102,7 @@ class StopSwitch:
         if self._waiting is not None:
             interrupt(self._waiting)
 
-    async def next(self, events: AsyncGenerator[Event, None]) -> Event | None:
+    async def next(self, events: AsyncGenerator[T, None]) -> T | None:
         """The next event; None at their end or when the switch is thrown."""
         if self.is_thrown:
             return None

@@ -22,6 +22,8 @@ NOTICES: Mapping[NoticeKey, str] = {
     "truncated": "The message is too long for the model: only its beginning and its end were read.",
     "length": "The answer reached its length limit and was cut off.",
     "extracted": "The summary quotes your text word for word.",
+    "file_stopped": "Stopped. What follows is of the first rows: {count}.",
+    "file_refused": "The file cannot be used like this: {message}.",
     "invalid_request": "This message was refused: {message}.",
     "context_too_small": "The message leaves no room for an answer: {message}.",
     "unknown_task": "The chosen task no longer exists. Reload the page to see the current tasks.",
@@ -53,6 +55,8 @@ NOTICES_IN_CHINESE: Mapping[NoticeKey, str] = {
     "truncated": "消息过长，模型只读取了开头和结尾。",
     "length": "回复达到长度上限，已被截断。",
     "extracted": "摘要逐字摘自原文。",
+    "file_stopped": "已停止，以下是前 {count} 行的结果。",
+    "file_refused": "无法这样使用该文件：{message}。",
     "invalid_request": "这条消息无法处理：{message}。",
     "context_too_small": "消息过长，没有为回复留下空间：{message}。",
     "unknown_task": "所选任务已不存在，请刷新页面查看现有任务。",
@@ -157,6 +161,30 @@ class PageStrings(Strings):
         "A small demonstration model: fast, often right, sometimes odd.",
         "小型演示模型：速度快，多数时候正确，偶尔答非所问。",
     )
+    messages_tab = Both("Messages", "消息")
+    file_tab = Both("A file of rows", "表格文件")
+    file_hint = Both(
+        "A CSV, TSV or JSON-lines file of at most 2,000 rows. It is read, labelled and forgotten: "
+        "nothing of it stays on the server.",
+        "CSV、TSV 或 JSON Lines 文件，最多 2000 行。文件只用于读取和标注，服务器上不会保留。",
+    )
+    file_columns = Both("{rows} rows, {columns} columns", "{rows} 行，{columns} 列")
+    text_column = Both("Column with the texts", "文本所在的列")
+    truth_column = Both("Column with the true labels", "真实标签所在的列")
+    no_truth = Both("none: only label the rows", "无：只标注")
+    meanings = Both("What other values mean", "其他取值的含义")
+    meanings_example = Both("5=positive 3=neutral 1=negative", "例如 5=positive 3=neutral 1=negative")
+    label_rows = Both("Label the rows", "开始标注")
+    rows_done = Both("{done} of {total} rows", "{done} / {total} 行")
+    rows_labelled = Both("{rows} rows in {seconds:.1f} s", "{rows} 行，用时 {seconds:.1f} 秒")
+    rows_left_out = Both("Left out: {count} rows ({why})", "略去 {count} 行（{why}）")
+    label_shares = Both("{count} rows, {percent} % ({low} to {high} %)", "{count} 行，{percent} %（{low} 至 {high} %）")
+    abstain_below = Both("Abstain below a probability of", "概率低于此值时不作判断")
+    share_decided = Both("decided", "作出判断")
+    share_right = Both("right of those", "其中正确")
+    save_labelled = Both("Save the rows with their labels", "保存带标签的文件")
+    save_report = Both("Save the report", "保存报告")
+    report = Both("Report", "报告")
     sign_out = Both("Sign out", "退出登录")
     notices = Both(NOTICES, NOTICES_IN_CHINESE)
     refusals = Both(REFUSALS, REFUSALS_IN_CHINESE)  # by code of the error; operators read them too

@@ -3,6 +3,8 @@
 window.qwenTab = (() => {
     const KEY = "qwen_aio.tab";
     const MAX_CHARS = 100000; // of the conversation or the draft, far below the limit of a request's body
+    const MAX_FILE_BYTES = 4000000; // as in sent_file.py
+    const MAX_SENT_CHARS = 950000; // a request has at most 1,000,000 bytes
     let isOpen = false; // before that the page is empty
 
     function exchanges() {
@@ -28,6 +30,24 @@ window.qwenTab = (() => {
         });
     }
 
+    // The chosen file, compressed: a request holds more of it so. "" without one.
+    async function file() {
+        const chosen = document.querySelector("#chosen-file").files[0];
+        if (!chosen) return "";
+        const sent = { name: chosen.name.toWellFormed?.() ?? chosen.name, size: chosen.size, content: "" };
+        if (chosen.size <= MAX_FILE_BYTES) {
+            const packed = await new Response(chosen.stream().pipeThrough(new CompressionStream("gzip"))).blob();
+            const url = await new Promise((read) => {
+                const reader = new FileReader();
+                reader.onload = () => read(reader.result);
+                reader.readAsDataURL(packed);
+            });
+            const content = url.slice(url.indexOf(",") + 1);
+            if (content.length <= MAX_SENT_CHARS) sent.content = content;
+        }
+        return JSON.stringify(sent);
+    }
+
     // Sets the language of the page, and names the groups that Gradio leaves without a name.
     function opened(language) {
         isOpen = true;
@@ -48,5 +68,5 @@ window.qwenTab = (() => {
     window.addEventListener("pagehide", () => {
         if (isOpen) sessionStorage.setItem(KEY, state());
     });
-    return { state, opened, stored: () => sessionStorage.getItem(KEY) ?? "" };
+    return { state, opened, file, stored: () => sessionStorage.getItem(KEY) ?? "" };
 })();

@@ -25,6 +25,8 @@ NoticeKey = Literal[
     "truncated",
     "length",
     "extracted",
+    "file_stopped",
+    "file_refused",
     "invalid_request",
     "context_too_small",
     "unknown_task",

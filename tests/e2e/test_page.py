@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -389,3 +390,118 @@ def test_no_other_origin_is_given_permissions(site: Site, visit: Visit) -> None:
     reply = page.request.get(site.url + "theme.css", headers={"Origin": "http://localhost:1"})
     assert reply.ok
     assert [name for name in reply.headers if name.startswith("access-control")] == []
+
+
+def choose(page: Page, content: bytes, name: str = "reviews.csv") -> None:
+    """Open the second tab and choose a file there."""
+    page.get_by_role("tab").nth(1).click()
+    page.set_input_files("#chosen-file", {"name": name, "mimeType": "text/csv", "buffer": content})
+
+
+REVIEWS = "text,label\n很差,负面\n一般,中性\n坏了,负面\n".encode("gb18030")
+
+
+def test_a_file_of_rows_is_judged_and_saved(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    choose(page, REVIEWS)
+    expect(page.locator("#file-progress")).to_have_text("3 rows, 2 columns")
+    expect(page.locator("#text-column input")).to_have_value("text")
+    expect(page.locator("#truth-column input")).to_have_value("label")
+    page.locator("#label-rows").click()
+    expect(page.locator(".outcome h2")).to_contain_text("3 rows")
+    expect(page.locator(".outcome dl")).to_contain_text("Negative")
+    expect(page.locator("#share-decided .value")).to_have_text("100.0 % (3 / 3)")
+    expect(page.locator("#share-right .value")).to_have_text("66.7 % (2 / 3)")
+    page.locator("#threshold").fill("0.95")
+    expect(page.locator("#least")).to_have_text("0.95")
+    expect(page.locator("#share-decided .value")).to_have_text("0.0 % (0 / 3)")
+    expect(page.locator("#share-right .value")).to_have_text("– (0 / 0)")
+    report = page.frame_locator(".outcome iframe")
+    expect(report.get_by_role("heading", level=1)).to_have_text("Evaluation: reviews.csv")
+    with page.expect_download() as labelled:
+        page.get_by_role("button", name="Save the rows").click()
+    assert labelled.value.suggested_filename == "reviews-sentiment.csv"
+    lines = labelled.value.path().read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0] == "text,label,sentiment_label,probability,confidence,error"
+    assert lines[1].startswith("很差,负面,negative,0.94")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the report").click()
+    assert "<h1>Evaluation: reviews.csv</h1>" in saved.value.path().read_text(encoding="utf-8")
+
+
+def test_a_file_without_labels_is_labelled_in_chinese(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url, locale="zh-CN"))
+    choose(page, b"id,review\n1,bad\n2,worse\n")
+    expect(page.locator("#text-column input")).to_have_value("review")
+    page.locator("#label-rows").click()
+    expect(page.locator(".outcome h2")).to_contain_text("2 行")
+    expect(page.locator(".outcome")).to_contain_text("负面")
+    expect(page.locator("#share-decided .value")).to_have_text("100.0 % (2 / 2)")
+    expect(page.locator("#share-right, .outcome iframe")).to_have_count(0)
+
+
+def test_a_long_file_can_be_stopped_beside_a_conversation(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    choose(page, b"text\nbad\nendless\nbad\n")
+    page.locator("#label-rows").click()
+    expect(page.locator("#file-progress progress")).to_be_visible()
+    page.get_by_role("tab").nth(0).click()
+    send(page, COMPLAINT)
+    expect(page.locator(".assistant .bubble")).to_have_text(REPLY)
+    page.get_by_role("tab").nth(1).click()
+    page.locator("#stop-rows").click()
+    expect(page.locator("#file-notices .notice")).to_contain_text("first rows: 1")
+    expect(page.locator("#label-rows")).to_be_enabled()
+    expect(page.locator("#share-decided .value")).to_have_text("100.0 % (1 / 1)")
+    assert site.service.num_open == 0
+
+
+def test_a_closed_tab_ends_its_file(site: Site, visit: Visit) -> None:
+    page = ready(visit(site.url))
+    choose(page, b"text\nendless\n")
+    page.locator("#label-rows").click()
+    expect(page.locator("#file-progress progress")).to_be_visible()
+    site.service.closed_early.clear()
+    page.close()
+    assert site.service.closed_early.wait(timeout=PATIENCE_MS / 1000)
+    assert site.service.num_open == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "why"),
+    [
+        (b"PK\x03\x04", "book.xlsx", "save the sheet as CSV"),
+        (b"text\n" + b"x\n" * 2001, "long.csv", "more than 2000 rows"),
+        (b"text\n" + b"x" * 4_000_001, "large.csv", "4 MB at most"),
+        (random.Random(1).randbytes(2_000_000), "noise.csv", "4 MB at most"),  # compressed no request holds it
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(
+    site: Site, visit: Visit, content: bytes, name: str, why: str
+) -> None:
+    page = ready(visit(site.url))
+    choose(page, content, name)
+    expect(page.locator("#file-notices .error")).to_contain_text(why)
+    expect(page.locator("#label-rows")).to_be_disabled()
+    page.set_input_files("#chosen-file", {"name": "b.csv", "mimeType": "text/csv", "buffer": REVIEWS})
+    expect(page.locator("#label-rows")).to_be_enabled()
+    expect(page.locator("#file-notices .error")).to_have_count(0)
+
+
+def test_two_thousand_long_rows_fit_a_request(site: Site, visit: Visit) -> None:
+    words = random.Random(1)
+    texts = ("".join(words.choices("的一是不了人我在有他这为之大来以个中上们", k=140)) for _ in range(2000))
+    page = ready(visit(site.url))
+    choose(page, ("text\n" + "\n".join(texts)).encode())
+    expect(page.locator("#file-progress")).to_have_text("2000 rows, 1 columns")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_the_second_tab_fits_every_width(site: Site, visit: Visit, locale: str, width: int) -> None:
+    page = ready(visit(site.url, locale=locale, viewport={"width": width, "height": 812}))
+    choose(page, ("text,label\n" + "w" * 300 + ",负面\n").encode(), "w" * 90 + ".csv")
+    page.locator("#label-rows").click()
+    expect(page.locator(".outcome iframe")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert flaws(page) == []

@@ -75,8 +75,8 @@ def _mark(phrase: Phrase, strongest: float, strings: PageStrings) -> str:
 
 
 def _faces(tasks: Mapping[str, Task]) -> str:
-    """The emojis of all labels, before there is a decision."""
-    faces = " ".join(label.emoji for name in sorted(tasks) for label in tasks[name].labels)
+    """The emojis of all labels that a visitor may choose a task for, before there is a decision."""
+    faces = " ".join(label.emoji for name in sorted(tasks) if tasks[name].title for label in tasks[name].labels)
     return f'<p class="faces" aria-hidden="true">{escape(faces)}</p>'
 
 
