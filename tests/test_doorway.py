@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qwen_aio.doorway import OWN_LINE, TORCH_LINE
+from tests.campaign import in_campaign
 from tests.e2e.processes import free_port
 
 DOORWAYS = ("app.py", "balancer.py")
@@ -55,7 +56,7 @@ def test_an_old_python_is_reported_in_both_languages(program: str, encoding: str
 
 @pytest.mark.parametrize(
     ("program", "package"),
-    [("app.py", "filelock"), ("app.py", "gradio"), ("app.py", "torch"), ("balancer.py", "pydantic")],
+    [("app.py", "filelock"), ("app.py", "torch"), ("balancer.py", "pydantic"), *in_campaign(("app.py", "gradio"))],
 )
 def test_a_missing_package_is_reported_in_both_languages(tmp_path: Path, program: str, package: str) -> None:
     missing = f"sys.modules[{package!r}] = None"

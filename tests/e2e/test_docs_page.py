@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from qwen_aio.serving.transport.server import bind
+from tests.campaign import in_campaign
 from tests.e2e.conftest import Visit
 from tests.openapi import PROGRAMS
 
@@ -56,7 +57,7 @@ def test_the_page_is_readable_and_asks_nobody(url, visit: Visit, scheme, width):
     assert paper == {"light": "rgb(250, 248, 244)", "dark": "rgb(19, 23, 26)"}[scheme]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", *in_campaign("dark")])
 def test_no_barriers(url, visit: Visit, scheme):
     page = visit(url, color_scheme=scheme, bypass_csp=True)  # axe is a script
     page.evaluate(AXE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.campaign import in_campaign
+from tests.campaign import in_campaign, only_in_campaign
 from tests.e2e.processes import App, free_port, running, start
 
 BEFORE = "快递太慢了,差评!"
@@ -123,6 +123,7 @@ def test_a_message_without_a_reply_is_put_back_when_the_page_is_killed(tab: Page
             expect_the_conversation_goes_on(tab, reply)
 
 
+@only_in_campaign
 def test_a_tab_outlasts_a_server_that_is_frozen_for_longer_than_a_heartbeat(tab: Page, tmp_path: Path) -> None:
     with running(tmp_path) as app:
         reply = talk(tab, app)
@@ -150,6 +151,7 @@ def test_the_dashboard_of_a_killed_balancer_comes_back(tab: Page, tmp_path: Path
             expect(tab.locator("#live")).to_be_visible(timeout=RECOVERS_WITHIN_MS)
 
 
+@only_in_campaign
 def test_the_dashboard_of_a_frozen_balancer_comes_back(tab: Page, tmp_path: Path) -> None:
     with running(tmp_path, "--mode", "worker"):
         app = opened_dashboard(tab, tmp_path, free_port())

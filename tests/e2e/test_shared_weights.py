@@ -31,6 +31,7 @@ from qwen_aio.errors import ServerUnreachable
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.result import Result
 from qwen_aio.worker.loading import choose_model, records_of
+from tests.campaign import in_campaign
 from tests.e2e.clusters import wait_gone
 from tests.e2e.processes import free_port
 
@@ -42,7 +43,7 @@ HIDDEN, MLP, LAYERS = 512, 1408, 12
 MOST_PRIVATE_MB = 85  # half of what the model takes in fp32
 
 
-@pytest.fixture(params=["fp32", "int8", "auto"])
+@pytest.fixture(params=["auto", *in_campaign("fp32", "int8")])
 def precision(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """In a home of its own, where nothing is remembered: the fork server prepares it."""
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))

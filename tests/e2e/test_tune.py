@@ -18,6 +18,7 @@ import pytest
 from qwen_aio.cli import cluster
 from qwen_aio.cluster.plan import plan_cluster
 from qwen_aio.startup.flags import settings_from
+from tests.campaign import in_campaign
 from tests.e2e.clusters import wait_gone
 
 pytestmark = pytest.mark.timeout(300)
@@ -89,7 +90,7 @@ def test_the_precision_of_the_environment_is_asked_for_and_what_wins_is_told(hom
     assert wins == "but QWEN_AIO_THREADS is 9, and wins over that"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, *in_campaign(signal.SIGKILL)])
 def test_a_signal_ends_everybody_and_nothing_is_written(home, number):
     with tuning(home, "--seconds", "60") as process:
         children = first_workers(process)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
@@ -22,6 +22,7 @@ ROWS = st.lists(
 )
 
 
+@settings(max_examples=30)  # each resamples a thousand times
 @given(rows=ROWS)
 def test_figures_are_those_of_scikit_learn(rows):
     truth, decided = [row.truth for row in rows], [row.label for row in rows]
@@ -36,6 +37,7 @@ def test_figures_are_those_of_scikit_learn(rows):
     assert np.array_equal(found.confusion, reference.confusion_matrix(truth, decided, labels=list(LABELS)))
 
 
+@settings(max_examples=30)  # each resamples a thousand times
 @given(rows=ROWS)
 def test_the_reliability_plot_is_that_of_scikit_learn_and_the_error_follows_from_it(rows):
     right, probability = [row.is_best_right for row in rows], [row.probability for row in rows]
@@ -50,6 +52,7 @@ def test_the_reliability_plot_is_that_of_scikit_learn_and_the_error_follows_from
     assert found.calibration_error.value == pytest.approx(error)
 
 
+@settings(max_examples=30)  # each resamples a thousand times
 @given(rows=ROWS)
 def test_an_interval_holds_its_value_and_lies_between_0_and_1(rows):
     found = metrics_of(rows, LABELS)

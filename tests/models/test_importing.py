@@ -59,7 +59,9 @@ def packed(source: Path, path: Path) -> Path:
             for file in source.iterdir():
                 archive.write(file, f"{source.name}/{file.name}")
     else:
-        with tarfile.open(path, f"w:{path.suffix[1:].replace('tgz', 'gz').replace('tar', '')}") as archive:
+        kind = path.suffix[1:].replace("tgz", "gz").replace("tar", "")
+        quickly = {"gz": {"compresslevel": 1}, "xz": {"preset": 0}}.get(kind, {})
+        with tarfile.open(path, f"w:{kind}", **quickly) as archive:
             archive.add(source, source.name)
     return path
 

@@ -24,7 +24,7 @@ from tests.openapi import PROGRAMS, document_of, operations
 from tests.served import Worker, served
 
 CONFIG = Path("tests/schemathesis.toml").resolve()
-EFFORT = ("--max-time", "150") if CAMPAIGN else ("--max-examples", "10", "--seed", "1")
+EFFORT = ("--max-time", "150") if CAMPAIGN else ("--max-examples", "6", "--seed", "1")
 
 
 @asynccontextmanager
