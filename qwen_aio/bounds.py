@@ -22,6 +22,7 @@ MAX_TOKENS = 4096  # of an answer, however large the context is
 MAX_STOPS = 8  # stop strings
 MAX_STOP_CHARS = 64  # of each; text waits in the engine while it might become one
 MAX_SCHEMA_CHARS = 20_000  # of a JSON schema, written as JSON
+MAX_TIMEOUT_S = 600.0  # of a request
 MAX_TOP_LOGPROBS = 20  # likely tokens listed beside each sampled one
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from qwen_aio.bounds import MAX_TIMEOUT_S
 from qwen_aio.bulk.table import Row, RowTable
 from qwen_aio.core import Capabilities, Request
 from qwen_aio.errors import (
@@ -54,7 +55,11 @@ class Patient:
         self._num_answered = 0
 
     async def run(self, request: Request) -> Result:
-        """The result. Raises what does not pass, and what has not passed."""
+        """The result. Raises what does not pass, and what has not passed.
+
+        A request without a limit gets the longest one: it waits behind many others, perhaps of a slow model.
+        """
+        request = replace(request, timeout_s=request.timeout_s or MAX_TIMEOUT_S)
         waited_s, seen = 0.0, self._num_answered
         while True:
             try:

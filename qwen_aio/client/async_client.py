@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from qwen_aio.bounds import MAX_TIMEOUT_S
 from qwen_aio.client.frames import FrameReader
 from qwen_aio.core import Capabilities, EngineRequest, Request
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
@@ -25,7 +26,7 @@ from qwen_aio.result import Answer, Decision, Done, EngineEvent, Event, Result
 from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH, TokensResponse, engine_request_to_json, read_engine_event
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import read_event
-from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
+from qwen_aio.wire.request import RunRequest
 from qwen_aio.wire.result import RunResponse
 from qwen_aio.wire.shape import JSON_MEDIA
 from qwen_aio.wire.task import TasksResponse

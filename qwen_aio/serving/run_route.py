@@ -13,6 +13,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from qwen_aio.bounds import MAX_TIMEOUT_S
 from qwen_aio.core import Request
 from qwen_aio.errors import InvalidRequest, UnknownTask
 from qwen_aio.result import Result
@@ -25,7 +26,7 @@ from qwen_aio.serving.pipeline import ANSWER_TIMEOUT_S
 from qwen_aio.serving.sse import StreamTimes, send_events
 from qwen_aio.wire.error import ErrorResponse
 from qwen_aio.wire.event import DoneShape, ExplanationShape, TokenShape, event_frame
-from qwen_aio.wire.request import MAX_TIMEOUT_S, RunRequest
+from qwen_aio.wire.request import RunRequest
 from qwen_aio.wire.result import DecisionShape, RunListResponse, RunResponse, RunTasksResponse
 from qwen_aio.wire.shape import JSON_MEDIA, Answered, read_object
 

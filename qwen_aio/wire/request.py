@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from qwen_aio.bounds import MAX_STOPS, SamplingNumbers, Seed, StopString
+from qwen_aio.bounds import MAX_STOPS, MAX_TIMEOUT_S, SamplingNumbers, Seed, StopString
 from qwen_aio.core import Message, Overflow, Rendering, Request, Role, SamplingWish
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.visible import check_visible
@@ -18,7 +18,6 @@ MAX_BODY_BYTES = 1_000_000
 MAX_TEXTS = 256
 MAX_TASKS = 16
 MAX_HISTORY = 1000  # messages
-MAX_TIMEOUT_S = 600.0
 
 
 class HistoryMessage(Sent):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Self
 
+from qwen_aio.bounds import MAX_TIMEOUT_S
 from qwen_aio.core import Capabilities, ContextLimits, Label, Rule, Sampling, Task, TaskKind
 from qwen_aio.language import Language
 from qwen_aio.safeguards import SafetyPolicy
-from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS, MAX_TIMEOUT_S
+from qwen_aio.wire.request import MAX_BODY_BYTES, MAX_HISTORY, MAX_TEXTS
 from qwen_aio.wire.shape import Answered
 
 

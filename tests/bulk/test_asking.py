@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_aio.bounds import MAX_TIMEOUT_S
 from qwen_aio.bulk.asking import AT_ONCE, PATIENCE_S, Asker, Patient
 from qwen_aio.bulk.table import open_table
 from qwen_aio.core import Request
@@ -138,3 +139,10 @@ async def test_what_no_row_is_to_blame_for_ends_the_run_and_what_is_under_way(tm
     with pytest.raises(KeyRefused):
         await asked(script, table_of(tmp_path, ["a", *script.delays]))
     assert script.running == 0
+
+
+async def test_a_row_of_a_slow_model_may_wait_behind_the_others_as_long_as_any_request_may():
+    script = Script()
+    await Patient(script).run(ASK)
+    await Patient(script).run(replace(ASK, timeout_s=5.0))
+    assert [request.timeout_s for request in script.requests] == [MAX_TIMEOUT_S, 5.0]
