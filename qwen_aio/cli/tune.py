@@ -42,7 +42,7 @@ from qwen_aio.worker.loading import choose_model, describe_model, records_of
 from qwen_aio.worker.memory_need import log_memory, sized
 from qwen_aio.worker.precision import choose_precision
 
-SETTINGS = ("model", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
+SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
 SHORTEST_S, LONGEST_S = 5.0, 3600.0
 HEADING = """\
 Found by `qwen-aio tune` on this machine; run it again for another machine or model.
