@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Import and say what to do next; the exit status."""
-    from qwen_aio.engine.load import Folder
     from qwen_aio.engine.model.pickled import convert_pickle
 
     models = home() / "models"
@@ -36,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
             models,
             name=arguments.name,
             convert=convert_pickle,
-            verify=lambda partial: Folder.open(partial).tokenizer,
+            verify=_verify,
         )
     except OSError as exc:
         raise InvalidModel(
@@ -47,3 +46,18 @@ def main(arguments: argparse.Namespace) -> int:
     chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"
     print(f"start with it: qwen-aio serve{chosen}")
     return 0
+
+
+def _verify(folder: Path) -> None:
+    """Raises InvalidModel for a folder that no engine loads."""
+    from qwen_aio.engine.choice import choose_engine, size_of
+    from qwen_aio.engine.foreign.load import read_prompts
+    from qwen_aio.engine.load import Folder
+
+    choice = choose_engine(folder, asked="auto")
+    if choice.kind == "qwen":
+        Folder.open(folder).tokenizer  # noqa: B018  read to be checked
+        return
+    print(choice)
+    size_of(folder, choice.kind)
+    read_prompts(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,9 +63,7 @@ def _read_turns(segments: Segments) -> list[Turn]:
 
 
 def _pairs(segments: Segments) -> list[tuple[Segment, Text]]:
-    return [
-        (before, text) for before, text in zip(segments, segments[1:], strict=False) if isinstance(text, Text)
-    ]
+    return [(before, text) for before, text in itertools.pairwise(segments) if isinstance(text, Text)]
 
 
 def _read_turn(text: Text) -> Turn:

@@ -54,7 +54,10 @@ def load_foreign(model_dir: Path, *, threads: int, precision: Precision) -> Load
         raise InvalidModel(f"{model_dir}: the tokenizer has {more}")
     stated = (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id)
     end = prompts.template.end_token
-    ends = [*(each for one in stated for each in _ids(one)), *([prompts.tokenizer.control_id(end.token)] if end else [])]
+    ends = [
+        *(each for one in stated for each in _ids(one)),
+        *([prompts.tokenizer.control_id(end.token)] if end else []),
+    ]
     return LoadedForeign(foreign, prompts, frozenset(ends))
 
 
@@ -87,7 +90,9 @@ def read_prompts(model_dir: Path) -> tuple[ForeignPrompts, PreTrainedTokenizerFa
 
 def _render_of(tokenizer: PreTrainedTokenizerFast) -> Render:
     def render(messages: Sequence[Mapping[str, str]]) -> str:
-        rendered = tokenizer.apply_chat_template([*messages], tokenize=False, add_generation_prompt=True)
+        rendered = tokenizer.apply_chat_template(
+            [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
+        )
         return str(rendered)
 
     return render
@@ -107,10 +112,12 @@ def _opening(tokenizer: PreTrainedTokenizerFast, own: ForeignTokenizer) -> Segme
 def _read_weights(model_dir: Path, *, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its stub does not know output_loading_info
+
     path = model_dir / "config.json"
     refuse_quantized(path, read_config(path))
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = from_pretrained(
             model_dir,
             dtype=dtype,
             local_files_only=True,

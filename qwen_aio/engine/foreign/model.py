@@ -28,7 +28,8 @@ class ForeignModel:
         self._model = model
         self._parameters = inspect.signature(model.forward).parameters
         stated = model.config.get_text_config(decoder=True)
-        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        embeddings: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers'
+        self.vocab_size = int(embeddings.weight.shape[0])
         self.max_positions = int(getattr(stated, "max_position_embeddings", 0) or 2**31)
         layers = _layers(self._probe())
         if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
