@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jinja2 import TemplateError
 
@@ -97,9 +97,23 @@ def _place(turn: Turn, segments: Sequence[Segment]) -> int | None:
     return next((number for number, segment in enumerate(segments) if segment is turn.texts[0]), None)
 
 
-def _stripped(texts: Sequence[Text], *, left: bool, right: bool) -> Iterator[Text]:
+def _stripped(texts: Sequence[Text], *, left: bool, right: bool) -> list[Text]:
     """The texts of one message without white space at its ends, as far as the template strips it."""
+    kept = list(texts)
+    if left:
+        _strip_first(kept, str.lstrip)
+    if right:
+        kept.reverse()
+        _strip_first(kept, str.rstrip)
+        kept.reverse()
+    return kept
+
+
+def _strip_first(texts: list[Text], strip: Callable[[str], str]) -> None:
+    """Strip the first of `texts`, and the next one where nothing is left of it. What is whole stays the same object."""
     for number, text in enumerate(texts):
-        content = text.text.lstrip() if left and number == 0 else text.text
-        content = content.rstrip() if right and number == len(texts) - 1 else content
-        yield text if content == text.text else Text(content, can_cut=text.can_cut)
+        content = strip(text.text)
+        if content != text.text:
+            texts[number] = Text(content, can_cut=text.can_cut)
+        if content:
+            return

@@ -89,9 +89,7 @@ def sentence_piece(family: Family) -> dict[str, Any]:
     tokenizer = RustTokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    inside = ["<unk>", *BYTES, *family.controls, "\n\n"]
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=560, special_tokens=inside))
-    stated = json.loads(tokenizer.to_str())
+    stated = trained(tokenizer, ["<unk>", *BYTES, *family.controls, "\n\n"])
     kept = {"<unk>", *family.controls, "\n\n"}
     stated["added_tokens"] = [token for token in stated["added_tokens"] if token["content"] in kept]
     for token in stated["added_tokens"]:
@@ -106,11 +104,16 @@ def llama_2(family: Family) -> dict[str, Any]:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    inside = ["<unk>", "<s>", "</s>", *BYTES]
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=540, special_tokens=inside))
-    stated = json.loads(tokenizer.to_str())
+    stated = trained(tokenizer, ["<unk>", "<s>", "</s>", *BYTES])
     stated["added_tokens"] = [token for token in stated["added_tokens"] if token["content"] not in BYTES]
     return with_controls(RustTokenizer.from_str(json.dumps(stated)), family)
+
+
+def trained(tokenizer: RustTokenizer, inside: list[str]) -> dict[str, Any]:
+    """With `inside` its vocabulary. It is trained on words, although SentencePiece's kind merges across them."""
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=460, special_tokens=inside))
+    return json.loads(tokenizer.to_str()) | {"pre_tokenizer": None}
 
 
 def with_controls(tokenizer: RustTokenizer, family: Family) -> dict[str, Any]:
