@@ -45,7 +45,8 @@ class ForeignModel:
     def copy_of(self, cache: DynamicCache, *, length: int) -> DynamicCache:
         """Its first `length` tokens; all of them where `can_crop` is false."""
         copied = copy.deepcopy(cache)
-        copied.crop(length - cache.get_seq_length())
+        if (excess := cache.get_seq_length() - length) > 0:  # a sliding layer refuses even to crop nothing
+            copied.crop(-excess)
         return copied
 
     def repeated(self, cache: DynamicCache, count: int) -> DynamicCache:

@@ -147,7 +147,7 @@ FAMILIES = {
             GEMMA,
             end="<end_of_turn>",
             special={"bos_token": "<bos>", "eos_token": "<eos>"},
-            shape={"sliding_window": 24, "head_dim": 16, "num_hidden_layers": 4},
+            shape={"sliding_window": 12, "head_dim": 16, "num_hidden_layers": 4},
         ),
         Family(
             "phi",
