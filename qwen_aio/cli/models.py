@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from qwen_aio.engine.choice import choose_engine
 from qwen_aio.errors import InvalidModel
 from qwen_aio.machine.folders import home
-from qwen_aio.models.find import FULL_MODEL, model_sha
+from qwen_aio.models.find import CHAT_FILES, FULL_MODEL, model_sha
 from qwen_aio.models.importing import SUFFIXES, import_model
 
 
@@ -42,7 +43,9 @@ def main(arguments: argparse.Namespace) -> int:
             f"{exc.filename or arguments.path} cannot be read or written: {exc.strerror or exc}"
         ) from exc
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {size / 1e6:.0f} MB, hash {model_sha(folder)}")
+    choice = choose_engine(folder, asked="auto")
+    sha = model_sha(folder, more=CHAT_FILES if choice.kind == "transformers" else ())
+    print(f"{folder}: {size / 1e6:.0f} MB, hash {sha}", choice, sep="\n")
     chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"
     print(f"start with it: qwen-aio serve{chosen}")
     return 0
@@ -50,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _verify(folder: Path) -> None:
     """Raises InvalidModel for a folder that no engine loads."""
-    from qwen_aio.engine.choice import choose_engine, size_of
+    from qwen_aio.engine.choice import size_of
     from qwen_aio.engine.foreign.load import read_prompts
     from qwen_aio.engine.load import Folder
 
@@ -58,6 +61,5 @@ def _verify(folder: Path) -> None:
     if choice.kind == "qwen":
         Folder.open(folder).tokenizer  # noqa: B018  read to be checked
         return
-    print(choice)
     size_of(folder, choice.kind)
     read_prompts(folder)

@@ -101,7 +101,7 @@ def why_foreign(values: Mapping[str, Any]) -> str | None:
     found = values.get("architectures") or values.get("model_type")
     if found not in ([ARCHITECTURE], ARCHITECTURE, "qwen2"):
         named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
-        return f"this is a {named}; only {ARCHITECTURE} is loaded (Qwen1.5, Qwen2, Qwen2.5)"
+        return f"this is a {named}; our engine computes only {ARCHITECTURE} (Qwen1.5, Qwen2, Qwen2.5)"
     if "auto_map" in values:
         return "it has auto_map: a model that brings its own code is not loaded"
     if values.get("hidden_act", "silu") != "silu":
@@ -122,7 +122,7 @@ def refuse_quantized(path: Path, values: Mapping[str, Any]) -> None:
 
 def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
     if (why := why_foreign(values)) is not None:
-        raise InvalidModel(f"{path}: {why}")
+        raise InvalidModel(f"{path}: {why}; --engine transformers computes more, slowly")
     refuse_quantized(path, values)
 
 

@@ -21,7 +21,7 @@ from qwen_aio.core import Precision, Task
 from qwen_aio.engine.choice import EngineChoice, choose_engine
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
-from qwen_aio.models.find import ModelFolder, find_model, model_sha
+from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
 from qwen_aio.tasks.lint import Encoder
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import check_golden
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from qwen_aio.engine.load import LoadedModel
     from qwen_aio.engine.service import EngineService
 
-# Besides weights, config and tokenizer, what decides what a model answers: its chat template and its engine.
-FOREIGN_FILES = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 logger = logging.getLogger(__name__)
 
 
@@ -126,7 +124,7 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
 def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
     record = choose_foreign_precision(settings)
     with ThreadPoolExecutor(max_workers=1) as beside:
-        hashing = beside.submit(model_sha, model.path, more=FOREIGN_FILES)
+        hashing = beside.submit(model_sha, model.path, more=CHAT_FILES)
         from qwen_aio.engine.foreign.load import load_foreign
 
         loaded = load_foreign(model.path, threads=threads, precision=record.precision)

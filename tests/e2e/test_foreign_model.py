@@ -77,7 +77,7 @@ def test_the_commands_take_it_too(gemma: Path, tmp_path: Path) -> None:
     ("flags", "message"),
     [
         (("--precision", "int8"), "transformers computes in fp32 or bf16"),
-        (("--engine", "qwen"), "only Qwen2ForCausalLM is loaded"),
+        (("--engine", "qwen"), "our engine computes only Qwen2ForCausalLM"),
     ],
 )
 def test_what_does_not_go_together_is_said(gemma: Path, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:

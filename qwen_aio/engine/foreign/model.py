@@ -25,6 +25,8 @@ class ForeignModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Raises InvalidModel if what it keeps of earlier tokens is not keys and values alone."""
+        if model.config.is_encoder_decoder:
+            raise InvalidModel(f"{type(model).__name__} is an encoder-decoder model; that is not supported")
         self._model = model
         self._parameters = inspect.signature(model.forward).parameters
         stated = model.config.get_text_config(decoder=True)
