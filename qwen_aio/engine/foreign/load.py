@@ -111,10 +111,11 @@ def _opening(tokenizer: PreTrainedTokenizerFast, own: ForeignTokenizer) -> Segme
 
 def _read_weights(model_dir: Path, *, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as library_logging
+    from transformers.utils import logging
 
-    library_logging.disable_progress_bar()
-    library_logging.set_verbosity_error()  # what it warns of is checked here, and a log has lines of ours
+    library: Any = logging  # its functions have no types
+    library.disable_progress_bar()
+    library.set_verbosity_error()  # what it warns of is checked here, and a log has lines of ours
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its stub does not know output_loading_info
 
     path = model_dir / "config.json"

@@ -204,7 +204,7 @@ def _parts_of(part: Any, inner: str) -> Iterator[dict[str, Any]]:
 
 def _plain_of(stated: dict[str, Any]) -> tuple[RustTokenizer, list[dict[str, Any]]]:
     """A tokenizer that knows no control token and opens no text; and the control tokens."""
-    blank = [token for token in stated.get("added_tokens") or [] if str(token["content"]).isspace()]
+    blank = [token for token in stated.get("added_tokens") or [] if _is_blank(str(token["content"]))]
     plain = _without(stated, kept=blank)
     vocabulary: dict[str, int] = plain.get_vocab(with_added_tokens=True)
     # Outside the vocabulary of texts, one gets another id as soon as those before it are missing.
@@ -212,6 +212,10 @@ def _plain_of(stated: dict[str, Any]) -> tuple[RustTokenizer, list[dict[str, Any
     if kept != blank:
         plain = _without(stated, kept=kept)
     return plain, [token for token in stated.get("added_tokens") or [] if token not in kept]
+
+
+def _is_blank(content: str) -> bool:
+    return content.replace(META_SPACE, " ").isspace()
 
 
 def _without(stated: dict[str, Any], *, kept: list[dict[str, Any]]) -> RustTokenizer:

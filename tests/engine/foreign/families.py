@@ -25,6 +25,7 @@ from transformers import (
 
 from tests.engine.conftest import CORPUS
 
+RUNS = ("\n\n", "▁▁", "▁▁▁")  # added tokens, but text
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 SHAPE = {
     "hidden_size": 64,
@@ -89,8 +90,8 @@ def sentence_piece(family: Family) -> dict[str, Any]:
     tokenizer = RustTokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    stated = trained(tokenizer, ["<unk>", *BYTES, *family.controls, "\n\n"])
-    kept = {"<unk>", *family.controls, "\n\n"}
+    stated = trained(tokenizer, ["<unk>", *BYTES, *family.controls, *RUNS])
+    kept = {"<unk>", *family.controls, *RUNS}
     stated["added_tokens"] = [token for token in stated["added_tokens"] if token["content"] in kept]
     for token in stated["added_tokens"]:
         token["special"] = token["content"].startswith("<") and token["content"] != "<start_of_turn>"
