@@ -52,13 +52,11 @@ def load_foreign(model_dir: Path, *, threads: int, precision: Precision) -> Load
     if prompts.tokenizer.vocab_size > foreign.vocab_size:
         more = f"{prompts.tokenizer.vocab_size} tokens, the model only {foreign.vocab_size}"
         raise InvalidModel(f"{model_dir}: the tokenizer has {more}")
-    stated = (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id)
-    end = prompts.template.end_token
-    ends = [
-        *(each for one in stated for each in _ids(one)),
-        *([prompts.tokenizer.control_id(end.token)] if end else []),
-    ]
-    return LoadedForeign(foreign, prompts, frozenset(ends))
+    configs = (model.generation_config, model.config, tokenizer)
+    stated = [getattr(each, "eos_token_id", None) for each in configs]
+    if (end := prompts.template.end_token) is not None:
+        stated.append(prompts.tokenizer.control_id(end.token))
+    return LoadedForeign(foreign, prompts, frozenset(each for one in stated for each in _ids(one)))
 
 
 def make_foreign_engine(loaded: LoadedForeign, limits: EngineLimits, *, threads: int) -> TransformersEngine:
@@ -90,8 +88,9 @@ def read_prompts(model_dir: Path) -> tuple[ForeignPrompts, PreTrainedTokenizerFa
 
 def _render_of(tokenizer: PreTrainedTokenizerFast) -> Render:
     def render(messages: Sequence[Mapping[str, str]]) -> str:
+        # A label is scored where the answer begins, so models that may think first (Qwen3) are told not to.
         rendered = tokenizer.apply_chat_template(
-            [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
+            [dict(each) for each in messages], tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         return str(rendered)
 

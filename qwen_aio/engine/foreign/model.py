@@ -25,7 +25,7 @@ class ForeignModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Raises InvalidModel if what it keeps of earlier tokens is not keys and values alone."""
-        if model.config.is_encoder_decoder:
+        if getattr(model.config, "is_encoder_decoder", False):
             raise InvalidModel(f"{type(model).__name__} is an encoder-decoder model; that is not supported")
         self._model = model
         self._parameters = inspect.signature(model.forward).parameters

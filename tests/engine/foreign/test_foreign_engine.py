@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 
 import pytest
 import torch
@@ -136,6 +137,30 @@ def test_an_aborted_request_leaves_nothing(example: Example) -> None:
     assert engine.counters.running == 0
     engine.check_integrity()
     assert_same(run(engine, WORKS), run(example.engine(), WORKS))
+
+
+def test_requests_that_come_and_go_get_what_each_gets_alone(example: Example) -> None:
+    """After every step no more is held than the memory allows."""
+    limits = {"max_batch_tokens": 32, "max_running": 4, "max_answers": 2}
+    alone = {name: run(example.engine(**limits), {name: work})[name] for name, work in WORKS.items()}
+    engine, chance = example.engine(**limits), Random(3)
+    open_now: dict[str, str] = {}  # request id -> name of its work
+    found: dict[str, list[Output]] = {}
+    for number in range(120):
+        if chance.random() < 0.35:
+            name = chance.choice(list(WORKS))
+            open_now[f"{number}"] = name
+            engine.add(f"{number}", WORKS[name], arrived_s=engine.clock())
+        if open_now and chance.random() < 0.1:
+            engine.abort(gone := chance.choice(list(open_now)))
+            del open_now[gone]
+        for output in engine.step():
+            found.setdefault(output.request_id, []).append(output)
+            if output.is_last:
+                name = open_now.pop(output.request_id)
+                assert_same(alone | {name: found[output.request_id]}, alone)
+        engine.check_integrity()
+    assert engine.counters.completed > 20
 
 
 def test_a_seed_repeats_and_a_resumed_answer_is_the_uninterrupted_one(example: Example) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_aio.core import Prompt
+from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.foreign.load import load_foreign, read_prompts
 from qwen_aio.engine.foreign.tokenizer import ForeignTokenizer
 from qwen_aio.errors import InvalidModel, InvalidRequest
@@ -126,6 +126,14 @@ def test_a_template_may_lie_in_a_file_of_its_own(changed: Callable[..., Path], l
     (folder / "chat_template.jinja").write_text(FAMILIES["llama"].template)
     prompts, _ = read_prompts(folder)
     assert prompts.segments(prompt("你好")) == load_example("llama").loaded.prompts.segments(prompt("你好"))
+
+
+def test_a_model_that_may_think_first_is_told_not_to(changed: Callable[..., Path]) -> None:
+    thinks = "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}</think>{% endif %}"
+    prompts, _ = read_prompts(changed("tokenizer_config.json", {"chat_template": FAMILIES["llama"].template + thinks}))
+    *_, last = prompts.segments(prompt("你好"))
+    assert isinstance(last, Text)
+    assert last.text.endswith("</think>")
 
 
 @pytest.mark.parametrize(
