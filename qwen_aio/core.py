@@ -20,7 +20,7 @@ from qwen_aio.safeguards import Calibration, OpeningCheck, SafetyPolicy
 
 TaskKind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
-Precision = Literal["fp32", "int8"]  # of weights
+Precision = Literal["fp32", "int8", "bf16"]  # of weights
 PromptStyle = Literal["task", "chat", "completion"]
 Overflow = Literal["cut", "error"]
 Method = Literal["generate", "extract", "auto"]  # auto: extract with the bundled model

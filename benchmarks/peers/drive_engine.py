@@ -26,13 +26,14 @@ class Drive:
     def __init__(self, model_dir: str, *, precision: str, threads: int) -> None:
         from qwen_aio.engine.config import EngineLimits
         from qwen_aio.engine.kv.pool import KvPool
-        from qwen_aio.engine.load import make_engine
+        from qwen_aio.engine.load import LoadedModel, make_engine
         from qwen_aio.engine.service import EngineService
 
-        settings = load_settings({"model": model_dir, "precision": precision})
+        settings = load_settings({"model": model_dir, "engine": "qwen", "precision": precision})
         with ThreadPoolExecutor(max_workers=1) as passing:  # see qwen_aio/worker/loading.py
             weights = passing.submit(load_weights, settings, choose_model(settings), threads=threads).result()
         assert weights.precision_record.precision == precision, weights.precision_record
+        assert isinstance(weights.model, LoadedModel)
         limits = EngineLimits()
         self._words = Words.load(Path(model_dir))
         self._service = EngineService(make_engine(weights.model, limits, threads=threads))

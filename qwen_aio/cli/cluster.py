@@ -12,6 +12,7 @@ import asyncio
 import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.cluster.plan import WORKER_HOST, ClusterPlan, forkserver_command, plan_cluster, worker_command
 from qwen_aio.cluster.supervisor import Supervisor
 from qwen_aio.config import Settings, prompts_dir, settings_of, status_dir
-from qwen_aio.errors import KeyRefused, ServerUnreachable
+from qwen_aio.errors import InvalidSettings, KeyRefused, ServerUnreachable
 from qwen_aio.machine.memory import available_memory
 from qwen_aio.serving.transport.server import bind, caught_signals
 from qwen_aio.startup.environment import stated_threads
@@ -32,7 +33,7 @@ from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
 from qwen_aio.startup.tls import TlsTo, tls_to
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.worker.loading import choose_model, describe_model, prepare_process
+from qwen_aio.worker.loading import choose_model, describe_model, engine_of, prepare_process
 from qwen_aio.worker.memory_need import MemoryNeed, memory_message, need_of, sized
 
 ELSEWHERE = ("workers", "port", "id")  # settings that mean something else, or nothing, to a cluster
@@ -62,12 +63,20 @@ def main(arguments: Namespace) -> int:
         pass  # the balancer will own it: if another one does, this raises before anything is started
     load_tasks(prompts_dir(settings))
     model = choose_model(settings)
+    plan = _without_sharing(plan, settings) if engine_of(settings, model).kind == "transformers" else plan
     settings = sized(settings, model, num_workers=len(plan.workers))
     arguments.kv_mb = settings.kv_mb  # its workers would not know of one another
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
     print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
     client_of = partial(_client_of, service_key(settings), tls_to(settings))
     return asyncio.run(_run(plan, arguments, need, client_of))
+
+
+def _without_sharing(plan: ClusterPlan, settings: Settings) -> ClusterPlan:
+    """`plan` for transformers, which starts threads while it loads, so that no process can be forked after."""
+    if settings.share_weights == "on":
+        raise InvalidSettings("--share-weights on: workers cannot share what transformers loads; leave it off")
+    return replace(plan, shares_weights=False)
 
 
 async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, client_of: ClientOf) -> int:

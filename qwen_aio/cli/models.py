@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from qwen_aio.engine.choice import choose_engine
 from qwen_aio.errors import InvalidModel
 from qwen_aio.machine.folders import home
-from qwen_aio.models.find import FULL_MODEL, model_sha
+from qwen_aio.models.find import CHAT_FILES, FULL_MODEL, model_sha
 from qwen_aio.models.importing import SUFFIXES, import_model
 
 
@@ -26,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Import and say what to do next; the exit status."""
-    from qwen_aio.engine.load import Folder
     from qwen_aio.engine.model.pickled import convert_pickle
 
     models = home() / "models"
@@ -36,14 +36,30 @@ def main(arguments: argparse.Namespace) -> int:
             models,
             name=arguments.name,
             convert=convert_pickle,
-            verify=lambda partial: Folder.open(partial).tokenizer,
+            verify=_verify,
         )
     except OSError as exc:
         raise InvalidModel(
             f"{exc.filename or arguments.path} cannot be read or written: {exc.strerror or exc}"
         ) from exc
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {size / 1e6:.0f} MB, hash {model_sha(folder)}")
+    choice = choose_engine(folder, asked="auto")
+    sha = model_sha(folder, more=CHAT_FILES if choice.kind == "transformers" else ())
+    print(f"{folder}: {size / 1e6:.0f} MB, hash {sha}", choice, sep="\n")
     chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"
     print(f"start with it: qwen-aio serve{chosen}")
     return 0
+
+
+def _verify(folder: Path) -> None:
+    """Raises InvalidModel for a folder that no engine loads."""
+    from qwen_aio.engine.choice import size_of
+    from qwen_aio.engine.foreign.load import read_prompts
+    from qwen_aio.engine.load import Folder
+
+    choice = choose_engine(folder, asked="auto")
+    if choice.kind == "qwen":
+        Folder.open(folder).tokenizer  # noqa: B018  read to be checked
+        return
+    size_of(folder, choice.kind)
+    read_prompts(folder)

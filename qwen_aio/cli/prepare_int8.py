@@ -25,7 +25,7 @@ from qwen_aio.models.find import ModelFolder
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
 from qwen_aio.startup.log import log_to_stderr
 from qwen_aio.startup.process import run_process
-from qwen_aio.worker.loading import choose_model, load_weights, prepare_process, records_of
+from qwen_aio.worker.loading import choose_model, engine_of, load_weights, prepare_process, records_of
 from qwen_aio.worker.precision import is_prepared, is_small
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ def prepare_int8(arguments: Namespace, model: ModelFolder) -> None:
     from qwen_aio.engine.model.linear import why_no_int8
 
     settings = settings_from(arguments)
+    if engine_of(settings, model).kind == "transformers":
+        return
     if is_small(model) or is_prepared(settings, records_of(settings, model), why_no_int8=why_no_int8):
         return
     command = [sys.executable, "-m", "qwen_aio.cli.prepare_int8", *as_flags(child_arguments(arguments, "worker"))]

@@ -12,7 +12,7 @@ from qwen_aio.bulk.asking import Asked
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import ModelIdentity, Request, Task
 
-MODEL_SETTINGS = ("model", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
+MODEL_SETTINGS = ("model", "engine", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
 SERVER_SETTINGS = ("tls_ca",)
 URL_HELP = "ask the server at this address, with the key in QWEN_AIO_KEY, instead of loading a model here"
 

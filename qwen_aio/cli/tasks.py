@@ -80,9 +80,15 @@ def _spelled(prompt: Prompt) -> str:
 
 
 async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -> int:
-    from qwen_aio.engine.text.tokenizer import Tokenizer
     from qwen_aio.startup.environment import stated_threads
-    from qwen_aio.worker.loading import choose_model, describe_model, golden_book, loaded_engine, prepare_process
+    from qwen_aio.worker.loading import (
+        choose_model,
+        describe_model,
+        encoder_of,
+        golden_book,
+        loaded_engine,
+        prepare_process,
+    )
     from qwen_aio.worker.memory_need import log_memory, sized
 
     threads = prepare_process(stated_threads(settings))
@@ -90,8 +96,8 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
     print(describe_model(model))
     settings = sized(settings, model)
     log_memory(settings, model)
-    tokenizer = Tokenizer.load(model.path)
-    reports = [lint(task, tokenizer) for task in chosen.values()]
+    encoder = encoder_of(settings, model)
+    reports = [lint(task, encoder) for task in chosen.values()]
     for report in reports:
         _print_report(report)
     is_fine = not any(report.problems for report in reports)
@@ -100,7 +106,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
         return 0 if is_fine else 1
     async with loaded_engine(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
         print(ready.precision_record)
-        book = golden_book(model, ready.sha, ready.precision_record.precision)
+        book = golden_book(settings, model, ready.sha, ready.precision_record.precision)
         for task in chosen.values():
             is_fine &= await _check_golden(ready.engine, task, book, accepts=accepts) or settings.golden == "warn"
             _print_focus(await focus_effects(ready.engine, task))

@@ -38,11 +38,11 @@ from qwen_aio.tuning.halving import Candidate, Trial, grid
 from qwen_aio.tuning.measure import Throughput, measure
 from qwen_aio.tuning.search import Results, fastest_settings, search
 from qwen_aio.tuning.toml_edit import Value, check_writable, read_settings_file, write_settings_file
-from qwen_aio.worker.loading import choose_model, describe_model, records_of
+from qwen_aio.worker.loading import choose_model, describe_model, engine_of, records_of
 from qwen_aio.worker.memory_need import log_memory, sized
 from qwen_aio.worker.precision import choose_precision
 
-SETTINGS = ("model", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
+SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
 SHORTEST_S, LONGEST_S = 5.0, 3600.0
 HEADING = """\
 Found by `qwen-aio tune` on this machine; run it again for another machine or model.
@@ -75,6 +75,8 @@ def main(arguments: Namespace) -> int:
     print(describe_model(model))
     log_memory(sized(settings, model), model)
     asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
+    if engine_of(settings, model).kind == "transformers":
+        raise InvalidSettings("tune fits the engine for Qwen2 to the machine; it has nothing to fit of transformers")
     candidates = grid(cores=usable_cores(), precisions=precisions(asked, arguments, model))
     _progress(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")
     try:

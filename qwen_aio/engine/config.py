@@ -68,17 +68,18 @@ class ModelConfig:
     def load(cls, folder: Path) -> ModelConfig:
         """The config of the checkpoint in `folder`. Raises InvalidModel."""
         path = folder / "config.json"
-        values = _read_object(path)
+        values = read_config(path)
         generation = folder / "generation_config.json"
         try:
             _refuse_foreign(path, values)
-            eos = [*_eos_ids(values), *(_eos_ids(_read_object(generation)) if generation.exists() else [])]
+            eos = [*_eos_ids(values), *(_eos_ids(read_config(generation)) if generation.exists() else [])]
             return _from_values(values, eos_ids=tuple(sorted(set(eos))))
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
             raise InvalidModel(f"{path} is incomplete or damaged: {exc!r}") from exc
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises InvalidModel."""
     try:
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as exc:
@@ -95,22 +96,34 @@ def _eos_ids(values: Mapping[str, Any]) -> list[int]:
     return [int(token) for token in eos] if isinstance(eos, list) else [int(eos)]
 
 
-def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
+def why_foreign(values: Mapping[str, Any]) -> str | None:
+    """Why the engine of this project does not compute a model with this config; None if it does."""
     found = values.get("architectures") or values.get("model_type")
     if found not in ([ARCHITECTURE], ARCHITECTURE, "qwen2"):
         named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
-        raise InvalidModel(f"{path}: this is a {named}; only {ARCHITECTURE} is loaded (Qwen1.5, Qwen2, Qwen2.5)")
+        return f"this is a {named}; our engine computes only {ARCHITECTURE} (Qwen1.5, Qwen2, Qwen2.5)"
     if "auto_map" in values:
-        raise InvalidModel(f"{path} has auto_map: a model that brings its own code is not loaded")
-    if quantized := values.get("quantization_config") or values.get("quantization"):
-        raise InvalidModel(f"{path}: the weights are quantized{_by(quantized)}; {UNPACKED}")
+        return "it has auto_map: a model that brings its own code is not loaded"
     if values.get("hidden_act", "silu") != "silu":
-        raise InvalidModel(f"{path}: hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'")
+        return f"hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'"
     if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or []):
-        raise InvalidModel(f"{path}: use_sliding_window is on; sliding windows are not supported")
+        return "use_sliding_window is on; sliding windows are not supported"
     rope = _rope(values)
     if rope and rope.get("rope_type", rope.get("type")) != "default":
-        raise InvalidModel(f"{path}: rope scaling {dict(rope)} is not supported, only plain rotary positions")
+        return f"rope scaling {dict(rope)} is not supported, only plain rotary positions"
+    return None
+
+
+def refuse_quantized(path: Path, values: Mapping[str, Any]) -> None:
+    """Raises InvalidModel if the config at `path` is of packed weights."""
+    if quantized := values.get("quantization_config") or values.get("quantization"):
+        raise InvalidModel(f"{path}: the weights are quantized{_by(quantized)}; {UNPACKED}")
+
+
+def _refuse_foreign(path: Path, values: Mapping[str, Any]) -> None:
+    if (why := why_foreign(values)) is not None:
+        raise InvalidModel(f"{path}: {why}; --engine transformers computes more, slowly")
+    refuse_quantized(path, values)
 
 
 def _by(quantized: object) -> str:

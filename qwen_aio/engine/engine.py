@@ -21,8 +21,9 @@ from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.model.attention import forward_batch, in_batch_order
 from qwen_aio.engine.model.forward import Qwen2
+from qwen_aio.engine.picking import TokenPicker
 from qwen_aio.engine.requests import FAILED, Counters, Generate, Item, Output, Pin, Pinned, Score, Work
-from qwen_aio.engine.sampler import Sampler, keep, token_logprobs
+from qwen_aio.engine.sampler import Sampler, token_logprobs
 from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.scheduling.coalescing import Coalescing
 from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
@@ -35,7 +36,6 @@ from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
-from qwen_aio.result import Completion, TextDelta
 
 LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory of logits
 MIN_CONTEXT = 128  # a smaller context is useless
@@ -73,9 +73,9 @@ class Engine:
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._grammars = GrammarCompiler(tokenizer, end_ids=self._end_ids)
-        self._sampler = Sampler(self._answer_ids, vocab_size=model.config.vocab_size)
+        self._picker = TokenPicker(Sampler(self._answer_ids, vocab_size=model.config.vocab_size))
         self._outputs: list[Output] = []  # of the running step, and of answers finished on arrival
-        self._num_completed = self._num_steps = self._num_generated = 0
+        self._num_completed = self._num_steps = 0
 
     @property
     def has_work(self) -> bool:
@@ -87,7 +87,7 @@ class Engine:
             running=self._scheduler.num_running,
             completed=self._num_completed,
             steps=self._num_steps,
-            generated_tokens=self._num_generated,
+            generated_tokens=self._picker.num_generated,
             draft_tokens=self._drafter.num_drafted,
             accepted_tokens=self._drafter.num_accepted,
         )
@@ -221,24 +221,9 @@ class Engine:
                 case DecisionSequence():
                     sequence.record(row, token_logprobs(logits, sequence.tokens_after(row)))
                 case AnswerSequence() if row < sequence.num_computed:  # not after a rejected draft token
-                    self._emit(sequence, *self._next_token(sequence, logits))
+                    self._emit(sequence, *self._picker.extend(sequence, logits, now_s=self.clock()))
         except Exception as exc:  # broad: one failing sequence ends no other
             self._fail(sequence, exc)
-
-    def _next_token(self, answer: AnswerSequence, logits: Tensor) -> list[TextDelta | Completion]:
-        if answer.top_logprobs is None:
-            return answer.accept(self._pick(answer, logits), now_s=self.clock())
-        given = logits.clone()  # picking overwrites them
-        token = self._pick(answer, logits)
-        logprobs = self._sampler.ranked(given, count=answer.top_logprobs, token=token)
-        return answer.accept(token, now_s=self.clock(), logprobs=logprobs)
-
-    def _pick(self, answer: AnswerSequence, logits: Tensor) -> int:
-        if answer.grammar is not None:
-            keep(logits, answer.grammar.allowed())
-        index, seen = answer.num_generated, answer.seen_ids
-        self._num_generated += 1
-        return self._sampler.pick(logits, answer.sampling, seen_ids=seen, seed=answer.seed, index=index)
 
     def _fail(self, sequence: Sequence, failure: Exception) -> None:
         """End one sequence with an error; the next one with its question is computed anew."""

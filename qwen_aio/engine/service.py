@@ -22,8 +22,8 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from qwen_aio.core import ContextLimits, Prompt, Sampling, Segments
-from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import FAILED, Counters, EngineSnapshot, Generate, Item, Output, Pin, Pinned, Score, Work
+from qwen_aio.engine.step_engine import StepEngine
 from qwen_aio.errors import EngineStopped, QueueFull, QwenAioError, RequestFailed
 from qwen_aio.result import Completion, Scores, TextDelta
 
@@ -43,7 +43,7 @@ class _Stream:
 class EngineService:
     """Created anywhere, started and used on one event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: StepEngine) -> None:
         self._engine = engine  # engine thread only, except its constants
         self._inbox: SimpleQueue[abc.Callable[[], None] | None] = SimpleQueue()  # loop -> engine thread; None: stop
         self._counters = Counters()  # replaced whole by the engine thread, read by the loop

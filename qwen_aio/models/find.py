@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from qwen_aio.models.hub_cache import model_name, snapshot_in
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 FULL_MODEL = "qwen1.5-0.5b-chat"  # folder in home/models that is taken before the bundled one
+# Beside weights, config and tokenizer, what decides the answers of a model that brings its own chat template.
+CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 PIECE = 2**24  # bytes read at once
 
 
@@ -42,9 +45,15 @@ def find_model(model: str | None, *, home: Path) -> ModelFolder:
     return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, f"nothing in {full}")
 
 
-def model_sha(folder: Path) -> str:
-    """Sixteen hex digits over weights, config and tokenizer, which determine the output."""
+def model_sha(folder: Path, *, more: Sequence[str] = ()) -> str:
+    """Sixteen hex digits over weights, config and tokenizer, which determine the output.
+
+    `more`: names of other files that do; those that are missing count as missing.
+    """
     digest = hashlib.sha256()
+    for name in more:
+        path = folder / name
+        digest.update(f"{name}:{path.is_file()};".encode() + (_file_digest(path) if path.is_file() else b""))
     for path in sorted([*(folder / name for name in NEEDED), *folder.glob("*.safetensors")]):
         digest.update(f"{path.name}:{path.stat().st_size};".encode() + _file_digest(path))
     return digest.hexdigest()[:16]

@@ -20,12 +20,13 @@ from pathlib import Path, PurePosixPath
 
 from qwen_aio.errors import InvalidModel
 from qwen_aio.models.check import ADAPTER, INDEX, PICKLES, SINGLE, check_folder
+from qwen_aio.models.find import CHAT_FILES
 from qwen_aio.models.hub_cache import model_name, snapshot_in
 
 Convert = Callable[[Path, Path], Sequence[str]]  # a pickle, the safetensors file to be made -> names of its tensors
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-OTHER_FILES = (INDEX, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "LICEN[CS]E*")
+OTHER_FILES = (INDEX, "config.json", "tokenizer.json", "LICEN[CS]E*", *CHAT_FILES)
 LEFT_OUT = ("training_args.*", "optimizer.*", "scheduler.*", "rng_state*")  # what trainers leave beside a checkpoint
 NUM_ENTRIES = 10_000  # of an archive
 PIECE = 2**20

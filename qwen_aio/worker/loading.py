@@ -7,6 +7,7 @@ cases use them, and the golden cases hold before any request is served.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,25 +18,30 @@ from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
+from qwen_aio.engine.choice import EngineChoice, choose_engine
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
-from qwen_aio.models.find import ModelFolder, find_model, model_sha
+from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
+from qwen_aio.tasks.lint import Encoder
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import check_golden
 from qwen_aio.worker.golden_book import GoldenBook
-from qwen_aio.worker.precision import choose_precision, copy_place, digest_of_questions
+from qwen_aio.worker.precision import choose_foreign_precision, choose_precision, copy_place, digest_of_questions
 from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 
 if TYPE_CHECKING:
+    from qwen_aio.engine.foreign.load import LoadedForeign
     from qwen_aio.engine.load import LoadedModel
     from qwen_aio.engine.service import EngineService
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Weights:
     """A model in memory, and the hash of its files."""
 
-    model: LoadedModel
+    model: LoadedModel | LoadedForeign
     sha: str
     precision_record: PrecisionRecord
 
@@ -61,6 +67,23 @@ def describe_model(model: ModelFolder) -> str:
     return f"model {model.name}: {kind} ({model.chosen_by})"
 
 
+def engine_of(settings: Settings, model: ModelFolder) -> EngineChoice:
+    """What is to compute `model`. Raises InvalidModel."""
+    return choose_engine(model.path, asked=settings.engine)
+
+
+def encoder_of(settings: Settings, model: ModelFolder) -> Encoder:
+    """What counts the tokens of a task's texts. Raises InvalidModel."""
+    if engine_of(settings, model).kind == "transformers":
+        from qwen_aio.engine.foreign.prompts import TextCounter
+        from qwen_aio.engine.foreign.tokenizer import ForeignTokenizer
+
+        return TextCounter(ForeignTokenizer.load(model.path))
+    from qwen_aio.engine.text.tokenizer import Tokenizer
+
+    return Tokenizer.load(model.path)
+
+
 def prepare_process(threads: int | None) -> int:
     """Set the variables that torch reads when it is imported; the model's number of threads."""
     count = threads or usable_cores()
@@ -69,10 +92,14 @@ def prepare_process(threads: int | None) -> int:
 
 
 def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
-    """The weights of `model` in the chosen precision. Raises InvalidModel, InvalidTask.
+    """The weights of `model` in the chosen precision. Raises InvalidModel, InvalidSettings, InvalidTask.
 
-    With one thread, it starts none that a fork would lose.
+    With one thread, it starts none that a fork would lose, except for transformers.
     """
+    choice = engine_of(settings, model)
+    if choice.kind == "transformers":
+        logger.warning("%s", choice)
+        return _load_foreign_weights(settings, model, threads=threads)
     with ThreadPoolExecutor(max_workers=1) as beside:  # hashing the files takes about as long as importing torch
         hashing = beside.submit(records_of, settings, model)
         # Here and not above: importing torch takes seconds, and --help should not.
@@ -92,6 +119,16 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
             place=place,
         )
     return Weights(loaded_model, records.model_sha, record)
+
+
+def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
+    record = choose_foreign_precision(settings)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        hashing = beside.submit(model_sha, model.path, more=CHAT_FILES)
+        from qwen_aio.engine.foreign.load import load_foreign
+
+        loaded = load_foreign(model.path, threads=threads, precision=record.precision)
+    return Weights(loaded, hashing.result(), record)
 
 
 def records_of(settings: Settings, model: ModelFolder) -> PrecisionRecords:
@@ -128,15 +165,17 @@ async def loaded_engine(
     try:
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
-        book = golden_book(model, weights.sha, weights.precision_record.precision)
+        book = golden_book(settings, model, weights.sha, weights.precision_record.precision)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
         yield LoadedEngine(engine, weights.sha, golden, weights.precision_record)
     finally:
         await engine.close()
 
 
-def golden_book(model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
+def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
     """The recorded answers of `model` to the golden cases, in what `precision` is on this processor."""
+    if engine_of(settings, model).kind == "transformers":
+        return GoldenBook(sha, f"{precision} by transformers", own=state_dir() / "golden", shipped=None)
     from qwen_aio.engine.model.linear import arithmetic
 
     shipped = model.path / "golden" if model.is_bundled else None
@@ -145,9 +184,13 @@ def golden_book(model: ModelFolder, sha: str, precision: Precision) -> GoldenBoo
 
 def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineService:
     from qwen_aio.engine.config import EngineLimits
-    from qwen_aio.engine.load import make_engine
+    from qwen_aio.engine.load import LoadedModel, make_engine
     from qwen_aio.engine.service import EngineService
 
     chosen = {"max_context", "kv_mb", "max_batch_tokens", "max_queue"}
-    limits = settings.model_dump(include=chosen, exclude_none=True)
-    return EngineService(make_engine(weights.model, EngineLimits(**limits), threads=threads))
+    limits = EngineLimits(**settings.model_dump(include=chosen, exclude_none=True))
+    if isinstance(weights.model, LoadedModel):
+        return EngineService(make_engine(weights.model, limits, threads=threads))
+    from qwen_aio.engine.foreign.load import make_foreign_engine
+
+    return EngineService(make_foreign_engine(weights.model, limits, threads=threads))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import Precision, Text
-from qwen_aio.engine.config import EngineLimits, ModelConfig
+from qwen_aio.engine.choice import EngineKind, ModelSize, choose_engine, size_of
+from qwen_aio.engine.config import EngineLimits
 from qwen_aio.machine.memory import MIB, AvailableMemory, available_memory
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.tasks.loader import load_tasks
@@ -17,10 +18,11 @@ from qwen_aio.tasks.template import PromptTemplate
 
 # MB, measured (benchmarks/LOG.md, "Memory"), and rounded up.
 PROCESS_MB = 400  # Python, torch, the tokenizer, one step
+TRANSFORMERS_MB = 150  # its modules, and a step's copies
 FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page
 LEAST_KV_MB, MOST_KV_MB = 8, 512  # unless somebody asks for more
-BYTES: Mapping[Precision, int] = {"int8": 1, "fp32": 4}
+BYTES: Mapping[Precision, int] = {"int8": 1, "bf16": 2, "fp32": 4}
 logger = logging.getLogger(__name__)
 
 
@@ -54,10 +56,11 @@ def need_of(
     """
     servers = num_workers or 1
     copies = 1 if shares_weights else servers
-    numbers = copies * ModelConfig.load(model.path).num_weights
-    precisions: tuple[Precision, ...] = ("int8", "fp32") if settings.precision == "auto" else (settings.precision,)
-    rest = copies * PROCESS_MB + (servers - copies) * FORK_MB + (LIGHT_MB if num_workers else 0)
-    weights = {precision: numbers * BYTES[precision] // MIB for precision in precisions}
+    kind, size = _engine_and_size(settings, model)
+    process_mb = PROCESS_MB + (TRANSFORMERS_MB if kind == "transformers" else 0)
+    numbers = copies * size.num_weights
+    rest = copies * process_mb + (servers - copies) * FORK_MB + (LIGHT_MB if num_workers else 0)
+    weights = {precision: numbers * BYTES[precision] // MIB for precision in _precisions(settings, kind)}
     return MemoryNeed(weights, servers * (settings.kv_mb or MOST_KV_MB), rest)
 
 
@@ -70,11 +73,23 @@ def sized(settings: Settings, model: ModelFolder, *, num_workers: int = 1) -> Se
     """
     if settings.kv_mb is not None:
         return settings
-    config = ModelConfig.load(model.path)
-    running = EngineLimits.max_running * min(settings.max_context, config.max_positions)
-    needed = math.ceil((running + _num_pinned(settings)) * config.token_bytes * 1.25 / MIB)
+    _, size = _engine_and_size(settings, model)
+    running = EngineLimits.max_running * min(settings.max_context, size.max_positions)
+    needed = math.ceil((running + _num_pinned(settings)) * size.token_bytes * 1.25 / MIB)
     share = available_memory().mb // 4 // num_workers
     return settings.model_copy(update={"kv_mb": max(LEAST_KV_MB, min(needed, MOST_KV_MB, share))})
+
+
+def _engine_and_size(settings: Settings, model: ModelFolder) -> tuple[EngineKind, ModelSize]:
+    kind = choose_engine(model.path, asked=settings.engine).kind
+    return kind, size_of(model.path, kind)
+
+
+def _precisions(settings: Settings, kind: EngineKind) -> tuple[Precision, ...]:
+    """Those that may be taken, the smaller first."""
+    if settings.precision != "auto":
+        return (settings.precision,)
+    return ("fp32",) if kind == "transformers" else ("int8", "fp32")
 
 
 def _num_pinned(settings: Settings) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import GoldenCase, Task
 from qwen_aio.engine.requests import Score
+from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.parse import decide
@@ -41,7 +42,7 @@ def choose_precision(
 ) -> PrecisionRecord:
     """By the setting, for this model on this machine; logs which and why.
 
-    Raises InvalidModel, InvalidTask.
+    Raises InvalidModel, InvalidSettings, InvalidTask.
     """
     record = _without_comparison(settings, why_no_int8)
     if record is None:
@@ -52,6 +53,21 @@ def choose_precision(
     return record
 
 
+def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
+    """Of the engine over transformers. Raises InvalidSettings for int8, which is ours alone."""
+    if settings.precision == "int8":
+        raise InvalidSettings(
+            "--precision int8 goes with the engine for Qwen2 alone; transformers computes in fp32 or bf16",
+            param="precision",
+        )
+    record = PrecisionRecord(
+        "bf16" if settings.precision == "bf16" else "fp32",
+        "what transformers computes in, unless bf16 is asked for" if settings.precision == "auto" else "asked for",
+    )
+    logger.info("%s", record)
+    return record
+
+
 def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: Callable[[], str | None]) -> bool:
     """Whether loading the weights of this precision would compute nothing."""
     record = _without_comparison(settings, why_no_int8) or records.read()
@@ -59,7 +75,15 @@ def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: C
 
 
 def _without_comparison(settings: Settings, why_no_int8: Callable[[], str | None]) -> PrecisionRecord | None:
-    """The precision that the setting or the machine dictates; None where `auto` has a choice."""
+    """The precision that the setting or the machine dictates; None where `auto` has a choice.
+
+    Raises InvalidSettings for bf16.
+    """
+    if settings.precision == "bf16":
+        raise InvalidSettings(
+            "--precision bf16 goes with --engine transformers; the engine for Qwen2 computes in fp32 or int8",
+            param="precision",
+        )
     if settings.precision == "fp32":
         return PrecisionRecord("fp32", "asked for")
     if (why := why_no_int8()) is not None:

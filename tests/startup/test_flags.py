@@ -14,7 +14,7 @@ from qwen_aio.config import Settings, settings_of
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
 
 TYPED = {
-    **{"host": "127.0.0.2", "port": "7999", "model": "/a model", "precision": "fp32", "threads": "7"},
+    **{"host": "127.0.0.2", "port": "7999", "model": "/a model", "engine": "qwen", "precision": "fp32", "threads": "7"},
     **{
         "prompts_dir": "/prompts",
         "status_dir": "/status",

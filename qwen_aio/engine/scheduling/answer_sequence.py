@@ -21,7 +21,7 @@ from qwen_aio.engine.scheduling.prompt_lookup import PromptLookup
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.grammar import Grammar
-from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.token_codec import TokenCodec
 from qwen_aio.engine.text.truncation import Truncated
 from qwen_aio.errors import InvalidRequest
 from qwen_aio.result import Completion, FinishReason, SampledToken, TextDelta, TokenLogprob
@@ -43,7 +43,7 @@ class AnswerSequence(Sequence):
         sampling: Sampling,
         seed: int,
         resume: abc.Sequence[int],
-        tokenizer: Tokenizer,
+        tokenizer: TokenCodec,
         end_ids: frozenset[int],
         arrived_s: float,
         top_logprobs: int | None = None,

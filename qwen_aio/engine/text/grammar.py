@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.engine.text.json_schema import read_schema, refused_schema
-from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.token_codec import TokenCodec
 from qwen_aio.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Grammar:
 class GrammarCompiler:
     """Compiles JSON schemas; one at a time."""
 
-    def __init__(self, tokenizer: Tokenizer, *, end_ids: abc.Collection[int]) -> None:
+    def __init__(self, tokenizer: TokenCodec, *, end_ids: abc.Collection[int]) -> None:
         self._tokenizer = tokenizer
         self._end_ids = [token for token in sorted(end_ids) if token < tokenizer.vocab_size]
         self._vocabulary: LLTokenizer | None = None  # made once, with the first schema
@@ -90,7 +90,7 @@ class _Vocabulary:
 
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, *, end_id: int) -> None:
+    def __init__(self, tokenizer: TokenCodec, *, end_id: int) -> None:
         self.eos_token_id = end_id
         self.tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
         self.special_token_ids = sorted(tokenizer.added_ids)

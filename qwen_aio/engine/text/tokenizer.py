@@ -78,10 +78,7 @@ class Tokenizer:
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text, never of an added token. Raises InvalidRequest."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as exc:
-            raise InvalidRequest(f"the text holds a lone surrogate at position {exc.start}", param="text") from exc
+        refuse_surrogates(text)
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         if self.added_ids.isdisjoint(ids):
             return ids
@@ -113,6 +110,14 @@ class Tokenizer:
             return [token_id]
         letters = self._plain.id_to_token(token_id) or ""
         return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
+
+
+def refuse_surrogates(text: str) -> None:
+    """Raises InvalidRequest for text that is not valid Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(f"the text holds a lone surrogate at position {exc.start}", param="text") from exc
 
 
 def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[AddedToken]]:

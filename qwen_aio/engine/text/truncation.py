@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from qwen_aio.core import Control, Prompt, Segment, Segments, Text
-from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.text.token_codec import TokenCodec
 from qwen_aio.errors import ContextExceeded, ContextTooSmall
 from qwen_aio.result import Truncation
 
@@ -28,10 +28,10 @@ class Truncated:
     truncation: Truncation
 
 
-def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
+def truncate(prompt: Prompt, *, tokenizer: TokenCodec, room: int) -> Truncated:
     """The prompt in at most `room` tokens. Raises ContextExceeded, ContextTooSmall, InvalidRequest."""
     if prompt.must_fit:
-        ids = _encode_within(prompt.segments, tokenizer, room=room)
+        ids = encode_within(prompt.segments, tokenizer, room=room)
         if ids is None:
             raise ContextExceeded(
                 f"the prompt has more than the {room} tokens that the context and max_tokens leave for it"
@@ -42,7 +42,7 @@ def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
     kept: list[list[int]] = []  # newest first
     left = room - len(head) - len(body.ids)
     for turn in reversed(prompt.turns):
-        ids = _encode_within(turn, tokenizer, room=left)
+        ids = encode_within(turn, tokenizer, room=left)
         if ids is None:
             break
         kept.append(ids)
@@ -51,7 +51,7 @@ def truncate(prompt: Prompt, *, tokenizer: Tokenizer, room: int) -> Truncated:
     return Truncated((*head, *turns, *body.ids), replace(body.truncation, dropped_turns=len(prompt.turns) - len(kept)))
 
 
-def _encode_within(segments: Segments, tokenizer: Tokenizer, *, room: int) -> list[int] | None:
+def encode_within(segments: Segments, tokenizer: TokenCodec, *, room: int) -> list[int] | None:
     """The ids of `segments`; None if they are more than `room`."""
     if sum(len(segment.text) for segment in segments if isinstance(segment, Text)) > room * CHARS_PER_TOKEN:
         return None
@@ -59,7 +59,10 @@ def _encode_within(segments: Segments, tokenizer: Tokenizer, *, room: int) -> li
     return ids if len(ids) <= room else None
 
 
-def _truncate_body(body: Segments, tokenizer: Tokenizer, *, room: int) -> Truncated:
+def _truncate_body(body: Segments, tokenizer: TokenCodec, *, room: int) -> Truncated:
+    ids = encode_within(body, tokenizer, room=room)
+    if ids is not None:  # as a whole: in other families, tokens may reach from one text into the next
+        return Truncated(tuple(ids), Truncation())
     shortened = tuple(_shorten(segment, max_chars=max(room, 0) * CHARS_PER_TOKEN) for segment in body)
     parts = [tokenizer.encode_segment(segment) for segment in shortened]
     excess = sum(map(len, parts)) - room

@@ -1,0 +1,1 @@
+"""Models of other architectures, computed by transformers: correct before fast."""
