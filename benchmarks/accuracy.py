@@ -1,32 +1,33 @@
-"""How often the model is right, on labelled rows it was not trained on, through the product's own /v1/run.
+"""How often the model is right, on labelled rows it was not trained on: what `qwen-aio eval` finds through /v1/run.
 
     python -m benchmarks.accuracy --data DIR [--url http://127.0.0.1:7861] [--short]
 
 DIR holds sentiment_zh.jsonl.gz and sentiment_en.jsonl.gz (rows {"src", "label", "part", "text"}); only `part: "dev"`
 is asked. Without --url a worker with the bundled model is started for the time of the measurement. In sets of two
-classes a neutral answer counts as an error. Intervals are Wilson's (95 %). Last line of stdout: one JSON object.
+classes a neutral answer counts as an error, and macro-F1 is the mean over the labels that a set has. The calibration
+error is that of the rows that no temperature was fitted on. Last line of stdout: one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import csv
+import json
+import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-
-import aiohttp
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.servers import last_line, started
-from qwen_aio.evaluation.share import Share
 from training.corpus import NOT_JUDGED, Labelled, is_fitted_on, sentiment_rows
 
-TEXTS_PER_CALL = 64
+TEXTS_PER_CALL = 64  # of the benchmarks that ask about these rows in another way
 SHORT_ROWS = 100  # a set, with --short
-NUM_BINS = 15
 ENGLISH = ("semeval2017_4a", "tweeteval_sentiment", "sst2", "sst5", "mr")
 POOLS: Mapping[str, Callable[[str], bool]] = {
     "shop and takeaway": lambda source: source in ("online_shopping_10_cats", "waimai_10k"),
@@ -36,77 +37,44 @@ POOLS: Mapping[str, Callable[[str], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came of one row. A neutral label may mean unsure; `best` is the most probable one all the same."""
-
-    row: Labelled
-    label: str
-    best: str
-    probability: float  # of `best`
-    abstained: bool
-
-
-@dataclass
-class Tally:
-    """What came of one set, or of several pooled."""
-
-    answers: list[Answer] = field(default_factory=list)
-
-    @property
-    def right(self) -> Share:
-        return Share(sum(answer.label == answer.row.label for answer in self.answers), len(self.answers))
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean over the labels that occur in the set."""
-        scores = []
-        for label in {answer.row.label for answer in self.answers}:
-            hits = sum(answer.label == label == answer.row.label for answer in self.answers)
-            said = sum(answer.label == label for answer in self.answers)
-            true = sum(answer.row.label == label for answer in self.answers)
-            scores.append(2 * hits / (said + true))
-        return fmean(scores)
-
-    @property
-    def calibration_error(self) -> float:
-        """Expected calibration error (Guo et al. 2017; equal bins) on rows that no temperature is fitted on."""
-        bins: dict[int, list[Answer]] = defaultdict(list)
-        judged = [answer for answer in self.answers if not is_fitted_on(answer.row.text)]
-        for answer in judged:
-            bins[min(int(answer.probability * NUM_BINS), NUM_BINS - 1)].append(answer)
-        gaps = (
-            abs(sum(answer.best == answer.row.label for answer in part) - sum(answer.probability for answer in part))
-            for part in bins.values()
-        )
-        return sum(gaps) / max(1, len(judged))
+async def evaluated(rows: Sequence[Labelled], url: str) -> dict[str, Any]:
+    """The `metrics` of `qwen-aio eval` on `rows`."""
+    with TemporaryDirectory() as folder:
+        file, found = Path(folder) / "rows.csv", Path(folder) / "found.json"
+        write_rows(rows, file)
+        words = ("-m", "qwen_aio.cli.main", "eval", str(file), "--url", url, "--no-flips", "--json", str(found))
+        process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.DEVNULL)
+        if await process.wait() != 0:
+            raise SystemExit(f"eval ended with status {process.returncode}")
+        metrics: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))["metrics"]
+        return metrics
 
 
-async def measure(url: str, rows: list[Labelled]) -> dict[str, Tally]:
-    """Ask the server at `url` about every row."""
-    tallies: dict[str, Tally] = defaultdict(Tally)
-    async with aiohttp.ClientSession(base_url=url, trust_env=False) as session:
-        for start in range(0, len(rows), TEXTS_PER_CALL):
-            part = rows[start : start + TEXTS_PER_CALL]
-            body = {"texts": [row.text for row in part], "mode": "sentiment"}
-            async with session.post("/v1/run", json=body) as response:
-                response.raise_for_status()
-                answers = (await response.json())["results"]
-            for row, answer in zip(part, answers, strict=True):
-                best, probability = max(answer["scores"].items(), key=lambda item: item[1])
-                tallies[row.source].answers.append(Answer(row, answer["label"], best, probability, answer["abstained"]))
-    return tallies
+def write_rows(rows: Sequence[Labelled], path: Path) -> None:
+    """A CSV with the columns text and label, which `eval` reads."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *((row.text, row.label) for row in rows)])
 
 
-def chosen_rows(data: Path, *, is_short: bool) -> list[Labelled]:
-    """Every dev row, or the first hundred of each set."""
-    counts: dict[str, int] = defaultdict(int)
-    rows = []
+def macro_f1(metrics: Mapping[str, Any]) -> float:
+    """Mean over the labels that occur."""
+    return fmean(label["f1"] for label in metrics["of_labels"] if label["support"])
+
+
+def chosen_rows(data: Path, *, is_short: bool) -> dict[str, list[Labelled]]:
+    """Every dev row, or the first hundred of each set: set -> rows."""
+    sets: dict[str, list[Labelled]] = defaultdict(list)
     for row in sentiment_rows(data, "dev"):
-        counts[row.source] += 1
-        if row.text.strip() and (not is_short or counts[row.source] <= SHORT_ROWS):
-            rows.append(row)
-    return rows
+        if row.text.strip() and (not is_short or len(sets[row.source]) < SHORT_ROWS):
+            sets[row.source].append(row)
+    return sets
+
+
+def with_pools(sets: Mapping[str, list[Labelled]]) -> Iterator[tuple[str, list[Labelled]]]:
+    """The sets, the largest first, and those that are reported together."""
+    yield from sorted(sets.items(), key=lambda item: -len(item[1]))
+    for name, is_chosen in POOLS.items():
+        yield name, [row for source, rows in sets.items() if is_chosen(source) for row in rows]
 
 
 @asynccontextmanager
@@ -125,24 +93,20 @@ async def main() -> None:
     parser.add_argument("--url")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
-    rows = chosen_rows(arguments.data, is_short=arguments.short)
-    async with server(arguments.url) as url:
-        tallies = await measure(url, rows)
     summary: dict[str, object] = {}
-    for name, tally in (*sorted(tallies.items(), key=lambda item: -len(item[1].answers)), *pooled(tallies)):
-        unsure = sum(answer.abstained for answer in tally.answers)
-        figures = f"F1 {tally.macro_f1:.3f}  ECE {tally.calibration_error:.3f}  unsure {unsure}"
-        print(f"{name:24s} {tally.right!s:42s} {figures}")
-        summary[name] = round(tally.right.value, 4)
-        summary[f"{name} f1"] = round(tally.macro_f1, 4)
-        summary[f"{name} ece"] = round(tally.calibration_error, 4)
+    async with server(arguments.url) as url:
+        for name, rows in with_pools(chosen_rows(arguments.data, is_short=arguments.short)):
+            metrics = await evaluated(rows, url)
+            unfitted = await evaluated([row for row in rows if not is_fitted_on(row.text)], url)
+            right, error = metrics["accuracy"], unfitted["calibration_error"]["value"]
+            figures = f"F1 {macro_f1(metrics):.3f}  ECE {error:.3f}  abstained {metrics['abstained']['count']}"
+            print(
+                f"{name:24s} {right['value']:.3f} ({right['low']:.3f} to {right['high']:.3f}; n={len(rows)})  {figures}"
+            )
+            summary[name] = round(right["value"], 4)
+            summary[f"{name} f1"] = round(macro_f1(metrics), 4)
+            summary[f"{name} ece"] = round(error, 4)
     print(last_line(summary))
-
-
-def pooled(tallies: Mapping[str, Tally]) -> Iterator[tuple[str, Tally]]:
-    """Sets that are reported together."""
-    for name, chosen in POOLS.items():
-        yield name, Tally([answer for source, tally in tallies.items() if chosen(source) for answer in tally.answers])
 
 
 if __name__ == "__main__":

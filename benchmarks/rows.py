@@ -8,10 +8,10 @@ The same sources and number always give the same rows. Columns: text, label.
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 from pathlib import Path
 
+from benchmarks.accuracy import write_rows
 from training.corpus import sentiment_rows
 
 SEED = 1
@@ -26,8 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [row for row in sentiment_rows(arguments.data, "dev") if row.source in arguments.source]
     chosen = random.Random(SEED).sample(rows, min(arguments.rows, len(rows)))
-    with arguments.output.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *((row.text, row.label) for row in chosen)])
+    write_rows(chosen, arguments.output)
 
 
 if __name__ == "__main__":

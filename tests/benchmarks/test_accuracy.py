@@ -1,34 +1,35 @@
-import numpy as np
+"""The rows that accuracy is measured on, and what is made of eval's figures."""
+
+from dataclasses import asdict
+
 import pytest
-from sklearn.metrics import f1_score
 
-from benchmarks.accuracy import Answer, Tally
-from training.corpus import Labelled, is_fitted_on
-
-LABELS = ("positive", "neutral", "negative")
-
-
-def tally(count, seed):
-    rng = np.random.default_rng(seed)
-    rows = [Labelled(f"text {number}", str(rng.choice(LABELS)), "sst5") for number in range(count)]
-    return Tally([Answer(row, said := str(rng.choice(LABELS)), said, float(rng.random()), False) for row in rows])
+from benchmarks.accuracy import macro_f1, with_pools, write_rows
+from qwen_aio.bulk.table import open_table
+from qwen_aio.evaluation.metrics import metrics_of
+from tests.evaluation.rows import judged
+from training.corpus import Labelled
 
 
-def test_macro_f1_is_that_of_scikit_learn():
-    found = tally(300, 1)
-    true, said = [answer.row.label for answer in found.answers], [answer.label for answer in found.answers]
-    assert found.macro_f1 == pytest.approx(f1_score(true, said, average="macro"))
+def test_a_label_that_no_row_has_does_not_count_for_the_mean():
+    rows = [
+        judged(truth="positive"),
+        judged(truth="negative", label="neutral"),
+        judged(truth="negative", label="negative"),
+    ]
+    metrics = asdict(metrics_of(rows, ["positive", "neutral", "negative"]))
+    assert macro_f1(metrics) == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_the_calibration_error_is_the_gap_of_every_bin_weighted_by_its_rows():
-    rows = [Labelled(text, "positive", "sst2") for text in map(str, range(500)) if not is_fitted_on(text)][:100]
-    sure = [Answer(row, "positive", "positive", 0.95, False) for row in rows[:50]]
-    wrong = [Answer(row, "negative", "negative", 0.55, False) for row in rows[50:]]
-    assert Tally([*sure, *wrong]).calibration_error == pytest.approx(0.5 * 0.05 + 0.5 * 0.55)
+def test_sets_come_by_size_and_pools_after_them():
+    sets = {"mr": [Labelled("a", "positive", "mr")], "waimai_10k": [Labelled("b", "negative", "waimai_10k")] * 2}
+    found = {name: len(rows) for name, rows in with_pools(sets)}
+    assert found == {"waimai_10k": 2, "mr": 1, "shop and takeaway": 2, "film": 1, "Chinese": 2, "English": 1}
+    assert list(found)[:2] == ["waimai_10k", "mr"]
 
 
-def test_rows_that_a_temperature_is_fitted_on_do_not_judge_it():
-    fitted = next(text for text in map(str, range(500)) if is_fitted_on(text))
-    assert (
-        Tally([Answer(Labelled(fitted, "positive", "sst2"), "negative", "negative", 0.9, False)]).calibration_error == 0
-    )
+def test_eval_reads_the_rows_as_they_are(tmp_path):
+    texts = ['a "quoted", text', "two\nlines", " 空格 "]
+    write_rows([Labelled(text, "positive", "mr") for text in texts], tmp_path / "rows.csv")
+    table = open_table(tmp_path / "rows.csv")
+    assert [table.value(row, "text") for row in table.rows()] == texts
