@@ -197,6 +197,8 @@ def _encoding(path: Path, start: bytes) -> str:
     if start.startswith(ZIP_MARK):
         raise InvalidRequest(f"{path.name} is a workbook or an archive; save the sheet as CSV UTF-8")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if not _is_all(path, "utf-16"):
+            raise InvalidRequest(f"{path.name} begins like UTF-16 and is none; save it as UTF-8")
         return "utf-16"
     candidates = ("utf-8-sig",) if start.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030")
     fitting = next((encoding for encoding in candidates if _is_all(path, encoding)), None)

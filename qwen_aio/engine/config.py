@@ -103,7 +103,7 @@ def why_foreign(values: Mapping[str, Any]) -> str | None:
         named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
         return f"this is a {named}; our engine computes only {ARCHITECTURE} (Qwen1.5, Qwen2, Qwen2.5)"
     if "auto_map" in values:
-        return "it has auto_map: a model that brings its own code is not loaded"
+        return "it has auto_map, so it is not computed as a plain Qwen2"
     if values.get("hidden_act", "silu") != "silu":
         return f"hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'"
     if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or []):

@@ -15,7 +15,7 @@ from qwen_aio.models.hub_cache import model_name, snapshot_in
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 FULL_MODEL = "qwen1.5-0.5b-chat"  # folder in home/models that is taken before the bundled one
 # Beside weights, config and tokenizer, what decides the answers of a model that brings its own chat template.
-CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+CHAT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 PIECE = 2**24  # bytes read at once
 
 

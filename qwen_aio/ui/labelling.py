@@ -9,13 +9,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from itertools import islice
 
 from qwen_aio.bulk.asking import Asker, Labelled, Patient
 from qwen_aio.bulk.columns import UTF8_MARK, added_columns, added_values
-from qwen_aio.bulk.table import RowTable
+from qwen_aio.bulk.table import Row, RowTable
 from qwen_aio.core import Capabilities, Label, Request, Service, Task
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError
 from qwen_aio.evaluation.evaluation import Evaluation, Subject
@@ -32,6 +32,8 @@ from qwen_aio.ui.view import Notice
 MAX_ROWS = 2000
 AT_ONCE = 16  # rows of one tab that are asked about at the same time: messages of others pass between them
 LOOKED_AT = 100  # rows from which the columns are guessed
+MAX_COLUMNS = 200
+NO_TRUTH = "its true label is none of the task's"
 FLUSH_S = 0.25  # progress reaches the page at most this often
 
 
@@ -53,7 +55,7 @@ class Outcome:
     labelled: str  # its content
     probabilities: tuple[tuple[float, bool | None], ...]  # of the best label; is it right, if that is known
     shares: Mapping[Label, Share]  # of the decided rows
-    left_out: Mapping[str, int]  # why -> rows
+    left_out: Counter[str]  # why -> rows, of those so far
     seconds: float
     evaluation: Evaluation | None  # where true labels are known
 
@@ -92,8 +94,7 @@ class FileHandlers:
     async def look(self, session: Session, said: str, task: str) -> FileView:
         """The columns of the file in `said`."""
         try:
-            with sent_table(said) as table:
-                view = FileView(_columns(table, session.tasks.get(task)))
+            view = FileView(await asyncio.to_thread(_look, said, session.tasks.get(task)))
         except QwenAioError as exc:
             view = FileView(Columns(), notices=(self._sentence(exc),))
         session.columns = view.columns.names if view.columns else ()
@@ -105,8 +106,10 @@ class FileHandlers:
             return
         with session.file.taken() as stop:
             try:
-                with sent_table(said) as table:
-                    labelling = Labelling(table, job, await self._service.capabilities(), clock=self._clock)
+                offer = await self._service.capabilities()
+                with ExitStack() as stack:
+                    table = await asyncio.to_thread(stack.enter_context, sent_table(said))
+                    labelling = await asyncio.to_thread(Labelling, table, job, offer, clock=self._clock)
                     flushed_at = self._clock()
                     yield labelling.progress
                     async with aclosing(labelling.run(_Streamed(self._service))) as steps:
@@ -138,10 +141,10 @@ class Labelling:
             if column not in table.columns:
                 raise InvalidRequest(f"it has no column {column!r}")
         self._truths: Mapping[int, str] | None = None
-        self._left_out: Counter[str] = Counter()
         if job.truth_column:
             source = Source(table, job.text_column, job.truth_column, job.meanings.replace(",", " ").split())
-            self._truths, self._left_out = source.truths(self._task)
+            self._truths, _ = source.truths(self._task)
+        self._left_out: Counter[str] = Counter()
         self._names = added_columns(table.columns, self._task)
         self._lines = [("" if table.encoding == "utf-8" else UTF8_MARK) + table.heading(self._names)]
         self._rows: list[Judged] = []  # of the decided ones; without a true label, "" is theirs
@@ -166,12 +169,14 @@ class Labelling:
         self._lines.append(self._table.line(labelled.row, values))
         decision = labelled.result.decision if labelled.result else None
         number = labelled.row.number
-        truth = "" if self._truths is None else self._truths.get(number)  # None: it is left out already
+        truth = (self._truths or {}).get(number, "")
         if decision is not None:
             text = self._table.value(labelled.row, self._job.text_column)
-            self._rows.append(Judged.of(number, text, truth or "", decision))
-        elif truth is not None:
+            self._rows.append(Judged.of(number, text, truth, decision))
+        if decision is None:
             self._left_out[labelled.fault or "no decision"] += 1
+        elif self._truths is not None and not truth:
+            self._left_out[NO_TRUTH] += 1
         self.num_done += 1
         self._ended = self._clock()
 
@@ -238,24 +243,31 @@ def _num_rows(table: RowTable) -> int:
     return count
 
 
+def _look(said: str, task: Task | None) -> Columns:
+    with sent_table(said) as table:
+        return _columns(table, task)
+
+
 def _columns(table: RowTable, task: Task | None) -> Columns:
     """The labels are guessed to be where values are labels of `task`, the texts in the longest of the other columns."""
     num_rows, names = _num_rows(table), tuple(dict.fromkeys(table.columns))
-    values = {name: _values(table, name) for name in names}
+    if not names:
+        raise InvalidRequest("its rows have no columns")
+    if len(names) > MAX_COLUMNS:
+        raise InvalidRequest(f"it has more than {MAX_COLUMNS} columns")
+    rows = list(islice(table.rows(), LOOKED_AT))
+    values = {name: [_value(table, row, name) for row in rows] for name in names}
     known = Truths(task, []) if task and len(names) > 1 else None
     truth = next((name for name in names if known and _are_labels(values[name], known)), None)
     text = max((name for name in names if name != truth), key=lambda name: sum(map(len, values[name])))
     return Columns(names, num_rows, text, truth)
 
 
-def _values(table: RowTable, column: str) -> list[str]:
-    found = []
-    for row in islice(table.rows(), LOOKED_AT):
-        try:
-            found.append(table.value(row, column) if row.fault is None else "")
-        except InvalidRequest:  # of a row without that column
-            found.append("")
-    return found
+def _value(table: RowTable, row: Row, column: str) -> str:
+    try:
+        return table.value(row, column) if row.fault is None else ""
+    except InvalidRequest:  # of a row without that column
+        return ""
 
 
 def _are_labels(values: list[str], known: Truths) -> bool:

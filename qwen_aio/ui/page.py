@@ -6,6 +6,7 @@ overwrite newer ones. What an act does is in handlers.py, how things look in htm
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -157,6 +158,8 @@ class _Wiring:
             self._leave(session_hash, session)
 
     async def _look(self, session: Session, task: str | None, said: str) -> Outputs:
+        if session.file.is_taken:  # what runs has one writer
+            return {}
         return self._file(await self._file_handlers.look(session, said, task or ""), session)
 
     async def _label(
@@ -168,7 +171,7 @@ class _Wiring:
         try:
             async with aclosing(self._file_handlers.label(session, said, job)) as views:
                 async for view in views:
-                    yield self._file(view, session)
+                    yield await asyncio.to_thread(self._file, view, session)  # a report takes a while to write
         finally:
             self._leave(session_hash, session)
 

@@ -17,7 +17,7 @@ from qwen_aio.bulk.table import RowTable, open_table
 from qwen_aio.errors import InvalidRequest
 
 MAX_FILE_BYTES = 4_000_000  # as it lies on the visitor's disk; compressed it must fit the body of a request, too
-MAX_NAME_CHARS = 80
+MAX_NAME_BYTES = 80
 GZIP = 16 + zlib.MAX_WBITS
 NOTHING_CHOSEN = "no file is chosen"
 
@@ -47,13 +47,16 @@ def sent_table(said: str) -> Iterator[RowTable]:
 
 def _safe(name: str) -> str:
     """A name for people to know the file by, which leads nowhere else."""
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".")[-MAX_NAME_CHARS:] or "file.csv"
+    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".")
+    return safe.encode()[-MAX_NAME_BYTES:].decode(errors="ignore") or "file.csv"
 
 
 def _unpacked(sent: SentFile) -> bytes:
     too_large = InvalidRequest(f"it is too large for the page, which takes {MAX_FILE_BYTES // 1_000_000} MB at most")
-    if sent.size > MAX_FILE_BYTES or (sent.size and not sent.content):
+    if sent.size > MAX_FILE_BYTES:
         raise too_large
+    if sent.size and not sent.content:
+        raise InvalidRequest("compressed, it is still larger than a request may be; choose one with fewer rows")
     try:
         unpacking = zlib.decompressobj(GZIP)
         content = unpacking.decompress(base64.b64decode(sent.content, validate=True), MAX_FILE_BYTES + 1)

@@ -56,7 +56,7 @@ NOTICES_IN_CHINESE: Mapping[NoticeKey, str] = {
     "length": "回复达到长度上限，已被截断。",
     "extracted": "摘要逐字摘自原文。",
     "file_stopped": "已停止，以下是前 {count} 行的结果。",
-    "file_refused": "无法这样使用该文件：{message}。",
+    "file_refused": "无法处理该文件：{message}。",
     "invalid_request": "这条消息无法处理：{message}。",
     "context_too_small": "消息过长，没有为回复留下空间：{message}。",
     "unknown_task": "所选任务已不存在，请刷新页面查看现有任务。",
@@ -168,7 +168,7 @@ class PageStrings(Strings):
         "nothing of it stays on the server.",
         "CSV、TSV 或 JSON Lines 文件，最多 2000 行。文件只用于读取和标注，服务器上不会保留。",
     )
-    file_columns = Both("{rows} rows, {columns} columns", "{rows} 行，{columns} 列")
+    file_columns = Both("Rows: {rows}, columns: {columns}", "{rows} 行，{columns} 列")
     text_column = Both("Column with the texts", "文本所在的列")
     truth_column = Both("Column with the true labels", "真实标签所在的列")
     no_truth = Both("none: only label the rows", "无：只标注")
@@ -177,7 +177,7 @@ class PageStrings(Strings):
     label_rows = Both("Label the rows", "开始标注")
     rows_done = Both("{done} of {total} rows", "{done} / {total} 行")
     rows_labelled = Both("{rows} rows in {seconds:.1f} s", "{rows} 行，用时 {seconds:.1f} 秒")
-    rows_left_out = Both("Left out: {count} rows ({why})", "略去 {count} 行（{why}）")
+    rows_left_out = Both("Not judged: {count} ({why})", "未评判：{count} 行（{why}）")
     label_shares = Both("{count} rows, {percent} % ({low} to {high} %)", "{count} 行，{percent} %（{low} 至 {high} %）")
     abstain_below = Both("Abstain below a probability of", "概率低于此值时不作判断")
     share_decided = Both("decided", "作出判断")

@@ -36,16 +36,20 @@ window.qwenTab = (() => {
         if (!chosen) return "";
         const sent = { name: chosen.name.toWellFormed?.() ?? chosen.name, size: chosen.size, content: "" };
         if (chosen.size <= MAX_FILE_BYTES) {
-            const packed = await new Response(chosen.stream().pipeThrough(new CompressionStream("gzip"))).blob();
-            const url = await new Promise((read) => {
-                const reader = new FileReader();
-                reader.onload = () => read(reader.result);
-                reader.readAsDataURL(packed);
-            });
-            const content = url.slice(url.indexOf(",") + 1);
+            const content = await compressed(chosen).catch(() => "?"); // it has changed on the disk: not base64, so refused
             if (content.length <= MAX_SENT_CHARS) sent.content = content;
         }
         return JSON.stringify(sent);
+    }
+
+    async function compressed(chosen) {
+        const packed = await new Response(chosen.stream().pipeThrough(new CompressionStream("gzip"))).blob();
+        return new Promise((read, fail) => {
+            const reader = new FileReader();
+            reader.onload = () => read(reader.result.slice(reader.result.indexOf(",") + 1));
+            reader.onerror = fail;
+            reader.readAsDataURL(packed);
+        });
     }
 
     // Sets the language of the page, and names the groups that Gradio leaves without a name.

@@ -18,7 +18,7 @@ from qwen_aio.tasks.template import PromptTemplate
 
 # MB, measured (benchmarks/LOG.md, "Memory"), and rounded up.
 PROCESS_MB = 400  # Python, torch, the tokenizer, one step
-TRANSFORMERS_MB = 150  # its modules, and a step's copies
+TRANSFORMERS_MB = 150  # its modules
 FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page
 LEAST_KV_MB, MOST_KV_MB = 8, 512  # unless somebody asks for more
@@ -33,6 +33,7 @@ class MemoryNeed:
     weights: Mapping[Precision, int]  # of each precision that may be taken, the smaller first
     kv: int
     rest: int
+    smaller: Precision | None  # one that may be asked for instead, and needs less
 
     def __str__(self) -> str:
         totals = " or ".join(f"{self.total(precision)} MB in {precision}" for precision in self.weights)
@@ -61,7 +62,8 @@ def need_of(
     numbers = copies * size.num_weights
     rest = copies * process_mb + (servers - copies) * FORK_MB + (LIGHT_MB if num_workers else 0)
     weights = {precision: numbers * BYTES[precision] // MIB for precision in _precisions(settings, kind)}
-    return MemoryNeed(weights, servers * (settings.kv_mb or MOST_KV_MB), rest)
+    kv_mb = servers * (settings.kv_mb or MOST_KV_MB)
+    return MemoryNeed(weights, kv_mb + (kv_mb // 4 if kind == "transformers" else 0), rest, _smaller(settings, kind))
 
 
 def sized(settings: Settings, model: ModelFolder, *, num_workers: int = 1) -> Settings:
@@ -92,6 +94,11 @@ def _precisions(settings: Settings, kind: EngineKind) -> tuple[Precision, ...]:
     return ("fp32",) if kind == "transformers" else ("int8", "fp32")
 
 
+def _smaller(settings: Settings, kind: EngineKind) -> Precision | None:
+    least: Precision = "bf16" if kind == "transformers" else "int8"
+    return None if least in _precisions(settings, kind) else least
+
+
 def _num_pinned(settings: Settings) -> int:
     """Tokens of the heads of all tasks, at most: one of text is a byte or more."""
     tasks = load_tasks(prompts_dir(settings)).values()
@@ -113,7 +120,7 @@ def memory_message(need: MemoryNeed, available: AvailableMemory) -> str:
     line = f"memory: needs {need}; {available}"
     if need.fits(available):
         return line
-    smaller = "--precision int8, " if "int8" not in need.weights else ""
+    smaller = f"--precision {need.smaller}, " if need.smaller else ""
     return (
         f"{line}, which is not enough: the system may kill the program without a word; "
         f"{smaller}a smaller --kv-mb, fewer workers or a smaller model need less"

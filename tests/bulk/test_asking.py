@@ -81,7 +81,7 @@ def test_rows_come_out_in_their_order_and_never_more_at_once(tmp_path_factory, d
     found = asyncio.run(asked(script, table_of(tmp_path_factory.mktemp("rows"), texts)))
     assert [labelled.result.route for labelled in found] == texts
     assert script.most_running <= AT_ONCE
-    assert script.requests[0] == replace(ASK, text=script.requests[0].text)
+    assert script.requests[0] == replace(ASK, text=script.requests[0].text, timeout_s=MAX_TIMEOUT_S)
 
 
 async def test_a_fault_costs_its_row_alone(tmp_path):

@@ -15,7 +15,16 @@ from qwen_aio.core import Request
 from qwen_aio.errors import EngineStopped, InvalidRequest
 from qwen_aio.result import Decided, Decision
 from qwen_aio.ui.html.file import outcome_html
-from qwen_aio.ui.labelling import AT_ONCE, MAX_ROWS, FileHandlers, FileView, LabellingJob, Outcome
+from qwen_aio.ui.labelling import (
+    AT_ONCE,
+    MAX_COLUMNS,
+    MAX_ROWS,
+    NO_TRUTH,
+    FileHandlers,
+    FileView,
+    LabellingJob,
+    Outcome,
+)
 from qwen_aio.ui.session import Session
 from qwen_aio.ui.strings import CHINESE, ENGLISH
 from qwen_aio.ui.view import Notice
@@ -88,6 +97,18 @@ async def test_without_known_labels_no_column_of_labels_is_guessed(content: str)
     assert view.columns is not None and (view.columns.text, view.columns.truth) == ("a", None)
 
 
+async def test_a_file_of_many_columns_is_looked_at_once_and_one_of_too_many_is_refused() -> None:
+    handlers, _ = handlers_of()
+    for count in (MAX_COLUMNS, MAX_COLUMNS + 1):
+        heading = ",".join(f"c{number}" for number in range(count))
+        view = await handlers.look(visitor(), said(f"{heading}\n{'x,' * (count - 1)}long\n".encode()), "sentiment")
+        assert view.columns is not None
+        if count == MAX_COLUMNS:
+            assert view.columns.text == f"c{count - 1}"
+        else:
+            assert "more than 200 columns" in refusal(view)
+
+
 async def test_every_row_gets_its_label_and_keeps_its_columns() -> None:
     outcome = await outcome_of(REVIEWS)
     heading, *rows = csv.reader(io.StringIO(outcome.labelled))
@@ -115,7 +136,7 @@ async def test_a_row_without_a_known_label_is_labelled_but_not_judged() -> None:
     outcome = await outcome_of(REVIEWS, replace(JOB, truth_column="label"))
     assert outcome.evaluation is not None and outcome.evaluation.metrics.num_rows == 3
     assert sum(share.count for share in outcome.shares.values()) == 4
-    assert outcome.left_out["'5' is no label"] == 1 and sum(outcome.left_out.values()) == 2
+    assert outcome.left_out[NO_TRUTH] == 1 and sum(outcome.left_out.values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -186,7 +207,8 @@ async def test_stopped_before_any_row_shows_nothing_wrong() -> None:
         session.file.stop()
         view = await anext(views)
     assert view.outcome is not None and view.outcome.evaluation is None
-    assert "outcome" in outcome_html(view.outcome, ENGLISH)
+    page = outcome_html(view.outcome, ENGLISH)
+    assert "0 rows" in page and "nan" not in page and "threshold" not in page
 
 
 async def test_a_closed_tab_ends_the_run_and_a_second_click_does_nothing() -> None:

@@ -9,9 +9,10 @@ import pytest
 from qwen_aio.cli.main import main
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.errors import InvalidSettings
+from qwen_aio.machine.memory import AvailableMemory
 from qwen_aio.models.find import BUNDLED, CHAT_FILES, ModelFolder, model_sha
 from qwen_aio.worker.loading import choose_model, describe_model, engine_of, golden_book, load_weights
-from qwen_aio.worker.memory_need import PROCESS_MB, TRANSFORMERS_MB, need_of, sized
+from qwen_aio.worker.memory_need import PROCESS_MB, TRANSFORMERS_MB, memory_message, need_of, sized
 from qwen_aio.worker.precision import choose_foreign_precision
 from tests.e2e.processes import free_port
 from tests.engine.foreign.families import FAMILIES, make_checkpoint_of
@@ -49,8 +50,12 @@ def test_bf16_is_not_for_our_engine() -> None:
 def test_its_memory_is_counted_by_its_files_and_its_precision(phi: ModelFolder) -> None:
     need = need_of(of(phi), phi)
     assert need.rest == PROCESS_MB + TRANSFORMERS_MB
+    assert need.kv == 64 + 16  # and what a step copies
+    assert "--precision bf16, " in memory_message(need, AvailableMemory(1, is_limited=True))
     assert [*need.weights] == ["fp32"]
-    assert [*need_of(of(phi, precision="bf16"), phi).weights] == ["bf16"]
+    need = need_of(of(phi, precision="bf16"), phi)
+    assert [*need.weights] == ["bf16"]
+    assert "--precision" not in memory_message(need, AvailableMemory(1, is_limited=True))
     assert sized(load_settings({"model": str(phi.path)}), phi).kv_mb == 20  # ten contexts, and what is pinned
 
 

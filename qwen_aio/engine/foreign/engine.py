@@ -43,7 +43,7 @@ class TransformersEngine:
     """One model, its caches and its sequences. Used by one thread.
 
     Of `kv_mb`, a quarter may be pinned, and no sequence takes more than half. Scoring labels of several
-    tokens copies the prompt's keys and values for a moment: up to a quarter more, or one copy.
+    tokens and decoding several answers copy keys and values for a moment: up to a quarter more, or one copy.
     """
 
     def __init__(
@@ -261,7 +261,8 @@ class TransformersEngine:
 
     def _decode(self, answers: list[AnswerSequence]) -> None:
         caches = [self._running[answer] for answer in answers]
-        logits = self._model.decode([answer.ids[-1] for answer in answers], caches)
+        newest = [answer.ids[-1] for answer in answers]
+        logits = self._model.decode(newest, caches, most=self._num_slots // 4)
         for answer, row in zip(answers, logits, strict=True):
             answer.advance(len(answer.ids))
             self._extend(answer, row)

@@ -118,7 +118,10 @@ def _read_weights(model_dir: Path, *, dtype: torch.dtype) -> Any:
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its stub does not know output_loading_info
 
     path = model_dir / "config.json"
-    refuse_quantized(path, read_config(path))
+    config = read_config(path)
+    refuse_quantized(path, config)
+    if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+        raise InvalidModel(f"{path} has auto_map: a model that brings its own code is not loaded")
     try:
         model, found = from_pretrained(
             model_dir,

@@ -32,7 +32,7 @@ class ForeignModel:
         stated = model.config.get_text_config(decoder=True)
         embeddings: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers'
         self.vocab_size = int(embeddings.weight.shape[0])
-        self.max_positions = int(getattr(stated, "max_position_embeddings", 0) or 2**31)
+        self.max_positions = max_positions_of(stated)
         layers = _layers(self._probe())
         if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
             raise InvalidModel(f"{type(model).__name__} keeps a state besides keys and values; that is not supported")
@@ -46,9 +46,11 @@ class ForeignModel:
 
     def copy_of(self, cache: DynamicCache, *, length: int) -> DynamicCache:
         """Its first `length` tokens; all of them where `can_crop` is false."""
-        copied = copy.deepcopy(cache)
-        if (excess := cache.get_seq_length() - length) > 0:  # a sliding layer refuses even to crop nothing
-            copied.crop(-excess)
+        if not self.can_crop:
+            return copy.deepcopy(cache)
+        copied = self.new_cache()
+        for number, layer in enumerate(_layers(cache)):
+            copied.update(layer.keys[..., :length, :], layer.values[..., :length, :], number)
         return copied
 
     def repeated(self, cache: DynamicCache, count: int) -> DynamicCache:
@@ -64,13 +66,16 @@ class ForeignModel:
         """
         return self._logits(torch.tensor(rows), cache, num_logits=num_logits)
 
-    def decode(self, tokens: Sequence[int], caches: Sequence[DynamicCache]) -> Tensor:
-        """(tokens, vocab): the logits after one more token of each cache, computed as one batch where it is exact."""
-        if len(tokens) == 1 or not self._can_batch:
-            each = [self.forward([[token]], cache, num_logits=1) for token, cache in zip(tokens, caches, strict=True)]
-            return torch.cat(each)[:, -1]
+    def decode(self, tokens: Sequence[int], caches: Sequence[DynamicCache], *, most: int) -> Tensor:
+        """(tokens, vocab): the logits after one more token of each cache, computed as one batch where it is exact.
+
+        A batch copies its caches, filled up to the longest; what comes to more than `most` tokens is computed singly.
+        """
         lengths = torch.tensor([cache.get_seq_length() for cache in caches])
         longest = int(lengths.max())
+        if len(tokens) == 1 or not self._can_batch or len(tokens) * longest > most:
+            each = [self.forward([[token]], cache, num_logits=1) for token, cache in zip(tokens, caches, strict=True)]
+            return torch.cat(each)[:, -1]
         batch = self._padded(caches, longest=longest)
         is_seen = torch.arange(longest + 1) >= (longest - lengths).unsqueeze(1)
         logits = self._logits(
@@ -117,6 +122,19 @@ class ForeignModel:
         if cache.get_seq_length() != NUM_PROBED:
             raise InvalidModel(f"{type(self._model).__name__} does not fill transformers' cache; that is not supported")
         return cache
+
+
+def max_positions_of(config: Any) -> int:
+    """Positions whose rotary factors do not depend on how long the prompt is: it is computed in chunks."""
+    positions = int(getattr(config, "max_position_embeddings", 0) or 2**31)
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = str(rope.get("rope_type", "default"))
+    if kind == "longrope" or "dynamic" in kind:
+        original = rope.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        positions = min(positions, int(original or positions))
+    return positions
 
 
 def _layers(cache: DynamicCache) -> list[Any]:

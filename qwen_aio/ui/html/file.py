@@ -6,6 +6,7 @@ import json
 from html import escape
 
 from qwen_aio.core import Label
+from qwen_aio.evaluation.evaluation import NUM_REASONS
 from qwen_aio.evaluation.report import html
 from qwen_aio.evaluation.share import Share
 from qwen_aio.ui.labelling import FileView, Outcome
@@ -66,10 +67,12 @@ def outcome_html(outcome: Outcome, strings: PageStrings) -> str:
     """Shares, the threshold that one can move, what can be saved, and the report where true labels are known."""
     num_rows = sum(share.count for share in outcome.shares.values())
     parts = [f"<h2>{escape(strings.rows_labelled.format(rows=num_rows, seconds=outcome.seconds))}</h2>"]
-    for why, count in outcome.left_out.items():
+    for why, count in outcome.left_out.most_common(NUM_REASONS):
         parts.append(f'<p class="notice">{escape(strings.rows_left_out.format(count=count, why=why))}</p>')
-    parts.append(f"<dl>{''.join(_share_html(label, share, strings) for label, share in outcome.shares.items())}</dl>")
-    parts += [_threshold_html(outcome, strings), _saving_html(outcome, strings), _report_html(outcome, strings)]
+    if num_rows:
+        shares = (_share_html(label, share, strings) for label, share in outcome.shares.items())
+        parts += [f"<dl>{''.join(shares)}</dl>", _threshold_html(outcome, strings)]
+    parts += [_saving_html(outcome, strings), _report_html(outcome, strings)]
     return f'<div class="outcome">{"".join(parts)}</div>'
 
 

@@ -97,9 +97,23 @@ def test_scores_are_those_of_a_plain_forward_pass(example: Example) -> None:
         assert logprobs_of(outputs) == pytest.approx(plain_scores(example, asked), abs=1e-4)
 
 
-def test_many_at_once_give_what_each_gives_alone(example: Example) -> None:
+@pytest.mark.parametrize("kv_mb", [1, 16])  # answers decode one by one, and together
+def test_many_at_once_give_what_each_gives_alone(example: Example, kv_mb: int) -> None:
     alone = {name: run(example.engine(), {name: work})[name] for name, work in WORKS.items()}
-    assert_same(run(example.engine(max_batch_tokens=24), WORKS), alone)
+    assert_same(run(example.engine(max_batch_tokens=24, kv_mb=kv_mb), WORKS), alone)
+
+
+def test_what_is_reused_of_a_long_prompt_takes_no_more_than_its_own_memory(load_example: LoadExample) -> None:
+    model = load_example("llama").loaded.model
+    whole = model.new_cache()
+    model.forward([[1] * 100], whole, num_logits=1)
+    begun = model.copy_of(whole, length=10)
+    layers = begun.layers
+    assert begun.get_seq_length() == 10
+    assert sum(part.untyped_storage().nbytes() for each in layers for part in (each.keys, each.values)) == (
+        10 * model.token_bytes
+    )
+    assert torch.equal(layers[0].keys, whole.layers[0].keys[..., :10, :])
 
 
 def test_what_is_kept_changes_nothing_but_the_work(example: Example) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.foreign.load import load_foreign, read_prompts
+from qwen_aio.engine.foreign.model import max_positions_of
 from qwen_aio.engine.foreign.tokenizer import ForeignTokenizer
 from qwen_aio.errors import InvalidModel, InvalidRequest
 from tests.engine.foreign.conftest import Example, LoadExample
@@ -161,6 +163,19 @@ def test_code_that_a_model_brings_is_not_run(changed: Callable[..., Path]) -> No
     with pytest.raises(InvalidModel):
         load_foreign(folder, threads=1, precision="fp32")
     assert not (folder / "run").exists()
+
+
+def test_a_known_model_with_code_of_its_own_is_refused(changed: Callable[..., Path]) -> None:
+    folder = changed("config.json", {"auto_map": {"AutoModelForCausalLM": "own.Own"}})
+    with pytest.raises(InvalidModel, match="brings its own code"):
+        load_foreign(folder, threads=1, precision="fp32")
+
+
+@pytest.mark.parametrize(("kind", "most"), [("longrope", 64), ("dynamic", 64), ("linear", 512)])
+def test_positions_that_depend_on_the_length_of_a_prompt_are_not_used(kind: str, most: int) -> None:
+    rope = {"rope_type": kind, "original_max_position_embeddings": 64}
+    config = SimpleNamespace(max_position_embeddings=512, rope_parameters=rope)
+    assert max_positions_of(config) == most
 
 
 def spaced(pre_tokenizer: dict[str, Any]) -> ForeignTokenizer:
