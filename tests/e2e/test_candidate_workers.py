@@ -15,6 +15,7 @@ from qwen_aio.errors import SetupError
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.tuning.candidates import CandidateWorkers
 from qwen_aio.tuning.halving import Candidate
+from tests.campaign import only_in_campaign
 from tests.e2e.clusters import wait_gone
 
 pytestmark = pytest.mark.timeout(300)
@@ -70,6 +71,7 @@ async def test_a_precision_that_fails_is_tried_twice(typed, tmp_path, forks):
                 pass
 
 
+@only_in_campaign
 async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
     typed.model = str(tmp_path / "model")
     async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=False)) as candidates:
@@ -82,6 +84,7 @@ async def test_one_accident_leaves_a_precision_its_second_try(typed, tmp_path):
 
 
 @can_fork
+@only_in_campaign
 async def test_a_fork_server_that_was_killed_fails_one_candidate(typed, tmp_path):
     before = psutil.Process().children()
     async with aclosing(CandidateWorkers(typed, folder=tmp_path, forks=True)) as candidates:

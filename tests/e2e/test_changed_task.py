@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign import only_in_campaign
 from tests.e2e.processes import ROOT, running
 
 NEUTRAL = "今天星期三"
@@ -53,6 +54,7 @@ def test_an_edit_that_flips_labels_is_named_until_it_is_accepted(tmp_path, promp
     assert "golden cases of sentiment: ok 12 cases" in lint(home, prompts)[1]
 
 
+@only_in_campaign
 def test_an_added_focus_word_acts_only_where_it_stands(tmp_path, prompts):
     path = prompts / "sentiment" / "task.toml"
     task = path.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ import pytest
 
 from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.serving.transport.server import bind
-from tests.campaign import in_campaign
+from tests.campaign import in_campaign, only_in_campaign
 from tests.e2e.clusters import Cluster, cluster, wait_free, wait_gone
 from tests.e2e.processes import OPENER, ROOT, free_port
 
@@ -124,6 +124,7 @@ def test_when_the_cluster_is_killed_all_end_and_its_ports_and_ids_are_free(tmp_p
         again.wait_until("claimed", lambda: again.status()["qwen-1"]["generation"] == 2)
 
 
+@only_in_campaign
 def test_a_second_signal_does_not_wait(tmp_path):
     with cluster(tmp_path, num_workers=1) as running:
         processes = running.everybody()

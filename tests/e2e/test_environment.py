@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import in_campaign
+from tests.campaign import in_campaign, only_in_campaign
 from tests.e2e.clusters import cluster
 from tests.e2e.processes import OPENER, free_port, running, start
 
@@ -87,6 +87,7 @@ def test_page_and_runs_ask_no_other_machine_for_anything(tmp_path):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("sharing", ["on", *in_campaign("off")])
+@only_in_campaign
 def test_a_cluster_starts_and_serves_under_any_proxy(sharing, proxy, tmp_path):
     names = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY")
     odd = {"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "[::1],fd00::/8"}

@@ -74,6 +74,7 @@ def site(home: Path, mode: str, port: int) -> Iterator[App]:
 
 
 @pytest.mark.parametrize(("first", "second"), [("ui", "single"), *in_campaign(("single", "single"))])
+@only_in_campaign
 def test_a_tab_that_noticed_nothing_goes_on_with_its_next_message(
     first: str, second: str, tab: Page, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_tab_that_noticed_nothing_goes_on_with_its_next_message(
 
 
 @pytest.mark.parametrize("mode", ["single", *in_campaign("ui")])
+@only_in_campaign
 def test_a_message_sent_while_the_server_is_away_waits_in_the_box(mode: str, tab: Page, tmp_path: Path) -> None:
     port = free_port()
     with site(tmp_path, mode, port) as app:

@@ -86,6 +86,7 @@ def test_the_dashboard_works_below_a_path(site: Site, visit: Visit) -> None:
     ("locale", "words"),
     [("zh-CN", "与浏览器地址栏中的不同"), *in_campaign(("en-US", "under another name than the one"))],
 )
+@only_in_campaign
 def test_with_nginxs_own_host_the_page_says_what_to_set(locale: str, words: str, site: Site, browser: Browser) -> None:
     with browser.new_context(locale=locale) as context:  # not `visit`: a browser complains of refusals
         page = context.new_page()

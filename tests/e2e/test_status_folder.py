@@ -15,7 +15,7 @@ import pytest
 
 from qwen_aio.status.file import StatusFile
 from qwen_aio.status.record import WorkerStatus
-from tests.campaign import in_campaign
+from tests.campaign import in_campaign, only_in_campaign
 from tests.e2e.processes import App, free_port, start
 
 pytestmark = pytest.mark.timeout(300)
@@ -80,6 +80,7 @@ def put_record(folder: Path, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize("generation", [7, *in_campaign(0)])
+@only_in_campaign
 def test_two_clusters_use_a_folder_that_was_deleted_and_each_is_served_to_the_end(tmp_path, generation):
     """With 7 the first worker has a higher generation than the second, which is the later one."""
     folder = tmp_path / "shared"

@@ -18,7 +18,7 @@ import pytest
 from qwen_aio.cli import cluster
 from qwen_aio.cluster.plan import plan_cluster
 from qwen_aio.startup.flags import settings_from
-from tests.campaign import in_campaign
+from tests.campaign import in_campaign, only_in_campaign
 from tests.e2e.clusters import wait_gone
 
 pytestmark = pytest.mark.timeout(300)
@@ -91,6 +91,7 @@ def test_the_precision_of_the_environment_is_asked_for_and_what_wins_is_told(hom
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *in_campaign(signal.SIGKILL)])
+@only_in_campaign
 def test_a_signal_ends_everybody_and_nothing_is_written(home, number):
     with tuning(home, "--seconds", "60") as process:
         children = first_workers(process)
@@ -103,6 +104,7 @@ def test_a_signal_ends_everybody_and_nothing_is_written(home, number):
     assert (home / "qwen_aio.toml").read_text() == WRITTEN_BEFORE
 
 
+@only_in_campaign
 def test_why_nothing_could_be_measured_is_a_sentence(home):
     with tuning(home, "--seconds", "60", "--prompts-dir", str(_prompts_that_do_not_fit(home))) as process:
         output, errors = process.communicate()
