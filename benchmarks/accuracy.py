@@ -26,7 +26,6 @@ from typing import Any
 from benchmarks.servers import last_line, started
 from training.corpus import NOT_JUDGED, Labelled, is_fitted_on, sentiment_rows
 
-TEXTS_PER_CALL = 64  # of the benchmarks that ask about these rows in another way
 SHORT_ROWS = 100  # a set, with --short
 ENGLISH = ("semeval2017_4a", "tweeteval_sentiment", "sst2", "sst5", "mr")
 POOLS: Mapping[str, Callable[[str], bool]] = {

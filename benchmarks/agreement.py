@@ -19,8 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.accuracy import TEXTS_PER_CALL
-from benchmarks.servers import last_line, started
+from benchmarks.servers import TEXTS_PER_CALL, last_line, started
 from training.corpus import Labelled, sentiment_rows
 
 SEED = 1

@@ -22,8 +22,7 @@ from typing import Any
 import aiohttp
 from opencc import OpenCC
 
-from benchmarks.accuracy import TEXTS_PER_CALL
-from benchmarks.servers import ROOT, last_line, started
+from benchmarks.servers import ROOT, TEXTS_PER_CALL, last_line, started
 from qwen_aio.evaluation.share import Share
 from qwen_aio.evaluation.typings import without_marks
 from qwen_aio.language import language_of

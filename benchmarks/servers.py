@@ -18,6 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 120.0
+TEXTS_PER_CALL = 64  # of /v1/run, so that its batches are full
 
 
 @dataclass(frozen=True)

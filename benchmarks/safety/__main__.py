@@ -24,7 +24,7 @@ import aiohttp
 
 from benchmarks.accuracy import server
 from benchmarks.safety.ordinary import rows as ordinary_rows
-from benchmarks.servers import ROOT, last_line
+from benchmarks.servers import ROOT, TEXTS_PER_CALL, last_line
 from qwen_aio.core import Task
 from qwen_aio.evaluation.share import Share
 from qwen_aio.language import Language, language_of
@@ -34,7 +34,6 @@ from qwen_aio.worker.execution.safety import windows
 from training import corpus
 
 HERE = Path(__file__).parent
-TEXTS_PER_CALL = 64
 DANGERS = ("crisis", "medical")
 NUM_LONG = 250  # a language
 LONG_CHARS = {"zh": 250, "en": 450}  # as many as a window holds, or more

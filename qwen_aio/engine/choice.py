@@ -10,7 +10,6 @@ from qwen_aio.engine.config import ModelConfig, read_config, why_foreign
 from qwen_aio.engine.foreign.size import ForeignSize
 from qwen_aio.engine.text.tokenizer import REQUIRED_CONTROLS
 from qwen_aio.errors import InvalidModel
-from qwen_aio.files import read_text
 
 EngineKind = Literal["qwen", "transformers"]
 SLOW_ROAD = "the slow road: correct, but without the speed of the engine for Qwen2"
@@ -58,10 +57,10 @@ def size_of(folder: Path, kind: EngineKind) -> ModelSize:
 def _why_no_chatml(path: Path) -> str | None:
     """A Qwen2 that was trained on other control tokens, as some distilled models are."""
     try:
-        written = read_text(path)
+        written = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
         raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
-    missing = [token for token in REQUIRED_CONTROLS if token not in written]
+    missing = [token for token in REQUIRED_CONTROLS if token.encode() not in written]
     return f"the tokenizer has no {' and no '.join(missing)}" if missing else None

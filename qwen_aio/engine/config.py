@@ -16,6 +16,7 @@ from qwen_aio.errors import InvalidModel
 from qwen_aio.files import read_text
 
 ARCHITECTURE = "Qwen2ForCausalLM"
+MIN_CONTEXT = 128  # tokens; a smaller context is useless
 MOST, MOST_LAYERS = 2**31, 1000
 NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}
 CACHED_TOKEN_BYTES = 400  # of Python objects in the radix cache: its node, its ids, its place among the children

@@ -7,7 +7,6 @@ sequences. Knows no threads, no tasks, no HTTP: service.py owns the thread it ru
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections import abc
 
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from qwen_aio.bounds import MAX_TOKENS, check_sampling
 from qwen_aio.core import ContextLimits, Prompt, Segments
-from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.arrival import answer_of, tree_of
+from qwen_aio.engine.config import MIN_CONTEXT, EngineLimits
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.model.attention import forward_batch, in_batch_order
@@ -28,7 +28,6 @@ from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.scheduling.coalescing import Coalescing
 from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
 from qwen_aio.engine.scheduling.drafter import Drafter
-from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.detokenizer import Detokenizer
@@ -38,7 +37,6 @@ from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
 
 LOGIT_ROWS = 64  # rows multiplied with the output matrix at once: bounds the memory of logits
-MIN_CONTEXT = 128  # a smaller context is useless
 MIN_SHARED = 8  # tokens: attending to one more extent costs about as much as computing so many
 
 logger = logging.getLogger(__name__)
@@ -145,35 +143,22 @@ class Engine:
         self._cache.check_integrity()
 
     def _decision(self, request_id: str, work: Score, *, arrived_s: float) -> DecisionSequence:
-        if not work.continuations:
-            raise InvalidRequest("there is nothing to score: no continuation was given")
-        encoded = [self._tokenizer.encode_text(text) for text in work.continuations]
-        if not all(encoded):
-            raise InvalidRequest("an empty continuation cannot be scored")
-        tree = LabelTree(encoded)
         room = min(self.context.tokens, self._scheduler.max_decision_rows)
-        if tree.num_rows > room // 2:
-            raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {room // 2} do")
+        tree = tree_of([self._tokenizer.encode_text(text) for text in work.continuations], room=room)
         truncated = truncate(work.prompt, tokenizer=self._tokenizer, room=room - tree.num_rows)
         return DecisionSequence(request_id, truncated, texts=work.continuations, tree=tree, arrived_s=arrived_s)
 
     def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> AnswerSequence:
         check_sampling(work.sampling, max_tokens=self.context.answer_tokens)
-        foreign = sorted(set(work.resume) - self._answer_ids)
-        if foreign:
-            raise InvalidRequest(f"this model's answers hold no token {foreign[0]}", param="resume")
-        seed = secrets.randbits(63) if work.sampling.seed is None else work.sampling.seed
-        return AnswerSequence(
+        room = self.context.tokens - work.sampling.max_tokens
+        return answer_of(
             request_id,
-            truncate(work.prompt, tokenizer=self._tokenizer, room=self.context.tokens - work.sampling.max_tokens),
-            sampling=work.sampling,
-            seed=seed,
-            resume=work.resume,
+            work,
+            truncate(work.prompt, tokenizer=self._tokenizer, room=room),
             tokenizer=self._tokenizer,
+            answer_ids=self._answer_ids,
             end_ids=self._end_ids,
             arrived_s=arrived_s,
-            top_logprobs=work.top_logprobs,
-            grammar=work.grammar,
         )
 
     def _start(self, answer: AnswerSequence) -> None:

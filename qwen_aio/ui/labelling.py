@@ -10,17 +10,17 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from qwen_aio.bulk.asking import Asker, Labelled, Patient
+from qwen_aio.bulk.asking import Asker, Labelled
 from qwen_aio.bulk.columns import UTF8_MARK, added_columns, added_values
 from qwen_aio.bulk.table import Row, RowTable
 from qwen_aio.core import Capabilities, Label, Request, Service, Task
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError
-from qwen_aio.evaluation.evaluation import Evaluation, Subject
+from qwen_aio.evaluation.evaluation import Evaluation
 from qwen_aio.evaluation.judged import Judged, Truths
-from qwen_aio.evaluation.judging import Source
+from qwen_aio.evaluation.judging import Judge, Source
 from qwen_aio.evaluation.metrics import metrics_of
 from qwen_aio.evaluation.share import Share
 from qwen_aio.result import Done, Result
@@ -93,12 +93,13 @@ class FileHandlers:
 
     async def look(self, session: Session, said: str, task: str) -> FileView:
         """The columns of the file in `said`."""
+        notices: tuple[Notice, ...] = ()
         try:
-            view = FileView(await asyncio.to_thread(_look, said, session.tasks.get(task)))
+            columns = await asyncio.to_thread(_look, said, session.tasks.get(task))
         except QwenAioError as exc:
-            view = FileView(Columns(), notices=(self._sentence(exc),))
-        session.columns = view.columns.names if view.columns else ()
-        return view
+            columns, notices = Columns(), (self._sentence(exc),)
+        session.columns = columns.names
+        return FileView(columns, notices=notices)
 
     async def label(self, session: Session, said: str, job: LabellingJob) -> AsyncGenerator[FileView, None]:
         """Progress, then the outcome: of the rows so far if it was stopped. Closing it ends the work."""
@@ -106,13 +107,13 @@ class FileHandlers:
             return
         with session.file.taken() as stop:
             try:
-                offer = await self._service.capabilities()
+                judge = await Judge.of(_Streamed(self._service), job.task)
                 with ExitStack() as stack:
                     table = await asyncio.to_thread(stack.enter_context, sent_table(said))
-                    labelling = await asyncio.to_thread(Labelling, table, job, offer, clock=self._clock)
+                    labelling = await asyncio.to_thread(Labelling, table, job, judge, clock=self._clock)
                     flushed_at = self._clock()
                     yield labelling.progress
-                    async with aclosing(labelling.run(_Streamed(self._service))) as steps:
+                    async with aclosing(labelling.run()) as steps:
                         while await stop.next(steps) is not None:
                             if self._clock() - flushed_at >= FLUSH_S:
                                 flushed_at = self._clock()
@@ -131,12 +132,11 @@ class FileHandlers:
 class Labelling:
     """The rows of a table on their way through a task."""
 
-    def __init__(self, table: RowTable, job: LabellingJob, offer: Capabilities, *, clock: MonotonicClock) -> None:
+    def __init__(self, table: RowTable, job: LabellingJob, judge: Judge, *, clock: MonotonicClock) -> None:
         """Raises InvalidRequest, InvalidSettings."""
-        self._table, self._job, self._clock = table, job, clock
+        self._table, self._job, self._judge, self._clock = table, job, judge, clock
         self._total = _num_rows(table)
-        self._task = _decision_task(offer, job.task)
-        self._model = offer.model
+        self._task = judge.task
         for column in filter(None, (job.text_column, job.truth_column)):
             if column not in table.columns:
                 raise InvalidRequest(f"it has no column {column!r}")
@@ -155,10 +155,10 @@ class Labelling:
     def progress(self) -> FileView:
         return FileView(done=self.num_done, total=self._total, is_running=True)
 
-    async def run(self, asked: _Streamed) -> AsyncGenerator[int, None]:
+    async def run(self) -> AsyncGenerator[int, None]:
         """The number of rows done, after each. Raises what no row is to blame for."""
-        request = Request("-", mode=self._task.name, request_id="page-file")
-        asker = Asker(Patient(asked), request, self._table, self._job.text_column, at_once=AT_ONCE)
+        request = replace(self._judge.request, request_id="page-file")
+        asker = Asker(self._judge.asked, request, self._table, self._job.text_column, at_once=AT_ONCE)
         async with aclosing(asker.labelled(self._table.rows())) as rows:
             async for labelled in rows:
                 self._take(labelled)
@@ -170,13 +170,13 @@ class Labelling:
         decision = labelled.result.decision if labelled.result else None
         number = labelled.row.number
         truth = (self._truths or {}).get(number, "")
-        if decision is not None:
-            text = self._table.value(labelled.row, self._job.text_column)
-            self._rows.append(Judged.of(number, text, truth, decision))
         if decision is None:
             self._left_out[labelled.fault or "no decision"] += 1
-        elif self._truths is not None and not truth:
-            self._left_out[NO_TRUTH] += 1
+        else:
+            text = self._table.value(labelled.row, self._job.text_column)
+            self._rows.append(Judged.of(number, text, truth, decision))
+            if self._truths is not None and not truth:
+                self._left_out[NO_TRUTH] += 1
         self.num_done += 1
         self._ended = self._clock()
 
@@ -198,12 +198,11 @@ class Labelling:
         )
 
     def _evaluation(self, rows: list[Judged]) -> Evaluation:
-        is_calibrated = any(row.is_calibrated for row in rows)
         return Evaluation(
             file=self._table.path.name,
-            subject=Subject(self._task.name, self._task.hash, self._model, is_calibrated),
+            subject=self._judge.subject(rows),
             rows=tuple(rows),
-            metrics=metrics_of(rows, [label.name for label in self._task.labels]),
+            metrics=metrics_of(rows, self._judge.labels),
             left_out=self._left_out,
             rows_per_s=self.num_done / max(self._ended - self._began, 1e-9),
             flips={},
@@ -225,13 +224,6 @@ class _Streamed:
 
     async def capabilities(self) -> Capabilities:
         return await self._service.capabilities()
-
-
-def _decision_task(offer: Capabilities, name: str) -> Task:
-    task = offer.tasks.get(name)
-    if task is None or task.kind != "decision":
-        raise InvalidRequest(f"{name!r} is no decision task")
-    return task
 
 
 def _num_rows(table: RowTable) -> int:

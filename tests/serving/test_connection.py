@@ -31,6 +31,16 @@ def connection_of(writer: asyncio.StreamWriter) -> Connection:
     return connection
 
 
+async def begun(there: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """A connection whose request streams until the engine's gate opens, and its reply so far."""
+    body = b'{"text": "hi", "mode": "chat", "stream": true}'
+    run = b"POST /v1/run HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+    there.connections.append(writer)
+    writer.write(run + HEAD + b"\r\n" + body)
+    return reader, writer, await reader.readuntil(b"event: token\n")
+
+
 async def headers_of_request(request):
     return JSONResponse([[name.decode(), value.decode()] for name, value in request.headers.raw])
 
@@ -85,13 +95,8 @@ async def test_more_than_a_few_at_once_are_not_kept():
 @pytest.mark.parametrize("behind", [b"garbage\r\n\r\n", b"GET /livez HTTP/1.1\r\n\r\n"])
 async def test_what_comes_behind_a_request_does_not_harm_its_reply(behind):
     release = asyncio.Event()
-    body = b'{"text": "hi", "mode": "chat", "stream": true}'
-    run = b"POST /v1/run HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
     async with served(Worker(WatchedEngine(gate=release))) as there:
-        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
-        there.connections.append(writer)
-        writer.write(run + HEAD + b"\r\n" + body)
-        first = await reader.readuntil(b"event: token\n")
+        reader, writer, first = await begun(there)
         writer.write(behind)
         await asyncio.sleep(0)
         release.set()
@@ -103,13 +108,8 @@ async def test_what_comes_behind_a_request_does_not_harm_its_reply(behind):
 
 async def test_headers_without_an_end_behind_a_request_take_no_memory_while_it_is_answered():
     release = asyncio.Event()
-    body = b'{"text": "hi", "mode": "chat", "stream": true}'
-    run = b"POST /v1/run HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
     async with served(Worker(WatchedEngine(gate=release))) as there:
-        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
-        there.connections.append(writer)
-        writer.write(run + HEAD + b"\r\n" + body)
-        await reader.readuntil(b"event: token\n")
+        reader, writer, _ = await begun(there)
         connection = connection_of(writer)
         writer.write(b"GET / HTTP/1.1\r\n")
         line = b"X: %s\r\n" % (b"x" * 1000)

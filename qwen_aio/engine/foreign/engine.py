@@ -7,7 +7,6 @@ admitted in the order in which they came. Knows no threads, no tasks, no HTTP.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,8 @@ from transformers import DynamicCache
 
 from qwen_aio.bounds import MAX_TOKENS, check_sampling
 from qwen_aio.core import ContextLimits, Prompt, Segments
-from qwen_aio.engine.config import EngineLimits
+from qwen_aio.engine.arrival import answer_of, tree_of
+from qwen_aio.engine.config import MIN_CONTEXT, EngineLimits
 from qwen_aio.engine.foreign.model import ForeignModel
 from qwen_aio.engine.foreign.prefixes import KeptPrefixes
 from qwen_aio.engine.foreign.prompts import ForeignPrompts
@@ -28,14 +28,12 @@ from qwen_aio.engine.sampler import Sampler
 from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.scheduling.coalescing import Coalescing
 from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
-from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.sequence import Sequence as Computed
 from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
 from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
 
-MIN_CONTEXT = 128  # a smaller context is useless
 logger = logging.getLogger(__name__)
 
 
@@ -159,15 +157,8 @@ class TransformersEngine:
     # ---- on arrival ----
 
     def _decision(self, request_id: str, work: Score, *, arrived_s: float) -> DecisionSequence:
-        if not work.continuations:
-            raise InvalidRequest("there is nothing to score: no continuation was given")
-        encoded = self._prompts.continuations(work.prompt, work.continuations)
-        if not all(encoded):
-            raise InvalidRequest("an empty continuation cannot be scored")
-        tree = LabelTree(encoded)
         room = self.context.tokens
-        if tree.num_rows > room // 2:
-            raise InvalidRequest(f"the continuations take {tree.num_rows} tokens; at most {room // 2} do")
+        tree = tree_of(self._prompts.continuations(work.prompt, work.continuations), room=room)
         truncated = self._prompts.truncate(work.prompt, room=room - tree.num_rows)
         if not truncated.ids:
             raise InvalidRequest("an empty prompt has no continuation")
@@ -175,23 +166,17 @@ class TransformersEngine:
 
     def _answer(self, request_id: str, work: Generate, *, arrived_s: float) -> AnswerSequence:
         check_sampling(work.sampling, max_tokens=self.context.answer_tokens)
-        unknown = sorted(set(work.resume) - self._answer_ids)
-        if unknown:
-            raise InvalidRequest(f"this model's answers hold no token {unknown[0]}", param="resume")
         truncated = self._prompts.truncate(work.prompt, room=self.context.tokens - work.sampling.max_tokens)
         if not truncated.ids:
             raise InvalidRequest("an empty prompt cannot be continued")
-        return AnswerSequence(
+        return answer_of(
             request_id,
+            work,
             truncated,
-            sampling=work.sampling,
-            seed=secrets.randbits(63) if work.sampling.seed is None else work.sampling.seed,
-            resume=work.resume,
             tokenizer=self._tokenizer,
+            answer_ids=self._answer_ids,
             end_ids=self._end_ids,
             arrived_s=arrived_s,
-            top_logprobs=work.top_logprobs,
-            grammar=work.grammar,
         )
 
     def _start(self, answer: AnswerSequence) -> None:

@@ -138,7 +138,7 @@ def max_positions_of(config: Any) -> int:
 
 
 def _layers(cache: DynamicCache) -> list[Any]:
-    """Those that hold something: layers that share another's keys and values hold nothing."""
+    """Those that hold something: the last ones of some families share another's keys and values and hold nothing."""
     return [layer for layer in cache.layers if getattr(layer, "is_initialized", True)]
 
 

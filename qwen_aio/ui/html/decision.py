@@ -10,6 +10,7 @@ from html import escape
 
 from qwen_aio.core import Label, Task
 from qwen_aio.result import Decision, Explanation, Phrase, Result
+from qwen_aio.ui.html.frame import percent_of
 from qwen_aio.ui.strings import PageStrings
 from qwen_aio.ui.view import LatestMessage
 
@@ -69,7 +70,7 @@ def _mark(phrase: Phrase, strongest: float, strings: PageStrings) -> str:
     if not phrase.is_notable:
         return escape(phrase.text)
     kind, words = ("for", strings.phrase_for) if phrase.weight > 0 else ("against", strings.phrase_against)
-    title = words.format(f"{abs(phrase.weight) * 100:.1f}")
+    title = words.format(percent_of(abs(phrase.weight)))
     strength = f"--strength:{abs(phrase.weight) / strongest * 100:.0f}%"
     return f'<mark class="{kind}" style="{strength}" title="{escape(title)}">{escape(phrase.text)}</mark>'
 
@@ -108,20 +109,16 @@ def _abstained(decision: Decision, strings: PageStrings, labels: Mapping[str, La
     if not decision.abstained:
         return ""
     best = labels.get(decision.best_label, Label(decision.best_label, decision.best_label, ""))
-    return _hint(strings.abstained.format(label=strings.label(best), percent=_percent(decision.probability)))
+    return _hint(strings.abstained.format(label=strings.label(best), percent=percent_of(decision.probability)))
 
 
 def _bar(label: Label, share: float, strings: PageStrings, *, is_chosen: bool) -> str:
-    percent = _percent(share)
+    percent = percent_of(share)
     return (
         f'<li{" class=chosen" if is_chosen else ""}><span class="name">{escape(strings.label(label))}</span>'
         f'<span class="track" aria-hidden="true"><span style="width:{percent}%"></span></span>'
         f'<span class="value">{percent} %</span></li>'
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.1f}"
 
 
 def _facts(result: Result, strings: PageStrings) -> str:

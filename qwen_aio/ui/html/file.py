@@ -9,6 +9,7 @@ from qwen_aio.core import Label
 from qwen_aio.evaluation.evaluation import NUM_REASONS
 from qwen_aio.evaluation.report import html
 from qwen_aio.evaluation.share import Share
+from qwen_aio.ui.html.frame import percent_of
 from qwen_aio.ui.labelling import FileView, Outcome
 from qwen_aio.ui.strings import PageStrings
 
@@ -79,13 +80,9 @@ def outcome_html(outcome: Outcome, strings: PageStrings) -> str:
 def _share_html(label: Label, share: Share, strings: PageStrings) -> str:
     low, high = share.interval
     words = strings.label_shares.format(
-        count=share.count, percent=_percent(share.value), low=_percent(low), high=_percent(high)
+        count=share.count, percent=percent_of(share.value), low=percent_of(low), high=percent_of(high)
     )
     return f"<div><dt>{escape(strings.label(label))}</dt><dd>{escape(words)}</dd></div>"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 def _threshold_html(outcome: Outcome, strings: PageStrings) -> str:
@@ -103,7 +100,7 @@ def _threshold_html(outcome: Outcome, strings: PageStrings) -> str:
 
 
 def _bar_html(name: str, words: str, share: Share) -> str:
-    percent = _percent(share.value) if share.total else "0"
+    percent = percent_of(share.value) if share.total else "0"
     value = f"{percent} % ({share.count} / {share.total})"
     return (
         f'<li id="{name}" class="chosen"><span>{escape(words)}</span>'

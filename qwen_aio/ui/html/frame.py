@@ -24,6 +24,11 @@ def header_html(strings: PageStrings) -> str:
     return f'<h1>Qwen All-in-One</h1><p class="tagline">{escape(strings.tagline)}</p>'
 
 
+def percent_of(share: float) -> str:
+    """A share as the page writes it, without the sign."""
+    return f"{100 * share:.1f}"
+
+
 def title_html(title: str) -> str:
     """Heading of a panel."""
     return f"<h2>{escape(title)}</h2>"
