@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
@@ -31,6 +31,10 @@ SHAPES = {
     "sharded": {"max_shard_size": "100KB", "tie_word_embeddings": False},
     "stored as bf16": {"dtype": torch.bfloat16},
     "stored as fp16": {"dtype": torch.float16},
+    "Qwen3, wide heads, tied": {"config": Qwen3Config, "head_dim": 48},
+    "Qwen3, all heads, untied": {
+        **{"config": Qwen3Config, "head_dim": 16, "num_key_value_heads": 4, "tie_word_embeddings": False}
+    },
 }
 
 
@@ -107,7 +111,7 @@ class Fine:
         return self._checkpoint.layer(number).converted(lambda weight: Int8Matrix.of(weight, two_pass=True))
 
 
-def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
+def rounded_(oracle: PreTrainedModel) -> PreTrainedModel:
     """`oracle`, its matrices replaced by what int8 makes of them."""
     for name, parameter in oracle.named_parameters():
         if "proj.weight" in name or name == "lm_head.weight":
@@ -115,10 +119,13 @@ def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
     return oracle
 
 
+@pytest.mark.parametrize("architecture", [Qwen2Config, Qwen3Config])
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @torch.inference_mode()
-def test_int8_is_transformers_with_rounded_weights(make_checkpoint: MakeCheckpoint, heads: int) -> None:
-    folder = make_checkpoint(num_key_value_heads=heads, tie_word_embeddings=False)
+def test_int8_is_transformers_with_rounded_weights(
+    make_checkpoint: MakeCheckpoint, heads: int, architecture: type[PreTrainedConfig]
+) -> None:
+    folder = make_checkpoint(config=architecture, num_key_value_heads=heads, head_dim=24, tie_word_embeddings=False)
     config = ModelConfig.load(folder)
     model, oracle = load_qwen2(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
     prompts = [[(7 * i + 3 * n) % 500 for i in range(length)] for n, length in enumerate((5, 33, 18))]
