@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
 from qwen_aio.engine.model.attention import forward_batch, in_batch_order
-from qwen_aio.engine.model.checkpoint import Checkpoint
+from qwen_aio.engine.model.checkpoint import SINGLE, Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights, load_qwen2
@@ -89,6 +91,20 @@ def test_logits_equal_those_of_transformers(
         theirs = oracle(torch.tensor([ids])).logits[0]
         assert (ours - theirs).abs().max() < 1e-4
         assert theirs.std() > 0.5  # the comparison means something
+
+
+@torch.inference_mode()
+def test_a_qwen2_without_biases_has_biases_of_zero(make_checkpoint: MakeCheckpoint) -> None:
+    folder = make_checkpoint()
+    tensors, values = load_file(folder / SINGLE), json.loads((folder / "config.json").read_text())
+    save_file({name: tensor for name, tensor in tensors.items() if not name.endswith("bias")}, folder / SINGLE)
+    (folder / "config.json").write_text(json.dumps(values | {"attention_bias": False}))
+    ids = [(7 * i) % 500 for i in range(20)]
+    [without] = logits(load(folder), [ids], chunk=64)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items() if name.endswith("bias")}
+    save_file(tensors | zeros, folder / SINGLE)
+    (folder / "config.json").write_text(json.dumps(values))
+    assert (without - load_oracle(folder)(torch.tensor([ids])).logits[0]).abs().max() < 1e-4
 
 
 def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoint) -> None:
