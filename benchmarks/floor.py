@@ -26,7 +26,6 @@ from benchmarks.servers import last_line
 from qwen_aio.core import Control, Prompt, Sampling, Text
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.load import LoadedModel, load_model, make_engine
 from qwen_aio.engine.model.attention import BLOCK_ROWS
 from qwen_aio.engine.model.forward import Qwen2
@@ -197,7 +196,7 @@ def main() -> None:
     limits = EngineLimits(max_batch_tokens=CHUNK, max_draft_rows=0)
     engine = make_engine(loaded, limits, threads=arguments.threads)
     floor, prompts, summary = Floor(loaded.model), Prompts(loaded), {}
-    use_memory(engine, prompts, num_slots=KvPool.num_slots(loaded.model.config, kv_mb=limits.kv_mb))
+    use_memory(engine, prompts, num_slots=limits.num_slots(loaded.model.token_bytes))
     for kind, counts in (("prefill", (128, LONG)), ("decode", (1, 8))):
         for tokens in counts:
             if kind == "prefill":

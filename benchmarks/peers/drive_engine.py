@@ -25,7 +25,6 @@ class Drive:
 
     def __init__(self, model_dir: str, *, precision: str, threads: int) -> None:
         from qwen_aio.engine.config import EngineLimits
-        from qwen_aio.engine.kv.pool import KvPool
         from qwen_aio.engine.load import LoadedModel, make_engine
         from qwen_aio.engine.service import EngineService
 
@@ -37,7 +36,7 @@ class Drive:
         limits = EngineLimits()
         self._words = Words.load(Path(model_dir))
         self._service = EngineService(make_engine(weights.model, limits, threads=threads))
-        self._num_slots = KvPool.num_slots(weights.model.model.config, kv_mb=limits.kv_mb)
+        self._num_slots = limits.num_slots(weights.model.model.token_bytes)
         self._runner = asyncio.Runner()
         self._runner.run(self._start())
 

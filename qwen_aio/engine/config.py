@@ -35,6 +35,10 @@ class EngineLimits:
     max_draft_rows: int = 8  # rows up to which draft tokens fill a step that only decodes; 0: none
     max_queue: int = 256  # requests waiting beyond the running ones
 
+    def num_slots(self, token_bytes: int) -> int:
+        """The number of tokens that `kv_mb` mebibytes hold, if each takes `token_bytes`."""
+        return self.kv_mb * 2**20 // token_bytes
+
 
 @dataclass(frozen=True)
 class ModelConfig:

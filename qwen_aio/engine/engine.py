@@ -9,18 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import abc
+from functools import partial
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from qwen_aio.bounds import MAX_TOKENS, check_sampling
 from qwen_aio.core import ContextLimits, Prompt, Segments
 from qwen_aio.engine.arrival import answer_of, tree_of
 from qwen_aio.engine.config import MIN_CONTEXT, EngineLimits
-from qwen_aio.engine.kv.pool import KvPool
+from qwen_aio.engine.forward_model import ForwardModel, Pool
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.attention import forward_batch, in_batch_order
-from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.picking import TokenPicker
 from qwen_aio.engine.requests import FAILED, Counters, Generate, Item, Output, Pin, Pinned, Score, Work
 from qwen_aio.engine.sampler import Sampler, token_logprobs
@@ -28,7 +27,7 @@ from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
 from qwen_aio.engine.scheduling.coalescing import Coalescing
 from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
 from qwen_aio.engine.scheduling.drafter import Drafter
-from qwen_aio.engine.scheduling.scheduler import Scheduler, Span
+from qwen_aio.engine.scheduling.scheduler import Scheduler, Span, in_batch_order
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
@@ -47,7 +46,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Qwen2,
+        model: ForwardModel[Pool],
         tokenizer: Tokenizer,
         limits: EngineLimits,
         *,
@@ -56,9 +55,8 @@ class Engine:
         """Raises InvalidSettings if the memory is too small for a useful context."""
         self.limits = limits
         self.clock = clock
-        self._model = model
         self._tokenizer = tokenizer
-        num_slots = KvPool.num_slots(model.config, kv_mb=limits.kv_mb)
+        num_slots = limits.num_slots(model.token_bytes)
         self._cache = RadixCache(num_slots, min_shared=MIN_SHARED)
         self._scheduler = Scheduler(self._cache, limits)
         self._coalescing = Coalescing()
@@ -67,7 +65,8 @@ class Engine:
         if max_context < MIN_CONTEXT:
             raise InvalidSettings(f"{limits.kv_mb} MB hold {num_slots} tokens, too few for one text; raise --kv-mb")
         self.context = ContextLimits(max_context, answer_tokens=min(max_context // 2, MAX_TOKENS))
-        self._kv_pool = KvPool(model.config, num_slots)
+        self._forward = partial(model.forward, pool=model.new_pool(num_slots))
+        self._logits = model.logits
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
         self._answer_ids = tokenizer.text_ids | self._end_ids
         self._grammars = GrammarCompiler(tokenizer, end_ids=self._end_ids)
@@ -128,7 +127,6 @@ class Engine:
             self._scheduler.abort(request_id)
         self._outputs = [output for output in self._outputs if output.request_id != request_id]
 
-    @torch.inference_mode()
     def step(self) -> list[Output]:
         """Compute the next rows and return their outputs."""
         self._scheduler.admit(now_s=self.clock())
@@ -181,7 +179,7 @@ class Engine:
 
     def _run(self, spans: list[Span]) -> None:
         started_s = self.clock()
-        hidden = self._model.forward(forward_batch(spans, self._kv_pool), self._kv_pool)
+        hidden = self._forward(spans)
         for span in spans:
             span.sequence.advance(span.end)
         self._take_logits(spans, hidden)
@@ -191,16 +189,16 @@ class Engine:
             if span.sequence.is_running and span.sequence.is_finished:  # one that has failed no longer runs
                 self._finish(span.sequence)
 
-    def _take_logits(self, spans: list[Span], hidden: Tensor) -> None:
+    def _take_logits(self, spans: list[Span], hidden: NDArray[np.float32]) -> None:
         """Give each logit row's logits to its sequence; `hidden`: (num_logit_rows, hidden)."""
         rows = [(span.sequence, row) for span in spans for row in span.logit_rows]
         for start in range(0, len(rows), LOGIT_ROWS):
-            logits = self._model.logits(hidden[start : start + LOGIT_ROWS])
+            logits = self._logits(hidden[start : start + LOGIT_ROWS])
             for (sequence, row), row_logits in zip(rows[start : start + LOGIT_ROWS], logits, strict=True):
                 if sequence.is_running:
                     self._take_row(sequence, row, row_logits)
 
-    def _take_row(self, sequence: Sequence, row: int, logits: Tensor) -> None:
+    def _take_row(self, sequence: Sequence, row: int, logits: NDArray[np.float32]) -> None:
         try:
             match sequence:
                 case DecisionSequence():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from tests.engine.repeating_model import RepeatingModel
 
@@ -18,9 +18,10 @@ class BreakingModel(RepeatingModel):
         super().__init__()
         self._breaks = breaks
 
-    def logits(self, hidden: Tensor) -> list[Tensor]:  # type: ignore[override]  # rows of different lengths
+    def logits(self, hidden: NDArray[np.float32]) -> list[NDArray[np.float32]]:  # type: ignore[override]  # rows of different lengths
         """(n, 2) -> n of (vocab,), or of nothing"""
         rows = super().logits(hidden)
         return [
-            torch.empty(0) if self._breaks(int(number)) else row for (number, _), row in zip(hidden, rows, strict=True)
+            np.empty(0, np.float32) if self._breaks(int(number)) else row
+            for (number, _), row in zip(hidden, rows, strict=True)
         ]

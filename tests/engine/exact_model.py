@@ -7,12 +7,17 @@ every example.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.kv.pool import KvPool
-from qwen_aio.engine.model.attention import ForwardBatch, Part
+from qwen_aio.engine.model.attention import Part, forward_batch
+from qwen_aio.engine.model.pool import KvPool
+from qwen_aio.engine.scheduling.scheduler import Span
 
 PRIME = 1_000_003
 
@@ -37,8 +42,14 @@ class ExactModel:
         eos_ids=(),
     )
 
-    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+    token_bytes = config.token_bytes
+
+    def new_pool(self, num_slots: int) -> KvPool:
+        return KvPool(self.config, num_slots)
+
+    def forward(self, spans: Sequence[Span], pool: KvPool) -> NDArray[np.float32]:
         """(num_logit_rows,): a number made of all that the row attends to."""
+        batch = forward_batch(spans, pool)
         kept = torch.zeros(len(batch.ids), 2, 64)
         kept[:, 0, 0], kept[:, 0, 1] = batch.ids, batch.positions
         pool.write(0, batch.slots, kept)
@@ -48,15 +59,15 @@ class ExactModel:
             terms = (ids + 1) * (places + 7) ** 2 % PRIME
             numbers[part.rows] += (terms * _is_seen(part, length=len(ids))).sum(-1)
         numbers %= PRIME
-        return numbers[batch.logit_rows]
+        return numbers[batch.logit_rows].float().numpy()  # exact, as PRIME is
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n,) -> (n, vocab)"""
-        return torch.stack([self._drawn(int(number)) for number in hidden])
+        return np.stack([self._drawn(int(number)) for number in hidden])
 
-    def _drawn(self, seed: int) -> Tensor:
+    def _drawn(self, seed: int) -> NDArray[np.float32]:
         generator = torch.Generator().manual_seed(seed)
-        return 4 * torch.randn(self.config.vocab_size, generator=generator)
+        return (4 * torch.randn(self.config.vocab_size, generator=generator)).numpy()
 
 
 def _is_seen(part: Part, *, length: int) -> Tensor:

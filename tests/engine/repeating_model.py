@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from qwen_aio.engine.kv.pool import KvPool
-from qwen_aio.engine.model.attention import ForwardBatch
+from qwen_aio.engine.model.pool import KvPool
+from qwen_aio.engine.scheduling.scheduler import Span
 from tests.engine.exact_model import ExactModel
 
 
@@ -19,14 +19,15 @@ class RepeatingModel(ExactModel):
         """`take_time` is called with the number of rows of every step."""
         self._take_time = take_time
 
-    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+    def forward(self, spans: Sequence[Span], pool: KvPool) -> NDArray[np.float32]:
         """(num_logit_rows, 2): ExactModel's number, and the row's own token."""
-        self._take_time(len(batch.ids))
-        return torch.stack([super().forward(batch, pool), batch.ids[batch.logit_rows]], dim=1)
+        self._take_time(sum(span.count for span in spans))
+        tokens = [span.sequence.ids[row] for span in spans for row in span.logit_rows]
+        return np.stack([super().forward(spans, pool), np.array(tokens, np.float32)], axis=1)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 2) -> (n, vocab)"""
-        return torch.stack([self._next(number, token) for number, token in hidden.tolist()])
+        return np.stack([self._next(int(number), int(token)) for number, token in hidden])
 
-    def _next(self, number: int, token: int) -> Tensor:
+    def _next(self, number: int, token: int) -> NDArray[np.float32]:
         return 4 * self._drawn(token % 16) if number % 8 else self._drawn(number)

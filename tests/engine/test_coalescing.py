@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from numpy.typing import NDArray
 
 from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.kv.pool import KvPool
-from qwen_aio.engine.model.attention import ForwardBatch
+from qwen_aio.engine.model.pool import KvPool
 from qwen_aio.engine.requests import Generate, Output, Score, Work
+from qwen_aio.engine.scheduling.scheduler import Span
 from qwen_aio.engine.service import EngineService
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import QueueFull
@@ -37,9 +38,9 @@ class CountingModel(ExactModel):
     def __init__(self) -> None:
         self.rows: list[int] = []
 
-    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
-        self.rows.append(len(batch.ids))
-        return super().forward(batch, pool)
+    def forward(self, spans: Sequence[Span], pool: KvPool) -> NDArray[np.float32]:
+        self.rows.append(sum(span.count for span in spans))
+        return super().forward(spans, pool)
 
 
 @pytest.fixture

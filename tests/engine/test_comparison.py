@@ -34,7 +34,7 @@ def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
     states = layerwise.embed(model.embedding)
     for layer in model.layers:
         layerwise.run_layer(layer, states)
-    return model.logits(layerwise.final_states(model.norm, states))
+    return model.output(layerwise.final_states(model.norm, states))
 
 
 def quantised(folder: Folder) -> Quantised:

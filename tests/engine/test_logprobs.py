@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +45,7 @@ def tokens_of(outputs: list[Output]) -> list[SampledToken]:
 )
 def test_they_are_the_logarithm_of_the_softmax_over_all_logits(logits: list[float], count: int, token: int) -> None:
     exact = np.array(logits) - np.logaddexp.reduce(np.array(logits))
-    ranked = Sampler([2, 3, 5, 7], vocab_size=30).ranked(torch.tensor(logits), count=count, token=token)
+    ranked = Sampler([2, 3, 5, 7], vocab_size=30).ranked(np.array(logits, np.float32), count=count, token=token)
     np.testing.assert_allclose([*ranked.values()], exact[[*ranked]], atol=1e-4)
     best = sorted((logits[each] for each in (2, 3, 5, 7)), reverse=True)[:count]
     np.testing.assert_allclose([logits[each] for each in ranked][: len(best)], best, atol=1e-4)
@@ -56,7 +55,7 @@ def test_they_are_the_logarithm_of_the_softmax_over_all_logits(logits: list[floa
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_becomes_the_least_one(odd: float) -> None:
-    ranked = Sampler([2, 3], vocab_size=4).ranked(torch.full((4,), odd), count=1, token=3)
+    ranked = Sampler([2, 3], vocab_size=4).ranked(np.full(4, odd, np.float32), count=1, token=3)
     assert {*ranked.values()} == {LEAST_LOGPROB}
 
 

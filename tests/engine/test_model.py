@@ -11,14 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.attention import forward_batch, in_batch_order
 from qwen_aio.engine.model.checkpoint import SINGLE, Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights, load_qwen2
-from qwen_aio.engine.scheduling.scheduler import Span
+from qwen_aio.engine.scheduling.scheduler import Span, in_batch_order
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.result import Truncation
 from tests.engine.conftest import MakeCheckpoint, load_oracle
@@ -55,7 +53,7 @@ def load(folder: Path) -> Qwen2:
 
 def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.Tensor]:
     """Logits of all rows, the prompts side by side in chunks of `chunk` rows."""
-    cache, memory = RadixCache(256), KvPool(model.config, 256)
+    cache, pool = RadixCache(256), model.new_pool(256)
     sequences = [EveryRow(str(n), ids, len(ids), len(ids), 0.0, Truncation()) for n, ids in enumerate(prompts)]
     for sequence in sequences:
         lease = cache.lease(sequence.ids, num_rows=sequence.num_rows)
@@ -70,8 +68,8 @@ def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.
                 if not sequence.is_finished
             ]
         )
-        rows = forward_batch(spans, memory)
-        parts = model.logits(model.forward(rows, memory)).split([span.count for span in spans])
+        rows = torch.from_numpy(model.logits(model.forward(spans, pool)))
+        parts = rows.split([span.count for span in spans])
         for span, part in zip(spans, parts, strict=True):
             found[span.sequence.request_id].append(part)
             span.sequence.num_computed = span.end

@@ -10,8 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from qwen_aio.bounds import MAX_TOKENS, check_sampling
@@ -59,7 +59,7 @@ class TransformersEngine:
         self._model = model
         self._prompts = prompts
         self._tokenizer = prompts.tokenizer
-        self._num_slots = limits.kv_mb * 2**20 // model.token_bytes
+        self._num_slots = limits.num_slots(model.token_bytes)
         max_context = min(limits.max_context, model.max_positions, self._num_slots // 2)
         if max_context < MIN_CONTEXT:
             raise InvalidSettings(
@@ -134,7 +134,6 @@ class TransformersEngine:
             self._running = {each: cache for each, cache in self._running.items() if each.request_id != request_id}
         self._outputs = [output for output in self._outputs if output.request_id != request_id]
 
-    @torch.inference_mode()
     def step(self) -> list[Output]:
         """Compute a chunk of one prompt and a token of each answer, and return their outputs."""
         self._admit()
@@ -252,7 +251,7 @@ class TransformersEngine:
             answer.advance(len(answer.ids))
             self._extend(answer, row)
 
-    def _extend(self, answer: AnswerSequence, logits: Tensor) -> None:
+    def _extend(self, answer: AnswerSequence, logits: NDArray[np.float32]) -> None:
         try:
             self._emit(answer, *self._picker.extend(answer, logits, now_s=self.clock()))
         except Exception as exc:  # broad: one failing sequence ends no other
@@ -261,7 +260,7 @@ class TransformersEngine:
         if answer.is_finished:
             self._retire(answer)
 
-    def _decide(self, leader: DecisionSequence, logits: Tensor) -> None:
+    def _decide(self, leader: DecisionSequence, logits: NDArray[np.float32]) -> None:
         """Emit the scores, for the leader and its followers."""
         try:
             most = self._num_slots // 4 // leader.num_rows

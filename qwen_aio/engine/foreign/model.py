@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -21,7 +23,7 @@ NUM_PROBED = 2  # tokens, to see what the cache holds
 
 
 class ForeignModel:
-    """Weights and cache class of one checkpoint. Read only; used by one thread."""
+    """Weights and cache class of one checkpoint. Read only; used by one thread. Logits are arrays of numpy."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Raises InvalidModel if what it keeps of earlier tokens is not keys and values alone."""
@@ -44,6 +46,7 @@ class ForeignModel:
         """Of no token."""
         return DynamicCache(config=self._model.config)
 
+    @torch.inference_mode()
     def copy_of(self, cache: DynamicCache, *, length: int) -> DynamicCache:
         """Its first `length` tokens; all of them where `can_crop` is false."""
         if not self.can_crop:
@@ -53,20 +56,23 @@ class ForeignModel:
             copied.update(layer.keys[..., :length, :], layer.values[..., :length, :], number)
         return copied
 
+    @torch.inference_mode()
     def repeated(self, cache: DynamicCache, count: int) -> DynamicCache:
         """A copy for a batch of `count` rows."""
         copied = copy.deepcopy(cache)
         copied.batch_repeat_interleave(count)
         return copied
 
-    def forward(self, rows: Sequence[Sequence[int]], cache: DynamicCache, *, num_logits: int) -> Tensor:
+    @torch.inference_mode()
+    def forward(self, rows: Sequence[Sequence[int]], cache: DynamicCache, *, num_logits: int) -> NDArray[np.float32]:
         """(rows, num_logits, vocab): the logits after the last tokens of each row, which the cache takes in.
 
         `rows` are equally long, and follow the rows of the cache.
         """
-        return self._logits(torch.tensor(rows), cache, num_logits=num_logits)
+        return self._logits(torch.tensor(rows), cache, num_logits=num_logits).numpy()
 
-    def decode(self, tokens: Sequence[int], caches: Sequence[DynamicCache], *, most: int) -> Tensor:
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int], caches: Sequence[DynamicCache], *, most: int) -> NDArray[np.float32]:
         """(tokens, vocab): the logits after one more token of each cache, computed as one batch where it is exact.
 
         A batch copies its caches, filled up to the longest; what comes to more than `most` tokens is computed singly.
@@ -75,7 +81,7 @@ class ForeignModel:
         longest = int(lengths.max())
         if len(tokens) == 1 or not self._can_batch or len(tokens) * longest > most:
             each = [self.forward([[token]], cache, num_logits=1) for token, cache in zip(tokens, caches, strict=True)]
-            return torch.cat(each)[:, -1]
+            return np.concatenate(each)[:, -1]
         batch = self._padded(caches, longest=longest)
         is_seen = torch.arange(longest + 1) >= (longest - lengths).unsqueeze(1)
         logits = self._logits(
@@ -89,7 +95,7 @@ class ForeignModel:
             for row, cache in enumerate(caches):
                 newest = slice(row, row + 1), slice(None), slice(-1, None)
                 cache.update(layer.keys[newest], layer.values[newest], number)
-        return logits[:, -1]
+        return logits[:, -1].numpy()
 
     def _padded(self, caches: Sequence[DynamicCache], *, longest: int) -> DynamicCache:
         """One cache with a row for each of `caches`, which end together; what is missing in front is zero."""

@@ -6,7 +6,8 @@ are filled up behind their end, where nothing sees the filling.
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from qwen_aio.engine.foreign.model import ForeignModel
@@ -18,7 +19,12 @@ FILLING = 0  # a token id
 
 
 def score_tree(
-    decision: DecisionSequence, logits: Tensor, model: ForeignModel, cache: DynamicCache, *, max_copies: int
+    decision: DecisionSequence,
+    logits: NDArray[np.float32],
+    model: ForeignModel,
+    cache: DynamicCache,
+    *,
+    max_copies: int,
 ) -> None:
     """Record what `decision` needs; `logits` (vocab,) follow its prompt, which `cache` holds and still does after."""
     root = decision.num_prompt - 1

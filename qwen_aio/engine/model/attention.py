@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections import abc
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
-from qwen_aio.engine.kv.pool import Extent, KvPool
-from qwen_aio.engine.kv.radix_cache import Lease, SlotRuns
+from qwen_aio.engine.kv.radix_cache import SlotRuns
+from qwen_aio.engine.model.pool import Extent, KvPool
 from qwen_aio.engine.scheduling.scheduler import Span
 
 # Slots in more runs than this are copied together: a call costs about as much as copying 100 rows.
@@ -50,11 +51,6 @@ class ForwardBatch:
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 
-def in_batch_order(spans: abc.Sequence[Span]) -> list[Span]:
-    """The spans as `forward_batch` takes them: those that share a prefix side by side."""
-    return sorted(spans, key=_first_slot)
-
-
 def forward_batch(spans: abc.Sequence[Span], pool: KvPool) -> ForwardBatch:
     """The tensors of `spans`, which are `in_batch_order`."""
     ids: list[int] = []
@@ -65,7 +61,7 @@ def forward_batch(spans: abc.Sequence[Span], pool: KvPool) -> ForwardBatch:
         logit_rows.extend(row - span.start + len(ids) for row in span.logit_rows)
         ids.extend(span.sequence.ids[span.start : span.end])
         positions.extend(span.sequence.positions(span.start, span.end))
-        slots.extend(_lease(span).slots[span.start : span.end])
+        slots.extend(span.lease.slots[span.start : span.end])
     own, past = _parts(spans, pool)
     return ForwardBatch(
         ids=torch.tensor(ids),
@@ -107,26 +103,17 @@ def _merge(output: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
     torch.logaddexp(lse, more_lse, out=lse)
 
 
-def _lease(span: Span) -> Lease:
-    assert span.sequence.lease is not None
-    return span.sequence.lease
-
-
-def _first_slot(span: Span) -> int:
-    return _lease(span).slots[0]
-
-
 def _parts(spans: abc.Sequence[Span], pool: KvPool) -> tuple[list[Part], list[Part]]:
     """The extents that the spans add themselves, in order, and those they attend to besides."""
     own: list[Part] = []
     past: list[Part] = []
     start = 0
-    for _, group in groupby(spans, key=_first_slot):
+    for _, group in groupby(spans, key=attrgetter("first_slot")):
         members = list(group)
         num_shared = _num_shared(members)
         if num_shared:
             rows = slice(start, start + sum(span.count for span in members))
-            past.append(Part(rows, pool.extent(_lease(members[0]).runs_of(0, num_shared))))
+            past.append(Part(rows, pool.extent(members[0].lease.runs_of(0, num_shared))))
         for block in (block for span in members for block in _blocks(span)):
             rows = slice(start, start + block.count)
             earlier, last, mask = _extents(block, first=num_shared)
@@ -145,12 +132,12 @@ def _num_shared(spans: list[Span]) -> int:
     """First rows that all of several spans have in the same neighbouring slots."""
     if len(spans) == 1:
         return 0
-    return min(min(len(_lease(span).runs[0]), span.start, span.sequence.num_prompt) for span in spans)
+    return min(min(len(span.lease.runs[0]), span.start, span.sequence.num_prompt) for span in spans)
 
 
 def _extents(span: Span, *, first: int) -> tuple[list[SlotRuns], SlotRuns, Tensor | None]:
     """From row `first` on: extents without a mask, the one that ends with the rows, its mask."""
-    lease, num_prompt = _lease(span), span.sequence.num_prompt
+    lease, num_prompt = span.lease, span.sequence.num_prompt
     begin = span.start if span.sequence.tree is None else min(span.start, num_prompt)  # all attend to earlier rows
     *earlier, last = _split(lease.runs_of(first, span.end))
     length = sum(map(len, last))

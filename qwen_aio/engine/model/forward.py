@@ -10,19 +10,22 @@ import math
 from collections import abc
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.kv.pool import KvPool
-from qwen_aio.engine.model.attention import ForwardBatch, attend
+from qwen_aio.engine.model.attention import ForwardBatch, attend, forward_batch
 from qwen_aio.engine.model.linear import Embedding, Linear
+from qwen_aio.engine.model.pool import KvPool
+from qwen_aio.engine.scheduling.scheduler import Span
 
 
 @dataclass(frozen=True, eq=False)
 class Qwen2:
-    """Token ids in, hidden states and logits out."""
+    """Token ids in, hidden states and logits out: the engine's ForwardModel. Arrays are tensors seen by numpy."""
 
     config: ModelConfig
     embedding: Embedding
@@ -31,17 +34,29 @@ class Qwen2:
     output: Linear
     rotations: Tensor  # see `rotations()`
 
-    def forward(self, batch: ForwardBatch, pool: KvPool) -> Tensor:
+    @property
+    def token_bytes(self) -> int:
+        """Memory of one cached token: its keys and values, and the cache's own objects."""
+        return self.config.token_bytes
+
+    def new_pool(self, num_slots: int) -> KvPool:
+        """Memory for the keys and values of so many tokens."""
+        return KvPool(self.config, num_slots)
+
+    @torch.inference_mode()
+    def forward(self, spans: abc.Sequence[Span], pool: KvPool) -> NDArray[np.float32]:
         """Final hidden states of the logit rows, (num_logit_rows, hidden). Fills the pool."""
+        batch = forward_batch(spans, pool)
         x = self.embedding(batch.ids)
         rotation = self.rotations[batch.positions]  # (n, 1, head_dim / 2)
         for number, layer in enumerate(self.layers):
             x = layer(x, batch, pool, number=number, rotation=rotation)
-        return self.norm(x[batch.logit_rows])
+        return self.norm(x[batch.logit_rows]).numpy()
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(n, hidden) -> (n, vocab)"""
-        return self.output(hidden)
+    @torch.inference_mode()
+    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, hidden) -> (n, vocab), a new array."""
+        return self.output(torch.from_numpy(hidden)).numpy()
 
 
 @dataclass(frozen=True, eq=False)

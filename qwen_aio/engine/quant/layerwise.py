@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from qwen_aio.engine.config import EngineLimits, ModelConfig
-from qwen_aio.engine.kv.pool import KvPool
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.attention import ForwardBatch, forward_batch, in_batch_order
+from qwen_aio.engine.model.attention import ForwardBatch, forward_batch
 from qwen_aio.engine.model.forward import Layer, RmsNorm, rotations
 from qwen_aio.engine.model.linear import Embedding
-from qwen_aio.engine.scheduling.scheduler import Scheduler
+from qwen_aio.engine.model.pool import KvPool
+from qwen_aio.engine.scheduling.scheduler import Scheduler, in_batch_order
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.result import Truncation
 

@@ -33,9 +33,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from qwen_aio.engine.config import EngineLimits
-from qwen_aio.engine.kv.radix_cache import RadixCache
+from qwen_aio.engine.kv.radix_cache import Lease, RadixCache
 from qwen_aio.engine.scheduling.order import Order, SequenceKind, num_remaining
 from qwen_aio.engine.scheduling.sequence import Sequence
 
@@ -64,6 +65,17 @@ class Span:
     def logit_rows(self) -> range:
         """The rows of the span whose logits are needed."""
         return range(max(self.start, self.sequence.first_logit_row), self.end)
+
+    @property
+    def lease(self) -> Lease:
+        """The slots of its sequence, which runs."""
+        assert self.sequence.lease is not None
+        return self.sequence.lease
+
+    @property
+    def first_slot(self) -> int:
+        """The slot of the sequence's first row: the same for sequences that share a prefix."""
+        return self.lease.slots[0]
 
 
 class Scheduler:
@@ -264,6 +276,11 @@ class Scheduler:
         num_rows = sum(sequence.num_rows for sequence in answers) + self._waiting_answers[0].num_rows
         most_rows = self._answer_slots - (self._half_step if answers else 0)
         return len(answers) < self._limits.max_answers and num_rows <= most_rows
+
+
+def in_batch_order(spans: Iterable[Span]) -> list[Span]:
+    """The spans as a forward pass takes them: those that share a prefix side by side."""
+    return sorted(spans, key=attrgetter("first_slot"))
 
 
 def _chunks(sequences: Iterable[Sequence], *, budget: int) -> list[Span]:

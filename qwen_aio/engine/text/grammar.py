@@ -42,7 +42,7 @@ class Grammar:
         """(tokenizer's vocab,): what may follow; an end only where the JSON is whole. Raises InvalidRequest."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
-        return np.unpackbits(bits, bitorder="little").astype(np.bool_)
+        return np.unpackbits(bits, bitorder="little").view(np.bool_)
 
     def accept(self, token: int) -> None:
         """Go on after `token`. Raises InvalidRequest if it does not follow."""

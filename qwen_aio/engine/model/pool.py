@@ -1,6 +1,6 @@
 """The memory of keys and values: one slot for each token, in every layer.
 
-radix_cache.py decides which slot holds which token.
+kv/radix_cache.py decides which slot holds which token.
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ class KvPool:
         self._all = torch.frombuffer(_lazy_zeros(4 * prod(shape)), dtype=torch.float32).view(shape)
         self._layers = self._all.transpose(1, 2).unbind(0)  # (slots, 2 * kv_heads, head_dim) each
         self._num_kv_heads = config.num_kv_heads
-
-    @staticmethod
-    def num_slots(config: ModelConfig, *, kv_mb: int) -> int:
-        """The number of tokens that `kv_mb` mebibytes hold, the radix cache's objects included."""
-        return kv_mb * 2**20 // config.token_bytes
 
     def write(self, layer: int, slots: Tensor, keys_values: Tensor) -> None:
         """Store keys and values of n rows, (n, 2 * kv_heads, head_dim), in `slots` (n,)."""
