@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
 from qwen_aio.engine.choice import EngineChoice, choose_engine, reads_chat_template
+from qwen_aio.engine.native.library import TORCH
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
@@ -54,6 +55,7 @@ class LoadedEngine:
     sha: str
     golden: dict[str, str]
     precision_record: PrecisionRecord
+    kernel: str  # what computes the forward pass
 
 
 def choose_model(settings: Settings) -> ModelFolder:
@@ -171,21 +173,30 @@ async def loaded_engine(
     try:
         for task in tasks.values():
             await engine.pin(PromptTemplate(task).head)
-        book = golden_book(settings, model, weights.sha, weights.precision_record.precision)
+        kernel, precision = weights.model.kernel, weights.precision_record.precision
+        book = golden_book(settings, model, weights.sha, precision, kernel=kernel)
         golden = await check_golden(engine, tasks, book, policy=settings.golden)
-        yield LoadedEngine(engine, weights.sha, golden, weights.precision_record)
+        yield LoadedEngine(engine, weights.sha, golden, weights.precision_record, kernel)
     finally:
         await engine.close()
 
 
-def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
-    """The recorded answers of `model` to the golden cases, in what `precision` is on this processor."""
+def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Precision, *, kernel: str) -> GoldenBook:
+    """The recorded answers of `model` to the golden cases, in what `precision` is by this kernel."""
+    own = state_dir() / "golden"
     if engine_of(settings, model).kind == "transformers":
-        return GoldenBook(sha, f"{precision} by transformers", own=state_dir() / "golden", shipped=None)
+        return GoldenBook(sha, f"{precision} by transformers", own=own, shipped=None)
+    shipped = model.path / "golden" if model.is_bundled else None
+    return GoldenBook(sha, _arithmetic(precision, kernel), own=own, shipped=shipped)
+
+
+def _arithmetic(precision: Precision, kernel: str) -> str:
+    """How numbers of `precision` come about: int8 is another one by every kernel."""
+    if precision == "int8" and kernel != TORCH:
+        return f"int8 by {kernel}"
     from qwen_aio.engine.model.linear import arithmetic
 
-    shipped = model.path / "golden" if model.is_bundled else None
-    return GoldenBook(sha, arithmetic(precision), own=state_dir() / "golden", shipped=shipped)
+    return arithmetic(precision)
 
 
 def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineService:

@@ -78,7 +78,7 @@ class WorkerServer:
         name, own = self.model.name, health.latest
         kv_mb = self.settings.kv_mb or 0
         describe = partial(health.describe, model=name, kv_mb=kv_mb, tasks_sha=tasks_hash(self.tasks))
-        describe(model_sha="", precision="", golden={})
+        describe(model_sha="", precision="", kernel="", golden={})
         async with self.load(self.settings, self.tasks, self.model, threads=self.threads) as ready:
             self._snapshot = ready.engine.snapshot
             executor = LocalExecutor(
@@ -91,7 +91,12 @@ class WorkerServer:
             )
             if executor.safety_source == "words":
                 logger.warning("safety: no thresholds for the model %s, so the word rule alone decides", ready.sha)
-            describe(model_sha=ready.sha, precision=ready.precision_record.precision, golden=ready.golden)
+            describe(
+                model_sha=ready.sha,
+                precision=ready.precision_record.precision,
+                kernel=ready.kernel,
+                golden=ready.golden,
+            )
             gate.open(Pipeline(executor))
             logger.info("ready worker=%s model=%s url=%s", own.id, name, own.url)
             raise await ready.engine.wait_failed()

@@ -50,7 +50,7 @@ async def load_dying(*_: object, **__: object) -> AsyncIterator[LoadedEngine]:
     engine = EngineService(DyingEngine())
     engine.start()
     try:
-        yield LoadedEngine(engine, "sha", {}, PrecisionRecord("fp32", "asked for"))
+        yield LoadedEngine(engine, "sha", {}, PrecisionRecord("fp32", "asked for"), "plain")
     finally:
         await engine.close()
 
