@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from qwen_aio.cluster.unit import ServiceUnit
+from tests.campaign import in_campaign
 from tests.deploy.sandbox import lines, sandbox
 from tests.e2e.clusters import Cluster, cluster
 from tests.e2e.processes import running
@@ -144,13 +145,14 @@ def test_systemd_learns_of_the_end(site: Site) -> None:  # the last one
     assert site.service.process.wait(timeout=60) == 0
 
 
-def test_a_balancer_reports_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["balancer.py", *in_campaign("app.py --mode worker")])
+def test_balancers_and_workers_report_by_themselves(command: str, tmp_path: Path) -> None:
+    program, *flags = command.split()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address := str(tmp_path / "notify"))
         manager.settimeout(60)
-        with running(
-            tmp_path / "home", program="balancer.py", wait=False, environment={"NOTIFY_SOCKET": address}
-        ) as app:
+        environment = {"NOTIFY_SOCKET": address}
+        with running(tmp_path / "home", *flags, program=program, wait=False, environment=environment) as app:
             assert told(manager, until=b"READY=1") == set()
             assert app.stop() == 0
             assert told(manager, until=b"STOPPING=1") == set()
