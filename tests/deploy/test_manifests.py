@@ -285,7 +285,7 @@ def test_the_image_runs_without_rights_and_without_a_compiler() -> None:
 
 def test_only_what_is_built_from_goes_into_the_image() -> None:
     kept = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert {"pyproject.toml", "README.md", "LICENSE", "qwen_aio", "prompts"} <= set(kept)
+    assert {"pyproject.toml", "setup.py", "README.md", "LICENSE", "qwen_aio", "native", "prompts"} <= set(kept)
     assert set(kept) & {"models", "state", "status", "keys.json", "qwen_aio.toml", ".git", ".venv"} == set()
 
 
