@@ -10,13 +10,26 @@ import os
 from collections.abc import Sequence
 
 from qwen_aio import __version__
-from qwen_aio.cli import balance, calibrate, classify, cluster, evaluate, keys, models, run, serve, tasks, tune
+from qwen_aio.cli import (
+    balance,
+    calibrate,
+    classify,
+    cluster,
+    evaluate,
+    install_service,
+    keys,
+    models,
+    run,
+    serve,
+    tasks,
+    tune,
+)
 from qwen_aio.cluster.lifeline import hold_if_given
 from qwen_aio.startup.environment import ignore_proxies
 from qwen_aio.startup.process import exit_status, run_process
 
 COMMANDS = {
-    **{"serve": serve, "balance": balance, "cluster": cluster, "keys": keys},
+    **{"serve": serve, "balance": balance, "cluster": cluster, "service": install_service, "keys": keys},
     **{"run": run, "classify": classify, "eval": evaluate, "calibrate": calibrate},
     **{"tasks": tasks, "models": models, "tune": tune},
 }
