@@ -52,7 +52,7 @@ class Settings(BaseModel):
     id: str | None = _setting(None, "name of this worker: letters, digits, dots, dashes (qwen-<port>)", "worker")
     model: str | None = _setting(None, "model folder, or 'bundled'", "worker")
     engine: Literal["auto", "qwen", "transformers"] = _setting(
-        "auto", "what computes the model; auto is qwen for Qwen2 architectures, else transformers, slowly", "worker"
+        "auto", "what computes the model; auto is qwen for Qwen2 and Qwen3, else transformers, slowly", "worker"
     )
     precision: Literal["auto", "fp32", "int8", "bf16"] = _setting(
         "auto", "precision of the weights; auto is int8 where the model answers as it does in fp32", "worker"

@@ -20,7 +20,6 @@ from qwen_aio.core import Request, Task
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.evaluation.calibrating import calibration_lines, recalibrate, uncalibrated, uncalibrated_name
 from qwen_aio.evaluation.judging import Judge
-from qwen_aio.models.find import model_sha
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.tasks.calibration_file import write_calibration
 from qwen_aio.tasks.loader import load_task, load_tasks
@@ -38,14 +37,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _calibrate(arguments: argparse.Namespace, settings: Settings) -> int:
-    from qwen_aio.worker.loading import choose_model
+    from qwen_aio.worker.loading import choose_model, sha_of
 
     def more(tasks: Mapping[str, Task]) -> dict[str, Task]:
         return {uncalibrated_name(name): uncalibrated(task) for name, task in tasks.items() if name == arguments.task}
 
     source = source_of(arguments)
     folder = prompts_dir(settings)
-    tasks, sha = load_tasks(folder), model_sha(choose_model(settings).path)
+    tasks, sha = load_tasks(folder), sha_of(settings, choose_model(settings))
     named = tasks.get(arguments.task)
     in_use = named.calibration.get(sha, UNCALIBRATED) if named else UNCALIBRATED
     if in_use.thresholds:

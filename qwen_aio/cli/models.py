@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qwen_aio.engine.choice import choose_engine
+from qwen_aio.engine.choice import choose_engine, reads_chat_template
 from qwen_aio.errors import InvalidModel
 from qwen_aio.machine.folders import home
 from qwen_aio.models.find import CHAT_FILES, FULL_MODEL, model_sha
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         ) from exc
     size = sum(path.stat().st_size for path in folder.iterdir())
     choice = choose_engine(folder, asked="auto")
-    sha = model_sha(folder, more=CHAT_FILES if choice.kind == "transformers" else ())
+    sha = model_sha(folder, more=CHAT_FILES if reads_chat_template(folder, choice.kind) else ())
     print(f"{folder}: {size / 1e6:.0f} MB, hash {sha}", choice, sep="\n")
     chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"
     print(f"start with it: qwen-aio serve{chosen}")

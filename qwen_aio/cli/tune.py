@@ -76,7 +76,7 @@ def main(arguments: Namespace) -> int:
     log_memory(sized(settings, model), model)
     asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
     if engine_of(settings, model).kind == "transformers":
-        raise InvalidSettings("tune fits the engine for Qwen2 to the machine; it has nothing to fit of transformers")
+        raise InvalidSettings("tune fits the engine for Qwen to the machine; it has nothing to fit of transformers")
     candidates = grid(cores=usable_cores(), precisions=precisions(asked, arguments, model))
     _progress(f"{len(candidates)} candidates, up to {arguments.seconds:g} s; nothing else should run meanwhile")
     try:

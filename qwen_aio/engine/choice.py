@@ -8,11 +8,12 @@ from typing import Literal
 
 from qwen_aio.engine.config import ModelConfig, read_config, why_foreign
 from qwen_aio.engine.foreign.size import ForeignSize
+from qwen_aio.engine.text.thinking import THINK
 from qwen_aio.engine.text.tokenizer import REQUIRED_CONTROLS
 from qwen_aio.errors import InvalidModel
 
 EngineKind = Literal["qwen", "transformers"]
-SLOW_ROAD = "the slow road: correct, but without the speed of the engine for Qwen2"
+SLOW_ROAD = "the slow road: correct, but without the speed of the engine for Qwen"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ def choose_engine(folder: Path, *, asked: str) -> EngineChoice:
     return EngineChoice("transformers", why) if why else EngineChoice("qwen", "it computes this architecture")
 
 
+def reads_chat_template(folder: Path, kind: EngineKind) -> bool:
+    """Whether the chat template in `folder` changes answers; ours asks it only about thoughts. Raises InvalidModel."""
+    return kind == "transformers" or THINK.encode() in (_written(folder / "tokenizer.json") or b"")
+
+
 def size_of(folder: Path, kind: EngineKind) -> ModelSize:
     """Raises InvalidModel."""
     if kind == "qwen":
@@ -55,12 +61,17 @@ def size_of(folder: Path, kind: EngineKind) -> ModelSize:
 
 
 def _why_no_chatml(path: Path) -> str | None:
-    """A Qwen2 that was trained on other control tokens, as some distilled models are."""
+    """A Qwen that was trained on other control tokens, as some distilled models are."""
+    written = _written(path)
+    missing = [token for token in REQUIRED_CONTROLS if written is not None and token.encode() not in written]
+    return f"the tokenizer has no {' and no '.join(missing)}" if missing else None
+
+
+def _written(path: Path) -> bytes | None:
+    """The tokenizer's file; None without one. Raises InvalidModel."""
     try:
-        written = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
-    missing = [token for token in REQUIRED_CONTROLS if token.encode() not in written]
-    return f"the tokenizer has no {' and no '.join(missing)}" if missing else None

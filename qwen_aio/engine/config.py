@@ -15,7 +15,7 @@ from typing import Any
 from qwen_aio.errors import InvalidModel
 from qwen_aio.files import read_text
 
-ARCHITECTURE = "Qwen2ForCausalLM"
+ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}  # by model_type
 MIN_CONTEXT = 128  # tokens; a smaller context is useless
 MOST, MOST_LAYERS = 2**31, 1000
 NAMES = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}
@@ -42,7 +42,7 @@ class EngineLimits:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape and constants of a Qwen2 checkpoint."""
+    """Shape and constants of a Qwen2 or Qwen3 checkpoint."""
 
     vocab_size: int  # rows of the output matrix; may exceed the tokenizer's vocabulary
     hidden_size: int
@@ -50,7 +50,9 @@ class ModelConfig:
     num_layers: int
     num_heads: int
     num_kv_heads: int
-    head_dim: int
+    head_dim: int  # of Qwen3, hidden_size says nothing about it
+    has_qkv_bias: bool  # Qwen2
+    has_qk_norm: bool  # Qwen3: every head of q and k is normed before it is rotated
     rope_theta: float
     rms_norm_eps: float
     max_positions: int
@@ -103,14 +105,18 @@ def _eos_ids(values: Mapping[str, Any]) -> list[int]:
 
 def why_foreign(values: Mapping[str, Any]) -> str | None:
     """Why the engine of this project does not compute a model with this config; None if it does."""
-    found = values.get("architectures") or values.get("model_type")
-    if found not in ([ARCHITECTURE], ARCHITECTURE, "qwen2"):
+    family = _family_of(values)
+    if family is None:
+        found = _stated_architecture(values)
         named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
-        return f"this is a {named}; our engine computes only {ARCHITECTURE} (Qwen1.5, Qwen2, Qwen2.5)"
+        ours = f"{ARCHITECTURES['qwen2']} (Qwen1.5, Qwen2, Qwen2.5) and {ARCHITECTURES['qwen3']} (Qwen3)"
+        return f"this is a {named}; our engine computes only {ours}"
     if "auto_map" in values:
-        return "it has auto_map, so it is not computed as a plain Qwen2"
+        return "it has auto_map, so it is not computed as a plain Qwen"
     if values.get("hidden_act", "silu") != "silu":
-        return f"hidden_act is {values['hidden_act']!r}; Qwen2 uses 'silu'"
+        return f"hidden_act is {values['hidden_act']!r}; Qwen uses 'silu'"
+    if family == "qwen3" and values.get("attention_bias"):
+        return "attention_bias is on; the attention of Qwen3 has no biases"
     if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or []):
         return "use_sliding_window is on; sliding windows are not supported"
     rope = _rope(values)
@@ -140,6 +146,16 @@ def _by(quantized: object) -> str:
     return with_method + (f" to {bits} bits" if type(bits) is int else "")
 
 
+def _stated_architecture(values: Mapping[str, Any]) -> Any:
+    return values.get("architectures") or values.get("model_type")
+
+
+def _family_of(values: Mapping[str, Any]) -> str | None:
+    """The model_type of an architecture that our engine computes."""
+    found = _stated_architecture(values)
+    return next((kind for kind, name in ARCHITECTURES.items() if found in ([name], name, kind)), None)
+
+
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """transformers 5 writes `rope_parameters`, earlier versions `rope_scaling` or null."""
     return values.get("rope_parameters") or values.get("rope_scaling") or {}
@@ -148,9 +164,7 @@ def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> ModelConfig:
     num_heads = int(values["num_attention_heads"])
     hidden_size = int(values["hidden_size"])
-    tied = values.get("tie_word_embeddings", False)
-    if not isinstance(tied, bool):
-        raise ValueError(f"tie_word_embeddings is {tied!r}, neither true nor false")
+    is_qwen3 = _family_of(values) == "qwen3"
     config = ModelConfig(
         vocab_size=int(values["vocab_size"]),
         hidden_size=hidden_size,
@@ -159,10 +173,12 @@ def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> Mode
         num_heads=num_heads,
         num_kv_heads=int(values.get("num_key_value_heads") or num_heads),
         head_dim=int(values.get("head_dim") or hidden_size // num_heads),
+        has_qkv_bias=_flag(values, "attention_bias", default=not is_qwen3),
+        has_qk_norm=is_qwen3,
         rope_theta=float(_rope(values).get("rope_theta") or values.get("rope_theta") or 10_000.0),
         rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
         max_positions=int(values.get("max_position_embeddings", 32_768)),
-        tied=tied,
+        tied=_flag(values, "tie_word_embeddings", default=False),
         eos_ids=eos_ids,
     )
     numbers = {name: value for name, value in vars(config).items() if type(value) in (int, float)}
@@ -175,3 +191,10 @@ def _from_values(values: Mapping[str, Any], *, eos_ids: tuple[int, ...]) -> Mode
     if config.head_dim % 2:
         raise ValueError(f"head_dim {config.head_dim} is odd: rotary positions turn pairs")
     return config
+
+
+def _flag(values: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    flag = values.get(name, default)
+    if not isinstance(flag, bool):
+        raise ValueError(f"{name} is {flag!r}, neither true nor false")
+    return flag

@@ -1,26 +1,32 @@
 """A model folder -> an Engine, or a Comparison of its two precisions.
 
-The one place that sets the number of torch's threads.
+The one place that chooses between the two forward passes, and that sets the number of torch's threads.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from qwen_aio.core import Precision
 from qwen_aio.engine.config import EngineLimits, ModelConfig
 from qwen_aio.engine.engine import Engine
+from qwen_aio.engine.forward_model import ForwardModel
 from qwen_aio.engine.model.checkpoint import Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.weights import ModelWeights, load_qwen2
+from qwen_aio.engine.native.library import TORCH, choose_kernel
+from qwen_aio.engine.native.model import NativeQwen, PackedModel
+from qwen_aio.engine.native.packing import packed
 from qwen_aio.engine.quant.comparison import Comparison, compare
 from qwen_aio.engine.quant.int8_copy import CopyPlace
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
@@ -28,13 +34,27 @@ from qwen_aio.engine.requests import Score
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.errors import InvalidModel
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A checkpoint in memory. Read only: processes forked after loading share one copy."""
 
-    model: Qwen2
+    model: Qwen2 | PackedModel
     tokenizer: Tokenizer
+
+    @property
+    def kernel(self) -> str:
+        """What computes its forward pass."""
+        return self.model.kernel if isinstance(self.model, PackedModel) else TORCH
+
+    def with_threads(self, threads: int) -> ForwardModel[Any]:
+        """The forward pass in so many threads."""
+        if isinstance(self.model, PackedModel):
+            return NativeQwen(self.model, threads=threads)
+        torch.set_num_threads(threads)
+        return self.model
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +108,7 @@ def load_model(
     with ThreadPoolExecutor(max_workers=1) as beside:  # packing leaves a core to the tokenizer
         tokenizer = beside.submit(lambda: folder.tokenizer)
         weights = folder.checkpoint if precision == "fp32" else folder.int8_weights(place)
-        model = load_qwen2(weights, folder.config, num_positions=num_positions)
+        model = _model(weights, folder.config, num_positions=num_positions)
     _trim_heap()
     return LoadedModel(model, tokenizer.result())
 
@@ -108,14 +128,22 @@ def compare_precisions(
 
 def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> Engine:
     """An engine over a model loaded for `limits.max_context`. Raises InvalidSettings."""
-    torch.set_num_threads(threads)
-    return Engine(loaded.model, loaded.tokenizer, limits)
+    return Engine(loaded.with_threads(threads), loaded.tokenizer, limits)
 
 
 def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int, precision: Precision = "fp32") -> Engine:
     """The engine over the checkpoint in `model_dir`. Raises InvalidModel, InvalidSettings."""
     loaded = load_model(model_dir, max_context=limits.max_context, threads=threads, precision=precision)
     return make_engine(loaded, limits, threads=threads)
+
+
+def _model(weights: ModelWeights, config: ModelConfig, *, num_positions: int) -> Qwen2 | PackedModel:
+    """Raises InvalidModel, InvalidSettings."""
+    kernel = choose_kernel(config)
+    logger.info("%s", kernel)
+    if kernel.name == TORCH:
+        return load_qwen2(weights, config, num_positions=num_positions)
+    return PackedModel(config, packed(weights, config, kernel=kernel.name), kernel.name, num_positions)
 
 
 def _trim_heap() -> None:

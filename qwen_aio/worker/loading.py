@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
-from qwen_aio.engine.choice import EngineChoice, choose_engine
+from qwen_aio.engine.choice import EngineChoice, choose_engine, reads_chat_template
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
@@ -70,6 +70,12 @@ def describe_model(model: ModelFolder) -> str:
 def engine_of(settings: Settings, model: ModelFolder) -> EngineChoice:
     """What is to compute `model`. Raises InvalidModel."""
     return choose_engine(model.path, asked=settings.engine)
+
+
+def sha_of(settings: Settings, model: ModelFolder) -> str:
+    """The hash of the files that determine what `model` answers. Raises InvalidModel."""
+    has_template = reads_chat_template(model.path, engine_of(settings, model).kind)
+    return model_sha(model.path, more=CHAT_FILES if has_template else ())
 
 
 def encoder_of(settings: Settings, model: ModelFolder) -> Encoder:
@@ -124,7 +130,7 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
 def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
     record = choose_foreign_precision(settings)
     with ThreadPoolExecutor(max_workers=1) as beside:
-        hashing = beside.submit(model_sha, model.path, more=CHAT_FILES)
+        hashing = beside.submit(sha_of, settings, model)
         from qwen_aio.engine.foreign.load import load_foreign
 
         loaded = load_foreign(model.path, threads=threads, precision=record.precision)
@@ -133,7 +139,7 @@ def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: in
 
 def records_of(settings: Settings, model: ModelFolder) -> PrecisionRecords:
     """The records of `model` with the golden cases of now. Raises InvalidModel, InvalidTask."""
-    return PrecisionRecords(state_dir() / "int8", model_sha(model.path), digest_of_questions(settings))
+    return PrecisionRecords(state_dir() / "int8", sha_of(settings, model), digest_of_questions(settings))
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
     """Of the engine over transformers. Raises InvalidSettings for int8, which is ours alone."""
     if settings.precision == "int8":
         raise InvalidSettings(
-            "--precision int8 goes with the engine for Qwen2 alone; transformers computes in fp32 or bf16",
+            "--precision int8 goes with the engine for Qwen alone; transformers computes in fp32 or bf16",
             param="precision",
         )
     record = PrecisionRecord(
@@ -81,7 +81,7 @@ def _without_comparison(settings: Settings, why_no_int8: Callable[[], str | None
     """
     if settings.precision == "bf16":
         raise InvalidSettings(
-            "--precision bf16 goes with --engine transformers; the engine for Qwen2 computes in fp32 or int8",
+            "--precision bf16 goes with --engine transformers; the engine for Qwen computes in fp32 or int8",
             param="precision",
         )
     if settings.precision == "fp32":

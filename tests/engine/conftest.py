@@ -1,4 +1,4 @@
-"""Random checkpoints of any Qwen2 shape, written by transformers, our oracle; a small tokenizer."""
+"""Random checkpoints of any Qwen2 or Qwen3 shape, written by transformers, our oracle; a small tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
@@ -47,10 +47,11 @@ def tokenizer(specification: str) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(specification: str, tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """A folder with a random model; keywords are those of Qwen2Config, and what is named here."""
+    """A folder with a random model; keywords are those of `config`, and what is named here."""
 
     def make(
         *,
+        config: type[PreTrainedConfig] = Qwen2Config,
         dtype: torch.dtype = torch.float32,
         max_shard_size: str = "5GB",
         std: float = 0.15,
@@ -70,7 +71,7 @@ def make_checkpoint(specification: str, tmp_path_factory: pytest.TempPathFactory
             "eos_token_id": Tokenizer(specification).control_id("<|im_end|>"),
         }
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(Qwen2Config(**(defaults | shape)))
+        model = AutoModelForCausalLM.from_config(config(**(defaults | shape)))
         for name, parameter in model.named_parameters():  # far from the usual start, so that mistakes show
             torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=std)
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
@@ -86,7 +87,7 @@ def checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
 
 
 @pytest.fixture(scope="session")
-def oracle(checkpoint: Path) -> Qwen2ForCausalLM:
+def oracle(checkpoint: Path) -> PreTrainedModel:
     return load_oracle(checkpoint)
 
 
@@ -105,5 +106,5 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
     return make_engine()
 
 
-def load_oracle(folder: Path) -> Qwen2ForCausalLM:
-    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+def load_oracle(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()

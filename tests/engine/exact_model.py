@@ -33,6 +33,8 @@ class ExactModel:
         num_heads=1,
         num_kv_heads=1,
         head_dim=64,
+        has_qkv_bias=True,
+        has_qk_norm=False,
         rope_theta=10_000.0,
         rms_norm_eps=1e-6,
         max_positions=512,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qwen_aio.core import Precision
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.load import Folder, load_engine, load_model
 from qwen_aio.engine.model.forward import Qwen2
@@ -20,12 +21,19 @@ from tests.engine.running import dense, run, score, scores_of
 
 TEXTS = ("刚收到货,有点小失望。", "thank you very much", "今天天气真好,我很开心。")
 QUESTIONS = [score(text, "正面", "负面", "中性", "正") for text in TEXTS]
+PRECISIONS: tuple[Precision, Precision] = ("fp32", "int8")
 SHAPES = [
     {},
     {"tie_word_embeddings": False},
     {"vocab_size": 9000},
     {"vocab_size": 16_400, "hidden_size": 1024, "num_hidden_layers": 1},
 ]
+
+
+@pytest.fixture(autouse=True)
+def _torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison is of torch's products; so are the models that it is compared with."""
+    monkeypatch.setenv("QWEN_AIO_KERNEL", "torch")
 
 
 def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
@@ -35,6 +43,12 @@ def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
     for layer in model.layers:
         layerwise.run_layer(layer, states)
     return model.output(layerwise.final_states(model.norm, states))
+
+
+def whole(path: Path, precision: Precision) -> Qwen2:
+    model = load_model(path, max_context=128, threads=1, precision=precision).model
+    assert isinstance(model, Qwen2)
+    return model
 
 
 def quantised(folder: Folder) -> Quantised:
@@ -48,8 +62,8 @@ def test_kl_is_that_of_the_whole_models(make_checkpoint: MakeCheckpoint, shape: 
     folder = Folder.open(path)
     found = compare(folder.checkpoint, quantised(folder), folder.config, folder.tokenizer, [])
     exact, rounded = (
-        logits(folder, load_model(path, max_context=128, threads=1, precision=precision).model).log_softmax(1)
-        for precision in ("fp32", "int8")
+        logits(folder, whole(path, precision)).log_softmax(1)
+        for precision in PRECISIONS
     )
     kl = (exact.exp() * (exact - rounded)).sum(1)
     assert found.num_tokens == len(kl)
@@ -62,7 +76,7 @@ def test_scores_are_those_of_two_engines(make_checkpoint: MakeCheckpoint, shape:
     path = make_checkpoint(**shape)
     folder = Folder.open(path)
     found = compare(folder.checkpoint, quantised(folder), folder.config, folder.tokenizer, QUESTIONS)
-    for side, precision in enumerate(("fp32", "int8")):
+    for side, precision in enumerate(PRECISIONS):
         engine = load_engine(path, EngineLimits(max_context=256, kv_mb=2), threads=1, precision=precision)
         outputs = run(engine, {str(number): question for number, question in enumerate(QUESTIONS)})
         for number, pair in enumerate(found.scores):

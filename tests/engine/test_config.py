@@ -59,6 +59,16 @@ def test_head_dim_counts_when_given(tmp_path: Path) -> None:
     assert load(tmp_path, head_dim=128).head_dim == 128
 
 
+def test_qwen3_has_norms_where_qwen2_has_biases(tmp_path: Path) -> None:
+    architecture = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": False}
+    qwen3, qwen2 = load(tmp_path, **architecture, head_dim=128), load(tmp_path)
+    assert (qwen3.has_qk_norm, qwen3.has_qkv_bias, qwen3.head_dim) == (True, False, 128)
+    assert (qwen2.has_qk_norm, qwen2.has_qkv_bias) == (False, True)
+    assert not load(tmp_path, attention_bias=False).has_qkv_bias
+    # q and o of 16 heads, k and v of as many, each of 128 numbers in the place of 64
+    assert qwen3.num_weights - qwen2.num_weights == 24 * 4 * 16 * 64 * 1024
+
+
 def test_end_tokens_come_from_the_generation_config_too(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [151645, 151643]}')
     assert load(tmp_path).eos_ids == (151643, 151645)
@@ -70,6 +80,9 @@ def test_end_tokens_come_from_the_generation_config_too(tmp_path: Path) -> None:
         ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "LlamaForCausalLM.*only Qwen2ForCausalLM"),
         ({"architectures": ["Qwen2ForSequenceClassification"]}, "Qwen2ForSequenceClassification"),
         ({"architectures": ..., "model_type": ...}, "only Qwen2ForCausalLM"),
+        ({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}, "Qwen3MoeForCausalLM"),
+        ({"architectures": ["Qwen3ForCausalLM"], "attention_bias": True}, "attention_bias is on"),
+        ({"attention_bias": "no"}, "attention_bias is 'no'"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized with GPTQ to 4 bits"),
         ({"quantization_config": True}, "quantized"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.checkpoint import Checkpoint
+from qwen_aio.engine.model.checkpoint import SINGLE, Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights, load_qwen2
@@ -29,6 +31,10 @@ SHAPES = {
     "sharded": {"max_shard_size": "100KB", "tie_word_embeddings": False},
     "stored as bf16": {"dtype": torch.bfloat16},
     "stored as fp16": {"dtype": torch.float16},
+    "Qwen3, wide heads, tied": {"config": Qwen3Config, "head_dim": 48},
+    "Qwen3, all heads, untied": {
+        **{"config": Qwen3Config, "head_dim": 16, "num_key_value_heads": 4, "tie_word_embeddings": False}
+    },
 }
 
 
@@ -85,6 +91,20 @@ def test_logits_equal_those_of_transformers(
         assert theirs.std() > 0.5  # the comparison means something
 
 
+@torch.inference_mode()
+def test_a_qwen2_without_biases_has_biases_of_zero(make_checkpoint: MakeCheckpoint) -> None:
+    folder = make_checkpoint()
+    tensors, values = load_file(folder / SINGLE), json.loads((folder / "config.json").read_text())
+    save_file({name: tensor for name, tensor in tensors.items() if not name.endswith("bias")}, folder / SINGLE)
+    (folder / "config.json").write_text(json.dumps(values | {"attention_bias": False}))
+    ids = [(7 * i) % 500 for i in range(20)]
+    [without] = logits(load(folder), [ids], chunk=64)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items() if name.endswith("bias")}
+    save_file(tensors | zeros, folder / SINGLE)
+    (folder / "config.json").write_text(json.dumps(values))
+    assert (without - load_oracle(folder)(torch.tensor([ids])).logits[0]).abs().max() < 1e-4
+
+
 def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoint) -> None:
     model = load(make_checkpoint(tie_word_embeddings=True))
     assert isinstance(model.embedding, Fp32Embedding) and isinstance(model.output, Fp32Linear)
@@ -105,7 +125,7 @@ class Fine:
         return self._checkpoint.layer(number).converted(lambda weight: Int8Matrix.of(weight, two_pass=True))
 
 
-def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
+def rounded_(oracle: PreTrainedModel) -> PreTrainedModel:
     """`oracle`, its matrices replaced by what int8 makes of them."""
     for name, parameter in oracle.named_parameters():
         if "proj.weight" in name or name == "lm_head.weight":
@@ -113,10 +133,13 @@ def rounded_(oracle: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
     return oracle
 
 
+@pytest.mark.parametrize("architecture", [Qwen2Config, Qwen3Config])
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @torch.inference_mode()
-def test_int8_is_transformers_with_rounded_weights(make_checkpoint: MakeCheckpoint, heads: int) -> None:
-    folder = make_checkpoint(num_key_value_heads=heads, tie_word_embeddings=False)
+def test_int8_is_transformers_with_rounded_weights(
+    make_checkpoint: MakeCheckpoint, heads: int, architecture: type[PreTrainedConfig]
+) -> None:
+    folder = make_checkpoint(config=architecture, num_key_value_heads=heads, head_dim=24, tie_word_embeddings=False)
     config = ModelConfig.load(folder)
     model, oracle = load_qwen2(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
     prompts = [[(7 * i + 3 * n) % 500 for i in range(length)] for n, length in enumerate((5, 33, 18))]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen3Config
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.load import Folder
@@ -95,6 +96,11 @@ def test_a_small_embedding_stays_in_fp32_and_is_one_with_a_tied_output(make_chec
     model = load_qwen2(quantised(folder), ModelConfig.load(folder), num_positions=64)
     assert isinstance(model.embedding, Fp32Embedding) and isinstance(model.output, Fp32Linear)
     assert model.output.weight is model.embedding.weight
+
+
+def test_qwen3_is_close_to_itself(make_checkpoint: MakeCheckpoint) -> None:
+    folder = make_checkpoint(config=Qwen3Config, hidden_size=128, intermediate_size=256, head_dim=48)
+    assert 0 < mean_kl(folder, quantised(folder)) < MOST_KL
 
 
 @pytest.mark.parametrize("tied", [True, False])

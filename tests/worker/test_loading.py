@@ -11,7 +11,9 @@ import pytest
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.core import Prompt, Text
 from qwen_aio.engine.model.linear import why_no_int8
-from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, records_of
+from qwen_aio.models.find import BUNDLED
+from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, records_of, sha_of
+from tests.engine.thinking_folder import HYBRID, NEVER, thinking_folder
 from tests.logged import WAITING, logged
 
 
@@ -64,3 +66,16 @@ async def test_cancelling_a_load_does_not_wait_for_its_end() -> None:
 
 def loaders() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("loading")]
+
+
+def test_a_hash_covers_the_chat_template_of_a_model_that_may_think(tmp_path: Path) -> None:
+    own = settings(model=str(thinking_folder(BUNDLED, tmp_path / "thinking")))
+
+    def sha_with(template: str) -> str:
+        (tmp_path / "thinking" / "chat_template.jinja").write_text(template)
+        return sha_of(own, choose_model(own))
+
+    shas = [sha_with(HYBRID), sha_with(NEVER)]
+    assert len({*shas, records_of(own, choose_model(own)).model_sha}) == 2
+    (tmp_path / "thinking" / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())
+    assert sha_with(HYBRID) == sha_with(NEVER) == sha_of(settings(), choose_model(settings()))

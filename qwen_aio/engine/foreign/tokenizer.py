@@ -114,6 +114,10 @@ class ForeignTokenizer:
                 ids += self.encode_text("".join(segment.text for segment in run if isinstance(segment, Text)))
         return ids
 
+    def encode_parts(self, segments: Sequence[Segment]) -> list[list[int]]:
+        """Ids of each segment by itself. Raises InvalidModel, InvalidRequest."""
+        return [self.encode_segment(segment) for segment in segments]
+
     def encode_segment(self, segment: Segment) -> list[int]:
         """Ids of one segment. Raises InvalidModel, InvalidRequest."""
         return [self.control_id(segment.token)] if isinstance(segment, Control) else self.encode_text(segment.text)

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qwen_aio.engine.kv.free_slots import FreeSlots
 
 SlotRuns = list[range]  # slots as runs of neighbours
@@ -47,6 +50,11 @@ class Lease:
         slots = self.slots
         cuts = [index for index in range(1, len(slots)) if slots[index] != slots[index - 1] + 1]
         return [range(slots[start], slots[stop - 1] + 1) for start, stop in pairwise([0, *cuts, len(slots)])]
+
+    @cached_property
+    def slot_array(self) -> NDArray[np.int32]:
+        """The same slots for the C++ library."""
+        return np.array(self.slots, np.int32)
 
     @property
     def num_shared(self) -> int:

@@ -1,4 +1,4 @@
-"""The tensors of a Qwen2 checkpoint, read one by one by their names.
+"""The tensors of a Qwen2 or Qwen3 checkpoint, read one by one by their names.
 
 Reads safetensors only, single or sharded. Each layer is read, converted and released before the
 next one, so that the stored form is never in memory as a whole.
@@ -71,18 +71,27 @@ class Checkpoint:
             yield rows, block
 
     def layer(self, number: int) -> LayerWeights[Tensor]:
-        at, dim = f"model.layers.{number}.", self._config.head_dim
-        q, k, v = (self._read(f"{at}self_attn.{name}_proj.weight") for name in "qkv")
-        q_bias, k_bias, v_bias = (self._read(f"{at}self_attn.{name}_proj.bias") for name in "qkv")
+        at = f"model.layers.{number}."
         return LayerWeights(
             attention_norm=self._read(f"{at}input_layernorm.weight"),
-            qkv=torch.cat((paired(q, head_dim=dim), paired(k, head_dim=dim), v)),
-            qkv_bias=torch.cat((paired(q_bias, head_dim=dim), paired(k_bias, head_dim=dim), v_bias)),
+            qkv=self._qkv(f"{at}self_attn.{{}}_proj.weight"),
+            qkv_bias=self._qkv(f"{at}self_attn.{{}}_proj.bias") if self._config.has_qkv_bias else None,
+            qk_norm=self._qk_norm(f"{at}self_attn.{{}}_norm.weight") if self._config.has_qk_norm else None,
             attention_output=self._read(f"{at}self_attn.o_proj.weight"),
             mlp_norm=self._read(f"{at}post_attention_layernorm.weight"),
             gate_up=torch.cat([self._read(f"{at}mlp.{name}_proj.weight") for name in ("gate", "up")]),
             down=self._read(f"{at}mlp.down_proj.weight"),
         )
+
+    def _qkv(self, name: str) -> Tensor:
+        """Of all heads one after another; `name` has a place for q, k and v."""
+        q, k, v = (self._read(name.format(letter)) for letter in "qkv")
+        return torch.cat((paired(q, head_dim=self._config.head_dim), paired(k, head_dim=self._config.head_dim), v))
+
+    def _qk_norm(self, name: str) -> Tensor:
+        """Of every head of q and k, (heads + kv heads, head_dim)."""
+        q, k = (paired(self._read(name.format(letter)), head_dim=self._config.head_dim) for letter in "qk")
+        return torch.cat((q.repeat(self._config.num_heads, 1), k.repeat(self._config.num_kv_heads, 1)))
 
     def _vocabulary(self, *, is_output: bool) -> str:
         return "lm_head.weight" if is_output and not self._config.tied else "model.embed_tokens.weight"
@@ -126,7 +135,11 @@ def _layer_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     kv_size = config.num_kv_heads * config.head_dim
     for name, size in (("q", q_size), ("k", kv_size), ("v", kv_size)):
         yield f"self_attn.{name}_proj.weight", (size, hidden)
-        yield f"self_attn.{name}_proj.bias", (size,)
+        if config.has_qkv_bias:
+            yield f"self_attn.{name}_proj.bias", (size,)
+    if config.has_qk_norm:
+        yield "self_attn.q_norm.weight", (config.head_dim,)
+        yield "self_attn.k_norm.weight", (config.head_dim,)
     yield "self_attn.o_proj.weight", (hidden, q_size)
     yield "mlp.gate_proj.weight", (mlp, hidden)
     yield "mlp.up_proj.weight", (mlp, hidden)

@@ -1,4 +1,4 @@
-"""The forward pass of Qwen2, over the rows of many sequences at once.
+"""The forward pass of Qwen2 and Qwen3, over the rows of many sequences at once.
 
 Every matrix is multiplied once per step, with the concatenated rows of all sequences: (n, hidden).
 Only attention.py knows sequences, and only linear.py number formats. weights.py makes the parts.
@@ -66,6 +66,7 @@ class Layer:
     config: ModelConfig
     attention_norm: RmsNorm
     qkv: Linear  # one matrix: [q | k | v]
+    qk_norm: RmsNorm | None  # of every head of q and k
     attention_output: Linear
     mlp_norm: RmsNorm
     gate_up: Linear  # one matrix: [gate | up]
@@ -78,10 +79,13 @@ class Layer:
     def _attention(self, x: Tensor, batch: ForwardBatch, pool: KvPool, *, layer: int, rotation: Tensor) -> Tensor:
         """Grouped-query attention with rotary positions, (n, heads * head_dim)."""
         num_heads, num_all = self.config.num_heads, self.config.num_heads + 2 * self.config.num_kv_heads
+        num_rotated = num_all - self.config.num_kv_heads  # q and k carry positions, v does not
         qkv = self.qkv(self.attention_norm(x)).view(len(x), num_all, -1)
+        if self.qk_norm is not None:
+            qkv[:, :num_rotated] = self.qk_norm(qkv[:, :num_rotated])
         # The numbers of a rotary pair are neighbours (see `paired`): one complex product rotates.
         pairs = torch.view_as_complex(qkv.view(len(x), num_all, -1, 2))
-        pairs[:, : num_heads + self.config.num_kv_heads].mul_(rotation)  # q and k carry positions, v does not
+        pairs[:, :num_rotated].mul_(rotation)
         return attend(qkv, batch, pool, layer=layer, num_heads=num_heads)
 
     def _swiglu(self, x: Tensor) -> Tensor:
@@ -90,17 +94,18 @@ class Layer:
 
 
 class RmsNorm:
-    """x / sqrt(mean(x^2) + eps), scaled by feature.
+    """x / sqrt(mean(x^2) + eps) over the last dimension, times `weight`.
 
     As x / sqrt(|x|^2 + d eps), times sqrt(d): four operators, where torch's rms_norm takes eight.
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        self._weight = weight * math.sqrt(len(weight))
-        self._eps = torch.tensor(math.sqrt(len(weight) * eps))
+        dim = weight.shape[-1]
+        self._weight = weight * math.sqrt(dim)
+        self._eps = torch.tensor(math.sqrt(dim * eps))
 
     def __call__(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return (x / torch.hypot(length, self._eps)).mul_(self._weight)
 
 
@@ -112,8 +117,8 @@ def rotations(config: ModelConfig, num_positions: int) -> Tensor:
 
 
 def paired(rows: Tensor, *, head_dim: int) -> Tensor:
-    """Rows of q or k (of a weight or a bias), reordered within each head: 0, d/2, 1, d/2 + 1, ...
+    """Rows of q or k (of a weight, a bias or a norm), reordered within each head: 0, d/2, 1, d/2 + 1, ...
 
-    Qwen2 rotates the pairs (i, i + d/2). q and k are reordered alike, so their product is the same.
+    Qwen rotates the pairs (i, i + d/2). q and k are reordered alike, so their product is the same.
     """
     return rows.view(-1, 2, head_dim // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)

@@ -5,8 +5,6 @@ kv/radix_cache.py decides which slot holds which token.
 
 from __future__ import annotations
 
-import mmap
-import sys
 from collections import abc
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.kv.lazy_memory import lazy_zeros
 from qwen_aio.engine.kv.radix_cache import SlotRuns
 
 
@@ -23,7 +22,7 @@ class KvPool:
 
     def __init__(self, config: ModelConfig, num_slots: int) -> None:
         shape = (config.num_layers, 2 * config.num_kv_heads, num_slots, config.head_dim)
-        self._all = torch.frombuffer(_lazy_zeros(4 * prod(shape)), dtype=torch.float32).view(shape)
+        self._all = torch.frombuffer(lazy_zeros(4 * prod(shape)), dtype=torch.float32).view(shape)
         self._layers = self._all.transpose(1, 2).unbind(0)  # (slots, 2 * kv_heads, head_dim) each
         self._num_kv_heads = config.num_kv_heads
 
@@ -67,13 +66,3 @@ class GatheredExtent:
 
 
 Extent = ContiguousExtent | GatheredExtent  # keys and values that rows attend to at once
-
-
-def _lazy_zeros(num_bytes: int) -> mmap.mmap:
-    """Memory allocated on first use, in small pages: a slot touches one per head and layer."""
-    if sys.platform == "win32":
-        return mmap.mmap(-1, num_bytes)
-    zeros = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        zeros.madvise(mmap.MADV_NOHUGEPAGE)
-    return zeros

@@ -16,7 +16,7 @@ from qwen_aio.engine.model.linear import Int8Matrix, Linear, embedding_of, linea
 Matrix = TypeVar("Matrix", covariant=True)
 Other = TypeVar("Other")
 
-VECTORS = ("attention_norm", "qkv_bias", "mlp_norm")  # of a layer; all else are matrices
+VECTORS = ("attention_norm", "qkv_bias", "qk_norm", "mlp_norm")  # of a layer; all else are matrices
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class LayerWeights(Generic[Matrix]):
 
     attention_norm: Tensor
     qkv: Matrix
-    qkv_bias: Tensor
+    qkv_bias: Tensor | None
+    qk_norm: Tensor | None  # (heads + kv heads, head_dim)
     attention_output: Matrix
     mlp_norm: Tensor
     gate_up: Matrix
@@ -37,6 +38,7 @@ class LayerWeights(Generic[Matrix]):
             config,
             attention_norm=RmsNorm(self.attention_norm, config.rms_norm_eps),
             qkv=linear(self.qkv, self.qkv_bias),
+            qk_norm=None if self.qk_norm is None else RmsNorm(self.qk_norm, config.rms_norm_eps),
             attention_output=linear(self.attention_output, None),
             mlp_norm=RmsNorm(self.mlp_norm, config.rms_norm_eps),
             gate_up=linear(self.gate_up, None),

@@ -52,16 +52,19 @@ class Int8Copy:
         return self._part("embedding")
 
     def output(self) -> Tensor | Int8Matrix:
-        is_tied = self._header.keys().isdisjoint({"output", "output.values"})
-        return self.embedding() if is_tied else self._part("output")
+        untied = self._part_if_any("output")
+        return self.embedding() if untied is None else untied
 
     def norm(self) -> Tensor:
         return self._tensor("norm")
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
         names = [field.name for field in fields(LayerWeights)]
-        parts: dict[str, Any] = {name: self._part(f"layers.{number}.{name}") for name in names}
+        parts: dict[str, Any] = {name: self._part_if_any(f"layers.{number}.{name}") for name in names}
         return LayerWeights(**parts)
+
+    def _part_if_any(self, name: str) -> Tensor | Int8Matrix | None:
+        return None if self._header.keys().isdisjoint({name, f"{name}.values"}) else self._part(name)
 
     def _part(self, name: str) -> Tensor | Int8Matrix:
         if name in self._header:
@@ -186,7 +189,8 @@ def _all_parts(weights: ModelWeights, config: ModelConfig) -> Iterator[tuple[str
     yield "norm", weights.norm()
     for number in range(config.num_layers):
         for name, part in vars(weights.layer(number)).items():
-            yield f"layers.{number}.{name}", part
+            if part is not None:  # architectures differ
+                yield f"layers.{number}.{name}", part
 
 
 def _checked(file: BinaryIO, *, model_sha: str) -> Mapping[str, Any]:

@@ -19,8 +19,8 @@ class TokenCodec(Protocol):
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """Ids of the segments, one after another. Raises InvalidRequest."""
 
-    def encode_segment(self, segment: Segment) -> list[int]:
-        """Ids of one segment. Raises InvalidRequest."""
+    def encode_parts(self, segments: Sequence[Segment]) -> list[list[int]]:
+        """Ids of each segment. Raises InvalidRequest."""
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text, never of a control token. Raises InvalidRequest."""

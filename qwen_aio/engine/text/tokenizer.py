@@ -14,12 +14,14 @@ from pathlib import Path
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from qwen_aio.core import Control, Segment
+from qwen_aio.core import Control, Segment, Text
+from qwen_aio.engine.text.thinking import THINK, answer_opening, read_chat_template
 from qwen_aio.errors import InvalidModel, InvalidRequest
 from qwen_aio.files import read_text
 
 REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")
 END_CONTROLS = ("<|im_end|>", "<|endoftext|>")
+ANSWER_ROLE = "assistant\n"
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class AddedToken:
 class Tokenizer:
     """A byte-level BPE tokenizer with ChatML tokens. Immutable; safe in any thread."""
 
-    def __init__(self, specification: str) -> None:
-        """`specification` is the content of a tokenizer.json.
+    def __init__(self, specification: str, *, chat_template: str | None = None) -> None:
+        """`specification` is the content of a tokenizer.json, `chat_template` says how answers begin.
 
         Raises ValueError if it is malformed, InvalidModel without the tokens of ChatML.
         """
@@ -52,13 +54,17 @@ class Tokenizer:
             raise InvalidModel(f"the tokenizer has no {' and no '.join(missing)}: not a ChatML model")
         if not vocabulary.keys() >= LETTER_BYTES.keys():
             raise InvalidModel("the tokenizer is not byte-level: some text could not be encoded at all")
+        opening = answer_opening(chat_template, controls=self._controls)
+        self._answer_opening = [token_id for segment in opening for token_id in self.encode_segment(segment)]
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """The tokenizer in `folder`/tokenizer.json. Raises InvalidModel."""
         path = folder / "tokenizer.json"
         try:
-            return cls(read_text(path))
+            specification = read_text(path)
+            template = read_chat_template(folder) if THINK in specification else None  # of others it says nothing
+            return cls(specification, chat_template=template)
         except (OSError, ValueError) as exc:
             raise InvalidModel(f"{path} is missing or damaged: {exc}") from exc
 
@@ -70,10 +76,17 @@ class Tokenizer:
 
     def encode(self, segments: abc.Sequence[Segment]) -> list[int]:
         """Ids of the segments, one after another."""
-        return [token_id for segment in segments for token_id in self.encode_segment(segment)]
+        return [token_id for part in self.encode_parts(segments) for token_id in part]
+
+    def encode_parts(self, segments: abc.Sequence[Segment]) -> list[list[int]]:
+        """Ids of each segment. An answer that begins in the last one begins as all answers of this model."""
+        parts = [self.encode_segment(segment) for segment in segments]
+        if self._answer_opening and (answer := _begun_answer(segments)) is not None:
+            parts[-1] = [*self.encode_text(ANSWER_ROLE), *self._answer_opening, *self.encode_text(answer)]
+        return parts
 
     def encode_segment(self, segment: Segment) -> list[int]:
-        """Ids of one segment. Raises InvalidRequest for text that is not valid Unicode."""
+        """Ids of one segment by itself. Raises InvalidRequest for text that is not valid Unicode."""
         return [self.control_id(segment.token)] if isinstance(segment, Control) else self.encode_text(segment.text)
 
     def encode_text(self, text: str) -> list[int]:
@@ -110,6 +123,14 @@ class Tokenizer:
             return [token_id]
         letters = self._plain.id_to_token(token_id) or ""
         return [part for letter in letters for part in self._plain.encode(letter, add_special_tokens=False).ids]
+
+
+def _begun_answer(segments: abc.Sequence[Segment]) -> str | None:
+    """The beginning of the model's answer, if the last turn is its own and still open."""
+    match segments[-2:]:
+        case (Control("<|im_start|>"), Text(text)) if text.startswith(ANSWER_ROLE):
+            return text.removeprefix(ANSWER_ROLE)
+    return None
 
 
 def refuse_surrogates(text: str) -> None:

@@ -64,7 +64,7 @@ def _truncate_body(body: Segments, tokenizer: TokenCodec, *, room: int) -> Trunc
     if ids is not None:  # as a whole: in other families, tokens may reach from one text into the next
         return Truncated(tuple(ids), Truncation())
     shortened = tuple(_shorten(segment, max_chars=max(room, 0) * CHARS_PER_TOKEN) for segment in body)
-    parts = [tokenizer.encode_segment(segment) for segment in shortened]
+    parts = tokenizer.encode_parts(shortened)
     excess = sum(map(len, parts)) - room
     if excess > 0:
         _cut_longest(parts, shortened, excess=excess)

@@ -1,4 +1,4 @@
-"""A Qwen2 checkpoint in both engines: the same labels and answers. And which engine a folder gets."""
+"""A checkpoint of Qwen in both engines: the same labels and answers. And which engine a folder gets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import Qwen3Config
 
 from qwen_aio.engine.choice import choose_engine, size_of
 from qwen_aio.engine.config import EngineLimits
@@ -18,9 +19,11 @@ from qwen_aio.engine.foreign.load import load_foreign, make_foreign_engine
 from qwen_aio.engine.load import load_engine
 from qwen_aio.engine.requests import Generate
 from qwen_aio.errors import InvalidModel
+from tests.engine.conftest import MakeCheckpoint
 from tests.engine.foreign.conftest import Example
 from tests.engine.foreign.test_foreign_engine import WORKS
 from tests.engine.running import ids_of, logprobs_of, run, text_of
+from tests.engine.thinking_folder import thinking_folder
 
 CHATML = """\
 {% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\
@@ -36,9 +39,19 @@ def chatml(checkpoint: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_both_engines_give_the_same(chatml: Path) -> None:
-    ours = run(load_engine(chatml, LIMITS, threads=1), WORKS)
-    loaded = load_foreign(chatml, threads=1, precision="fp32")
+@pytest.fixture(scope="module")
+def qwen3(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # With some seeds the sampled answers differ: transformers may sample control tokens, too.
+    made = make_checkpoint(config=Qwen3Config, head_dim=24, tie_word_embeddings=False, seed=2)
+    return thinking_folder(made, tmp_path_factory.mktemp("both") / "qwen3")
+
+
+@pytest.mark.parametrize("architecture", ["chatml", "qwen3"])
+def test_both_engines_give_the_same(architecture: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(architecture)
+    assert choose_engine(folder, asked="auto").kind == "qwen"
+    ours = run(load_engine(folder, LIMITS, threads=1), WORKS)
+    loaded = load_foreign(folder, threads=1, precision="fp32")
     foreign = run(make_foreign_engine(loaded, LIMITS, threads=1), WORKS)
     for name, work in WORKS.items():
         if isinstance(work, Generate):

@@ -1,0 +1,16 @@
+#include "simd_plain.h"
+// clang-format off: each header needs those before it
+#include "int8_plain.h"
+#include "rows.h"
+#include "products.h"
+#include "attention.h"
+// clang-format on
+
+namespace qwen_aio {
+
+const Kernel plain_kernel = {
+    "plain",          TOGETHER,          sizeof(Input),    normalise,     quantise,      multiply, rotate,
+    store_head<float>, store_head<half>, attend<float>, attend<half>,
+};
+
+}  // namespace qwen_aio
