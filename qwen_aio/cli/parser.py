@@ -16,7 +16,7 @@ from qwen_aio import __version__
 COMMANDS = {
     **{"serve": "serve", "balance": "balance", "cluster": "cluster", "keys": "keys"},
     **{"run": "run", "classify": "classify", "eval": "evaluate", "calibrate": "calibrate"},
-    **{"tasks": "tasks", "models": "models", "tune": "tune"},
+    **{"tasks": "tasks", "models": "models", "tune": "tune", "completion": "completion"},
 }
 
 
