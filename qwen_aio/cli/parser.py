@@ -15,7 +15,7 @@ from qwen_aio import __version__
 # Name -> module of this folder, which has `add_arguments` and `main`; its docstring is the help.
 COMMANDS = {
     **{"serve": "serve", "balance": "balance", "cluster": "cluster", "keys": "keys"},
-    **{"run": "run", "classify": "classify", "eval": "evaluate", "calibrate": "calibrate"},
+    **{"run": "run", "chat": "chat", "classify": "classify", "eval": "evaluate", "calibrate": "calibrate"},
     **{"tasks": "tasks", "models": "models", "tune": "tune", "completion": "completion"},
 }
 
