@@ -23,6 +23,7 @@ from qwen_aio.engine.native.library import TORCH
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
+from qwen_aio.startup.phases import phase
 from qwen_aio.tasks.lint import Encoder
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import check_golden
@@ -108,7 +109,8 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
     if choice.kind == "transformers":
         logger.warning("%s", choice)
         return _load_foreign_weights(settings, model, threads=threads)
-    with ThreadPoolExecutor(max_workers=1) as beside:  # hashing the files takes about as long as importing torch
+    # Hashing the files takes about as long as importing torch.
+    with phase("loading torch, hashing the model's files"), ThreadPoolExecutor(max_workers=1) as beside:
         hashing = beside.submit(records_of, settings, model)
         # Here and not above: importing torch takes seconds, and --help should not.
         from qwen_aio.engine.load import load_model
@@ -118,7 +120,7 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
     place = copy_place(records)
     record = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
     has_to_quantise = record.precision == "int8" and not place.is_current()
-    with records.alone() if has_to_quantise else nullcontext():
+    with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
         loaded_model = load_model(
             model.path,
             max_context=settings.max_context,
@@ -131,7 +133,7 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
 
 def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
     record = choose_foreign_precision(settings)
-    with ThreadPoolExecutor(max_workers=1) as beside:
+    with phase("loading transformers and the weights"), ThreadPoolExecutor(max_workers=1) as beside:
         hashing = beside.submit(sha_of, settings, model)
         from qwen_aio.engine.foreign.load import load_foreign
 
@@ -171,11 +173,12 @@ async def loaded_engine(
         loader.shutdown(wait=False)  # a load cannot be cancelled, but the event loop need not wait for its end
     engine.start()
     try:
-        for task in tasks.values():
-            await engine.pin(PromptTemplate(task).head)
         kernel, precision = weights.model.kernel, weights.precision_record.precision
-        book = golden_book(settings, model, weights.sha, precision, kernel=kernel)
-        golden = await check_golden(engine, tasks, book, policy=settings.golden)
+        with phase("checking the golden cases"):
+            for task in tasks.values():
+                await engine.pin(PromptTemplate(task).head)
+            book = golden_book(settings, model, weights.sha, precision, kernel=kernel)
+            golden = await check_golden(engine, tasks, book, policy=settings.golden)
         yield LoadedEngine(engine, weights.sha, golden, weights.precision_record, kernel)
     finally:
         await engine.close()
