@@ -5,6 +5,8 @@
 // order of every sum is that of the sequence, whatever slots hold it and whoever is in the tile.
 #pragma once
 
+#include <limits>
+
 #include "kernel.h"
 #include "rows.h"
 
@@ -148,9 +150,14 @@ void attend(const Query* queries, int count, HeadMemory<Number> memory, Slots sl
   });
 }
 
-// A number beyond what a half holds would be infinite, and a whole sequence with it.
-inline Floats bounded(Floats x, const half*) { return larger(all(-65504.0F), smaller(all(65504.0F), x)); }
-inline Floats bounded(Floats x, const float*) { return x; }
+// A key beyond what a half holds would be infinite, and a whole sequence with it.
+inline Floats bounded(Floats key, const half*) { return larger(all(-65504.0F), smaller(all(65504.0F), key)); }
+inline Floats bounded(Floats key, const float*) { return key; }
+
+// A value is added with a weight of zero for queries that do not see it, and zero times NaN is NaN: it becomes a number.
+inline Floats finite(Floats value, float most) { return larger(all(-most), smaller(value, all(most))); }
+inline Floats finite(Floats value, const half*) { return finite(value, 65504.0F); }
+inline Floats finite(Floats value, const float*) { return finite(value, std::numeric_limits<float>::max()); }
 
 template <class Number>
 void store_head(const float* key, const float* value, int head_dim, HeadMemory<Number> memory, int slot) {
@@ -160,7 +167,7 @@ void store_head(const float* key, const float* value, int head_dim, HeadMemory<N
   for (int i = 0; i < head_dim; i += STEP) {
     store(numbers, bounded(load(key + i), keys));
     for (int lane = 0; lane < STEP; ++lane) keys[(i + lane) * SLOTS] = numbers[lane];
-    store(values + i, bounded(load(value + i), values));
+    store(values + i, finite(load(value + i), values));
   }
 }
 

@@ -1,6 +1,6 @@
 // The functions that exist once for every instruction set, and the data they work on.
 //
-// A kernel is a table of functions compiled for one instruction set. forward.cpp calls them through
+// A kernel is a table of functions compiled for one instruction set. model.cpp calls them through
 // the table, so that the library holds code for processors that it does not run on. Every function
 // gives the same bits for a row whatever rows it is computed with: integers are summed exactly, and
 // the order of every sum of floats depends on the position in the row or in the sequence alone.

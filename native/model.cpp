@@ -54,6 +54,11 @@ Model::Model(const Weights& weights, const Kernel& kernel, int num_threads)
   for (int thread = 0; thread < num_threads; ++thread) workspaces_.push_back(std::make_unique<Workspace>());
 }
 
+int Model::qkv_size() const {
+  const int size = (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim;
+  return (size + PANEL - 1) / PANEL * PANEL;
+}
+
 void Model::forward(const Batch& batch, Memory memory, float* states) {
   const std::lock_guard<std::mutex> lock(mutex_);
   reserve(batch);

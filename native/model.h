@@ -94,7 +94,7 @@ class Model {
     std::vector<Query> queries;
   };
 
-  int qkv_size() const { return (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim; }
+  int qkv_size() const;  // columns of the product
   int group_size() const { return shape_.num_heads / shape_.num_kv_heads; }
   void reserve(const Batch& batch);
   void reserve_rows(int num_rows);

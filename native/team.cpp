@@ -44,14 +44,15 @@ void Signal::wait_while(std::uint32_t value, int microseconds) {
 }
 
 Team::Team(int size) : size_(size) {
-  for (int thread = 1; thread < size; ++thread) helpers_.emplace_back([this, thread] { serve(thread); });
+  try {
+    for (int thread = 1; thread < size; ++thread) helpers_.emplace_back([this, thread] { serve(thread); });
+  } catch (...) {
+    end();  // a thread that is not joined would end the process
+    throw;
+  }
 }
 
-Team::~Team() {
-  is_ending_ = true;
-  started_.raise();
-  for (auto& helper : helpers_) helper.join();
-}
+Team::~Team() { end(); }
 
 void Team::run(const std::function<void(int)>& work) {
   work_ = &work;
@@ -78,6 +79,12 @@ void Team::serve(int thread) {
     (*work_)(thread);
     barrier();
   }
+}
+
+void Team::end() {
+  is_ending_ = true;
+  started_.raise();
+  for (auto& helper : helpers_) helper.join();
 }
 
 void Tasks::reset(int count) {

@@ -29,7 +29,7 @@ class Signal {
 // `size` threads, of which the caller of run() is the first. One run at a time.
 class Team {
  public:
-  explicit Team(int size);
+  explicit Team(int size);  // throws std::bad_alloc, std::system_error
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -40,6 +40,7 @@ class Team {
 
  private:
   void serve(int thread);
+  void end();
 
   const int size_;
   const std::function<void(int)>* work_ = nullptr;

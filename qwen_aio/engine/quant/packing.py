@@ -36,7 +36,7 @@ def _layer(layer: LayerWeights[Tensor | Int8Matrix], config: ModelConfig, togeth
     yield "attention_norm", layer.attention_norm.numpy()
     yield from _matrix("qkv", layer.qkv, together, order=heads)
     if layer.qkv_bias is not None:
-        yield "qkv.bias", layer.qkv_bias.numpy()[heads]
+        yield "qkv.bias", padded(layer.qkv_bias.numpy()[heads])
     if layer.qk_norm is not None:
         halves = layer.qk_norm.numpy().reshape(len(layer.qk_norm), -1, 2).transpose(0, 2, 1)
         yield "query_norm", halves[0].ravel()
