@@ -42,6 +42,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	scripts/install-browser
 	scripts/install-nginx
 	scripts/install-prometheus
+	scripts/install-systemd
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""How much of a step is matrix products: the engine's own steps beside the same products and nothing else.
+"""How much of a step of the forward pass in torch is matrix products: steps beside the same products and nothing else.
 
     python -m benchmarks.floor --model DIR [--precision int8] [--threads 2] [--rounds 7]
 
@@ -12,6 +12,7 @@ ahead is off. Last line of stdout: one JSON object.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence as Series
 from dataclasses import dataclass, field
@@ -192,9 +193,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    os.environ["QWEN_AIO_KERNEL"] = "torch"
     loaded = load_model(arguments.model, max_context=2048, threads=arguments.threads, precision=arguments.precision)
     limits = EngineLimits(max_batch_tokens=CHUNK, max_draft_rows=0)
     engine = make_engine(loaded, limits, threads=arguments.threads)
+    assert isinstance(loaded.model, Qwen2)
     floor, prompts, summary = Floor(loaded.model), Prompts(loaded), {}
     use_memory(engine, prompts, num_slots=limits.num_slots(loaded.model.token_bytes))
     for kind, counts in (("prefill", (128, LONG)), ("decode", (1, 8))):

@@ -65,7 +65,7 @@ class InstantEngine:
 
 @asynccontextmanager
 async def load(*_: Any, **__: Any) -> AsyncIterator[LoadedEngine]:
-    yield LoadedEngine(InstantEngine(), "", {}, PrecisionRecord("fp32", "nothing is computed"))  # type: ignore[arg-type]  # the part of an engine that a worker uses
+    yield LoadedEngine(InstantEngine(), "", {}, PrecisionRecord("fp32", "nothing is computed"), "none")  # type: ignore[arg-type]  # the part of an engine that a worker uses
 
 
 def main() -> int:

@@ -17,15 +17,26 @@ def start(program: str = "qwen-aio", command: "str | None" = None) -> int:
     if sys.version_info < OLDEST:
         return _refuse(program, *_of_python())
     try:
-        from qwen_aio.cli.main import main
         from qwen_aio.startup.process import run_process
 
-        return run_process(lambda: main(program=program, command=command), program=program)
+        return run_process(lambda: _run(program, command), program=program)
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if not _is_missing(package):
             raise  # a bug, not a missing dependency: the traceback is needed
         return _refuse(program, *_of_package(program, package))
+
+
+def _run(program: str, command: "str | None") -> int:
+    if command is None and not sys.argv[1:]:
+        from qwen_aio.cli.first_lines import print_first_lines
+
+        return print_first_lines()
+    from qwen_aio.startup.phases import phase
+
+    with phase("loading the program"):
+        from qwen_aio.cli.main import main
+    return main(program=program, command=command)
 
 
 def _of_python() -> "tuple[str, str]":

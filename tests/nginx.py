@@ -1,4 +1,4 @@
-"""A real nginx with the blocks of docs/reverse-proxy.md, in a folder of its own and without any rights."""
+"""A real nginx with deploy/nginx or the blocks of docs/reverse-proxy.md, in a folder of its own and without any rights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+SITE = Path(__file__).resolve().parents[1] / "deploy" / "nginx" / "qwen-aio.conf"
 DOCS = tuple(Path("docs") / name for name in ("reverse-proxy.md", "reverse-proxy.zh-CN.md"))
 PAGE, BALANCER = "127.0.0.1:7860", "127.0.0.1:8000"  # as the documents name them
 HOST_LINE = "    proxy_set_header Host $http_host;\n"
@@ -30,11 +31,15 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location = /favicon.ico {{ return 204; }}  # a browser asks for it at the root of a site, which is not ours
-        {locations}
-    }}
+    {site}
+}}
+"""
+LISTEN = "listen 80;"
+SERVER = """
+server {{
+    listen 80;
+    location = /favicon.ico {{ return 204; }}  # a browser asks for it at the root of a site, which is not ours
+    {locations}
 }}
 """
 
@@ -48,15 +53,22 @@ def documented(path: Path = DOCS[0]) -> str:
 
 @contextmanager
 def nginx(folder: Path, locations: str, servers: Mapping[str, str]) -> Iterator[int]:
-    """Run one with `locations`, in which addresses are replaced by those of real `servers`; its port."""
+    """As `nginx_with`, with these locations in a server of ours."""
+    with nginx_with(folder, SERVER.format(locations=locations), servers) as port:
+        yield port
+
+
+@contextmanager
+def nginx_with(folder: Path, site: str, servers: Mapping[str, str]) -> Iterator[int]:
+    """Run one with `site`, in which addresses are replaced by those of real `servers`; its port."""
     assert NGINX is not None, "no nginx: run scripts/install-nginx"
-    for documented_address, address in servers.items():
-        locations = locations.replace(documented_address, address)
-    folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
+    for shown, address in {**servers, LISTEN: f"listen 127.0.0.1:{port};"}.items():
+        site = site.replace(shown, address)
+    folder.mkdir(parents=True, exist_ok=True)
     user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not enter the folder
     config, log = folder / "nginx.conf", folder / "error.log"
-    config.write_text(CONFIG.format(user=user, port=port, locations=locations), encoding="utf-8")
+    config.write_text(CONFIG.format(user=user, site=site), encoding="utf-8")
     process = subprocess.Popen([NGINX, "-p", folder, "-c", config, "-e", log], stderr=subprocess.DEVNULL)
     try:
         _wait_up(process, port, log)

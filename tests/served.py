@@ -49,6 +49,17 @@ class WatchedEngine(FakeEngine):
             self.freed.set()
 
 
+class HeldAnswer(WatchedEngine):
+    """Decides at once; only an answer waits for the gate."""
+
+    async def score(self, *asked, **more):
+        gate, self.gate = self.gate, None
+        try:
+            return await super().score(*asked, **more)
+        finally:
+            self.gate = gate
+
+
 @dataclass
 class Worker:
     """One worker without a process; `recorded` is what health and metrics got."""

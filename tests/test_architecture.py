@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from qwen_aio.cli.parser import COMMANDS
+
 PACKAGE = Path("qwen_aio")
 FLOOR = {
     *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
@@ -108,9 +110,7 @@ def loaded_by(module: str) -> set[str]:
         "qwen_aio.client.sync_client",
         "qwen_aio.routing",
         "qwen_aio.status.file",
-        "qwen_aio.cli.main",
-        "qwen_aio.cli.balance",
-        "qwen_aio.cli.cluster",
+        ", ".join(f"qwen_aio.cli.{module}" for module in ("main", *COMMANDS.values())),
         "qwen_aio.balancer.app",
         "qwen_aio.engine.engine",
         "qwen_aio.engine.service",

@@ -69,7 +69,7 @@ def test_a_missing_package_is_reported_in_both_languages(tmp_path: Path, program
     assert all(line in english for line in (TORCH_LINE, OWN_LINE))
 
 
-@pytest.mark.parametrize("module", ["qwen_aio.cli.run", "json"])
+@pytest.mark.parametrize("module", ["qwen_aio.cli.serve", "json"])
 def test_a_mistake_of_ours_keeps_its_traceback(module: str) -> None:
     ended = started("app.py", before=f"sys.modules[{module!r}] = None")
     assert ended.returncode == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.main import COMMANDS
+from qwen_aio.cli.parser import module_of
 from qwen_aio.config import Settings
 from qwen_aio.doorway import OWN_LINE, TORCH_LINE
 from qwen_aio.routing import choose_route
@@ -35,10 +35,10 @@ def blocks(page: Path, language: str = r"\w+") -> list[str]:
 
 
 def commands(page: Path) -> set[str]:
-    """Command lines of our programs, in blocks and in running text, without comments."""
+    """Command lines of our programs, in blocks and in running text, without comments and redirections."""
     lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", text_of(page))
-    shown = {line.split(" #")[0].strip().removeprefix(".venv/bin/") for line in lines}
+    shown = {re.split(" [#>]", line)[0].strip().removeprefix(".venv/bin/") for line in lines}
     named = {line for line in shown if line.startswith("qwen-aio/")}  # tasks as models
     return {line for line in shown if line.startswith(tuple(PROGRAMS))} - {"qwen-aio"} - named
 
@@ -81,7 +81,7 @@ def test_every_command_is_understood(page, line):
     program = next(name for name in PROGRAMS if line.startswith(name))
     command, *arguments = PROGRAMS[program] + shlex.split(line.removeprefix(program))
     parser = argparse.ArgumentParser(exit_on_error=False)
-    COMMANDS[command].add_arguments(parser)
+    module_of(command).add_arguments(parser)
     assert parser.parse_args(arguments)
 
 

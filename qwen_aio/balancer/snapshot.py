@@ -86,6 +86,8 @@ class WorkerRow:
     """The hash of its model."""
     precision: str
     """Of its weights."""
+    kernel: str
+    """What computes its forward pass."""
     tasks_sha: str
     """The hash of its tasks."""
 

@@ -9,6 +9,7 @@ python balancer.py --workers dns:workers.local:7861    every address of a name
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 
 from qwen_aio.balancer.app import create_balancer_app
@@ -22,6 +23,7 @@ from qwen_aio.startup.exposure import check_exposure, key_ring, rate_limits, ser
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
 from qwen_aio.startup.log import log_to_stderr
+from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.startup.tls import certificate, tls_to
 
 PORT = 8000
@@ -51,7 +53,8 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
 
 
 async def _balance(settings: Settings, sock: socket.socket) -> int:
-    gate = AdmissionGate(starting="the balancer is just starting; try again in a second")
+    manager = ServiceManager.of_process(os.environ)
+    gate = AdmissionGate(starting="the balancer is just starting; try again in a second", on_state=manager.tell)
     balancer = Balancer(
         settings, gate, status_dir=status_dir(settings), key=service_key(settings), tls_to=tls_to(settings)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from qwen_aio.startup.environment import stated_threads
 from qwen_aio.startup.exposure import check_exposure, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
+from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.startup.tls import TlsTo, tls_to
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import choose_model, describe_model, engine_of, prepare_process
@@ -85,6 +87,7 @@ async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, client
         report=partial(print, flush=True),
         on_output=partial(print, file=sys.stderr, flush=True),
         memory=lambda: f"the cluster needs {need}, {available_memory()}",
+        on_state=ServiceManager.of_process(os.environ).tell,
         announce=f"the page: {plan.page_url}   dashboard and /v1: {plan.balancer_url}   Ctrl-C ends everything",
     )
     with caught_signals() as signals:

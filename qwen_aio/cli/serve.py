@@ -30,6 +30,8 @@ from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.exposure import check_exposure
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.log import log_to_stderr
+from qwen_aio.startup.phases import phase
+from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.ui.page_server import SERVER_URL, serve_page
@@ -74,7 +76,16 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
     tasks = load_tasks(prompts_dir(settings))
     with _listening(settings, mode) as sock:
         make_app = partial(_app_with_page, model) if mode == "single" else create_worker_app
-        worker = WorkerServer(settings, tasks, model, sock=sock, threads=threads, load=load, make_app=make_app)
+        worker = WorkerServer(
+            settings,
+            tasks,
+            model,
+            sock=sock,
+            threads=threads,
+            load=load,
+            make_app=make_app,
+            manager=ServiceManager.of_process(os.environ),
+        )
         return event_loop.run(worker.run())
 
 
@@ -84,10 +95,11 @@ def _app_with_page(
     """Single mode: the page on the worker's own port. The rest is as in create_worker_app."""
     prepare_gradio(os.environ, state=state_dir())
     # Here and not above: gradio takes seconds to import, and a worker has no page.
-    from qwen_aio.ui.about import About
-    from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
-    from qwen_aio.ui.page import build_page
-    from qwen_aio.ui.refusals import worded
+    with phase("loading the page"):
+        from qwen_aio.ui.about import About
+        from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
+        from qwen_aio.ui.page import build_page
+        from qwen_aio.ui.refusals import worded
 
     about = About(model.name, model.is_bundled, __version__, status().id)
     app = create_worker_app(gate, status=status, keys=keys, page_csp=CONTENT_SECURITY_POLICY, worded=worded, **more)

@@ -7,18 +7,23 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from qwen_aio.bulk.asking import Asked
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import ModelIdentity, Request, Task
+from qwen_aio.core import ModelIdentity, Request, Service, Task
 
 MODEL_SETTINGS = ("model", "engine", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
 SERVER_SETTINGS = ("tls_ca",)
 URL_HELP = "ask the server at this address, with the key in QWEN_AIO_KEY, instead of loading a model here"
 
 
+class AskedService(Asked, Service, Protocol):
+    """What answers whole, or as a stream."""
+
+
 @asynccontextmanager
-async def service_at(url: str, settings: Settings) -> AsyncIterator[Asked]:
+async def service_at(url: str, settings: Settings) -> AsyncIterator[AskedService]:
     """The server at `url`."""
     from qwen_aio.client.async_client import AsyncClient
     from qwen_aio.startup.tls import tls_to
@@ -30,7 +35,7 @@ async def service_at(url: str, settings: Settings) -> AsyncIterator[Asked]:
 @asynccontextmanager
 async def service_here(
     settings: Settings, *, named: Request, more: Callable[[Mapping[str, Task]], Mapping[str, Task]] = lambda _: {}
-) -> AsyncIterator[Asked]:
+) -> AsyncIterator[AskedService]:
     """The model of `settings`, loaded. What `named` names is looked up first: an unknown task costs no loading.
 
     `more`: further tasks, made of those in prompts/.

@@ -106,7 +106,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
         return 0 if is_fine else 1
     async with loaded_engine(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
         print(ready.precision_record)
-        book = golden_book(settings, model, ready.sha, ready.precision_record.precision)
+        book = golden_book(settings, model, ready.sha, ready.precision_record.precision, kernel=ready.kernel)
         for task in chosen.values():
             is_fine &= await _check_golden(ready.engine, task, book, accepts=accepts) or settings.golden == "warn"
             _print_focus(await focus_effects(ready.engine, task))

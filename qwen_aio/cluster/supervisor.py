@@ -18,6 +18,7 @@ from functools import partial
 from qwen_aio.cluster.child import Child, OnLine
 from qwen_aio.cluster.keeper import Keeper
 from qwen_aio.serving.interruption import cancel
+from qwen_aio.status.record import WorkerState
 
 STOP_S = 35.0  # a server's own grace period, and some
 
@@ -33,12 +34,14 @@ class Supervisor:
         on_output: OnLine,
         announce: str,
         memory: Callable[[], str],
+        on_state: Callable[[WorkerState], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`stages` is the order in which children are ended; the others are as in Keeper.
 
-        `announce` is reported once, when all are ready.
+        `announce` is reported once, when all are ready. `on_state` is called with "ready" then, and with
+        "draining" before the first one is ended.
         """
         keeper = partial(
             Keeper, report=report, on_output=on_output, on_change=self._show, memory=memory, clock=clock, pause=pause
@@ -47,6 +50,7 @@ class Supervisor:
         self._keepers = [keeper for stage in self._stages for keeper in stage]
         self._report = report
         self._announce: str | None = announce
+        self._on_state = on_state
 
     async def run(self, signals: asyncio.Queue[int]) -> int:
         """Until a signal arrives; the exit status. Raises SetupError if a child cannot start."""
@@ -66,6 +70,7 @@ class Supervisor:
 
     async def _stop(self, signals: asyncio.Queue[int]) -> int | None:
         """End all children; the number of a signal that ended the waiting for them, if one came."""
+        self._on_state("draining")
         stopping = asyncio.create_task(self._stop_in_order())
         coming = asyncio.create_task(signals.get())
         await asyncio.wait({stopping, coming}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,4 +93,5 @@ class Supervisor:
         self._report(", ".join(f"{keeper.name} {keeper.state}" for keeper in self._keepers))
         if self._announce and all(keeper.state == "ready" for keeper in self._keepers):
             self._report(self._announce)
+            self._on_state("ready")
             self._announce = None

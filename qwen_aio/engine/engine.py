@@ -1,7 +1,7 @@
 """The engine: requests in, one step after another, outputs out.
 
 A step asks the scheduler for rows, runs the model over them, and hands the logits to their
-sequences. Knows no threads, no tasks, no HTTP: service.py owns the thread it runs on.
+sequences. Knows no torch, no threads, no tasks, no HTTP: service.py owns the thread it runs on.
 """
 
 from __future__ import annotations

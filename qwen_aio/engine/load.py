@@ -26,9 +26,9 @@ from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.weights import ModelWeights, load_qwen2
 from qwen_aio.engine.native.library import TORCH, choose_kernel
 from qwen_aio.engine.native.model import NativeQwen, PackedModel
-from qwen_aio.engine.native.packing import packed
 from qwen_aio.engine.quant.comparison import Comparison, compare
 from qwen_aio.engine.quant.int8_copy import CopyPlace
+from qwen_aio.engine.quant.packing import packed
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from qwen_aio.engine.requests import Score
 from qwen_aio.engine.text.tokenizer import Tokenizer

@@ -108,7 +108,7 @@ def most_likely(gaps: NDArray[np.float32], sampling: Sampling) -> tuple[NDArray[
             ids = _smallest(gaps, count=count)
             likely = probabilities[ids]
             num_kept = _num_within(likely, sampling.top_p)
-            if num_kept <= len(ids):
+            if num_kept <= len(ids):  # they reach top_p, so no other token passes
                 break
     return likely[:num_kept], ids[:num_kept]
 
@@ -140,6 +140,7 @@ def _logsumexp(logits: NDArray[np.float32]) -> np.float32:
 
 
 def _probabilities(gaps: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """The softmax of the logits with these gaps."""
     weights = gaps / -min(temperature, HOTTEST)
     np.exp(weights, out=weights)
     weights /= weights.sum()
@@ -156,7 +157,8 @@ def _num_within(likely: NDArray[np.float32], top_p: float) -> int:
 def _smallest(gaps: NDArray[np.float32], *, count: int) -> NDArray[np.int64]:
     """Ids of the `count` smallest gaps in order, of equal ones the lowest id first; no infinite ones."""
     ids = np.flatnonzero(gaps <= _limit(gaps, count))
-    keys = gaps[ids].view(np.int32).astype(np.int64) << 32 | ids  # numbers from 0 up are ordered like their bits
+    bits = (gaps[ids] + 0).view(np.int32)  # ordered like the numbers, as none is negative, nor -0.0 after + 0
+    keys = bits.astype(np.int64) << 32 | ids
     keys.sort()
     return keys[:count] & 0xFFFF_FFFF
 

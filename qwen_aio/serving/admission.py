@@ -26,10 +26,16 @@ T = TypeVar("T")
 class AdmissionGate:
     """Closed until `open`, and from `drain` or `fail` on; only `cut_off` ends admitted requests."""
 
-    def __init__(self, *, starting: str = "the model is still loading; try again in a few seconds") -> None:
-        """`starting` is the message for requests that come before the gate is open."""
+    def __init__(
+        self,
+        *,
+        starting: str = "the model is still loading; try again in a few seconds",
+        on_state: Callable[[WorkerState], None] = lambda _: None,
+    ) -> None:
+        """`starting` is the message for requests that come before the gate is open; a new state calls `on_state`."""
         self._service: Service | None = None
         self._starting = starting
+        self._on_state = on_state
         self._state: WorkerState = "starting"
         self._failure = ""
         self._in_flight = 0
@@ -77,16 +83,17 @@ class AdmissionGate:
         """Admit requests, unless the server is shutting down already."""
         self._service = service
         if self._state == "starting":
-            self._state = "ready"
+            self._enter("ready")
 
     def drain(self) -> None:
         """Admit no more requests."""
         if self._state != "failed":
-            self._state = "draining"
+            self._enter("draining")
 
     def fail(self, reason: str) -> None:
         """Admit no more requests: the engine is gone. `reason` is a sentence for clients."""
-        self._state, self._failure = "failed", reason
+        self._failure = reason
+        self._enter("failed")
 
     def cut_off(self) -> None:
         """End every request in flight with the refusal as its error."""
@@ -98,6 +105,11 @@ class AdmissionGate:
     async def wait_empty(self) -> None:
         """Until no request is in flight."""
         await self._empty.wait()
+
+    def _enter(self, state: WorkerState) -> None:
+        if state != self._state:
+            self._state = state
+            self._on_state(state)
 
     # ---- for clients ----
 

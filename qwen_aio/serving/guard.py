@@ -48,6 +48,7 @@ FORM_MEDIA = "application/x-www-form-urlencoded"  # what a browser sends without
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Load balancers send no name, or the address of a container; the replies hold no secrets.
 PROBE_PATHS = frozenset({"/livez", "/readyz"})
+HEALTH_PATHS = PROBE_PATHS | {"/health"}
 logger = logging.getLogger(__name__)
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -135,7 +136,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if message["status"] >= 400:
+                if message["status"] >= 400 and not _is_report(scope):
                     _log_refused(scope, message["status"], seconds=time.monotonic() - began)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
@@ -189,6 +190,11 @@ def _log_refused(scope: Scope, status: int, *, seconds: float) -> None:
     state = scope["state"]
     values = (state["request_id"], scope["method"], scope["path"][:MAX_LOGGED_CHARS], status, state.get("code", "-"))
     logger.info(line, *values, seconds * 1000)
+
+
+def _is_report(scope: Scope) -> bool:
+    """Whether the server says how it is; while it starts, whoever waits for it asks several times a second."""
+    return scope["path"] in HEALTH_PATHS and "code" not in scope["state"]
 
 
 def _log_left(scope: Scope) -> None:

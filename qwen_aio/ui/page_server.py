@@ -26,6 +26,7 @@ from qwen_aio.startup import event_loop
 from qwen_aio.startup.environment import prepare_gradio
 from qwen_aio.startup.exposure import key_ring, rate_limits, service_key
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
+from qwen_aio.startup.phases import phase
 from qwen_aio.startup.tls import certificate, tls_to
 from qwen_aio.ui.remote_service import RemoteService
 
@@ -57,9 +58,10 @@ async def run_page(settings: Settings, *, address: str, sock: socket.socket, loo
 def _app(settings: Settings, gate: AdmissionGate, service: RemoteService) -> FastAPI:
     prepare_gradio(os.environ, state=state_dir())
     # Here and not above: gradio takes seconds to import, and the port is taken before.
-    from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
-    from qwen_aio.ui.page import build_page
-    from qwen_aio.ui.refusals import worded
+    with phase("loading the page"):
+        from qwen_aio.ui.mount import CONTENT_SECURITY_POLICY, mount_page
+        from qwen_aio.ui.page import build_page
+        from qwen_aio.ui.refusals import worded
 
     keys = key_ring(settings)
     app = create_app(

@@ -77,7 +77,15 @@ class WorkerHealth:
         self._reported_at = self.clock()
 
     def describe(
-        self, *, model: str, model_sha: str, precision: str, kv_mb: int, tasks_sha: str, golden: Mapping[str, str]
+        self,
+        *,
+        model: str,
+        model_sha: str,
+        precision: str,
+        kernel: str,
+        kv_mb: int,
+        tasks_sha: str,
+        golden: Mapping[str, str],
     ) -> None:
         """Describe the loaded model in later records. Requests completed before are not counted."""
         self._completed_before = self.engine().completed
@@ -86,6 +94,7 @@ class WorkerHealth:
             model=model,
             model_sha=model_sha,
             precision=precision,
+            kernel=kernel,
             kv_mb=kv_mb,
             tasks_sha=tasks_sha,
             golden=dict(golden),

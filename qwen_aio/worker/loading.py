@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
 from qwen_aio.engine.choice import EngineChoice, choose_engine, reads_chat_template
+from qwen_aio.engine.native.library import TORCH
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
+from qwen_aio.startup.phases import phase
 from qwen_aio.tasks.lint import Encoder
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import check_golden
@@ -54,6 +56,7 @@ class LoadedEngine:
     sha: str
     golden: dict[str, str]
     precision_record: PrecisionRecord
+    kernel: str  # what computes the forward pass
 
 
 def choose_model(settings: Settings) -> ModelFolder:
@@ -106,7 +109,8 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
     if choice.kind == "transformers":
         logger.warning("%s", choice)
         return _load_foreign_weights(settings, model, threads=threads)
-    with ThreadPoolExecutor(max_workers=1) as beside:  # hashing the files takes about as long as importing torch
+    # Hashing the files takes about as long as importing torch.
+    with phase("loading torch, hashing the model's files"), ThreadPoolExecutor(max_workers=1) as beside:
         hashing = beside.submit(records_of, settings, model)
         # Here and not above: importing torch takes seconds, and --help should not.
         from qwen_aio.engine.load import load_model
@@ -116,7 +120,7 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
     place = copy_place(records)
     record = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
     has_to_quantise = record.precision == "int8" and not place.is_current()
-    with records.alone() if has_to_quantise else nullcontext():
+    with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
         loaded_model = load_model(
             model.path,
             max_context=settings.max_context,
@@ -129,7 +133,7 @@ def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Wei
 
 def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
     record = choose_foreign_precision(settings)
-    with ThreadPoolExecutor(max_workers=1) as beside:
+    with phase("loading transformers and the weights"), ThreadPoolExecutor(max_workers=1) as beside:
         hashing = beside.submit(sha_of, settings, model)
         from qwen_aio.engine.foreign.load import load_foreign
 
@@ -169,23 +173,33 @@ async def loaded_engine(
         loader.shutdown(wait=False)  # a load cannot be cancelled, but the event loop need not wait for its end
     engine.start()
     try:
-        for task in tasks.values():
-            await engine.pin(PromptTemplate(task).head)
-        book = golden_book(settings, model, weights.sha, weights.precision_record.precision)
-        golden = await check_golden(engine, tasks, book, policy=settings.golden)
-        yield LoadedEngine(engine, weights.sha, golden, weights.precision_record)
+        kernel, precision = weights.model.kernel, weights.precision_record.precision
+        with phase("checking the golden cases"):
+            for task in tasks.values():
+                await engine.pin(PromptTemplate(task).head)
+            book = golden_book(settings, model, weights.sha, precision, kernel=kernel)
+            golden = await check_golden(engine, tasks, book, policy=settings.golden)
+        yield LoadedEngine(engine, weights.sha, golden, weights.precision_record, kernel)
     finally:
         await engine.close()
 
 
-def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Precision) -> GoldenBook:
-    """The recorded answers of `model` to the golden cases, in what `precision` is on this processor."""
+def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Precision, *, kernel: str) -> GoldenBook:
+    """The recorded answers of `model` to the golden cases, in what `precision` is by this kernel."""
+    own = state_dir() / "golden"
     if engine_of(settings, model).kind == "transformers":
-        return GoldenBook(sha, f"{precision} by transformers", own=state_dir() / "golden", shipped=None)
+        return GoldenBook(sha, f"{precision} by transformers", own=own, shipped=None)
+    shipped = model.path / "golden" if model.is_bundled else None
+    return GoldenBook(sha, _arithmetic(precision, kernel), own=own, shipped=shipped)
+
+
+def _arithmetic(precision: Precision, kernel: str) -> str:
+    """How numbers of `precision` come about: int8 is another one by every kernel."""
+    if precision == "int8" and kernel != TORCH:
+        return f"int8 by {kernel}"
     from qwen_aio.engine.model.linear import arithmetic
 
-    shipped = model.path / "golden" if model.is_bundled else None
-    return GoldenBook(sha, arithmetic(precision), own=state_dir() / "golden", shipped=shipped)
+    return arithmetic(precision)
 
 
 def _make_engine(settings: Settings, weights: Weights, threads: int) -> EngineService:

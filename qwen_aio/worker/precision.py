@@ -18,6 +18,7 @@ from qwen_aio.core import GoldenCase, Task
 from qwen_aio.engine.requests import Score
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.startup.phases import phase
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.parse import decide
 from qwen_aio.tasks.template import PromptTemplate
@@ -123,7 +124,8 @@ def _compare(settings: Settings, model: ModelFolder, records: PrecisionRecords, 
     logger.info("comparing int8 with fp32; this is done once for a model and its golden cases")
     cases = _cases(settings)
     questions = [_asked(*case) for case in cases]
-    found = compare_precisions(model.path, questions, threads=threads, place=copy_place(records))
+    with phase("comparing int8 with fp32"):
+        found = compare_precisions(model.path, questions, threads=threads, place=copy_place(records))
     record = _judged([task for task, _ in cases], found)
     records.write(record)
     return record

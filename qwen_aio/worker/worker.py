@@ -22,6 +22,7 @@ from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.transport.server import run_server
 from qwen_aio.startup.exposure import key_ring, rate_limits
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
+from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.startup.tls import certificate
 from qwen_aio.status.file import StatusFile
 from qwen_aio.tasks.loader import tasks_hash
@@ -50,6 +51,7 @@ class WorkerServer:
     threads: int
     load: LoadEngine = loaded_engine
     make_app: MakeApp = create_worker_app
+    manager: ServiceManager = field(default_factory=ServiceManager)
     _snapshot: Callable[[], EngineSnapshot] = field(default=EngineSnapshot, init=False)  # later, the engine's
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class WorkerServer:
         tls = certificate(self.settings)
         with status_file.claimed(self.settings.id or f"qwen-{port}", url=url) as first:
             health = WorkerHealth(first, engine=lambda: self._snapshot(), meter=ProcessMeter(threads=self.threads))
-            gate = AdmissionGate()
+            gate = AdmissionGate(on_state=self.manager.tell)
             app = self._app(gate, health)
             print(f"{describe_model(self.model)}; open {url}", flush=True)
             heartbeat = Heartbeat(health, write=status_file.write, state=lambda: gate.state)
@@ -78,7 +80,7 @@ class WorkerServer:
         name, own = self.model.name, health.latest
         kv_mb = self.settings.kv_mb or 0
         describe = partial(health.describe, model=name, kv_mb=kv_mb, tasks_sha=tasks_hash(self.tasks))
-        describe(model_sha="", precision="", golden={})
+        describe(model_sha="", precision="", kernel="", golden={})
         async with self.load(self.settings, self.tasks, self.model, threads=self.threads) as ready:
             self._snapshot = ready.engine.snapshot
             executor = LocalExecutor(
@@ -91,7 +93,12 @@ class WorkerServer:
             )
             if executor.safety_source == "words":
                 logger.warning("safety: no thresholds for the model %s, so the word rule alone decides", ready.sha)
-            describe(model_sha=ready.sha, precision=ready.precision_record.precision, golden=ready.golden)
+            describe(
+                model_sha=ready.sha,
+                precision=ready.precision_record.precision,
+                kernel=ready.kernel,
+                golden=ready.golden,
+            )
             gate.open(Pipeline(executor))
             logger.info("ready worker=%s model=%s url=%s", own.id, name, own.url)
             raise await ready.engine.wait_failed()

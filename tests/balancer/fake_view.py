@@ -38,6 +38,7 @@ ROW = WorkerRow(
     model="qwen-aio-bundled",
     model_sha="0123456789abcdef",
     precision="int8",
+    kernel="avx2",
     tasks_sha="fedcba9876543210",
 )
 SECOND = replace(ROW, id="qwen-2", url="http://127.0.0.1:7961", in_flight=0, cpu_percent=12.0)
@@ -58,6 +59,7 @@ NEW = replace(
     model="",
     model_sha="",
     precision="",
+    kernel="",
     tasks_sha="",
 )
 

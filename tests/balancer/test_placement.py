@@ -129,8 +129,9 @@ def test_the_rest_of_an_answer_needs_the_same_model_and_the_same_task():
     world.up("other-task", capabilities=other_task)
     world.up("other-model", model_sha="other")
     world.up("other-precision", precision="fp32")
+    world.up("other-kernel", kernel="plain")
     world.up("other-limits", capabilities=replace(CAPABILITIES, context=ContextLimits(1024, 512)))
-    queued = world.queued("generation", needs=Compatibility("sha", "int8", "hash-c", CAPABILITIES.context))
+    queued = world.queued("generation", needs=Compatibility("sha", "int8", "avx2", "hash-c", CAPABILITIES.context))
     assert not world.registry.has_another(queued)
     assert world.placement.bind(queued) is None
     world.up("twin")
@@ -274,7 +275,10 @@ def test_a_slot_knows_what_to_expect():
     assert slot.usual_gap_s == pytest.approx(1 / PARAMS.decode_tokens_per_s)
     succeed(slot, tokens=10, decode_ms=500.0)
     assert slot.usual_gap_s == pytest.approx(0.05)
-    assert (slot.url, slot.compatibility) == ("http://a", Compatibility("sha", "int8", "hash-c", CAPABILITIES.context))
+    assert (slot.url, slot.compatibility) == (
+        "http://a",
+        Compatibility("sha", "int8", "avx2", "hash-c", CAPABILITIES.context),
+    )
 
 
 def test_the_usual_gap_is_that_of_the_last_five_answers():
@@ -290,7 +294,7 @@ def test_the_usual_gap_is_that_of_the_last_five_answers():
 def test_the_rest_of_an_answer_says_nothing_about_the_speed_of_the_whole():
     world = World()
     world.up("a")
-    slot = world.bind("generation", needs=Compatibility("sha", "int8", "hash-c", CAPABILITIES.context))
+    slot = world.bind("generation", needs=Compatibility("sha", "int8", "avx2", "hash-c", CAPABILITIES.context))
     succeed(slot, service_s=0.01, tokens=1000)
     assert world.row("a").speed == 1.0
     assert slot.usual_gap_s == pytest.approx(1 / PARAMS.decode_tokens_per_s)

@@ -56,7 +56,7 @@ class World:
         before = self.statuses.get(worker_id)
         if before is None:
             identity = (worker_id, f"http://{worker_id}", 1, START, 1, 0)
-            before = WorkerStatus(*identity, "ready", capacity=8, model_sha="sha", precision="int8")
+            before = WorkerStatus(*identity, "ready", capacity=8, model_sha="sha", precision="int8", kernel="avx2")
         self.statuses[worker_id] = replace(before, **({"seq": before.seq + 1} | more))
         self.read(worker_id)
 

@@ -5,6 +5,7 @@ import pytest
 
 from qwen_aio import __version__
 from qwen_aio.cli.main import main
+from qwen_aio.cli.parser import COMMANDS
 from qwen_aio.config import Settings, settings_of
 
 
@@ -32,7 +33,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["tasks"], ["serve"], ["balance"], ["cluster"], ["keys"], ["tune"]])
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
 def test_every_command_prints_the_version(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--version"])

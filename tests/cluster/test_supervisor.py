@@ -209,11 +209,13 @@ class Cluster:
         self.output: list[str] = []
         self.signals: asyncio.Queue[int] = asyncio.Queue()
         self.announced = asyncio.Event()
+        self.states: list[str] = []
         self.supervisor = Supervisor(
             [[self.children[name].as_child() for name in stage] for stage in names],
             report=self.report,
             on_output=self.output.append,
             announce="all there",
+            on_state=self.states.append,
             memory=lambda: "2 GB needed, 1 GB available",
             pause=Pauses(FakeClock()),
         )
@@ -240,9 +242,11 @@ async def test_progress_is_reported_as_it_changes_and_the_end_of_the_start_once(
     cluster.processes["qwen-2"].end(KILLED)
     await cluster.children["qwen-2"].started.get()
     assert cluster.reported[-1] == "page ready, balancer ready, qwen-1 ready, qwen-2 starting"
+    assert cluster.states == ["ready"]
     cluster.signals.put_nowait(signal.SIGTERM)
     assert await running == 0
     assert cluster.reported.count("all there") == 1
+    assert cluster.states == ["ready", "draining"]
 
 
 async def test_the_death_of_one_leaves_the_others_alone():

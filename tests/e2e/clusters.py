@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,14 @@ class Cluster(App):
 
 @contextmanager
 def cluster(
-    home: Path, *flags: str, num_workers: int, wait: bool = True, environment: Mapping[str, str] = NOTHING
+    home: Path,
+    *flags: str,
+    num_workers: int,
+    wait: bool = True,
+    environment: Mapping[str, str] = NOTHING,
+    before: Callable[[], None] | None = None,
 ) -> Iterator[Cluster]:
-    """Start one; ready when this begins, unless `wait` is false."""
+    """Start one; ready when this begins, unless `wait` is false. `before` runs in the process before the program does."""
     home.mkdir(exist_ok=True)
     page, balancer, first = free_port(), free_port(), _free_row(num_workers)
     ports = ("--port", str(page), "--balancer-port", str(balancer), "--worker-port", str(first))
@@ -69,6 +74,7 @@ def cluster(
         env=inherited | {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(environment),
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
+        preexec_fn=before,
     )
     row = tuple(first + PORT_STEP * number for number in range(num_workers))
     running = Cluster(

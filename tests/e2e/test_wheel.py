@@ -70,6 +70,13 @@ def test_an_installed_wheel_decides_and_answers_outside_the_checkout(site, tmp_p
     assert "【😔 LLM 情感判断:负面|" in told.stdout
 
 
+def test_an_installed_wheel_writes_a_unit(site, tmp_path):
+    flags = ("service", "install", "--user", "--dir", str(tmp_path))
+    told = installed(site, tmp_path, *flags, XDG_DATA_HOME=str(tmp_path / "data"))
+    assert told.returncode == 0, told.stderr
+    assert f"QWEN_AIO_HOME={tmp_path}/data/qwen_aio\n" in (tmp_path / "qwen-aio.service").read_text()
+
+
 def test_a_user_without_a_home_needs_only_a_data_folder(site, tmp_path, as_unknown_user):
     told = installed(site, tmp_path, "run", "差评", before=as_unknown_user, XDG_DATA_HOME=str(tmp_path / "data"))
     assert told.returncode == 0, told.stderr

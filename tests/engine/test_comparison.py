@@ -61,10 +61,7 @@ def test_kl_is_that_of_the_whole_models(make_checkpoint: MakeCheckpoint, shape: 
     path = make_checkpoint(**shape)
     folder = Folder.open(path)
     found = compare(folder.checkpoint, quantised(folder), folder.config, folder.tokenizer, [])
-    exact, rounded = (
-        logits(folder, whole(path, precision)).log_softmax(1)
-        for precision in PRECISIONS
-    )
+    exact, rounded = (logits(folder, whole(path, precision)).log_softmax(1) for precision in PRECISIONS)
     kl = (exact.exp() * (exact - rounded)).sum(1)
     assert found.num_tokens == len(kl)
     assert found.mean_kl == pytest.approx(float(kl.mean()), rel=1e-2, abs=1e-5)

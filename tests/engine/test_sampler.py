@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import (
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from qwen_aio.core import Sampling
-from qwen_aio.engine.sampler import Sampler, most_likely, uniform
+from qwen_aio.engine.sampler import GREEDY_BELOW, HOTTEST, Sampler, most_likely, token_logprobs, uniform
 
 VOCAB = 50
 EVERYTHING = Sampler(range(VOCAB), vocab_size=VOCAB)
@@ -176,6 +177,113 @@ def test_logits_that_are_no_numbers_give_some_allowed_token(
     sampler = Sampler([2, 3, 4], vocab_size=VOCAB)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
     assert sampler.pick(logits, sampling, seen_ids=SEEN, seed=5, index=0) in {2, 3, 4}
+
+
+# ---- against the same, written down plainly ----
+
+LARGE = 3000  # tokens: so many that the sampler sorts a part of them
+BANNED = {0, 17, *range(2500, 2550)}
+ALL_BUT_FEW = Sampler(set(range(LARGE)) - BANNED, vocab_size=LARGE)
+STRANGE = st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 1e-45, 3e38, -3e38])
+SAMPLINGS = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 1e-4, 0.7, 1.0, 5.0, 1e38]) | st.floats(0, 10),
+    top_p=st.sampled_from([1e-46, 0.5, 0.9, 0.999999, 1.0]) | st.floats(0, 1, exclude_min=True),
+    top_k=st.sampled_from([0, 0, 1, 10, 11, 12, 40, 300, LARGE - 1, LARGE, 10**6]),
+    repetition_penalty=st.sampled_from([1.0, 1.1, 0.5]),
+    presence_penalty=st.sampled_from([0.0, 0.5]),
+    frequency_penalty=st.sampled_from([0.0, -0.25]),
+)
+
+
+@st.composite
+def large_logits(draw: st.DrawFn) -> NDArray[np.float32]:
+    """From peaked to flat, in few levels or many, some of them with numbers that are none."""
+    numbers = np.random.default_rng(draw(st.integers(0, 2**32))).standard_normal(LARGE)
+    logits = (numbers * draw(st.sampled_from([0.0, 0.1, 3.0, 20.0]))).astype(np.float32)
+    if draw(st.booleans()):
+        logits = np.round(logits)
+    for place, number in draw(st.dictionaries(st.integers(0, LARGE - 1), STRANGE, max_size=3)).items():
+        logits[place] = number
+    return logits
+
+
+def all_sorted(gaps: NDArray[np.float32], sampling: Sampling) -> tuple[list[float], list[int]]:
+    """Probabilities and ids of the tokens that the filters leave."""
+    temperature = min(sampling.temperature, HOTTEST)
+    order = [int(token) for token in np.lexsort((np.arange(len(gaps)), gaps)) if np.isfinite(gaps[token])]
+    if sampling.top_k > 0:
+        order = order[: sampling.top_k]
+        weights = np.exp(gaps[order] / -temperature)
+        likely = (weights / weights.sum()).tolist()
+    else:
+        weights = np.exp(gaps / -temperature)
+        likely = (weights / weights.sum())[order].tolist()
+    before, num_kept = 0.0, 0
+    while num_kept < len(order) and (num_kept == 0 or sampling.top_p >= 1 or before < sampling.top_p):
+        before += likely[num_kept]
+        num_kept += 1
+    return likely[:num_kept], order[:num_kept]
+
+
+def plainly_picked(logits: NDArray[np.float32], sampling: Sampling, *, seen: list[int], index: int) -> int:
+    """The token that Sampler.pick draws with seed 5."""
+    logits, answer = logits.copy(), seen[len(seen) - index :]
+    for token in set(seen):
+        penalty = np.float32(sampling.repetition_penalty)
+        logits[token] = logits[token] * penalty if logits[token] < 0 else logits[token] / penalty
+    for token in set(answer):
+        logits[token] -= sampling.presence_penalty + answer.count(token) * sampling.frequency_penalty
+    logits[list(BANNED)] = -np.inf
+    numbers = np.where(np.isnan(logits), -np.inf, logits)
+    best = int(numbers.argmax()) if numbers.max() > -np.inf else min(set(range(LARGE)) - BANNED)
+    if np.isnan(logits).any() or not np.isfinite(logits[best]) or sampling.temperature < GREEDY_BELOW:
+        return best
+    likely, ids = all_sorted(logits[best] - logits, sampling)
+    sums = list(accumulate(likely))
+    return next((token for token, upto in zip(ids, sums, strict=True) if upto > sums[-1] * uniform(5, index)), best)
+
+
+@settings(deadline=None)
+@given(large_logits(), SAMPLINGS, st.lists(st.integers(0, LARGE - 1), max_size=20), st.integers(0, 20))
+def test_the_token_is_the_one_that_sorting_everything_gives(
+    logits: NDArray[np.float32], sampling: Sampling, seen: list[int], index: int
+) -> None:
+    index = min(index, len(seen))
+    with np.errstate(all="ignore"):
+        expected = plainly_picked(logits, sampling, seen=seen, index=index)
+    token = ALL_BUT_FEW.pick(logits, sampling, seen_ids=np.array(seen, np.int64), seed=5, index=index)
+    assert token == expected
+
+
+@settings(deadline=None)
+@given(large_logits(), SAMPLINGS)
+def test_the_filters_leave_what_sorting_everything_leaves(logits: NDArray[np.float32], sampling: Sampling) -> None:
+    logits = np.where(np.isfinite(logits), logits, -np.inf).astype(np.float32)
+    sampling = replace(sampling, temperature=max(sampling.temperature, GREEDY_BELOW))
+    with np.errstate(all="ignore"):
+        likely, ids = most_likely(logits.max() - logits, sampling)
+        assert (likely.tolist(), ids.tolist()) == all_sorted(logits.max() - logits, sampling)
+
+
+@pytest.mark.parametrize("top_k", [0, 3, 200])
+def test_of_equal_logits_the_lowest_id_comes_first(top_k: int) -> None:
+    gaps = np.ones(LARGE, np.float32)
+    gaps[[9, 2000]] = 0
+    _, ids = most_likely(gaps, Sampling(temperature=1, top_p=1, top_k=top_k))
+    assert ids[:4].tolist() == [9, 2000, 0, 1][: top_k or 4]
+    assert [*ALL_BUT_FEW.ranked(-gaps, count=4, token=9)] == [9, 2000, 1, 2]
+
+
+@given(LOGITS, st.lists(st.integers(0, VOCAB - 1)))
+def test_log_probabilities_are_torchs_for_any_logits(logits: list[float], tokens: list[int]) -> None:
+    numbers = torch.tensor(logits)
+    expected = numbers[tokens] - numbers.logsumexp(0)
+    found = token_logprobs(numbers.numpy(), tokens)
+    np.testing.assert_allclose([found[token] for token in tokens], expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- chance ----
 
 
 def test_chance_depends_on_seed_and_place_alone() -> None:

@@ -83,6 +83,17 @@ async def test_a_failed_worker_stays_failed():
     assert gate.state == "failed"
 
 
+async def test_who_owns_the_gate_learns_each_state_once():
+    states: list[str] = []
+    gate = AdmissionGate(on_state=states.append)
+    gate.open(Worker(FakeEngine()).gate.service)
+    for _ in range(2):
+        gate.drain()
+    gate.fail("gone")
+    gate.drain()
+    assert states == ["ready", "draining", "failed"]
+
+
 async def test_a_worker_stopped_while_loading_never_opens():
     worker = Worker(FakeEngine(), is_open=False)
     worker.gate.drain()

@@ -92,6 +92,18 @@ async def test_probes_and_pages_are_no_lines(lines):
     assert lines() == []
 
 
+async def test_a_server_that_says_it_is_not_ready_refuses_nothing(lines):
+    async with served(Worker(FakeEngine(), is_open=False)) as there, aiohttp.ClientSession(there.url) as client:
+        for path in ("/readyz", "/health"):
+            async with client.get(path) as reply:
+                assert reply.status == 503
+        assert lines() == []
+        async with client.get("/health", headers={"Host": "elsewhere"}):
+            pass
+    [line] = lines()
+    assert "path=/health" in line and "code=host_refused" in line
+
+
 async def test_a_hostile_path_and_id_are_cut_and_replaced(lines):
     async with served(Worker(FakeEngine())) as there:
         assert await post(there.url, "/v1/" + "x" * 5000, {}, **{"X-Request-ID": "a b"}) == 404

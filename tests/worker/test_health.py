@@ -82,7 +82,13 @@ def test_a_worker_that_is_still_loading_reports_that_it_lives() -> None:
 def test_what_is_known_of_the_model_stands_in_every_later_record() -> None:
     world = World()
     world.health.describe(
-        model="bundled", model_sha="abc", precision="int8", kv_mb=64, tasks_sha="def", golden={"chat": "ok 6 cases"}
+        model="bundled",
+        model_sha="abc",
+        precision="int8",
+        kernel="avx2",
+        kv_mb=64,
+        tasks_sha="def",
+        golden={"chat": "ok 6 cases"},
     )
     for _ in range(2):
         status = world.health.status("ready")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from qwen_aio.engine.requests import Counters
 from qwen_aio.engine.service import EngineService
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.transport.server import bind
+from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.loading import LoadedEngine
 from qwen_aio.worker.precision_record import PrecisionRecord
@@ -50,7 +52,7 @@ async def load_dying(*_: object, **__: object) -> AsyncIterator[LoadedEngine]:
     engine = EngineService(DyingEngine())
     engine.start()
     try:
-        yield LoadedEngine(engine, "sha", {}, PrecisionRecord("fp32", "asked for"))
+        yield LoadedEngine(engine, "sha", {}, PrecisionRecord("fp32", "asked for"), "plain")
     finally:
         await engine.close()
 
@@ -64,13 +66,18 @@ async def test_when_the_engine_fails_all_requests_fail_and_the_process_ends(tmp_
     sock = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     folder = ModelFolder(model, "fake", False, "asked for")
-    worker = WorkerServer(settings, TASKS, folder, sock=sock, threads=1, load=load_dying)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listening.bind(str(tmp_path / "notify"))
+    manager = ServiceManager(listening.getsockname())
+    worker = WorkerServer(settings, TASKS, folder, sock=sock, threads=1, load=load_dying, manager=manager)
     running = asyncio.ensure_future(worker.run())
     async with aiohttp.ClientSession() as session:
         answers = await asyncio.gather(*(ask(session, url) for _ in range(3)))
     assert {(status, body["error"]["code"]) for status, body in answers} == {(503, "engine_stopped")}
     with pytest.raises(MemoryError, match="no memory"):
         await running
+    with listening:
+        assert [listening.recv(100) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]
     record = json.loads((tmp_path / "status" / "status.json").read_text())["workers"]["doomed"]
     assert (record["state"], record["precision"]) == ("failed", "fp32")
 

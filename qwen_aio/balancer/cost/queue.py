@@ -22,6 +22,7 @@ class Compatibility:
 
     model_sha: str
     precision: str
+    kernel: str
     task_hash: str
     context: ContextLimits  # they decide how a long prompt is truncated
 

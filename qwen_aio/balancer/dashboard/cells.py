@@ -90,7 +90,7 @@ def worker_cells(row: WorkerRow, strings: DashboardStrings) -> Cells:
         "completed": number(row.completed),
         "model": row.model or NONE,
         "model_sha": row.model_sha[:HASH_CHARS] or NONE,
-        "precision": row.precision or NONE,
+        "precision": f"{row.precision} {row.kernel}".strip() or NONE,
         "tasks_sha": row.tasks_sha[:HASH_CHARS] or NONE,
         "process": f"{row.pid} #{row.generation}",
     }

@@ -123,7 +123,8 @@ class Worker:
         """What another worker needs to resume an answer of this one."""
         assert self.capabilities is not None
         task_hash, context = self.capabilities.tasks[task].hash, self.capabilities.context
-        return Compatibility(self._status.model_sha, self._status.precision, task_hash, context)
+        status = self._status
+        return Compatibility(status.model_sha, status.precision, status.kernel, task_hash, context)
 
     def can_take(self, queued: QueuedRequest) -> bool:
         return self.is_well and self.breaker.allows() and self._has_slot(queued) and self.suits(queued)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -18,6 +18,7 @@ from qwen_aio.engine.config import EngineLimits, read_config, refuse_quantized
 from qwen_aio.engine.foreign.chat_template import ChatTemplate, Render
 from qwen_aio.engine.foreign.prompts import ForeignPrompts
 from qwen_aio.engine.foreign.tokenizer import ForeignTokenizer
+from qwen_aio.engine.native.library import TORCH
 from qwen_aio.errors import InvalidModel
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class LoadedForeign:
     model: ForeignModel
     prompts: ForeignPrompts
     end_ids: frozenset[int]
+    kernel: ClassVar[str] = TORCH  # what computes the forward pass
 
 
 def load_foreign(model_dir: Path, *, threads: int, precision: Precision) -> LoadedForeign:

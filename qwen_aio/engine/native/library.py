@@ -1,6 +1,6 @@
 """The C++ library: found, loaded and called through ctypes, which frees the interpreter's lock meanwhile.
 
-The structures are those of native/kernel.h and native/model.h, field by field.
+The structures are those of native/kernel.h and native/model.h, field by field, with a C before their names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PANEL = 32  # columns of a product that are computed together
 SLOTS = 16  # slots whose keys are stored together
 
 
-class Shape(Structure):
+class CShape(Structure):
     """The numbers of a ModelConfig that the forward pass needs."""
 
     _fields_ = (
@@ -38,7 +38,7 @@ class Shape(Structure):
     )
 
 
-class Matrix(Structure):
+class CMatrix(Structure):
     """The right side of a product, in panels."""
 
     _fields_ = (
@@ -53,42 +53,42 @@ class Matrix(Structure):
     )
 
 
-class Layer(Structure):
+class CLayer(Structure):
     """Matrices and vectors of one layer."""
 
     _fields_ = (
         ("attention_norm", c_void_p),
-        ("qkv", Matrix),
+        ("qkv", CMatrix),
         ("query_norm", c_void_p),
         ("key_norm", c_void_p),
-        ("attention_output", Matrix),
+        ("attention_output", CMatrix),
         ("mlp_norm", c_void_p),
-        ("gate_up", Matrix),
-        ("down", Matrix),
+        ("gate_up", CMatrix),
+        ("down", CMatrix),
     )
 
 
-class Weights(Structure):
+class CWeights(Structure):
     """Everything that a model computes with."""
 
     _fields_ = (
-        ("shape", Shape),
-        ("layers", POINTER(Layer)),
-        ("embedding", Matrix),
-        ("output", Matrix),
+        ("shape", CShape),
+        ("layers", POINTER(CLayer)),
+        ("embedding", CMatrix),
+        ("output", CMatrix),
         ("norm", c_void_p),
         ("cosines", c_void_p),
         ("sines", c_void_p),
     )
 
 
-class RowSpan(Structure):
+class CSpan(Structure):
     """Consecutive rows of a step that belong to one sequence."""
 
     _fields_ = (("first_row", c_int), ("num_rows", c_int), ("num_before", c_int), ("slots", c_void_p))
 
 
-class Batch(Structure):
+class CBatch(Structure):
     """The rows of one step."""
 
     _fields_ = (
@@ -96,13 +96,13 @@ class Batch(Structure):
         ("ids", c_void_p),
         ("positions", c_void_p),
         ("num_spans", c_int),
-        ("spans", POINTER(RowSpan)),
+        ("spans", POINTER(CSpan)),
         ("num_wanted", c_int),
         ("wanted", c_void_p),
     )
 
 
-class Memory(Structure):
+class CMemory(Structure):
     """Keys and values of all layers."""
 
     _fields_ = (("numbers", c_void_p), ("num_slots", c_int), ("is_half", c_bool))
@@ -144,9 +144,9 @@ def library() -> ctypes.CDLL:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "qwen_aio_kernel": (c_char_p, [c_char_p]),
         "qwen_aio_together": (c_int, [c_char_p]),
-        "qwen_aio_new": (c_void_p, [POINTER(Weights), c_char_p, c_int]),
+        "qwen_aio_new": (c_void_p, [POINTER(CWeights), c_char_p, c_int]),
         "qwen_aio_delete": (None, [c_void_p]),
-        "qwen_aio_forward": (c_bool, [c_void_p, POINTER(Batch), POINTER(Memory), c_void_p]),
+        "qwen_aio_forward": (c_bool, [c_void_p, POINTER(CBatch), POINTER(CMemory), c_void_p]),
         "qwen_aio_logits": (c_bool, [c_void_p, c_void_p, c_int, c_void_p]),
     }
     for name, (result, arguments) in signatures.items():

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from qwen_aio.engine.config import CACHED_TOKEN_BYTES, ModelConfig
 from qwen_aio.engine.kv.lazy_memory import lazy_zeros
-from qwen_aio.engine.native.library import SLOTS, Batch, Layer, Matrix, Memory, RowSpan, Shape, Weights, library
-from qwen_aio.engine.native.packing import Arrays
+from qwen_aio.engine.native.library import SLOTS, CBatch, CLayer, CMatrix, CMemory, CShape, CSpan, CWeights, library
+from qwen_aio.engine.native.panels import Arrays
 from qwen_aio.engine.scheduling.scheduler import Span
 
 
@@ -33,7 +33,15 @@ class PackedModel:
 
     @property
     def is_int8(self) -> bool:
+        """Keys and values are in fp16 then."""
         return "layers.0.qkv.int8s" in self.arrays
+
+    @property
+    def token_bytes(self) -> int:
+        """Memory of one cached token: its keys and values, and the cache's own objects."""
+        config = self.config
+        numbers = config.num_layers * 2 * config.num_kv_heads * config.head_dim
+        return numbers * (2 if self.is_int8 else 4) + CACHED_TOKEN_BYTES
 
 
 class NativePool:
@@ -43,7 +51,7 @@ class NativePool:
         num_slots += -num_slots % SLOTS
         num_numbers = config.num_layers * 2 * config.num_kv_heads * num_slots * config.head_dim
         self._numbers = np.frombuffer(lazy_zeros(num_numbers * (2 if is_half else 4)), dtype=np.uint8)
-        self.memory = Memory(self._numbers.ctypes.data, num_slots, is_half)
+        self.memory = CMemory(self._numbers.ctypes.data, num_slots, is_half)
 
 
 class NativeQwen:
@@ -68,9 +76,7 @@ class NativeQwen:
     @property
     def token_bytes(self) -> int:
         """Memory of one cached token: its keys and values, and the cache's own objects."""
-        config = self.config
-        numbers = config.num_layers * 2 * config.num_kv_heads * config.head_dim
-        return numbers * (2 if self._packed.is_int8 else 4) + CACHED_TOKEN_BYTES
+        return self._packed.token_bytes
 
     def new_pool(self, num_slots: int) -> NativePool:
         """Memory for the keys and values of so many tokens."""
@@ -83,7 +89,7 @@ class NativeQwen:
         row_spans, slots = _row_spans(spans)
         wanted = np.array(_logit_rows(spans), np.int32)
         states = np.empty((len(wanted), self.config.hidden_size), np.float32)
-        batch = Batch(
+        batch = CBatch(
             len(ids), ids.ctypes.data, positions.ctypes.data, len(row_spans), row_spans, len(wanted), wanted.ctypes.data
         )
         memory = ctypes.byref(pool.memory)
@@ -111,10 +117,10 @@ class NativeQwen:
             weakref.finalize(self, _delete, handle, self._owner)
         return self._handle
 
-    def _described(self) -> Weights:
+    def _described(self) -> CWeights:
         """Where everything is."""
         config = self.config
-        shape = Shape(
+        shape = CShape(
             config.num_layers,
             config.hidden_size,
             config.intermediate_size,
@@ -124,10 +130,10 @@ class NativeQwen:
             config.vocab_size,
             config.rms_norm_eps,
         )
-        layers = (Layer * config.num_layers)(*map(self._layer, range(config.num_layers)))
+        layers = (CLayer * config.num_layers)(*map(self._layer, range(config.num_layers)))
         output = self._matrix("output")
         cosines, sines = _rotations(config, self._packed.num_positions)
-        return Weights(
+        return CWeights(
             shape,
             layers,
             output if config.tied else self._matrix("embedding"),
@@ -137,9 +143,9 @@ class NativeQwen:
             self._kept(sines),
         )
 
-    def _layer(self, number: int) -> Layer:
+    def _layer(self, number: int) -> CLayer:
         at = f"layers.{number}."
-        return Layer(
+        return CLayer(
             self._vector(f"{at}attention_norm"),
             self._matrix(f"{at}qkv"),
             self._vector(f"{at}query_norm"),
@@ -150,7 +156,7 @@ class NativeQwen:
             self._matrix(f"{at}down"),
         )
 
-    def _matrix(self, name: str) -> Matrix:
+    def _matrix(self, name: str) -> CMatrix:
         arrays = self._packed.arrays
         floats, int8s = arrays.get(f"{name}.floats"), arrays.get(f"{name}.int8s")
         if floats is not None:
@@ -159,7 +165,7 @@ class NativeQwen:
             assert int8s is not None
             num_panels, num_steps, panel, together = int8s.shape
             num_inputs = num_steps * together
-        return Matrix(
+        return CMatrix(
             num_panels * panel,
             num_inputs,
             2 if f"{name}.two_pass" in arrays else 1,
@@ -179,7 +185,7 @@ class NativeQwen:
         return self._vectors[-1].ctypes.data
 
 
-def _row_spans(spans: Sequence[Span]) -> tuple[ctypes.Array[RowSpan], list[NDArray[np.int32]]]:
+def _row_spans(spans: Sequence[Span]) -> tuple[ctypes.Array[CSpan], list[NDArray[np.int32]]]:
     """The spans as the library takes them, and the slots that they point to.
 
     A row of a label tree is a span of its own: it sees the prompt and its ancestors, as if they were all there is.
@@ -195,10 +201,10 @@ def _row_spans(spans: Sequence[Span]) -> tuple[ctypes.Array[RowSpan], list[NDArr
                 ancestors = [num_prompt + each for each in reversed(tree.ancestors(row - num_prompt))]
                 seen = np.concatenate((slots[:num_prompt], slots[ancestors]))
                 parts.append((1, len(seen) - 1, seen))
-    row_spans = (RowSpan * len(parts))()
+    row_spans = (CSpan * len(parts))()
     first_row = 0
     for index, (num_rows, num_before, slots) in enumerate(parts):
-        row_spans[index] = RowSpan(first_row, num_rows, num_before, slots.ctypes.data)
+        row_spans[index] = CSpan(first_row, num_rows, num_before, slots.ctypes.data)
         first_row += num_rows
     return row_spans, [slots for _, _, slots in parts]
 

@@ -132,7 +132,9 @@ class ReferenceModel:
         size = self.config.head_dim
         exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
         frequencies = np.float32(1) / np.float32(self.config.rope_theta) ** exponents
-        angles = np.outer(np.arange(len(heads), dtype=np.float32), frequencies)[:, None]  # in fp32, as models are trained
+        angles = np.outer(np.arange(len(heads), dtype=np.float32), frequencies)[
+            :, None
+        ]  # in fp32, as models are trained
         cosines, sines = np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))
         first, second = np.split(heads, 2, axis=-1)
         return np.concatenate((first * cosines - second * sines, second * cosines + first * sines), axis=-1)

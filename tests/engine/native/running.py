@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.library import PANEL, library
 from qwen_aio.engine.native.model import NativePool, NativeQwen, PackedModel
-from qwen_aio.engine.native.packing import Array, float_panels, gate_up_order, int8_panels
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Span
 from tests.engine.native.reference import ReferenceLayer, ReferenceMatrix, ReferenceModel
@@ -93,7 +93,7 @@ def arrays_of(model: ReferenceModel, kernel: str) -> dict[str, Array]:
         arrays |= pack(f"{at}gate_up", layer.gate_up, order=order) | pack(f"{at}down", layer.down)
         vectors = {
             "attention_norm": layer.attention_norm,
-            "qkv.bias": None if layer.qkv_bias is None else _padded(layer.qkv_bias),
+            "qkv.bias": None if layer.qkv_bias is None else padded(layer.qkv_bias),
             "query_norm": layer.query_norm,
             "key_norm": layer.key_norm,
             "mlp_norm": layer.mlp_norm,
@@ -108,13 +108,13 @@ def _packed(name: str, matrix: ReferenceMatrix, *, together: int, order: Any = s
         return {f"{name}.floats": float_panels(values)}
     arrays: dict[str, Array] = {
         f"{name}.int8s": int8_panels(values, together=together),
-        f"{name}.scales": _padded(matrix.scales[order]),
-        f"{name}.sums": _padded(values.sum(axis=1, dtype=np.int32)),
+        f"{name}.scales": padded(matrix.scales[order]),
+        f"{name}.sums": padded(values.sum(axis=1, dtype=np.int32)),
     }
     return arrays | ({f"{name}.two_pass": np.ones(1, np.int8)} if matrix.two_pass else {})
 
 
-def _padded(vector: Array) -> Array:
+def padded(vector: Array) -> Array:
     return np.pad(vector, (0, -len(vector) % PANEL))
 
 

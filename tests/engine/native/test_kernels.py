@@ -249,7 +249,10 @@ def test_numbers_that_are_none_reach_no_other_sequence_and_no_row_before_them(ke
 def test_what_a_half_cannot_hold_is_bounded(kernel, part):
     reference = random_model(a_config(), "int8")
     config = reference.config
-    first_key, first_value = config.num_heads * config.head_dim, (config.num_heads + config.num_kv_heads) * config.head_dim
+    first_key, first_value = (
+        config.num_heads * config.head_dim,
+        (config.num_heads + config.num_kv_heads) * config.head_dim,
+    )
     bias: Any = np.zeros(first_value + config.num_kv_heads * config.head_dim, np.float32)
     bias[slice(first_key, first_value) if part == "keys" else slice(first_value, None)] = 1e6
     reference = replace(reference, layers=tuple(replace(layer, qkv_bias=bias) for layer in reference.layers))

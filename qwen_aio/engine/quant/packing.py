@@ -1,0 +1,61 @@
+"""Weights from any source, in either precision -> arrays in the layout of the C++ library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.model.linear import Int8Matrix
+from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
+from qwen_aio.engine.native.library import library
+from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels, padded, qkv_order
+
+
+def packed(weights: ModelWeights, config: ModelConfig, *, kernel: str) -> dict[str, Array]:
+    """All arrays of a model, for the kernel of that name. Raises InvalidModel."""
+    return dict(_packed(weights, config, library().qwen_aio_together(kernel.encode())))
+
+
+def _packed(weights: ModelWeights, config: ModelConfig, together: int) -> Iterator[tuple[str, Array]]:
+    """The largest first, while memory is free."""
+    yield from _matrix("output", weights.output(), together)
+    if not config.tied:
+        yield from _matrix("embedding", weights.embedding(), together)
+    yield "norm", weights.norm().numpy()
+    for number in range(config.num_layers):
+        for name, array in _layer(weights.layer(number), config, together):
+            yield f"layers.{number}.{name}", array
+
+
+def _layer(layer: LayerWeights[Tensor | Int8Matrix], config: ModelConfig, together: int) -> Iterator[tuple[str, Array]]:
+    heads = qkv_order(config)
+    yield "attention_norm", layer.attention_norm.numpy()
+    yield from _matrix("qkv", layer.qkv, together, order=heads)
+    if layer.qkv_bias is not None:
+        yield "qkv.bias", padded(layer.qkv_bias.numpy()[heads])
+    if layer.qk_norm is not None:
+        halves = layer.qk_norm.numpy().reshape(len(layer.qk_norm), -1, 2).transpose(0, 2, 1)
+        yield "query_norm", halves[0].ravel()
+        yield "key_norm", halves[-1].ravel()
+    yield from _matrix("attention_output", layer.attention_output, together)
+    yield "mlp_norm", layer.mlp_norm.numpy()
+    yield from _matrix("gate_up", layer.gate_up, together, order=gate_up_order(config.intermediate_size))
+    yield from _matrix("down", layer.down, together)
+
+
+def _matrix(
+    name: str, matrix: Tensor | Int8Matrix, together: int, *, order: NDArray[np.intp] | slice = slice(None)
+) -> Iterator[tuple[str, Array]]:
+    if isinstance(matrix, Int8Matrix):
+        values = matrix.values.numpy()[order]
+        yield f"{name}.int8s", int8_panels(values, together=together)
+        yield f"{name}.scales", padded(matrix.scales.numpy()[order])
+        yield f"{name}.sums", padded(values.sum(axis=1, dtype=np.int32))
+        if matrix.two_pass:
+            yield f"{name}.two_pass", np.ones(1, np.int8)
+    else:
+        yield f"{name}.floats", float_panels(matrix.numpy()[order])
