@@ -154,7 +154,7 @@ void attend(const Query* queries, int count, HeadMemory<Number> memory, Slots sl
 inline Floats bounded(Floats key, const half*) { return larger(all(-65504.0F), smaller(all(65504.0F), key)); }
 inline Floats bounded(Floats key, const float*) { return key; }
 
-// A value is added with a weight of zero for queries that do not see it, and zero times NaN is NaN: it becomes a number.
+// To queries that do not see it, a value is added with a weight of zero, and zero times NaN would be NaN.
 inline Floats finite(Floats value, float most) { return larger(all(-most), smaller(value, all(most))); }
 inline Floats finite(Floats value, const half*) { return finite(value, 65504.0F); }
 inline Floats finite(Floats value, const float*) { return finite(value, std::numeric_limits<float>::max()); }

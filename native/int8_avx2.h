@@ -32,7 +32,7 @@ inline void store_inputs(Input* p, Floats x) {
 // Products of ROWS rows with VECTORS * 8 columns of a panel, from vector `first` on.
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void multiply_columns(const Input* x, const Matrix& matrix, int panel, int first,
-                             std::int32_t (&sums)[ROWS][PANEL]) {
+                                                std::int32_t (&sums)[ROWS][PANEL]) {
   const int size = matrix.num_inputs;
   const std::int8_t* weights = matrix.int8s + static_cast<std::size_t>(panel) * PANEL * size + first * 16;
   __m256i totals[ROWS][VECTORS];

@@ -16,7 +16,7 @@ using half = std::uint16_t;  // the bits of an IEEE binary16
 constexpr int PANEL = 32;    // columns of a product that are computed together
 constexpr int SLOTS = 16;    // slots whose keys are stored together
 constexpr int LEVELS = 127;  // of int8 weights, and of inputs in bytes, on either side of zero
-constexpr int FINE = 2 * LEVELS;  // parts of a level that a second pass distinguishes
+constexpr int FINE = 254;    // parts of a level that a second pass distinguishes
 
 // The right side of a product, in panels of 32 columns (rows of the weight; zeros after the last).
 //

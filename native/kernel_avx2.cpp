@@ -9,8 +9,8 @@
 namespace qwen_aio {
 
 const Kernel avx2_kernel = {
-    "avx2",          TOGETHER,          sizeof(Input),    normalise,     quantise,      multiply, rotate,
-    store_head<float>, store_head<half>, attend<float>, attend<half>,
+    "avx2", TOGETHER,          sizeof(Input),    normalise,     quantise,     multiply,
+    rotate, store_head<float>, store_head<half>, attend<float>, attend<half>,
 };
 
 }  // namespace qwen_aio

@@ -9,8 +9,8 @@
 namespace qwen_aio {
 
 const Kernel avx512_kernel = {
-    "avx512",          TOGETHER,          sizeof(Input),    normalise,     quantise,      multiply, rotate,
-    store_head<float>, store_head<half>, attend<float>, attend<half>,
+    "avx512", TOGETHER,          sizeof(Input),    normalise,     quantise,     multiply,
+    rotate,   store_head<float>, store_head<half>, attend<float>, attend<half>,
 };
 
 }  // namespace qwen_aio

@@ -9,8 +9,8 @@
 namespace qwen_aio {
 
 const Kernel plain_kernel = {
-    "plain",          TOGETHER,          sizeof(Input),    normalise,     quantise,      multiply, rotate,
-    store_head<float>, store_head<half>, attend<float>, attend<half>,
+    "plain", TOGETHER,          sizeof(Input),    normalise,     quantise,     multiply,
+    rotate,  store_head<float>, store_head<half>, attend<float>, attend<half>,
 };
 
 }  // namespace qwen_aio

@@ -159,7 +159,8 @@ Operand Model::prepare(const float* x, const float* norm, const Matrix& matrix, 
       kernel_.normalise(input, norm, shape_.rms_norm_eps, size, normed_.get() + start);
       input = normed_.get() + start;
     }
-    if (is_int8) kernel_.quantise(input, size, passes, inputs_.get() + std::size_t(row) * row_bytes, scales_.get() + row);
+    if (is_int8)
+      kernel_.quantise(input, size, passes, inputs_.get() + std::size_t(row) * row_bytes, scales_.get() + row);
   }
   team_.barrier();
   if (is_int8) return {num_rows, nullptr, inputs_.get(), scales_.get()};

@@ -122,12 +122,12 @@ class Model {
   // Of the running step.
   std::vector<AttentionTask> attention_;
   std::vector<std::int32_t> slot_of_row_;
-  Buffer<float> x_;         // (rows, hidden_size): the residual stream
-  Buffer<float> wide_;      // (rows, the widest product)
-  Buffer<float> attended_;  // (rows, num_heads * head_dim)
-  Buffer<float> normed_;    // (rows, the widest input)
-  Buffer<std::int8_t> inputs_;  // (rows, 2 bytes or passes, the widest input)
-  Buffer<float> scales_;       // (rows,)
+  Buffer<float> x_;                                     // (rows, hidden_size): the residual stream
+  Buffer<float> wide_;                                  // (rows, the widest product)
+  Buffer<float> attended_;                              // (rows, num_heads * head_dim)
+  Buffer<float> normed_;                                // (rows, the widest input)
+  Buffer<std::int8_t> inputs_;                          // (rows, 2 bytes or passes, the widest input)
+  Buffer<float> scales_;                                // (rows,)
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // of each thread
 };
 

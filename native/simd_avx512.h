@@ -17,9 +17,7 @@ constexpr int MOST_ACCUMULATORS = 24;  // Floats that fit into the registers bes
 
 inline Floats all(float x) { return {_mm512_set1_ps(x)}; }
 inline Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
-inline Floats load(const half* p) {
-  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
-}
+inline Floats load(const half* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
 inline Floats load(const std::int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
 inline void store(float* p, Floats x) { _mm512_storeu_ps(p, x.all); }
 inline void store(half* p, Floats x) {
@@ -37,9 +35,7 @@ inline Floats larger_magnitude(Floats best, Floats x) {
   const __m512i magnitude = _mm512_castps_si512(_mm512_abs_ps(x.all));
   return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(best.all), magnitude))};
 }
-inline Floats rounded(Floats x) {
-  return {_mm512_roundscale_ps(x.all, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+inline Floats rounded(Floats x) { return {_mm512_roundscale_ps(x.all, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Floats power_of_two(Floats n) {
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.all), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};

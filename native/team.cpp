@@ -24,7 +24,8 @@ inline void pause() {
 void Signal::raise() {
   value_.fetch_add(1, std::memory_order_seq_cst);
   if (num_asleep_.load(std::memory_order_seq_cst) > 0) {
-    { const std::lock_guard<std::mutex> lock(mutex_); }  // who is about to sleep sleeps now, and hears of it
+    mutex_.lock();  // who is about to sleep sleeps now, and hears of it
+    mutex_.unlock();
     woken_.notify_all();
   }
 }
@@ -88,10 +89,10 @@ void Team::end() {
 }
 
 void Tasks::reset(int count) {
-  const int size = static_cast<int>(shares_.size());
+  const std::int64_t size = static_cast<std::int64_t>(shares_.size());
   for (int share = 0; share < size; ++share) {
-    shares_[share].next.store(static_cast<int>(static_cast<std::int64_t>(count) * share / size), std::memory_order_relaxed);
-    shares_[share].end = static_cast<int>(static_cast<std::int64_t>(count) * (share + 1) / size);
+    shares_[share].next.store(static_cast<int>(count * share / size), std::memory_order_relaxed);
+    shares_[share].end = static_cast<int>(count * (share + 1) / size);
   }
 }
 

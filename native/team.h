@@ -16,7 +16,7 @@ namespace qwen_aio {
 class Signal {
  public:
   std::uint32_t value() const { return value_.load(std::memory_order_acquire); }
-  void raise();                                             // value + 1
+  void raise();                                            // value + 1
   void wait_while(std::uint32_t value, int microseconds);  // `microseconds`: before it sleeps
 
  private:
@@ -55,8 +55,8 @@ class Team {
 class Tasks {
  public:
   explicit Tasks(int num_threads) : shares_(num_threads) {}
-  void reset(int count);          // by one thread, while no other takes any
-  int next(int thread);           // the number of a task; -1 after the last one
+  void reset(int count);  // by one thread, while no other takes any
+  int next(int thread);   // the number of a task; -1 after the last one
 
  private:
   struct alignas(64) Share {
