@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qwen_aio.cli.pull import pull
 from qwen_aio.config import Settings
 from qwen_aio.engine.choice import EngineKind, choose_engine, reads_chat_template, size_of
 from qwen_aio.engine.config import read_config, refuse_quantized
@@ -131,6 +130,8 @@ def _is_right(folder: Path, manifest: Manifest) -> bool:
 
 
 def _pull(address: str, name: str | None) -> None:
+    from qwen_aio.cli.pull import pull
+
     models = home() / "models"
     _describe_new(pull(address, models, name=name, check_small=_check_config, verify=_verify_folder))
 

@@ -41,7 +41,7 @@ class ShownProgress:
         assert self._bar is not None, "begin comes first"
         self._bar.update(num_bytes)
         if self._bar.disable and self._step(before) != self._step(self._num_bytes):
-            print(f"{self._num_bytes / 1e6:.0f} of {self._total / 1e6:.0f} MB", flush=True)
+            print(f"{self._num_bytes / max(self._total, 1):.0%} of {self._total / 1e6:.0f} MB", flush=True)
 
     def end_file(self, file: HubFile) -> None:
         tqdm.write(f"{file.name}: {file.size} bytes, as listed")

@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
 from qwen_aio.errors import InvalidModel, InvalidSettings
 from qwen_aio.files import read_text, replacing
 from qwen_aio.models.check import check_folder
-from qwen_aio.models.hub import Hub
 from qwen_aio.models.listing import HubFile, Listing
 from qwen_aio.models.manifest import FileRecord, Manifest, differences, read_manifest
 from qwen_aio.models.partial_file import PartialFile
+
+if TYPE_CHECKING:
+    from qwen_aio.models.hub import Hub  # loads the HTTP client
 
 STAGING = ".pull-"
 LISTING = "listing.json"

@@ -313,11 +313,11 @@ async def test_what_cannot_be_loaded_leaves_nothing(hub, target):
 
 
 async def test_a_full_disk_is_known_before(hub, target):
-    answer = hub.answer()
-    entry = next(each for each in answer["siblings"] if each["rfilename"] == WEIGHTS)
-    entry["lfs"]["size"] = 2**40
-    hub.listing = answer
-    assert "1099.5 GB are to come" in await refused(hub, target, InvalidModel)
+    siblings = hub.answer()["siblings"]
+    huge = [{"rfilename": f"LICENSE-{number}", "size": 2**40, "blobId": "a" * 40} for number in range(1000)]
+    hub.listing = {"siblings": [*siblings, *huge]}
+    assert "1099511.6 GB" in await refused(hub, target, InvalidModel)
+    assert not any("/resolve/" in each.path for each in hub.seen)
 
 
 async def test_shards_are_pulled_and_other_weights_left(hub, target):
