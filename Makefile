@@ -15,14 +15,16 @@ run: $(VENV)/.installed  ## start the page on http://127.0.0.1:7860
 test: $(VENV)/.installed-dev  ## everything the tests need, then the tests
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev  ## ruff and mypy --strict
+lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, and the C++ of native/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	scripts/lint-native $(VENV)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i native/* tests/engine/native/*.cpp
 
 campaign: $(VENV)/.installed-dev  ## the long versions of the tests
 	QWEN_AIO_CAMPAIGN=1 $(BIN)/python -m pytest --timeout 1800
