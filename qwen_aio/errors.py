@@ -163,6 +163,10 @@ class InvalidModel(SetupError, code="invalid_model"):
     """A model folder is missing, damaged, or of a kind that is not supported."""
 
 
+class HubRefused(SetupError, code="hub_refused"):
+    """A model hub does not give what was asked for, or gives what it did not list."""
+
+
 class InvalidSettings(SetupError, code="invalid_settings"):
     """A flag, variable or line of qwen_aio.toml is wrong."""
 

@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from benchmarks.peers import in_process, over_http
-from benchmarks.peers.bench import PRECISIONS, SIDES, Bench, Contestant
+from benchmarks.peers.bench import OURS, SIDES, Bench, Contestant
 from benchmarks.peers.figures import Round, Table
 from benchmarks.peers.models import prepare
 from benchmarks.peers.texts import Texts
@@ -112,7 +112,7 @@ async def main() -> None:
     seconds = SHORT_SECONDS if arguments.short else FULL_SECONDS
     bench = Bench(model, peers, models, Texts.load(model, arguments.data), words, arguments.sides, seconds)
     rounds = arguments.rounds or (SHORT_ROUNDS if arguments.short else FULL_ROUNDS)
-    ours = next(iter(bench.chosen(*PRECISIONS)), None)
+    ours = next(iter(bench.chosen(*OURS)), None)
     summary: dict[str, object] = {}
     for name in arguments.only:
         table = await measured(name, bench, rounds=rounds)

@@ -18,8 +18,22 @@ from benchmarks.peers.texts import Texts
 from benchmarks.peers.words import Words
 
 Contestant = Callable[[int], Awaitable[Round]]  # one round of one side, by its number
-PRECISIONS = {"ours-int8": "int8", "ours-fp32": "fp32"}
-SIDES = (*PRECISIONS, *QUANTISATIONS, "openvino", "serve", "generate")
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A way to start our engine."""
+
+    precision: str
+    prefix: tuple[str, ...] = ()  # of the command
+
+
+OURS = {
+    "ours-int8": Ours("int8"),
+    "ours-fp32": Ours("fp32"),
+    "ours-torch": Ours("int8", ("env", "QWEN_AIO_KERNEL=torch")),  # the forward pass without the C++ kernels
+}
+SIDES = (*OURS, *QUANTISATIONS, "openvino", "serve", "generate")
 
 
 @dataclass(frozen=True)
@@ -47,8 +61,11 @@ class Bench:
         """All chosen sides that serve HTTP; for chats those that are asked for them."""
         plain = self.models.plain
         apis: dict[str, Api] = {}
-        for side in self.chosen(*PRECISIONS):
-            apis[side] = await stack.enter_async_context(worker(self.model, precision=PRECISIONS[side]))
+        for side in self.chosen(*OURS):
+            ours = OURS[side]
+            apis[side] = await stack.enter_async_context(
+                worker(self.model, precision=ours.precision, prefix=ours.prefix)
+            )
         for side in self.chosen(*QUANTISATIONS):
             apis[side] = llama_server(self.peers, plain.gguf(QUANTISATIONS[side]), self.texts, slots=slots)
         for side in self.chosen("serve"):
@@ -69,8 +86,9 @@ class Bench:
         python = self.peers / "openvino/bin/python"
         theirs = (python, "-m", "benchmarks.peers.drive_openvino", talking.openvino, threads)
         found = {}
-        for side in self.chosen(*PRECISIONS):
-            found[side] = await self.driver(stack, measure, side, *ours, PRECISIONS[side], threads)
+        for side in self.chosen(*OURS):
+            way = OURS[side]
+            found[side] = await self.driver(stack, measure, side, *way.prefix, *ours, way.precision, threads)
         for side in self.chosen("openvino"):
             for mode in modes:
                 name = side if len(modes) == 1 else f"{side} {mode}"

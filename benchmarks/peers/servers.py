@@ -38,13 +38,13 @@ class Api:
 
 
 @asynccontextmanager
-async def worker(model_dir: Path, *, precision: str) -> AsyncIterator[Api]:
-    """Our worker; its status goes to a folder of its own."""
+async def worker(model_dir: Path, *, precision: str, prefix: tuple[str, ...]) -> AsyncIterator[Api]:
+    """Our worker, its command behind `prefix`; its status goes to a folder of its own."""
     with tempfile.TemporaryDirectory() as status_dir:
         flags = ("--model", model_dir, "--precision", precision, "--threads", str(THREADS), "--kv-mb", str(KV_MB))
         quiet = ("--golden", "off", "--status-dir", status_dir, "--log-level", "warning")
         yield Api(
-            (sys.executable, ROOT / "app.py", "--mode", "worker", *flags, *quiet),
+            (*prefix, sys.executable, ROOT / "app.py", "--mode", "worker", *flags, *quiet),
             "/readyz",
             lambda text: ("/v1/run", {"text": text, "mode": "sentiment"}),
             lambda chat: (

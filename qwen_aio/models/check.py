@@ -49,6 +49,7 @@ def _names_in(folder: Path) -> set[str]:
         raise InvalidModel(f"{folder} is a link to {folder.readlink()}, which is not there; put the model there")
     raise InvalidModel(
         f"no model folder at {folder}; --model takes a folder with safetensors, or 'bundled', and nothing is downloaded"
+        " but by qwen-aio models pull"
     )
 
 
@@ -69,7 +70,7 @@ def _check_kind(folder: Path, names: set[str]) -> None:
         )
     inner = sorted(path.parent.name for name in ("config.json", "snapshots") for path in folder.glob(f"*/{name}"))
     if missing and inner:
-        raise InvalidModel(f"{folder} is not a model folder but holds {_some(inner)}; name one of them")
+        raise InvalidModel(f"{folder} is not a model folder but holds {some_names(inner)}; name one of them")
     if not weights:
         missing.append(f"{SINGLE} (or {INDEX})")
     if missing:
@@ -80,11 +81,11 @@ def _refuse_other_weights(folder: Path, names: set[str]) -> None:
     """Raises InvalidModel for weights in another format, with the way to convert them."""
     for suffix, kind in OTHERS.items():
         if found := sorted(name for name in names if name.endswith(suffix)):
-            raise InvalidModel(f"{folder} holds {_some(found)}: {kind}, which is not read here; {ORIGINAL}")
+            raise InvalidModel(f"{folder} holds {some_names(found)}: {kind}, which is not read here; {ORIGINAL}")
     for suffix in PICKLES:
         if found := sorted(name for name in names if name.endswith(suffix) and name != f"training_args{suffix}"):
             raise InvalidModel(
-                f"{folder} holds {_some(found)}: pickles, which can run code and are not loaded; this reads their"
+                f"{folder} holds {some_names(found)}: pickles, which can run code and are not loaded; this reads their"
                 f" tensors alone, and makes a folder of safetensors in models/: qwen-aio models import {folder}"
             )
 
@@ -114,6 +115,6 @@ def _check_file(path: Path) -> None:
         raise InvalidModel(f"{path} is empty; copy or download it again")
 
 
-def _some(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
     return ", ".join(names[:NUM_NAMED]) + more

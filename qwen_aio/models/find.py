@@ -14,6 +14,7 @@ from qwen_aio.models.hub_cache import model_name, snapshot_in
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 FULL_MODEL = "qwen1.5-0.5b-chat"  # folder in home/models that is taken before the bundled one
+FULL_MODEL_AT_HUB = "Qwen/Qwen1.5-0.5B-Chat"
 # Beside weights, config and tokenizer, what decides the answers of a model that brings its own chat template.
 CHAT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 PIECE = 2**24  # bytes read at once
@@ -42,7 +43,15 @@ def find_model(model: str | None, *, home: Path) -> ModelFolder:
     full = home / "models" / FULL_MODEL
     if os.path.lexists(full):  # a file or a broken link there is an error, not skipped
         return ModelFolder(_checked(full), FULL_MODEL, False, f"found in {full.parent}")
-    return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, f"nothing in {full}")
+    why = f"nothing in {full}; qwen-aio models pull {FULL_MODEL_AT_HUB} fetches it"
+    return ModelFolder(_checked(BUNDLED), "qwen-aio-bundled", True, why)
+
+
+def model_folders(home: Path) -> list[Path]:
+    """The bundled model's folder, and what lies in home/models; unchecked. Raises OSError."""
+    models = home / "models"
+    there = models.iterdir() if models.is_dir() else ()
+    return [BUNDLED, *sorted(path for path in there if path.is_dir() and path.name[0] != ".")]
 
 
 def model_sha(folder: Path, *, more: Sequence[str] = ()) -> str:

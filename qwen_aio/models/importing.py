@@ -22,6 +22,7 @@ from qwen_aio.errors import InvalidModel
 from qwen_aio.models.check import ADAPTER, INDEX, PICKLES, SINGLE, check_folder
 from qwen_aio.models.find import CHAT_FILES
 from qwen_aio.models.hub_cache import model_name, snapshot_in
+from qwen_aio.models.manifest import Manifest, recorded_files
 
 Convert = Callable[[Path, Path], Sequence[str]]  # a pickle, the safetensors file to be made -> names of its tensors
 
@@ -46,7 +47,7 @@ def import_model(
     Raises InvalidModel for what is no model, and where that folder exists; OSError.
     """
     with _read(source, models) as folder:
-        target = models / _name_of(name or model_name(folder if source.is_dir() else Path(_stem(source))))
+        target = models / folder_name(name or model_name(folder if source.is_dir() else Path(_stem(source))))
         if target.exists():
             raise InvalidModel(f"{target} exists; choose another name with --name, or delete it")
         with _appearing(target) as partial:
@@ -55,13 +56,14 @@ def import_model(
                 _convert_all(partial, convert)
                 check_folder(partial)
                 verify(partial)
+                Manifest(source=str(source.resolve()), files=recorded_files(partial)).write(partial)
             except InvalidModel as exc:  # of no use with the name of a folder that is gone
                 told = exc.message.replace(str(partial), str(source)).replace(str(folder), str(source))
                 raise InvalidModel(told) from exc
     return target
 
 
-def _name_of(wanted: str) -> str:
+def folder_name(wanted: str) -> str:
     """A folder's name in small letters: Qwen/Qwen1.5-0.5B-Chat -> qwen1.5-0.5b-chat. Raises InvalidModel."""
     name = wanted.rpartition("/")[2].lower()
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name):

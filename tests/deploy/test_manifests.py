@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from qwen_aio.balancer.workers.discovery import Discovery
-from qwen_aio.cli.main import COMMANDS, main
+from qwen_aio.cli.main import main
+from qwen_aio.cli.parser import module_of
 from qwen_aio.cluster.supervisor import STOP_S
 from qwen_aio.cluster.unit import STAGES
 from qwen_aio.config import PAGE_PORT, Settings
@@ -92,7 +93,7 @@ PODS = {
 def parsed_by(arguments: list[str]) -> argparse.Namespace:
     """Read by the command that they name."""
     parser = argparse.ArgumentParser()
-    COMMANDS[arguments[0]].add_arguments(parser)
+    module_of(arguments[0]).add_arguments(parser)
     return parser.parse_args(arguments[1:])
 
 

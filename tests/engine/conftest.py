@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,3 +108,11 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
 
 def load_oracle(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+@pytest.fixture(scope="module", params=["", "torch"], ids=["native", "torch"])
+def over_both_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The tests of a module, over the C++ kernels and over torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QWEN_AIO_KERNEL", request.param)
+        yield

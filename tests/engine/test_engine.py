@@ -49,6 +49,8 @@ WORKS: dict[str, Work] = {
     "twin": score("the parcel arrived today"),
 }
 
+pytestmark = pytest.mark.usefixtures("over_both_kernels")
+
 
 def assert_same(outputs: dict, expected: dict, name: str) -> None:
     """Equal text for answers; equal numbers for decisions, except rounding in other batches.

@@ -30,6 +30,8 @@ LIMITS = EngineLimits(max_context=256, kv_mb=1)
 SMALL_TEXT = st.text(alphabet="ab你😊 \n", min_size=1, max_size=20)
 STOPS = st.lists(st.text(alphabet="ab你😊 \n", min_size=1, max_size=4), max_size=3)
 
+pytestmark = pytest.mark.usefixtures("over_both_kernels")
+
 
 def told_before(deltas: Sequence[TextDelta], cut: int) -> str:
     """The text that went out because of the first `cut` tokens."""

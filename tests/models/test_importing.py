@@ -18,6 +18,7 @@ from qwen_aio.engine.model.pickled import convert_pickle
 from qwen_aio.errors import InvalidModel
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.models.importing import import_model
+from qwen_aio.models.manifest import differences, read_manifest
 
 
 @pytest.fixture
@@ -73,7 +74,10 @@ def test_a_folder_becomes_one_with_what_a_model_needs(source, models):
     assert made == models / "tiny-chat"
     assert_is_the_model(made)
     names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
-    assert {path.name for path in made.iterdir()} == names
+    assert {path.name for path in made.iterdir()} == names | {"manifest.json"}
+    manifest = read_manifest(made)
+    assert (manifest.files.keys(), manifest.source) == (names, str(source))
+    assert differences(made, manifest) == ()
     assert [path.name for path in models.iterdir()] == ["tiny-chat"]
 
 

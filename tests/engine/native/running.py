@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.library import PANEL, library
 from qwen_aio.engine.native.model import NativePool, NativeQwen, PackedModel
+from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Span
 from tests.engine.native.reference import ReferenceLayer, ReferenceMatrix, ReferenceModel
