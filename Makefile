@@ -44,6 +44,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	scripts/install-browser
 	scripts/install-nginx
 	scripts/install-prometheus
+	scripts/install-simde
 	scripts/install-systemd
 	touch $@
 

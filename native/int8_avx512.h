@@ -23,7 +23,11 @@ inline void store_inputs(Input* p, Floats x) {
 
 // As an instruction: given the intrinsic, GCC 12 moves sums between registers and memory.
 inline void add_products(__m512i& total, __m512i x, __m512i weights) {
+#ifdef __AVX512VNNI__
   asm("vpdpbusd %2, %1, %0" : "+v"(total) : "v"(x), "v"(weights));
+#else  // emulated in tests
+  total = _mm512_dpbusd_epi32(total, x, weights);
+#endif
 }
 
 // Exact products of ROWS rows with a panel. Sums begin at -128 sum(w).
