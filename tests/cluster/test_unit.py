@@ -74,7 +74,7 @@ def test_a_command_has_no_variables() -> None:
     assert '--id "$$1"' in str(unit_of("worker", None))
 
 
-@pytest.mark.parametrize("place", ["/home/me/venv", "/root/.pyenv/versions/3.11", "/tmp/x"])
+@pytest.mark.parametrize("place", ["/home/me/venv", "/root/venv", "/tmp/x"])
 def test_an_installation_that_the_service_would_not_see_is_refused(place: str) -> None:
     with pytest.raises(InvalidSettings, match=r"does not see .*--user"):
         check_reachable([Path("/usr"), Path(place)])
