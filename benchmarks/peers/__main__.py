@@ -108,7 +108,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(sign, this.cancel)
     model, peers = arguments.model.resolve(), arguments.peers.resolve()
     words = Words.load(model)
-    models = prepare(model, peers, words)
+    models = prepare(model, peers, words, arguments.sides)
     seconds = SHORT_SECONDS if arguments.short else FULL_SECONDS
     bench = Bench(model, peers, models, Texts.load(model, arguments.data), words, arguments.sides, seconds)
     rounds = arguments.rounds or (SHORT_ROUNDS if arguments.short else FULL_ROUNDS)

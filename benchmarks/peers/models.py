@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -53,15 +53,17 @@ class Models:
     talking: Forms
 
 
-def prepare(model_dir: Path, peers: Path, words: Words) -> Models:
-    """Make what is missing. Raises subprocess.CalledProcessError if a peer's converter fails."""
+def prepare(model_dir: Path, peers: Path, words: Words, sides: Collection[str]) -> Models:
+    """Make what is missing of what `sides` load. Raises subprocess.CalledProcessError if a peer's converter fails."""
     home = peers / "models" / _fingerprint(model_dir)
     models = Models(Forms(home / "plain"), Forms(home / "talking"))
     _once(models.plain.hf, lambda out: _write_hf(model_dir, out))
     _once(models.talking.hf, lambda out: _write_talking_hf(model_dir, out, words))
-    for forms in (models.plain, models.talking):
-        _make_ggufs(forms, peers)
-    _once(models.talking.openvino, lambda out: _export_openvino(models.talking.hf, out, peers))
+    if not QUANTISATIONS.keys().isdisjoint(sides):
+        for forms in (models.plain, models.talking):
+            _make_ggufs(forms, peers)
+    if "openvino" in sides:
+        _once(models.talking.openvino, lambda out: _export_openvino(models.talking.hf, out, peers))
     return models
 
 
