@@ -1,4 +1,4 @@
-# Everything a person runs. `make` keeps its environment in .venv and installs only when pyproject.toml has changed.
+# Everything a person runs. `make` keeps its environment in .venv and installs only when pyproject.toml or native/ has changed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +35,7 @@ peers:  ## the engines that benchmarks/peers compares with, into build/peers
 claim: $(VENV)/.installed  ## the published claims, checked with the weights in MODEL
 	$(BIN)/python -m benchmarks.claim --model "$(or $(MODEL),bundled)"
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml setup.py $(wildcard native/*)
 	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install $(VENV)
 	touch $@
 

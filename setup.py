@@ -34,6 +34,7 @@ class BuildLibrary(build_ext):
     """Compiles a plain shared library, which ctypes loads: it knows nothing of Python."""
 
     def build_extension(self, extension: Extension) -> None:
+        Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)  # of an earlier build, of another version
         try:
             self._build(extension)
         except (CompileError, LinkError, PlatformError, OSError, subprocess.SubprocessError) as exc:

@@ -1,6 +1,7 @@
 """What is installed without a checkout is whole: tasks, bundled model, page, and a home of the user's own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,39 @@ def test_an_installed_wheel_writes_a_unit(site, tmp_path):
     told = installed(site, tmp_path, *flags, XDG_DATA_HOME=str(tmp_path / "data"))
     assert told.returncode == 0, told.stderr
     assert f"QWEN_AIO_HOME={tmp_path}/data/qwen_aio\n" in (tmp_path / "qwen-aio.service").read_text()
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+@needs_compiler
+def test_a_wheel_has_the_kernels_of_its_platform_and_needs_no_compiler(site, tmp_path):
+    (wheel,) = site.parent.glob("*.whl")
+    assert not wheel.name.endswith("-any.whl")
+    variables = {"QWEN_AIO_KERNEL": "plain", "PATH": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
+    told = installed(site, tmp_path, "run", "差评", **variables)
+    assert told.returncode == 0, told.stderr
+
+
+@needs_compiler
+def test_no_kernel_defines_a_function_that_the_linker_could_take_for_all(site):
+    """A weak one may be linked into code that runs on every processor: compiled for AVX-512, it ends the process."""
+    kernels = sorted((ROOT / "build").glob("temp.*/native/kernel_*.o"))
+    assert kernels
+    symbols = subprocess.run(["nm", *map(str, kernels)], check=True, capture_output=True, text=True).stdout
+    assert re.findall("^[0-9a-f ]{16} [WVu] .*", symbols, re.MULTILINE) == []
+
+
+def test_without_a_compiler_the_installation_goes_on_and_says_so(tmp_path):
+    build = ["build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
+    environment = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
+    environment |= {"PATH": str(tmp_path)}
+    command = [sys.executable, "setup.py", "--quiet", *build]
+    told = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert told.stderr.startswith("The C++ kernels are not built, the slower forward pass in torch is used: ")
+    assert told.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_a_user_without_a_home_needs_only_a_data_folder(site, tmp_path, as_unknown_user):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.native.library import PANEL, library
+from qwen_aio.engine.native.library import PANEL, PATH, library
 from qwen_aio.engine.native.model import NativePool, NativeQwen, PackedModel
 from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Span
 from tests.engine.native.reference import ReferenceLayer, ReferenceMatrix, ReferenceModel
+
+if not PATH.exists() and shutil.which("g++") is None:
+    pytest.skip("the library needs g++", allow_module_level=True)
 
 KERNELS = tuple(name for name in ("plain", "avx2", "avx512") if library().qwen_aio_kernel(name.encode()))
 NUM_POSITIONS = 128

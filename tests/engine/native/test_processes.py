@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,35 @@ def test_three_threads_on_one_core_give_the_same_bits(model):
     def check() -> bool:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         return all(np.array_equal(states_alone(model, IDS), expected) for _ in range(5))
+
+    assert in_a_fork(check)
+
+
+@pytest.fixture
+def half_a_core() -> Iterator[Path]:
+    """A control group, which a process enters by its cgroup.procs."""
+    name = f"qwen-aio-test-{os.getpid()}"
+    first, second = Path("/sys/fs/cgroup/cpu") / name, Path("/sys/fs/cgroup") / name
+    group, quota = (first, "cpu.cfs_quota_us") if first.parent.exists() else (second, "cpu.max")
+    try:
+        group.mkdir()
+    except OSError as exc:
+        pytest.skip(f"no control groups can be made here: {exc}")
+    try:
+        (group / quota).write_text("50000")  # of each 100,000 microseconds
+        yield group
+    except OSError as exc:
+        pytest.skip(f"processor time cannot be limited here: {exc}")
+    finally:
+        group.rmdir()
+
+
+def test_three_threads_on_half_a_core_give_the_same_bits(model, half_a_core):
+    expected = states_alone(model, IDS)
+
+    def check() -> bool:
+        (half_a_core / "cgroup.procs").write_text("0")
+        return all(np.array_equal(states_alone(model, IDS), expected) for _ in range(100))
 
     assert in_a_fork(check)
 
