@@ -34,7 +34,9 @@ class BuildLibrary(build_ext):
     """Compiles a plain shared library, which ctypes loads: it knows nothing of Python."""
 
     def build_extension(self, extension: Extension) -> None:
-        Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)  # of an earlier build, of another version
+        in_place = Path(f"{extension.name.replace('.', '/')}.so")
+        for earlier in (Path(self.get_ext_fullpath(extension.name)), in_place):  # perhaps of another version
+            earlier.unlink(missing_ok=True)
         try:
             self._build(extension)
         except (CompileError, LinkError, PlatformError, OSError, subprocess.SubprocessError) as exc:

@@ -14,47 +14,47 @@ namespace qwen_aio {
 namespace {
 
 // Neighbouring slots in one block of SLOTS: `count` keys from position `first` on.
-struct Stretch {
+struct Run {
   int first;
   int block;
   int lane;
   int count;
 };
 
-inline Stretch stretch_at(Slots slots, int first) {
+inline Run run_at(Slots slots, int first) {
   const int slot = slots.slots[first];
-  Stretch stretch{first, slot / SLOTS, slot % SLOTS, 1};
-  const int most = slots.count - first < SLOTS - stretch.lane ? slots.count - first : SLOTS - stretch.lane;
-  while (stretch.count < most && slots.slots[first + stretch.count] == slot + stretch.count) ++stretch.count;
-  return stretch;
+  Run run{first, slot / SLOTS, slot % SLOTS, 1};
+  const int most = slots.count - first < SLOTS - run.lane ? slots.count - first : SLOTS - run.lane;
+  while (run.count < most && slots.slots[first + run.count] == slot + run.count) ++run.count;
+  return run;
 }
 
 // scores[query][position] = query . key, the sum in the order of the dimensions.
 template <int QUERIES, class Number>
 void score(const Query* queries, const Number* keys, Slots slots, int head_dim, float* scores, int stride) {
   constexpr int ROOM = MOST_ACCUMULATORS / QUERIES;
-  constexpr int STRETCHES = ROOM < 1 ? 1 : ROOM > 8 ? 8 : ROOM;  // computed at once, to hide latencies
+  constexpr int RUNS = ROOM < 1 ? 1 : ROOM > 8 ? 8 : ROOM;  // computed at once, to hide latencies
   for (int position = 0; position < slots.count;) {
-    Stretch stretches[STRETCHES];
-    const Number* blocks[STRETCHES];
+    Run runs[RUNS];
+    const Number* blocks[RUNS];
     int count = 0, last = position;
-    for (int i = 0; i < STRETCHES; ++i) {
+    for (int i = 0; i < RUNS; ++i) {
       if (position < slots.count) {
         last = position;
         ++count;
       }
-      stretches[i] = stretch_at(slots, last);  // after the end, the last one again
-      blocks[i] = keys + static_cast<std::size_t>(stretches[i].block) * SLOTS * head_dim;
-      position = last + stretches[i].count;
+      runs[i] = run_at(slots, last);  // after the end, the last one again
+      blocks[i] = keys + static_cast<std::size_t>(runs[i].block) * SLOTS * head_dim;
+      position = last + runs[i].count;
     }
-    Floats sums[QUERIES][STRETCHES];
+    Floats sums[QUERIES][RUNS];
 #pragma GCC unroll 8
     for (int query = 0; query < QUERIES; ++query)
 #pragma GCC unroll 8
-      for (int i = 0; i < STRETCHES; ++i) sums[query][i] = all(0.0F);
+      for (int i = 0; i < RUNS; ++i) sums[query][i] = all(0.0F);
     for (int dimension = 0; dimension < head_dim; ++dimension) {
 #pragma GCC unroll 8
-      for (int i = 0; i < STRETCHES; ++i) {
+      for (int i = 0; i < RUNS; ++i) {
         const Floats key = load(blocks[i] + dimension * SLOTS);
 #pragma GCC unroll 8
         for (int query = 0; query < QUERIES; ++query)
@@ -62,15 +62,15 @@ void score(const Query* queries, const Number* keys, Slots slots, int head_dim, 
       }
     }
     for (int i = 0; i < count; ++i) {
-      const Stretch& stretch = stretches[i];
+      const Run& run = runs[i];
       for (int query = 0; query < QUERIES; ++query) {
-        float* row = scores + query * stride + stretch.first;
-        if (stretch.count == SLOTS) {
+        float* row = scores + query * stride + run.first;
+        if (run.count == SLOTS) {
           store(row, sums[query][i]);
         } else {
           float lanes[SLOTS];
           store(lanes, sums[query][i]);
-          for (int key = 0; key < stretch.count; ++key) row[key] = lanes[stretch.lane + key];
+          for (int key = 0; key < run.count; ++key) row[key] = lanes[run.lane + key];
         }
       }
     }

@@ -27,6 +27,13 @@ const char* qwen_aio_kernel(const char* name) {
 
 int qwen_aio_together(const char* kernel) { return qwen_aio::choose_kernel(kernel)->together; }
 
+const int* qwen_aio_layout() {
+  using namespace qwen_aio;
+  static const int layout[] = {PANEL,           SLOTS,        sizeof(Shape), sizeof(Matrix), sizeof(Layer),
+                               sizeof(Weights), sizeof(Span), sizeof(Batch), sizeof(Memory)};
+  return layout;
+}
+
 qwen_aio::Model* qwen_aio_new(const qwen_aio::Weights* weights, const char* kernel, int num_threads) {
   const qwen_aio::Kernel* chosen = qwen_aio::choose_kernel(kernel);
   qwen_aio::Model* model = nullptr;

@@ -17,6 +17,9 @@ QWEN_AIO_EXPORT const char* qwen_aio_kernel(const char* name);
 // Inputs whose int8 weights are neighbours for the kernel of that name, which runs here.
 QWEN_AIO_EXPORT int qwen_aio_together(const char* kernel);
 
+// Sizes of the structures that Python fills, in the order of `layout` in interface.cpp: of another build, they differ.
+QWEN_AIO_EXPORT const int* qwen_aio_layout();
+
 // A model over `weights`, which must outlive it.
 QWEN_AIO_EXPORT qwen_aio::Model* qwen_aio_new(const qwen_aio::Weights* weights, const char* kernel, int num_threads);
 QWEN_AIO_EXPORT void qwen_aio_delete(qwen_aio::Model* model);

@@ -87,7 +87,7 @@ struct Slots {
 struct Kernel {
   const char* name;
   int together;     // inputs whose int8 weights are neighbours
-  int input_bytes;  // of a quantised input; with two, one pass is always enough
+  int input_bytes;  // of a quantised input; with two, one pass has to do
 
   // y = x / sqrt(mean(x^2) + eps) * weight
   void (*normalise)(const float* x, const float* weight, float eps, int size, float* y);

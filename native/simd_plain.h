@@ -32,21 +32,14 @@ inline Floats load(const float* p) {
   return each([&](int lane) { return p[lane]; });
 }
 inline Floats load(const half* p) {
-  return each([&](int lane) {
-    _Float16 number;
-    std::memcpy(&number, p + lane, sizeof number);
-    return static_cast<float>(number);
-  });
+  return each([&](int lane) { return wide(p[lane]); });
 }
 inline Floats load(const std::int32_t* p) {
   return each([&](int lane) { return static_cast<float>(p[lane]); });
 }
 inline void store(float* p, Floats x) { std::memcpy(p, x.of, sizeof x.of); }
 inline void store(half* p, Floats x) {
-  for (int lane = 0; lane < LANES; ++lane) {
-    const auto number = static_cast<_Float16>(x.of[lane]);  // to nearest, to even
-    std::memcpy(p + lane, &number, sizeof number);
-  }
+  for (int lane = 0; lane < LANES; ++lane) p[lane] = narrow(x.of[lane]);
 }
 
 inline Floats operator+(Floats a, Floats b) {

@@ -33,8 +33,8 @@ next:
   sudo systemctl daemon-reload
   sudo systemctl enable --now {name}
   journalctl --follow --unit {name}
-a key, needed where it listens beyond this machine:
-  sudo -u {user} QWEN_AIO_HOME=/var/lib/{user} {python} -m qwen_aio.cli.main keys add NAME"""
+a key, needed before the start where it listens beyond this machine:
+  sudo -u {user} QWEN_AIO_HOME=/var/lib/{user} {python} -P -m qwen_aio.cli.main keys add NAME"""
 NEXT_OF_USER = """\
 next:
   systemctl --user daemon-reload
@@ -67,7 +67,7 @@ def main(arguments: Namespace) -> int:
 
 
 def _check_flags(arguments: Namespace) -> None:
-    """A mistake shows now and not when the service starts. Raises InvalidSettings."""
+    """What no start would take shows now. Raises InvalidSettings."""
     parser = argparse.ArgumentParser(prog="qwen-aio service install --", add_help=False)
     PROGRAMS[arguments.program].add_arguments(parser)
     flags = [*COMMANDS[arguments.program][1:], *arguments.flags]

@@ -26,6 +26,7 @@ from qwen_aio.models.importing import SUFFIXES, folder_name, import_model
 from qwen_aio.models.manifest import Manifest, differences, read_manifest
 from qwen_aio.models.pulling import staged
 from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.startup.log import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +86,7 @@ def _describe_folder(folder: Path, chosen: ModelFolder | None, *, asked: str) ->
         about = [_describe_engine(path, asked=asked), _describe_origin(path)]
     except InvalidModel as exc:
         about = [exc.message]
-    return "\n    ".join([name, str(folder), *about])
+    return "\n    ".join(map(one_line, [name, str(folder), *about]))
 
 
 def _describe_engine(folder: Path, *, asked: str) -> str:

@@ -15,6 +15,7 @@ from qwen_aio.models.listing import HubFile, Listing
 from qwen_aio.models.pulling import Check, HubAddress, check_pulled, pull_model
 
 ENDPOINT = "https://huggingface.co"
+RESEARCH_LICENCE = "tongyi-qianwen-research"
 NUM_STEPS = 10  # lines about bytes, where no bar can be shown
 
 
@@ -84,5 +85,5 @@ async def _fetch(asked: HubAddress, target: Path, check_small: Check, verify: Ch
 def _describe_licence(listing: Listing, page: str) -> str:
     if listing.licence is None:
         return f"licence: none is stated; see {page}"
-    research = ", for research and evaluation only" if "research" in listing.licence.lower() else ""
+    research = ", for research and evaluation only" if listing.licence == RESEARCH_LICENCE else ""
     return f"licence: {listing.licence}{research}; see {page}"

@@ -110,7 +110,7 @@ def why_foreign(values: Mapping[str, Any]) -> str | None:
         found = _stated_architecture(values)
         named = ", ".join(map(str, found)) if isinstance(found, list) else found or "model of no stated architecture"
         ours = f"{ARCHITECTURES['qwen2']} (Qwen1.5, Qwen2, Qwen2.5) and {ARCHITECTURES['qwen3']} (Qwen3)"
-        return f"this is a {named}; our engine computes only {ours}"
+        return f"this is a {_printable(str(named))}; our engine computes only {ours}"
     if "auto_map" in values:
         return "it has auto_map, so it is not computed as a plain Qwen"
     if values.get("hidden_act", "silu") != "silu":
@@ -142,8 +142,13 @@ def _by(quantized: object) -> str:
     stated = quantized if isinstance(quantized, dict) else {}
     method = stated.get("quant_method")
     bits = stated.get("bits") or (4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else None)
-    with_method = f" with {NAMES.get(method, method)[:40]}" if isinstance(method, str) else ""
+    with_method = f" with {_printable(NAMES.get(method, method)[:40])}" if isinstance(method, str) else ""
     return with_method + (f" to {bits} bits" if type(bits) is int else "")
+
+
+def _printable(text: str) -> str:
+    """`text` of a model's author, who could steer the terminal that shows it."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _stated_architecture(values: Mapping[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """What the engine needs of a model: the forward pass over the rows of many sequences. Imports no torch.
 
-model.forward.Qwen2 computes it with torch.
+native.model.NativeQwen computes it in C++, model.forward.Qwen2 with torch.
 """
 
 from __future__ import annotations

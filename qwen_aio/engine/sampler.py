@@ -4,8 +4,7 @@ Filters apply in the order of transformers: repetition penalty, temperature, top
 and frequency penalty come after the repetition penalty, as in vLLM. Of equal logits, the one with the
 lowest id counts as more likely.
 Randomness is a pure function of (seed, index of the token): the same in any batch, and where an
-answer is resumed on another worker. The logits are not, to the last bit: see
-tests/engine/test_company.py. Knows no sequences.
+answer is resumed on another worker; so are the logits of the C++ kernels. Knows no sequences.
 """
 
 from __future__ import annotations

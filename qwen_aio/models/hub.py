@@ -147,7 +147,7 @@ class Hub(AbstractAsyncContextManager["Hub"]):
         if status in PASSING:
             wait = response.headers.get("Retry-After", "")
             raise ConnectionLost(
-                f"{host} answers {status} ({response.reason}); try again later",
+                f"{host} answers {status}; try again later",
                 retry_after_s=int(wait) if re.fullmatch(r"\d{1,5}", wait, re.ASCII) else None,
             )
         if status == 407:
@@ -166,7 +166,7 @@ class Hub(AbstractAsyncContextManager["Hub"]):
             )
         if status == 404:
             raise HubRefused(f"{page} has no {wanted}")
-        raise HubRefused(f"{host} answers {status} ({response.reason}) about {wanted} of {hub_name}")
+        raise HubRefused(f"{host} answers {status} about {wanted} of {hub_name}")
 
     @property
     def _token_hint(self) -> str:
@@ -234,7 +234,7 @@ def _failure(exc: Exception, url: URL, proxy: URL | None) -> ServerUnreachable:
     through = f" through the proxy {proxy.host}:{proxy.port}" if proxy else ""
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         return ServerUnreachable(
-            f"no way to {url.host}{through}, which answers {exc.status} ({exc.message}); check HTTPS_PROXY and NO_PROXY"
+            f"no way to {url.host}{through}, which answers {exc.status}; check HTTPS_PROXY and NO_PROXY"
         )
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
         return ServerUnreachable(

@@ -53,9 +53,9 @@ class ServiceManager:
         if self._address is None:
             return
         name = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address  # @: an abstract socket
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(patience_s)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(patience_s)
                 sock.sendto(message, name)
-            except OSError as exc:
-                logger.warning("systemd was not told message=%s: %s", message.decode(), exc)
+        except OSError as exc:  # also where no more files may be opened: the next sign of life must come
+            logger.warning("systemd was not told message=%s: %s", message.decode(), exc)

@@ -1,7 +1,7 @@
 """Records of a model's answers to the golden cases.
 
 One file for a model and a task, with a record for each version of the task and each precision, the
-latest last. int8 on a processor without VNNI is a precision of its own: its numbers differ. Records of
+latest last. int8 is a precision of its own for every kernel: its numbers differ. Records of
 the bundled model ship with its weights; own ones are in state/golden and may be deleted at any time.
 """
 

@@ -64,7 +64,8 @@ def loaded(make_checkpoint: MakeCheckpoint, precision: Precision) -> LoadedModel
 @pytest.fixture(scope="module")
 def make(loaded: LoadedModel) -> MakeEngine:
     """A new engine, which has computed nothing."""
-    assert loaded.kernel != "torch"
+    if loaded.kernel == "torch":
+        pytest.skip("the library needs g++")
 
     def make_engine(*, threads: int = 2, **limits: int) -> Engine:
         return make_from(loaded, EngineLimits(**({"max_context": 256, "kv_mb": 64} | limits)), threads=threads)

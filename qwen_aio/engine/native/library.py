@@ -108,6 +108,9 @@ class CMemory(Structure):
     _fields_ = (("numbers", c_void_p), ("num_slots", c_int), ("is_half", c_bool))
 
 
+LAYOUT = [PANEL, SLOTS, *map(ctypes.sizeof, (CShape, CMatrix, CLayer, CWeights, CSpan, CBatch, CMemory))]
+
+
 @dataclass(frozen=True)
 class KernelChoice:
     """What computes the forward pass, and why."""
@@ -139,11 +142,24 @@ def choose_kernel(config: ModelConfig) -> KernelChoice:
 
 @cache
 def library() -> ctypes.CDLL:
-    """Raises OSError where it was not built or cannot be loaded."""
+    """Raises OSError where it was not built, cannot be loaded, or is of another version."""
     loaded = ctypes.CDLL(str(PATH))
+    try:
+        _declare(loaded)
+        is_ours = loaded.qwen_aio_layout()[: len(LAYOUT)] == LAYOUT
+    except AttributeError:
+        is_ours = False
+    if not is_ours:
+        raise OSError(f"{PATH} is of another version; install again")
+    return loaded
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    """Raises AttributeError if a function is missing."""
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "qwen_aio_kernel": (c_char_p, [c_char_p]),
         "qwen_aio_together": (c_int, [c_char_p]),
+        "qwen_aio_layout": (POINTER(c_int), []),
         "qwen_aio_new": (c_void_p, [POINTER(CWeights), c_char_p, c_int]),
         "qwen_aio_delete": (None, [c_void_p]),
         "qwen_aio_forward": (c_bool, [c_void_p, POINTER(CBatch), POINTER(CMemory), c_void_p]),
@@ -152,12 +168,11 @@ def library() -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
-    return loaded
 
 
 def _why_no_library() -> str | None:
     if not PATH.exists():
-        return "the kernels were not built, as no C++ compiler was found at installation"
+        return "the kernels were not built: at installation there was no C++ compiler, or one that is too old"
     try:
         library()
     except OSError as exc:

@@ -114,7 +114,8 @@ class NativeQwen:
             if handle is None:
                 raise MemoryError(f"no memory or no room for {self._threads} threads")
             self._handle, self._owner = handle, os.getpid()
-            weakref.finalize(self, _delete, handle, self._owner)
+            # Not at exit: the engine's thread may be computing then.
+            weakref.finalize(self, _delete, handle, self._owner).atexit = False
         return self._handle
 
     def _described(self) -> CWeights:
@@ -222,9 +223,10 @@ def _logit_rows(spans: Sequence[Span]) -> list[int]:
 def _rotations(config: ModelConfig, num_positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines of the angles of every rotary pair, (num_positions, head_dim / 2) each."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = np.float32(1.0) / np.float32(config.rope_theta) ** exponents
-    angles = np.outer(np.arange(num_positions, dtype=np.float32), frequencies)
-    return np.cos(angles), np.sin(angles)
+    # In double precision, then rounded: numpy's functions of single precision differ between processors.
+    frequencies = (1.0 / config.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    angles = np.outer(np.arange(num_positions, dtype=np.float32), frequencies).astype(np.float64)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def _delete(handle: int, owner: int) -> None:
