@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_model_that_does_not_fit_is_computed_by_torch(monkeypatch, shape, why)
 def test_where_the_library_was_not_built_torch_computes_and_it_is_said_why(monkeypatch, library_at, tmp_path):
     library_at(tmp_path / "nothing.so")
     assert choose_kernel(a_config()).name == "torch"
-    assert "no C++ compiler was found" in choose_kernel(a_config()).why
+    assert "there was no C++ compiler" in choose_kernel(a_config()).why
     monkeypatch.setenv(VARIABLE, "plain")
     with pytest.raises(InvalidSettings, match="but the kernels were not built"):
         choose_kernel(a_config())
@@ -76,3 +77,14 @@ def test_a_library_that_cannot_be_loaded_is_said(library_at, tmp_path):
     library_at(damaged)
     assert choose_kernel(a_config()).name == "torch"
     assert "the kernels cannot be loaded" in choose_kernel(a_config()).why
+
+
+def test_a_library_of_another_version_is_not_called(monkeypatch, library_at):
+    monkeypatch.setattr(native_library, "LAYOUT", [*native_library.LAYOUT[:-1], 1])
+    library_at(native_library.PATH)
+    assert "is of another version" in choose_kernel(a_config()).why
+
+
+def test_some_other_library_is_not_called(library_at):
+    library_at(Path(_ctypes.__file__))
+    assert "is of another version" in choose_kernel(a_config()).why
