@@ -1,7 +1,7 @@
 """`python -m training.golden`: writes down what the bundled model answers to the golden cases, in each arithmetic.
 
 To be run once after the weights or the tasks have changed; from then on every start must reproduce it. Any processor
-can do it: what VNNI computes is computed exactly, and fbgemm can be told to do without VNNI.
+with AVX2 can do it: what VNNI computes is computed exactly, and fbgemm can be told to do without VNNI.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from qwen_aio.core import Precision, Task
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.load import load_engine
 from qwen_aio.engine.model.linear import arithmetic
+from qwen_aio.engine.native.library import TORCH
 from qwen_aio.engine.service import EngineService
 from qwen_aio.models.find import BUNDLED, model_sha
 from qwen_aio.tasks.loader import load_tasks
@@ -37,12 +38,19 @@ class Way(NamedTuple):
     """One way to compute; every processor that a worker runs on takes one of them."""
 
     precision: Precision
-    is_exact: bool = False  # int8 products as VNNI sums them
+    is_exact: bool = False  # torch's int8 products as VNNI sums them, which also says what needs two passes
     environment: Mapping[str, str] = {}
+    kernel: str = "torch"
+    stands_for: str = ""  # another kernel, which gives the same but for rounding
 
 
-TORCH = {"QWEN_AIO_KERNEL": "torch"}  # the C++ kernels record their own answers, where they run
-WAYS = (Way("fp32"), Way("int8", is_exact=True), Way("int8", environment=NO_VNNI))
+WAYS = (
+    Way("fp32"),
+    Way("int8", is_exact=True),
+    Way("int8", environment=NO_VNNI),
+    Way("int8", kernel="avx2"),
+    Way("int8", is_exact=True, kernel="plain", stands_for="avx512"),
+)
 
 
 def record(model: Path) -> list[Path]:
@@ -68,7 +76,7 @@ Answers = dict[str, tuple[GoldenAnswer, ...]]  # by task
 def _in_own_process(model: Path, way: Way) -> tuple[str, Answers]:
     """What `answers_of` returns; fbgemm reads the environment once."""
     before = dict(os.environ)
-    os.environ |= {**TORCH, **way.environment}
+    os.environ |= {"QWEN_AIO_KERNEL": way.kernel, **way.environment}
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(answers_of, model, way).result()
@@ -83,7 +91,8 @@ def answers_of(model: Path, way: Way) -> tuple[str, Answers]:
         torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32 = SimpleNamespace(  # type: ignore[attr-defined]  # made on first use
             default=exact_product
         )
-    return arithmetic(way.precision), asyncio.run(_ask(model, load_tasks(PROMPTS), way.precision))
+    kind = arithmetic(way.precision) if way.kernel == TORCH else f"{way.precision} by {way.stands_for or way.kernel}"
+    return kind, asyncio.run(_ask(model, load_tasks(PROMPTS), way.precision))
 
 
 def exact_product(x: Tensor, scale: float, zero_point: int, packed: torch.ScriptObject) -> Tensor:
