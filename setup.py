@@ -34,14 +34,18 @@ class BuildLibrary(build_ext):
     """Compiles a plain shared library, which ctypes loads: it knows nothing of Python."""
 
     def build_extension(self, extension: Extension) -> None:
-        in_place = Path(f"{extension.name.replace('.', '/')}.so")
-        for earlier in (Path(self.get_ext_fullpath(extension.name)), in_place):  # perhaps of another version
-            earlier.unlink(missing_ok=True)
+        Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)  # of an earlier build, of another version
         try:
             self._build(extension)
         except (CompileError, LinkError, PlatformError, OSError, subprocess.SubprocessError) as exc:
             message = f"The C++ kernels are not built, the slower forward pass in torch is used: {exc}"
             print(message, file=sys.stderr)  # noqa: T201  an installation has no log
+
+    def copy_extensions_to_source(self) -> None:
+        """Of an installation that uses the checkout; without a new library, none of another version stays there."""
+        for extension in self.extensions:
+            Path(self.get_ext_filename(extension.name)).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
 
     def get_ext_filename(self, fullname: str) -> str:
         return f"{fullname.replace('.', '/')}.so"
