@@ -24,7 +24,7 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy --strict, and the C++ of native/
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i native/* tests/engine/native/*.cpp
+	$(BIN)/clang-format -i native/* tests/engine/native/*.cpp tests/engine/native/emulated/*
 
 campaign: $(VENV)/.installed-dev  ## the long versions of the tests
 	QWEN_AIO_CAMPAIGN=1 $(BIN)/python -m pytest --timeout 1800

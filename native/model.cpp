@@ -27,17 +27,17 @@ void read_column(const Matrix& matrix, int together, int column, float* y) {
   }
 }
 
-// As this kernel computes it: inputs of two bytes need no second pass.
-Matrix with_passes(Matrix matrix, const Kernel& kernel) {
+// As this kernel computes it: inputs of two bytes get one pass.
+Matrix adapted(Matrix matrix, const Kernel& kernel) {
   if (kernel.input_bytes > 1) matrix.num_passes = 1;
   return matrix;
 }
 
-std::vector<Layer> with_passes(const Layer* layers, int count, const Kernel& kernel) {
+std::vector<Layer> adapted(const Layer* layers, int count, const Kernel& kernel) {
   std::vector<Layer> result(layers, layers + count);
   for (Layer& layer : result)
     for (Matrix* matrix : {&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down})
-      *matrix = with_passes(*matrix, kernel);
+      *matrix = adapted(*matrix, kernel);
   return result;
 }
 
@@ -45,8 +45,8 @@ std::vector<Layer> with_passes(const Layer* layers, int count, const Kernel& ker
 
 Model::Model(const Weights& weights, const Kernel& kernel, int num_threads)
     : shape_(weights.shape),
-      layers_(with_passes(weights.layers, weights.shape.num_layers, kernel)),
-      output_(with_passes(weights.output, kernel)),
+      layers_(adapted(weights.layers, weights.shape.num_layers, kernel)),
+      output_(adapted(weights.output, kernel)),
       weights_(weights),
       kernel_(kernel),
       team_(num_threads),

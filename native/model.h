@@ -18,7 +18,6 @@ struct Shape {
   int num_heads;
   int num_kv_heads;
   int head_dim;
-  int vocab_size;  // rows of the embedding
   float rms_norm_eps;
 };
 

@@ -23,7 +23,7 @@ from qwen_aio.core import Precision, Task
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.load import load_engine
 from qwen_aio.engine.model.linear import arithmetic
-from qwen_aio.engine.native.library import TORCH
+from qwen_aio.engine.native.bindings import TORCH
 from qwen_aio.engine.service import EngineService
 from qwen_aio.models.find import BUNDLED, model_sha
 from qwen_aio.tasks.loader import load_tasks

@@ -1,4 +1,4 @@
-"""What `qwen-aio` prints without arguments: five lines, each a command that works when it is pasted.
+"""What `qwen-aio` prints without arguments: five lines, each a command to paste.
 
 Imports nothing heavy: whoever does not know yet what to type should not wait for it.
 """

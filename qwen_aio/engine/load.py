@@ -24,7 +24,7 @@ from qwen_aio.engine.forward_model import ForwardModel
 from qwen_aio.engine.model.checkpoint import Checkpoint
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.weights import ModelWeights, load_qwen2
-from qwen_aio.engine.native.library import TORCH, choose_kernel
+from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.engine.native.model import NativeQwen, PackedModel
 from qwen_aio.engine.quant.comparison import Comparison, compare
 from qwen_aio.engine.quant.int8_copy import CopyPlace
@@ -97,18 +97,20 @@ class Folder:
 def load_model(
     model_dir: Path, *, max_context: int, threads: int, precision: Precision = "fp32", place: CopyPlace | None = None
 ) -> LoadedModel:
-    """The checkpoint in `model_dir`, for texts of up to `max_context` tokens. Raises InvalidModel.
+    """The checkpoint in `model_dir`, for texts of up to `max_context` tokens. Raises InvalidModel, InvalidSettings.
 
     Int8 weights are read from the copy at `place`, or kept there. With one thread, no thread is
     left that a fork would lose.
     """
     torch.set_num_threads(threads)
     folder = Folder.open(model_dir)
+    kernel = choose_kernel(folder.config)
+    logger.info("%s", kernel)
     num_positions = min(max_context, folder.config.max_positions)
     with ThreadPoolExecutor(max_workers=1) as beside:  # packing leaves a core to the tokenizer
         tokenizer = beside.submit(lambda: folder.tokenizer)
         weights = folder.checkpoint if precision == "fp32" else folder.int8_weights(place)
-        model = _model(weights, folder.config, num_positions=num_positions)
+        model = _model(weights, folder.config, kernel=kernel.name, num_positions=num_positions)
     _trim_heap()
     return LoadedModel(model, tokenizer.result())
 
@@ -137,13 +139,11 @@ def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int, precisio
     return make_engine(loaded, limits, threads=threads)
 
 
-def _model(weights: ModelWeights, config: ModelConfig, *, num_positions: int) -> Qwen2 | PackedModel:
-    """Raises InvalidModel, InvalidSettings."""
-    kernel = choose_kernel(config)
-    logger.info("%s", kernel)
-    if kernel.name == TORCH:
+def _model(weights: ModelWeights, config: ModelConfig, *, kernel: str, num_positions: int) -> Qwen2 | PackedModel:
+    """Raises InvalidModel."""
+    if kernel == TORCH:
         return load_qwen2(weights, config, num_positions=num_positions)
-    return PackedModel(config, packed(weights, config, kernel=kernel.name), kernel.name, num_positions)
+    return PackedModel(config, packed(weights, config, kernel=kernel), kernel, num_positions)
 
 
 def _trim_heap() -> None:

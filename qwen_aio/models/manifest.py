@@ -14,7 +14,6 @@ from qwen_aio.errors import InvalidModel
 from qwen_aio.files import read_text
 
 MANIFEST = "manifest.json"
-PIECE = 2**24  # bytes read at once
 
 PLAIN_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"  # of a file; leads out of no folder
 PlainName = Annotated[str, Field(pattern=PLAIN_NAME)]
@@ -95,11 +94,8 @@ def _names(folder: Path) -> set[str]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_error(exc: ValidationError) -> str:

@@ -123,6 +123,7 @@ async def _begun(hub: Hub, staging: Path, address: HubAddress) -> Listing:
     revision = address.revision or MAIN
     listing = _saved_listing(staging)
     if listing is None:
+        _remove_partials(staging)
         listing = await hub.listing(address.hub_name, revision)
         with replacing(staging / LISTING) as path:
             path.write_text(listing.model_dump_json(), encoding="utf-8")
@@ -132,6 +133,12 @@ async def _begun(hub: Hub, staging: Path, address: HubAddress) -> Listing:
             " another name with --name, or delete that folder"
         )
     return listing
+
+
+def _remove_partials(staging: Path) -> None:
+    """What came of a listing that cannot be read any more. Raises OSError."""
+    for partial in filter(Path.is_dir, staging.iterdir()):
+        shutil.rmtree(partial)
 
 
 def _saved_listing(staging: Path) -> Listing | None:
@@ -190,6 +197,6 @@ def _staging(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        lock.release()
         if folder.exists() and not (folder / LISTING).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # before another pull can begin in it
+        lock.release()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
 from qwen_aio.engine.choice import EngineChoice, choose_engine, reads_chat_template
-from qwen_aio.engine.native.library import TORCH
+from qwen_aio.engine.native.bindings import TORCH
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha

@@ -8,16 +8,17 @@ every example.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.attention import Part, forward_batch
 from qwen_aio.engine.model.pool import KvPool
 from qwen_aio.engine.scheduling.scheduler import Span
+from tests.engine.tiny_config import TINY
 
 PRIME = 1_000_003
 
@@ -25,22 +26,7 @@ PRIME = 1_000_003
 class ExactModel:
     """The next token depends on all tokens and positions a row attends to, in integers."""
 
-    config = ModelConfig(
-        vocab_size=640,
-        hidden_size=1,
-        intermediate_size=1,
-        num_layers=1,
-        num_heads=1,
-        num_kv_heads=1,
-        head_dim=64,
-        has_qkv_bias=True,
-        has_qk_norm=False,
-        rope_theta=10_000.0,
-        rms_norm_eps=1e-6,
-        max_positions=512,
-        tied=True,
-        eos_ids=(),
-    )
+    config = replace(TINY, head_dim=64)
 
     token_bytes = config.token_bytes
 

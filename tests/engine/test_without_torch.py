@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.core import Control, Prompt, Sampling, Text
-from qwen_aio.engine.config import EngineLimits, ModelConfig
+from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.requests import Generate, Score
 from qwen_aio.engine.scheduling.scheduler import Span
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.result import Completion, Scores, TextDelta
+from tests.engine.tiny_config import TINY
 
 ASKED = Prompt((Control("<|im_start|>"), Text("system\n")), (), (Text("the parcel arrived today"),))
 
@@ -27,22 +28,7 @@ ASKED = Prompt((Control("<|im_start|>"), Text("system\n")), (), (Text("the parce
 class BigramModel:
     """The next token depends on the newest one alone. Its pool holds the token of each slot (ForwardModel)."""
 
-    config = ModelConfig(
-        vocab_size=640,
-        hidden_size=1,
-        intermediate_size=1,
-        num_layers=1,
-        num_heads=1,
-        num_kv_heads=1,
-        head_dim=2,
-        has_qkv_bias=True,
-        has_qk_norm=False,
-        rope_theta=10_000.0,
-        rms_norm_eps=1e-6,
-        max_positions=512,
-        tied=True,
-        eos_ids=(),
-    )
+    config = TINY
     token_bytes = 1024
 
     def new_pool(self, num_slots: int) -> NDArray[np.int64]:

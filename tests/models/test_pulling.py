@@ -195,6 +195,15 @@ def message_names(message: str, name: str) -> bool:
     return message.startswith(f"{name} ")
 
 
+async def test_what_came_of_a_listing_that_cannot_be_read_is_not_in_the_model(hub, target):
+    staging = target.with_name(f".pull-{target.name}")
+    (staging / target.name).mkdir(parents=True)
+    (staging / target.name / "chat_template.jinja").write_text("of another commit")
+    (staging / "listing.json").write_text("{")
+    await pulled(hub, target)
+    assert_is_the_model(target)
+
+
 async def test_another_size_than_the_listed_one_is_refused(hub, target):
     content = hub.files[WEIGHTS]
     hub.faults[WEIGHTS].append(lambda _: web.Response(body=content + b"x"))

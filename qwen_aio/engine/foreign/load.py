@@ -18,7 +18,7 @@ from qwen_aio.engine.config import EngineLimits, read_config, refuse_quantized
 from qwen_aio.engine.foreign.chat_template import ChatTemplate, Render
 from qwen_aio.engine.foreign.prompts import ForeignPrompts
 from qwen_aio.engine.foreign.tokenizer import ForeignTokenizer
-from qwen_aio.engine.native.library import TORCH
+from qwen_aio.engine.native.bindings import TORCH
 from qwen_aio.errors import InvalidModel
 
 if TYPE_CHECKING:

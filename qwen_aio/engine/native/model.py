@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from qwen_aio.engine.config import CACHED_TOKEN_BYTES, ModelConfig
 from qwen_aio.engine.kv.lazy_memory import lazy_zeros
-from qwen_aio.engine.native.library import SLOTS, CBatch, CLayer, CMatrix, CMemory, CShape, CSpan, CWeights, library
+from qwen_aio.engine.native.bindings import (
+    SLOTS,
+    CBatch,
+    CLayer,
+    CMatrix,
+    CMemory,
+    CShape,
+    CSpan,
+    CWeights,
+    shared_library,
+)
 from qwen_aio.engine.native.panels import Arrays
 from qwen_aio.engine.scheduling.scheduler import Span
 
@@ -93,7 +103,7 @@ class NativeQwen:
             len(ids), ids.ctypes.data, positions.ctypes.data, len(row_spans), row_spans, len(wanted), wanted.ctypes.data
         )
         memory = ctypes.byref(pool.memory)
-        if not library().qwen_aio_forward(self._model(), ctypes.byref(batch), memory, states.ctypes.data):
+        if not shared_library().qwen_aio_forward(self._model(), ctypes.byref(batch), memory, states.ctypes.data):
             raise MemoryError(f"no memory for a step of {len(ids)} rows")
         del slots  # until now, the library read them
         return states
@@ -102,7 +112,7 @@ class NativeQwen:
         """(n, hidden) -> (n, vocab), a new array. Raises MemoryError."""
         hidden = np.ascontiguousarray(hidden)
         logits = np.empty((len(hidden), self._weights.output.num_columns), np.float32)
-        if not library().qwen_aio_logits(self._model(), hidden.ctypes.data, len(hidden), logits.ctypes.data):
+        if not shared_library().qwen_aio_logits(self._model(), hidden.ctypes.data, len(hidden), logits.ctypes.data):
             raise MemoryError(f"no memory for the logits of {len(hidden)} rows")
         return logits[:, : self.config.vocab_size]
 
@@ -110,7 +120,7 @@ class NativeQwen:
         """The library's model, made by the process that computes: a fork has no threads."""
         if self._handle is None or self._owner != os.getpid():
             kernel = self._packed.kernel.encode()
-            handle: int | None = library().qwen_aio_new(ctypes.byref(self._weights), kernel, self._threads)
+            handle: int | None = shared_library().qwen_aio_new(ctypes.byref(self._weights), kernel, self._threads)
             if handle is None:
                 raise MemoryError(f"no memory or no room for {self._threads} threads")
             self._handle, self._owner = handle, os.getpid()
@@ -128,7 +138,6 @@ class NativeQwen:
             config.num_heads,
             config.num_kv_heads,
             config.head_dim,
-            config.vocab_size,
             config.rms_norm_eps,
         )
         layers = (CLayer * config.num_layers)(*map(self._layer, range(config.num_layers)))
@@ -231,4 +240,4 @@ def _rotations(config: ModelConfig, num_positions: int) -> tuple[NDArray[np.floa
 
 def _delete(handle: int, owner: int) -> None:
     if os.getpid() == owner:  # elsewhere its threads are missing, and it would wait for them
-        library().qwen_aio_delete(handle)
+        shared_library().qwen_aio_delete(handle)

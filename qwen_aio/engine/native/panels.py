@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.native.library import PANEL
+from qwen_aio.engine.native.bindings import PANEL
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]  # "norm", "layers.0.qkv.int8s", "layers.0.qkv.scales", ...

@@ -11,13 +11,13 @@ from torch import Tensor
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.linear import Int8Matrix
 from qwen_aio.engine.model.weights import LayerWeights, ModelWeights
-from qwen_aio.engine.native.library import library
+from qwen_aio.engine.native.bindings import shared_library
 from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels, padded, qkv_order
 
 
 def packed(weights: ModelWeights, config: ModelConfig, *, kernel: str) -> dict[str, Array]:
     """All arrays of a model, for the kernel of that name. Raises InvalidModel."""
-    return dict(_packed(weights, config, library().qwen_aio_together(kernel.encode())))
+    return dict(_packed(weights, config, shared_library().qwen_aio_together(kernel.encode())))
 
 
 def _packed(weights: ModelWeights, config: ModelConfig, together: int) -> Iterator[tuple[str, Array]]:

@@ -30,14 +30,8 @@ class RandomWeights {
   explicit RandomWeights(const Kernel& kernel) : kernel_(kernel), num_passes_(random_int(0, 2)) {
     const int num_kv_heads = random_int(1, 2), head_dim = 16 * random_int(1, 5);
     const int num_heads = num_kv_heads * random_int(1, 4);
-    const Shape shape{random_int(1, 2),
-                      32 * random_int(1, 3),
-                      16 * random_int(1, 5),
-                      num_heads,
-                      num_kv_heads,
-                      head_dim,
-                      NUM_TOKENS,
-                      1e-6F};
+    const Shape shape{
+        random_int(1, 2), 32 * random_int(1, 3), 16 * random_int(1, 5), num_heads, num_kv_heads, head_dim, 1e-6F};
     const int qkv_size = (num_heads + 2 * num_kv_heads) * head_dim;
     const bool has_norms = random_int(0, 1) == 1;
     for (int i = 0; i < shape.num_layers; ++i) {

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.native.library import PANEL, PATH, library
+from qwen_aio.engine.native.bindings import PANEL, PATH, shared_library
 from qwen_aio.engine.native.model import NativePool, NativeQwen, PackedModel
 from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels
 from qwen_aio.engine.scheduling.label_tree import LabelTree
@@ -24,7 +24,7 @@ from tests.engine.native.reference import ReferenceLayer, ReferenceMatrix, Refer
 if not PATH.exists() and shutil.which("g++") is None:
     pytest.skip("the library needs g++", allow_module_level=True)
 
-KERNELS = tuple(name for name in ("plain", "avx2", "avx512") if library().qwen_aio_kernel(name.encode()))
+KERNELS = tuple(name for name in ("plain", "avx2", "avx512") if shared_library().qwen_aio_kernel(name.encode()))
 NUM_POSITIONS = 128
 PRECISIONS = ("fp32", "int8", "int8 in two passes")
 
@@ -87,7 +87,7 @@ def native(model: ReferenceModel, kernel: str, *, threads: int = 1, num_position
 
 
 def arrays_of(model: ReferenceModel, kernel: str) -> dict[str, Array]:
-    pack = partial(_packed, together=library().qwen_aio_together(kernel.encode()))
+    pack = partial(_packed, together=shared_library().qwen_aio_together(kernel.encode()))
     arrays = {"norm": model.norm} | pack("output", model.output)
     if not model.config.tied:
         arrays |= pack("embedding", model.embedding)

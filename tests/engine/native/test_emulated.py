@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qwen_aio.engine.native import library as native_library
+from qwen_aio.engine.native import bindings
 from tests.campaign import only_in_campaign
 from tests.e2e.processes import ROOT
 from tests.engine.native import test_kernels
@@ -56,10 +56,10 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(path: Path) -> Iterator[None]:
     """The library at `path` computes; models made inside must be gone at the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_library, "PATH", path)
-        native_library.library.cache_clear()
+        patch.setattr(bindings, "PATH", path)
+        bindings.shared_library.cache_clear()
         yield
-    native_library.library.cache_clear()
+    bindings.shared_library.cache_clear()
 
 
 def computed(reference: ReferenceModel, kernel: str) -> list[NDArray[np.float32]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.engine.native import library as native_library
-from qwen_aio.engine.native.library import KernelChoice, choose_kernel
+from qwen_aio.engine.native import bindings
+from qwen_aio.engine.native.bindings import KernelChoice, choose_kernel
 from qwen_aio.errors import InvalidSettings
 from tests.engine.native.running import KERNELS, a_config
 
@@ -25,11 +25,11 @@ def library_at(monkeypatch):
     """Another file in the place of the library."""
 
     def put(path: Path) -> None:
-        monkeypatch.setattr(native_library, "PATH", path)
-        native_library.library.cache_clear()
+        monkeypatch.setattr(bindings, "PATH", path)
+        bindings.shared_library.cache_clear()
 
     yield put
-    native_library.library.cache_clear()
+    bindings.shared_library.cache_clear()
 
 
 def test_the_best_kernel_runs_unless_another_one_is_asked_for(monkeypatch):
@@ -80,8 +80,8 @@ def test_a_library_that_cannot_be_loaded_is_said(library_at, tmp_path):
 
 
 def test_a_library_of_another_version_is_not_called(monkeypatch, library_at):
-    monkeypatch.setattr(native_library, "LAYOUT", [*native_library.LAYOUT[:-1], 1])
-    library_at(native_library.PATH)
+    monkeypatch.setattr(bindings, "LAYOUT", [*bindings.LAYOUT[:-1], 1])
+    library_at(bindings.PATH)
     assert "is of another version" in choose_kernel(a_config()).why
 
 

@@ -33,7 +33,6 @@ class CShape(Structure):
         ("num_heads", c_int),
         ("num_kv_heads", c_int),
         ("head_dim", c_int),
-        ("vocab_size", c_int),
         ("rms_norm_eps", c_float),
     )
 
@@ -133,7 +132,7 @@ def choose_kernel(config: ModelConfig) -> KernelChoice:
     why_torch = _why_no_library() or _why_unfit(config)
     if why_torch and not asked:
         return KernelChoice(TORCH, why_torch)
-    name: bytes | None = None if why_torch else library().qwen_aio_kernel(asked.encode())
+    name: bytes | None = None if why_torch else shared_library().qwen_aio_kernel(asked.encode())
     if name is None:
         reason = why_torch or "this processor runs no kernel of that name"
         raise InvalidSettings(f"{VARIABLE} is {asked!r}, but {reason}")
@@ -141,7 +140,7 @@ def choose_kernel(config: ModelConfig) -> KernelChoice:
 
 
 @cache
-def library() -> ctypes.CDLL:
+def shared_library() -> ctypes.CDLL:
     """Raises OSError where it was not built, cannot be loaded, or is of another version."""
     loaded = ctypes.CDLL(str(PATH))
     try:
@@ -174,7 +173,7 @@ def _why_no_library() -> str | None:
     if not PATH.exists():
         return "the kernels were not built: at installation there was no C++ compiler, or one that is too old"
     try:
-        library()
+        shared_library()
     except OSError as exc:
         return f"the kernels cannot be loaded: {exc}"
     return None
