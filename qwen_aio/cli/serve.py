@@ -18,6 +18,7 @@ from typing import Any, Literal
 from fastapi import FastAPI
 
 from qwen_aio import __version__
+from qwen_aio.cli.prepare_int8 import prepare_int8
 from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.folders import state_dir
@@ -68,10 +69,11 @@ def main(arguments: argparse.Namespace) -> int:
     model = choose_model(settings)
     settings = sized(settings, model)
     log_memory(settings, model)
-    return serve(settings, model, mode=arguments.mode, threads=threads)
+    load = partial(loaded_engine, prepare=partial(prepare_int8, arguments))
+    return serve(settings, model, mode=arguments.mode, threads=threads, load=load)
 
 
-def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: LoadEngine = loaded_engine) -> int:
+def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: LoadEngine) -> int:
     """Be one worker until a signal; the exit status. Raises SetupError."""
     tasks = load_tasks(prompts_dir(settings))
     with _listening(settings, mode) as sock:
