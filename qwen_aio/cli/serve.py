@@ -35,7 +35,6 @@ from qwen_aio.startup.phases import phase
 from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.ui.page_server import SERVER_URL, serve_page
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory, sized
@@ -62,6 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
     check_exposure(settings)
     log_to_stderr(settings)
     if arguments.mode == "ui":
+        from qwen_aio.ui.page_server import SERVER_URL, serve_page  # here and not above: a worker has no page
+
         return serve_page(settings, url=arguments.url or SERVER_URL)
     if arguments.url:
         raise InvalidSettings("--url is the server that the page asks: it goes with --mode ui alone", param="url")

@@ -53,14 +53,13 @@ class LoadedModel:
 
 
 def load_model(
-    model_dir: Path, *, max_context: int, threads: int, precision: Precision = "fp32", kept: ArrayFile | None = None
+    folder: Folder, *, max_context: int, threads: int, precision: Precision = "fp32", kept: ArrayFile | None = None
 ) -> LoadedModel:
-    """The checkpoint in `model_dir`, for texts of up to `max_context` tokens. Raises InvalidModel, InvalidSettings.
+    """The checkpoint in `folder`, for texts of up to `max_context` tokens. Raises InvalidModel, InvalidSettings.
 
     Int8 weights are read from `kept`, or made and kept there. With one thread, no thread is
     left that a fork would lose.
     """
-    folder = Folder.open(model_dir)
     kernel = choose_kernel(folder.config)
     logger.info("%s", kernel)
     num_positions = min(max_context, folder.config.max_positions)
@@ -83,7 +82,7 @@ def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> E
 
 def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int, precision: Precision = "fp32") -> Engine:
     """The engine over the checkpoint in `model_dir`. Raises InvalidModel, InvalidSettings."""
-    loaded = load_model(model_dir, max_context=limits.max_context, threads=threads, precision=precision)
+    loaded = load_model(Folder.open(model_dir), max_context=limits.max_context, threads=threads, precision=precision)
     return make_engine(loaded, limits, threads=threads)
 
 

@@ -115,17 +115,23 @@ def load_weights(
     if choice.kind == "transformers":
         logger.warning("%s", choice)
         return _load_foreign_weights(settings, model, threads=threads)
-    with phase("hashing the model's files"):
+    # Here and not above: --help needs none of it.
+    from qwen_aio.engine.load import load_model
+    from qwen_aio.engine.weights.folder import Folder
+
+    folder = Folder.open(model.path)
+    # The tokenizer takes about as long as the hash.
+    with phase("reading the model's files"), ThreadPoolExecutor(max_workers=1) as beside:
+        tokenizer = beside.submit(lambda: folder.tokenizer)
         records = records_of(settings, model)
+    tokenizer.result()
     if prepare is not None and not is_prepared(settings, records) and records.can_be_kept():
         prepare()
     record = choose_precision(settings, model, records, threads=threads)
-    from qwen_aio.engine.load import load_model  # here and not above: whoever only starts workers needs no numpy
-
     has_to_quantise = record.precision == "int8" and not records.weights.is_current()
     with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
         loaded_model = load_model(
-            model.path,
+            folder,
             max_context=settings.max_context,
             threads=threads,
             precision=record.precision,

@@ -114,7 +114,7 @@ def test_two_pass_matrices_stay_two_pass(checkpoint: Path, place: ArrayFile, ker
 def test_a_model_from_a_file_says_the_same(checkpoint: Path, place: ArrayFile) -> None:
     fresh, first, second = (
         make_engine(
-            load_model(checkpoint, max_context=256, threads=1, precision="int8", kept=where),
+            load_model(Folder.open(checkpoint), max_context=256, threads=1, precision="int8", kept=where),
             EngineLimits(max_context=256, kv_mb=1),
             threads=1,
         )
@@ -254,11 +254,11 @@ def test_an_unwritable_place_is_logged_and_the_model_loads(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     place = int8_file(tmp_path / "file" / "state", SHA, kernel)
-    load_model(checkpoint, max_context=64, threads=1, precision="int8", kept=place)
+    load_model(Folder.open(checkpoint), max_context=64, threads=1, precision="int8", kept=place)
     assert "no weights are kept" in caplog.text
 
 
 def test_a_damaged_file_is_replaced(kept: ArrayFile, checkpoint: Path, kernel: str) -> None:
     kept.path.write_bytes(b"nothing")
-    load_model(checkpoint, max_context=64, threads=1, precision="int8", kept=kept)
+    load_model(Folder.open(checkpoint), max_context=64, threads=1, precision="int8", kept=kept)
     assert same(found(kept), dict(arrays_of(checkpoint, kernel)))

@@ -49,7 +49,7 @@ def logits(folder: Folder, model: Qwen2) -> torch.Tensor:
 
 
 def whole(path: Path, precision: Precision) -> Qwen2:
-    model = load_model(path, max_context=128, threads=1, precision=precision).model
+    model = load_model(Folder.open(path), max_context=128, threads=1, precision=precision).model
     assert isinstance(model, Qwen2)
     return model
 

@@ -140,9 +140,10 @@ def loading_bytes(folder: Path) -> int:
 import resource, torch
 from pathlib import Path
 from qwen_aio.engine.load import load_model
+from qwen_aio.engine.weights.folder import Folder
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
-model = load_model(Path({str(folder)!r}), max_context=64, threads=1, precision="int8")
+model = load_model(Folder.open(Path({str(folder)!r})), max_context=64, threads=1, precision="int8")
 print(peak() - before)
 """
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
