@@ -83,10 +83,13 @@ def is_here(plain: str) -> bool:
 
 def _plain_name(text: str) -> str:
     name = text.lower().removesuffix(".")
+    if name.isascii() or len(name) > MAX_NAME_CHARS:
+        return text if _is_address(name) else name  # 127.0.0.1. is a name, and asked for as one
     try:
-        return name.encode("idna").decode() if len(name) <= MAX_NAME_CHARS else name
+        encoded = name.encode("idna").decode()
     except UnicodeError:
         return name
+    return name if _is_address(encoded) else encoded
 
 
 def _is_address(plain: str) -> bool:
