@@ -37,7 +37,7 @@ class AuditedLoop(NativeLoop):
         self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **more: Any
     ) -> Any:
         """As the loop's. Without an address of the other end it could send to any, unseen."""
-        if more.get("family") != getattr(socket, "AF_UNIX", None):
+        if more.get("family", socket.AF_UNSPEC) != getattr(socket, "AF_UNIX", None):
             sys.audit("socket.connect", None, remote_addr or ANYWHERE)
         return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **more)
 
