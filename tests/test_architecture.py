@@ -13,7 +13,7 @@ from qwen_aio.cli.parser import COMMANDS
 
 PACKAGE = Path("qwen_aio")
 FLOOR = {
-    *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
+    *("bounds", "config", "core", "egress", "errors", "files", "language", "machine", "next_event"),
     *("result", "routing", "safeguards", "service_links", "status", "visible"),
 }
 MAY_IMPORT = {

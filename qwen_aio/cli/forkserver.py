@@ -24,6 +24,7 @@ from qwen_aio.cluster.forkserver import ForkServer
 from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.config import settings_of
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
 from qwen_aio.startup.log import log_to_stderr
 from qwen_aio.startup.process import exit_status, run_process
@@ -44,6 +45,7 @@ def main() -> int:
     settings = settings_from(arguments)
     lifeline.hold()
     log_to_stderr(settings)
+    egress_guard(settings)
     prepare_process(threads=1)
     model = choose_model(settings)
     weights = load_weights(settings, model, threads=1, prepare=partial(prepare_int8, arguments))

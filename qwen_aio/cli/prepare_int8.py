@@ -21,6 +21,7 @@ from contextlib import closing
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.config import settings_of
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
 from qwen_aio.startup.log import log_to_stderr
 from qwen_aio.startup.phases import phase
@@ -48,6 +49,7 @@ def main() -> int:
     add_settings_flags(parser, *settings_of("worker"))
     settings = settings_from(parser.parse_args())
     log_to_stderr(settings)
+    egress_guard(settings)
     threads = prepare_process(settings.threads)
     load_weights(settings, choose_model(settings), threads=threads)
     return 0

@@ -27,6 +27,7 @@ from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, bind_first_free
 from qwen_aio.startup import event_loop
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.environment import prepare_gradio, stated_threads
 from qwen_aio.startup.exposure import check_exposure
 from qwen_aio.startup.flags import add_settings_flags, settings_from
@@ -66,6 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
         return serve_page(settings, url=arguments.url or SERVER_URL)
     if arguments.url:
         raise InvalidSettings("--url is the server that the page asks: it goes with --mode ui alone", param="url")
+    egress_guard(settings)
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
     settings = sized(settings, model)
@@ -88,6 +90,7 @@ def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, l
             load=load,
             make_app=make_app,
             manager=ServiceManager.of_process(os.environ),
+            egress=egress_guard(settings),
         )
         return event_loop.run(worker.run())
 

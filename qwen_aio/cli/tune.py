@@ -31,6 +31,7 @@ from qwen_aio.machine.folders import home
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.interruption import result_unless
 from qwen_aio.serving.transport.server import caught_signals
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tuning.candidates import CandidateWorkers
@@ -42,7 +43,7 @@ from qwen_aio.worker.loading import choose_model, describe_model, engine_of, rec
 from qwen_aio.worker.memory_need import log_memory, sized
 from qwen_aio.worker.precision import choose_precision, is_prepared, why_no_int8
 
-SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
+SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden", "offline")
 SHORTEST_S, LONGEST_S = 5.0, 3600.0
 HEADING = """\
 Found by `qwen-aio tune` on this machine; run it again for another machine or model.
@@ -68,6 +69,7 @@ def main(arguments: Namespace) -> int:
     settings = settings_from(arguments)
     if not SHORTEST_S <= arguments.seconds <= LONGEST_S:
         raise InvalidSettings(f"--seconds: {arguments.seconds:g} is not between {SHORTEST_S:g} and {LONGEST_S:g}")
+    egress_guard(settings)
     out: Path = arguments.out or arguments.config or home() / "qwen_aio.toml"
     old = _checked_file(out)
     tasks = load_tasks(prompts_dir(settings))
