@@ -25,6 +25,7 @@ from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
+from qwen_aio.models.known_hashes import KnownHashes
 from qwen_aio.startup.phases import phase
 from qwen_aio.tasks.lint import Encoder
 from qwen_aio.tasks.template import PromptTemplate
@@ -80,7 +81,8 @@ def engine_of(settings: Settings, model: ModelFolder) -> EngineChoice:
 def sha_of(settings: Settings, model: ModelFolder) -> str:
     """The hash of the files that determine what `model` answers. Raises InvalidModel."""
     has_template = reads_chat_template(model.path, engine_of(settings, model).kind)
-    return model_sha(model.path, more=CHAT_FILES if has_template else ())
+    known = KnownHashes(state_dir() / "hashes.json")
+    return model_sha(model.path, more=CHAT_FILES if has_template else (), known=known)
 
 
 def encoder_of(settings: Settings, model: ModelFolder) -> Encoder:
