@@ -9,7 +9,6 @@ import ctypes
 import logging
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,16 +62,15 @@ def load_model(
     kernel = choose_kernel(folder.config)
     logger.info("%s", kernel)
     num_positions = min(max_context, folder.config.max_positions)
-    with ThreadPoolExecutor(max_workers=1) as beside:  # packing leaves a core to the tokenizer
-        tokenizer = beside.submit(lambda: folder.tokenizer)
-        model: Qwen2 | PackedModel
-        if kernel.name == TORCH:
-            model = _in_torch(folder, precision, kept, num_positions=num_positions, threads=threads)
-        else:
-            arrays = _packed(folder, precision, kept, kernel=kernel.name, threads=threads)
-            model = PackedModel(folder.config, arrays, kernel.name, num_positions)
+    model: Qwen2 | PackedModel
+    if kernel.name == TORCH:
+        model = _in_torch(folder, precision, kept, num_positions=num_positions, threads=threads)
+    else:
+        arrays = _packed(folder, precision, kept, kernel=kernel.name, threads=threads)
+        model = PackedModel(folder.config, arrays, kernel.name, num_positions)
+    tokenizer = folder.tokenizer
     _trim_heap()
-    return LoadedModel(model, tokenizer.result())
+    return LoadedModel(model, tokenizer)
 
 
 def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> Engine:

@@ -122,23 +122,22 @@ def load_weights(
     from qwen_aio.engine.weights.folder import Folder
 
     folder = Folder.open(model.path)
-    # The tokenizer takes about as long as the hash.
-    with phase("reading the model's files"), ThreadPoolExecutor(max_workers=1) as beside:
-        tokenizer = beside.submit(lambda: folder.tokenizer)
-        records = records_of(settings, model)
-    tokenizer.result()
-    if prepare is not None and not is_prepared(settings, records) and records.can_be_kept():
-        prepare()
-    record = choose_precision(settings, model, records, threads=threads)
-    has_to_quantise = record.precision == "int8" and not records.weights.is_current()
-    with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
-        loaded_model = load_model(
-            folder,
-            max_context=settings.max_context,
-            threads=threads,
-            precision=record.precision,
-            kept=records.weights,
-        )
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        beside.submit(lambda: folder.tokenizer)  # it takes about as long as all the rest; load_model waits for it
+        with phase("reading the model's files"):
+            records = records_of(settings, model)
+        if prepare is not None and not is_prepared(settings, records) and records.can_be_kept():
+            prepare()
+        record = choose_precision(settings, model, records, threads=threads)
+        has_to_quantise = record.precision == "int8" and not records.weights.is_current()
+        with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
+            loaded_model = load_model(
+                folder,
+                max_context=settings.max_context,
+                threads=threads,
+                precision=record.precision,
+                kept=records.weights,
+            )
     return Weights(loaded_model, records.model_sha, record)
 
 
