@@ -195,7 +195,9 @@ def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Pre
 
 def _arithmetic(precision: Precision, kernel: str) -> str:
     """How numbers of `precision` come about: int8 is another one by every kernel."""
-    if precision == "int8" and kernel != TORCH:
+    if precision != "int8":
+        return precision
+    if kernel != TORCH:
         return f"int8 by {kernel}"
     from qwen_aio.engine.model.linear import arithmetic
 

@@ -45,7 +45,7 @@ def choose_precision(
 
     Raises InvalidModel, InvalidSettings, InvalidTask.
     """
-    record = _without_comparison(settings, why_no_int8)
+    record = stated_precision(settings, why_no_int8)
     if record is None:
         with records.alone():
             record = records.read() or _compare(settings, model, records, threads=1 if is_small(model) else threads)
@@ -71,11 +71,11 @@ def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
 
 def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: Callable[[], str | None]) -> bool:
     """Whether loading the weights of this precision would compute nothing."""
-    record = _without_comparison(settings, why_no_int8) or records.read()
+    record = stated_precision(settings, why_no_int8) or records.read()
     return record is not None and (record.precision == "fp32" or copy_place(records).is_current())
 
 
-def _without_comparison(settings: Settings, why_no_int8: Callable[[], str | None]) -> PrecisionRecord | None:
+def stated_precision(settings: Settings, why_no_int8: Callable[[], str | None]) -> PrecisionRecord | None:
     """The precision that the setting or the machine dictates; None where `auto` has a choice.
 
     Raises InvalidSettings for bf16.
