@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_aio.core import Precision
 from qwen_aio.doctor.finding import Finding, Mark
 from qwen_aio.doctor.start import Start
 from qwen_aio.engine.choice import EngineChoice
@@ -15,6 +14,7 @@ from qwen_aio.models.find import ModelFolder
 from qwen_aio.models.manifest import differences, read_manifest
 from qwen_aio.startup.phases import phase
 from qwen_aio.worker.loading import describe_model, golden_book
+from qwen_aio.worker.precision_record import PrecisionRecord
 
 MANY = 5  # differences that are named
 
@@ -28,10 +28,17 @@ class HashState:
     remedy: str = ""
 
 
-def model_findings(model: ModelFolder, engine: EngineChoice, precisions: Sequence[Precision]) -> list[Finding]:
+def model_findings(model: ModelFolder, engine: EngineChoice) -> list[Finding]:
     """Which model, and what computes it."""
     mark: Mark = "note" if engine.kind == "transformers" else "ok"
-    return [Finding(mark, f"{describe_model(model)}; {engine}; precision {' or '.join(precisions)}")]
+    return [Finding(mark, f"{describe_model(model)}; {engine}")]
+
+
+def precision_findings(record: PrecisionRecord | None) -> list[Finding]:
+    """`record`: what is stated, or was chosen before."""
+    if record is not None:
+        return [Finding("ok", str(record))]
+    return [Finding("ok", "auto: a start compares int8 with fp32, once for a model and its golden cases")]
 
 
 def hash_findings(state: HashState, *, folder: Path) -> list[Finding]:

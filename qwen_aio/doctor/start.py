@@ -17,9 +17,10 @@ from qwen_aio.models.find import ModelFolder
 from qwen_aio.startup.phases import phase
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.worker.golden_book import GoldenBook, GoldenRecord
-from qwen_aio.worker.loading import choose_model, engine_of, golden_book, sha_of
+from qwen_aio.worker.loading import choose_model, engine_of, golden_book, records_of, sha_of
 from qwen_aio.worker.memory_need import MemoryNeed, need_of, sized
 from qwen_aio.worker.precision import choose_foreign_precision, stated_precision
+from qwen_aio.worker.precision_record import PrecisionRecord
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,20 @@ class Start:
         with phase("hashing the model's files"):
             return sha_of(self.settings, self.model)
 
+    @cached_property
+    def precision(self) -> PrecisionRecord | None:
+        """What is stated, or what an earlier start chose; None where a start has yet to choose, or torch to be asked."""
+        if self.engine.kind == "transformers":
+            return choose_foreign_precision(self.settings)
+        stated = stated_precision(self.settings, None)
+        if stated is not None or self.kernel.name == TORCH:
+            return stated
+        return records_of(self.settings, self.model, sha=self.model_sha).read()
+
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The one that is stated, or those between which a start chooses."""
-        if self.engine.kind == "transformers":
-            return (choose_foreign_precision(self.settings).precision,)
-        stated = stated_precision(self.settings, why_no_int8=lambda: None)
-        return (stated.precision,) if stated else ("int8", "fp32")
+        """Those that the model may be computed in."""
+        return (self.precision.precision,) if self.precision else ("int8", "fp32")
 
     @property
     def need(self) -> MemoryNeed:

@@ -18,7 +18,7 @@ from qwen_aio.models.find import BUNDLED
 
 NAMES = [
     *("python", "packages", "extras", "clock", "proxies", "variables"),
-    *("settings", "model", "tasks", "kernel", "torch", "hashes", "golden"),
+    *("settings", "model", "tasks", "kernel", "hashes", "precision", "torch", "golden"),
     *("cores", "memory", "ports", "status", "state"),
 ]
 LINE = re.compile(r"(ok {5}|note {3}|problem)  ([a-z]+) +(.+)")
@@ -76,7 +76,7 @@ def test_it_answers_about_the_start_with_these_flags(capsys, port, tmp_path):
     assert set(found) == {*NAMES[:6], "settings"}
     found = asked(capsys, "--port", port, "--golden", "off", "--precision", "fp32", status=0)
     assert found["cores"][0] == "note" and "threads of all: 250" in found["cores"][1]
-    assert found["golden"][0] == "note" and "precision fp32" in found["model"][1] and "in fp32" in found["memory"][1]
+    assert found["golden"][0] == "note" and found["precision"][1] == "precision fp32: asked for" and "in fp32" in found["memory"][1]
 
 
 def test_a_cluster_is_meant_by_a_number_of_workers_alone(capsys, port, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_cluster_is_meant_by_a_number_of_workers_alone(capsys, port, monkeypat
     ("flags", "check", "words"),
     [
         (["--model", "/nowhere"], "model", "no model folder at /nowhere"),
-        (["--precision", "bf16"], "model", "--precision bf16 goes with --engine transformers"),
+        (["--precision", "bf16"], "precision", "--precision bf16 goes with --engine transformers"),
         (["--prompts-dir", "/nowhere"], "tasks", "no folder of tasks at /nowhere"),
         (["--host", "0.0.0.0"], "settings", "there are no keys in"),
         (["--port", "99999"], "settings", "port: Input should be less than"),
