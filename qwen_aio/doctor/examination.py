@@ -65,9 +65,11 @@ def checks_of_start(start: Start) -> Checks:
         "model": lambda: model_findings(start.model, start.engine),
         "tasks": lambda: task_findings(start.tasks, _lint_reports(start), folder=prompts_dir(settings)),
         "kernel": lambda: kernel_findings(start.kernel, cpu_flags(), is_built=bindings.PATH.exists()),
+        "torch": lambda: torch_findings(
+            read_torch(_requirements()), kernel=start.kernel.name, may_be_int8=settings.precision != "fp32"
+        ),
         "hashes": lambda: hash_findings(read_hashes(start), folder=start.model.path),
         "precision": lambda: precision_findings(start.precision),
-        "torch": lambda: torch_findings(read_torch(_requirements()), kernel=start.kernel.name, precisions=start.precisions),
         "golden": lambda: _golden_findings(start),
         "cores": lambda: core_findings(
             usable_cores(),

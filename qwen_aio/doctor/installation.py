@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from qwen_aio import __version__
-from qwen_aio.core import Precision
 from qwen_aio.doctor.finding import Finding
 from qwen_aio.engine.native.bindings import TORCH
 
@@ -60,12 +59,12 @@ def package_findings(requirements: Iterable[Requirement] | None, *, recorded_ver
     return found or [Finding("ok", f"qwen_aio {__version__} and {len(needed)} packages in the tested versions")]
 
 
-def torch_findings(requirement: Requirement, *, kernel: str, precisions: Sequence[Precision]) -> list[Finding]:
-    """`kernel` and `precisions`: what is to compute the model."""
+def torch_findings(requirement: Requirement, *, kernel: str, may_be_int8: bool) -> list[Finding]:
+    """`kernel`: what is to compute the model."""
     if requirement.installed is None:
         if kernel == TORCH:
             return [Finding("problem", "torch is not installed, and nothing else computes this model here", AGAIN)]
-        if "int8" in precisions:
+        if may_be_int8:
             found = "torch is not installed, which makes the int8 weights of a model and compares them with fp32"
             return [Finding("problem", found, f"{AGAIN}, or start with --precision fp32")]
         return [Finding("note", f"torch is not installed; the kernel {kernel} computes without it", AGAIN)]

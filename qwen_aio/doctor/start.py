@@ -36,7 +36,9 @@ class Start:
         return cls(settings, plan_cluster(settings) if is_cluster else None)
 
     def __str__(self) -> str:
-        return f"as qwen-aio cluster: {self.plan}" if self.plan else "as qwen-aio serve: one server by itself"
+        if self.plan:
+            return f"as qwen-aio cluster with {self.num_workers} workers"
+        return "as qwen-aio serve, one server by itself"
 
     @property
     def num_workers(self) -> int:
@@ -81,7 +83,7 @@ class Start:
 
     @cached_property
     def precision(self) -> PrecisionRecord | None:
-        """What is stated, or what an earlier start chose; None where a start has yet to choose, or torch to be asked."""
+        """What is stated, or an earlier start chose; None where one has yet to choose, or torch has to be asked."""
         if self.engine.kind == "transformers":
             return choose_foreign_precision(self.settings)
         stated = stated_precision(self.settings, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from qwen_aio.core import Task
@@ -37,8 +37,7 @@ def golden_findings(tasks: Mapping[str, Task], records: Records, *, model_sha: s
     }
     best = max(exact, key=lambda precision: len(exact[precision]))
     if len(exact[best]) < len(with_cases):
-        missing = [task for task in with_cases if task.name not in exact[best]]
-        return [_missing(task, records[best][task.name], precision=best) for task in missing]
+        return _missing([task for task in with_cases if task.name not in exact[best]], records[best], precision=best)
     complete = [precision for precision, names in exact.items() if len(names) == len(with_cases)]
     others = [precision for precision in exact if precision not in complete]
     then = f"; a start in {' or '.join(others)} compares labels alone, or records its own" if others else ""
@@ -49,11 +48,19 @@ def _is_exact(record: GoldenRecord | None, task: Task, precision: str) -> bool:
     return record is not None and record.is_of(task, precision) and record.covers(task)
 
 
-def _missing(task: Task, record: GoldenRecord | None, *, precision: str) -> Finding:
+def _missing(tasks: Sequence[Task], records: Mapping[str, GoldenRecord | None], *, precision: str) -> list[Finding]:
+    """A line for all that were never recorded, and one for each that was recorded otherwise."""
+    otherwise = [_otherwise(task, record, precision=precision) for task in tasks if (record := records[task.name])]
+    never = ", ".join(task.name for task in tasks if records[task.name] is None)
+    if not never:
+        return otherwise
+    found = f"not recorded for this model in {precision}: {never}"
+    how = "the first start records its answers, whatever they are: look at some of them"
+    return [*otherwise, Finding("note", found, how)]
+
+
+def _otherwise(task: Task, record: GoldenRecord, *, precision: str) -> Finding:
     """What a start does without the exact record."""
-    if record is None:
-        never = f"task {task.name} is not recorded for this model in {precision}"
-        return Finding("note", never, "the first start records its answers, whatever they are: look at some of them")
     if record.task_hash != task.hash:
         changed = f"task {task.name} was changed since it was recorded: a start compares labels alone"
         return Finding("note", changed, f"if that is meant, qwen-aio tasks lint {task.name} --accept")

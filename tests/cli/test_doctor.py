@@ -18,7 +18,7 @@ from qwen_aio.models.find import BUNDLED
 
 NAMES = [
     *("python", "packages", "extras", "clock", "proxies", "variables"),
-    *("settings", "model", "tasks", "kernel", "hashes", "precision", "torch", "golden"),
+    *("settings", "model", "tasks", "kernel", "torch", "hashes", "precision", "golden"),
     *("cores", "memory", "ports", "status", "state"),
 ]
 LINE = re.compile(r"(ok {5}|note {3}|problem)  ([a-z]+) +(.+)")
@@ -76,7 +76,11 @@ def test_it_answers_about_the_start_with_these_flags(capsys, port, tmp_path):
     assert set(found) == {*NAMES[:6], "settings"}
     found = asked(capsys, "--port", port, "--golden", "off", "--precision", "fp32", status=0)
     assert found["cores"][0] == "note" and "threads of all: 250" in found["cores"][1]
-    assert found["golden"][0] == "note" and found["precision"][1] == "precision fp32: asked for" and "in fp32" in found["memory"][1]
+    assert (
+        found["golden"][0] == "note"
+        and found["precision"][1] == "precision fp32: asked for"
+        and "in fp32" in found["memory"][1]
+    )
 
 
 def test_a_cluster_is_meant_by_a_number_of_workers_alone(capsys, port, monkeypatch):
@@ -85,7 +89,7 @@ def test_a_cluster_is_meant_by_a_number_of_workers_alone(capsys, port, monkeypat
     monkeypatch.setenv("QWEN_AIO_WORKERS", "2")
     capsys.readouterr()
     main(["doctor", "--port", port])
-    assert "as qwen-aio cluster: 2 workers" in capsys.readouterr().out
+    assert "as qwen-aio cluster with 2 workers" in capsys.readouterr().out
     assert "a cluster takes their number" in asked(capsys, "--workers", "qwen-1", status=1)["settings"][1]
 
 

@@ -57,18 +57,18 @@ def test_a_folder_that_is_not_installed_is_said():
 
 
 @pytest.mark.parametrize(
-    ("installed", "kernel", "precisions", "mark", "words"),
+    ("installed", "kernel", "may_be_int8", "mark", "words"),
     [
-        ("2.13.0", "torch", ["int8"], "ok", "torch 2.13.0"),
-        ("2.13.0+cpu", "avx2", ["int8", "fp32"], "ok", "torch 2.13.0+cpu"),
-        ("2.12.1", "avx2", ["fp32"], "note", "not the tested version, 2.13.0"),
-        (None, "avx2", ["fp32"], "note", "the kernel avx2 computes without it"),
-        (None, "avx2", ["int8", "fp32"], "problem", "makes the int8 weights"),
-        (None, "torch", ["fp32"], "problem", "nothing else computes this model"),
+        ("2.13.0", "torch", True, "ok", "torch 2.13.0"),
+        ("2.13.0+cpu", "avx2", True, "ok", "torch 2.13.0+cpu"),
+        ("2.12.1", "avx2", False, "note", "not the tested version, 2.13.0"),
+        (None, "avx2", False, "note", "the kernel avx2 computes without it"),
+        (None, "avx2", True, "problem", "makes the int8 weights"),
+        (None, "torch", False, "problem", "nothing else computes this model"),
     ],
 )
-def test_torch_is_needed_where_no_kernel_computes_and_for_int8(installed, kernel, precisions, mark, words):
-    (found,) = torch_findings(replace(TORCH, installed=installed), kernel=kernel, precisions=precisions)
+def test_torch_is_needed_where_no_kernel_computes_and_for_int8(installed, kernel, may_be_int8, mark, words):
+    (found,) = torch_findings(replace(TORCH, installed=installed), kernel=kernel, may_be_int8=may_be_int8)
     assert found.mark == mark and words in found.found
 
 

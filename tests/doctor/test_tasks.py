@@ -45,7 +45,7 @@ def test_records_of_this_model_kernel_and_precision_are_right():
 @pytest.mark.parametrize(
     ("of_chat", "words"),
     [
-        (None, "task chat is not recorded for this model in int8 by avx2"),
+        (None, "not recorded for this model in int8 by avx2: chat"),
         (record(task_hash="before"), "task chat was changed since it was recorded"),
         (record(precision="fp32"), "task chat is recorded in fp32, not in int8 by avx2"),
         (record(answers=()), "task chat has other golden cases than are recorded"),
@@ -62,7 +62,9 @@ def test_tasks_are_judged_in_the_precision_with_most_records():
         "fp32": {"chat": None, "sentiment": record(SENTIMENT, precision="fp32")},
     }
     (found,) = golden(by_precision)
-    assert found.found == "task chat is not recorded for this model in fp32"
+    assert found.found == "not recorded for this model in fp32: chat"
+    (found,) = golden({"fp32": dict.fromkeys(BOTH)})
+    assert found.found == "not recorded for this model in fp32: chat, sentiment"
 
 
 def test_records_of_another_model_are_not_compared():
