@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "worker": FLOOR | {"wire", "tasks", "engine", "models", "serving", "startup"},
     "balancer": FLOOR | {"wire", "client", "serving"},
     "cluster": FLOOR | {"serving", "startup"},
+    "doctor": FLOOR | {"client", "cluster", "engine", "models", "serving", "startup", "tasks", "worker"},
     "tuning": FLOOR | {"client", "cluster", "serving", "startup"},
     "ui": FLOOR | {"bulk", "client", "evaluation", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
-    | {"bulk", "evaluation", "worker", "balancer", "cluster", "tuning", "ui"},
+    | {"bulk", "evaluation", "worker", "balancer", "cluster", "doctor", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine/foreign", "engine/model", "engine/quant"}
 TORCH_FILES = {"engine/load.py"}  # sets the number of its threads

@@ -151,10 +151,14 @@ def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: in
     return Weights(loaded, hashing.result(), record)
 
 
-def records_of(settings: Settings, model: ModelFolder) -> PrecisionRecords:
-    """The records of `model`, which is one of ours. Raises InvalidModel, InvalidSettings, InvalidTask."""
+def records_of(settings: Settings, model: ModelFolder, *, sha: str | None = None) -> PrecisionRecords:
+    """The records of `model`, which is one of ours; with its hash, reads no weights.
+
+    Raises InvalidModel, InvalidSettings, InvalidTask.
+    """
     kernel = choose_kernel(ModelConfig.load(model.path)).name
-    return PrecisionRecords(state_dir() / "int8", sha_of(settings, model), kernel, digest_of_questions(settings))
+    sha = sha or sha_of(settings, model)
+    return PrecisionRecords(state_dir() / "int8", sha, kernel, digest_of_questions(settings))
 
 
 @asynccontextmanager

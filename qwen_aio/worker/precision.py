@@ -55,7 +55,7 @@ def choose_precision(
 
     Raises InvalidModel, InvalidSettings, InvalidTask.
     """
-    record = _without_comparison(settings, why_no_int8(records.kernel))
+    record = stated_precision(settings, why_no_int8(records.kernel))
     if record is None:
         with records.alone():
             record = records.read() or _compare(settings, model, records, threads=threads)
@@ -81,11 +81,11 @@ def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
 
 def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: WhyNot = why_no_int8) -> bool:
     """Whether loading the weights of this precision would compute nothing."""
-    record = _without_comparison(settings, why_no_int8(records.kernel)) or records.read()
+    record = stated_precision(settings, why_no_int8(records.kernel)) or records.read()
     return record is not None and (record.precision == "fp32" or records.weights.is_current())
 
 
-def _without_comparison(settings: Settings, why_no_int8: str | None) -> PrecisionRecord | None:
+def stated_precision(settings: Settings, why_no_int8: str | None) -> PrecisionRecord | None:
     """The precision that the setting or the machine dictates; None where `auto` has a choice.
 
     Raises InvalidSettings for bf16.
