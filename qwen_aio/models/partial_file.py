@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from qwen_aio.errors import HubRefused
-from qwen_aio.models.find import PIECE
+from qwen_aio.models.known_hashes import PIECE
 from qwen_aio.models.listing import HubFile
 from qwen_aio.models.manifest import FileRecord
 

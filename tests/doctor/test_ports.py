@@ -77,7 +77,7 @@ def test_a_free_port_is_free_afterwards():
 
 def test_the_records_of_our_own_servers_are_told_apart():
     worker = WorkerStatus("qwen-1", "http://127.0.0.1:1", 1, 1.0, 3, 1, "ready")
-    balancer = HealthRecord("ok", 1, 1, 0, "weighted", "0.4.0", {"qwen-1": "up"})
+    balancer = HealthRecord("ok", 1, 1, 0, "weighted", 0, "0.4.0", {"qwen-1": "up"})
     assert described_server(asdict(worker)) == "worker qwen-1 (ready)"
     assert described_server(asdict(balancer)) == "a balancer (ok)"
     page = RemoteService(AsyncClient("http://127.0.0.1:9"), url="http://127.0.0.1:9", version="0")
