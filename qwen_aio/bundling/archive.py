@@ -35,13 +35,13 @@ def write_archive(target: Path, entries: Iterable[Entry], *, top: str = "", fold
     """
     try:
         with replacing(target) as partial:
-            with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                _write(archive, sorted(entries, key=lambda entry: entry.path), top, folders)
-                archive.close()
-                file.flush()
-                os.fsync(file.fileno())
-            with partial.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            with partial.open("wb") as writing:
+                with tarfile.open(fileobj=writing, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                    _write(archive, sorted(entries, key=lambda entry: entry.path), top, folders)
+                writing.flush()
+                os.fsync(writing.fileno())
+            with partial.open("rb") as reading:
+                return hashlib.file_digest(reading, "sha256").hexdigest()
     except OSError as exc:
         raise BundleFailed(f"{target} cannot be written: {exc.filename or ''} {exc.strerror or exc}") from exc
 
@@ -72,7 +72,7 @@ def _add(archive: tarfile.TarFile, name: str, entry: Entry) -> str:
             file = opened.enter_context(entry.source.open("rb"))
             member.size = os.fstat(file.fileno()).st_size
         reader = _HashingReader(file)
-        archive.addfile(member, reader)  # type: ignore[arg-type]  # it reads, and nothing else
+        archive.addfile(member, reader)
     return reader.digest.hexdigest()
 
 

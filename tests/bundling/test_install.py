@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -135,7 +136,7 @@ def test_it_says_what_it_did_and_the_next_command_which_works(first):
     said = installed(first)
     assert f"{place} leads to {first}\n" in said
     first_line, second_line = said.partition("next:\n")[2].splitlines()
-    assert first_line == f"  cd {place}"
+    assert first_line == f"  cd {shlex.quote(str(place))}"
     command = second_line.split()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=True)
@@ -177,7 +178,7 @@ def test_another_thing_of_the_links_name_stays(first):
         said = installed(first)
     finally:
         link.rmdir()
-    assert f"{link} does not lead to {first}" in said and f"  cd {first}\n" in said
+    assert f"{link} does not lead to {first}" in said and f"  cd {shlex.quote(str(first))}\n" in said
 
 
 # ---- refusals ----
@@ -335,7 +336,8 @@ def test_a_rollback_leads_back_and_keys_that_were_revoked_stay_so(old, new, link
     assert f"{old} is the installation again" in said and f"keys as they are now, also in {old}" in said
     assert contents(old) == before | {"keys.json": b'{"revoked": []}'}
     assert "changed since" in (new / "prompts/own/task.toml").read_text()
-    # And forward again, with what the old one has by now.
+    # And forward again, with what the old one has by now, though somebody has made room meanwhile.
+    shutil.rmtree(new / ".venv")
     (old / "qwen_aio.toml").write_text("port = 7000\n")
     installed(new, "--upgrade", str(old))
     assert started(link)["edition"] == "second"

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -175,6 +176,7 @@ def upgrade(folder: Path, given: Path) -> int:
         say("installed", folder=folder)
     else:
         take_over(folder, old, link)
+    (folder / CARRYING).unlink(missing_ok=True)
     leads = lead(link, folder, instead_of=old)
     say("restart", old=old)
     return finish(folder, link, leads=leads)
@@ -186,14 +188,14 @@ def take_over(folder: Path, old: Path, link: Path) -> None:
         raise Refused(text("own", old=old))
     if not (old / INSTALLED).is_file():
         raise Refused(text("no_old", old=old))
-    if not (folder / CARRYING).exists():
-        prepare(folder)
-        write(folder / CARRYING, str(old))
-    elif read(folder / CARRYING) != str(old):
+    is_begun = (folder / CARRYING).exists()
+    if is_begun and read(folder / CARRYING) != str(old):
         raise Refused(text("begun", old=read(folder / CARRYING)))
+    if not is_begun or not program_of(folder).exists():
+        prepare(folder, is_used=is_begun)
+    write(folder / CARRYING, str(old))
     carry_over(folder, old)
     write(folder / INSTALLED, json.dumps({"previous": str(old), "link": str(link)}) + "\n")
-    (folder / CARRYING).unlink()
 
 
 def roll_back(folder: Path) -> int:
@@ -220,12 +222,13 @@ def roll_back(folder: Path) -> int:
 def finish(folder: Path, link: Path, *, leads: bool) -> int:
     """What is found on this machine, and the next command; the exit status."""
     say("link" if leads else "no_link", link=link, folder=folder)
-    status = examine(folder)
+    status = call_doctor(folder)
+    place = str(link if leads else folder)
+    say("next")
+    print(f"  cd {shlex.quote(place) if os.name != 'nt' else place}")
     model = json.loads(read(folder / ABOUT)).get("model")
     flag = f" --model {model}" if model else ""
-    place = link if leads else folder
-    say("next")
-    print(f"  cd {place}\n  {python_of(Path(ENVIRONMENT))} app.py --mode single --port 7860{flag}")
+    print(f"  {python_of(Path(ENVIRONMENT))} app.py --mode single --port 7860{flag}")
     return status
 
 
@@ -300,7 +303,7 @@ def wrong_file(folder: Path, path: str, *, sha256: str) -> list[str]:
     """A line if it is no plain file or has other bytes. Raises OSError."""
     if not stat.S_ISREG((folder / path).lstat().st_mode):
         return [text("file_link", path=path)]
-    return [] if hash_of(folder / path) == sha256 else [text("file_changed", path=path)]
+    return [] if sha256_of(folder / path) == sha256 else [text("file_changed", path=path)]
 
 
 def files_in(folder: Path) -> Iterator[str]:
@@ -318,7 +321,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def hash_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -339,33 +342,33 @@ def make_environment(folder: Path, about: Mapping[str, str]) -> None:
     say("installing", path=venv)
     if venv.exists():  # of an installation that was broken off
         shutil.rmtree(venv)
-    if run(sys.executable, "-I", "-m", "venv", venv):
+    if run_program(sys.executable, "-I", "-m", "venv", venv):
         raise Refused(text("no_venv", executable=sys.executable, wanted=found))
     flags = ("--no-index", "--find-links", folder / "wheels", "--require-hashes", "--only-binary", ":all:")
     pip = (python_of(venv), "-I", "-m", "pip", "install", "--quiet", "--no-cache-dir")
-    if run(*pip, *flags, "--requirement", folder / "requirements.txt"):
+    if run_program(*pip, *flags, "--requirement", folder / "requirements.txt"):
         raise Refused(text("no_install"))
 
 
 def check_starts(folder: Path) -> None:
     """Raises Refused unless the program there starts."""
-    if not program_of(folder).exists() or run(program_of(folder), "--version", output=subprocess.DEVNULL):
+    if not program_of(folder).exists() or run_program(program_of(folder), "--version", output=subprocess.DEVNULL):
         raise Refused(text("no_start", folder=folder))
 
 
-def examine(folder: Path) -> int:
+def call_doctor(folder: Path) -> int:
     """Let `qwen-aio doctor` print what it finds, which is no failure; the exit status. Versions before it have none."""
     has_doctor = "import sys; from qwen_aio.cli.parser import COMMANDS; sys.exit('doctor' not in COMMANDS)"
-    if run(python_of(folder / ENVIRONMENT), "-P", "-c", has_doctor):
+    if run_program(python_of(folder / ENVIRONMENT), "-P", "-c", has_doctor):
         return 0
-    status = run(program_of(folder), "doctor")
+    status = run_program(program_of(folder), "doctor")
     if status in (0, 1):
         return 0
     print(f"install.sh: {text('doctor_failed', status=status)}", file=sys.stderr)
     return 1
 
 
-def run(*command: str | Path, output: int | None = None) -> int:
+def run_program(*command: str | Path, output: int | None = None) -> int:
     """The exit status of a program that knows no settings of pip, and no packages but its own. Raises OSError."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     environment = kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -431,9 +434,9 @@ def hashes_of(folder: Path, name: str) -> dict[str, str]:
     """Of the files in folder/name, or of the file itself. Raises OSError."""
     place = folder / name
     if place.is_file():
-        return {name: hash_of(place)}
+        return {name: sha256_of(place)}
     inside = files_in(place) if place.is_dir() else ()
-    return {f"{name}/{path}": hash_of(place / path) for path in inside if (place / path).is_file()}
+    return {f"{name}/{path}": sha256_of(place / path) for path in inside if (place / path).is_file()}
 
 
 def names_in(folder: Path) -> list[str]:
