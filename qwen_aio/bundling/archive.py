@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from qwen_aio.errors import BundleFailed
 from qwen_aio.files import replacing
 
 MANIFEST = "MANIFEST"  # lines of sha256sum; its last file, so that it lists what was really written
+_PART = "[A-Za-z0-9_][A-Za-z0-9._+-]*"
+_PLAIN_PATH = re.compile(f"{_PART}(/{_PART})*")  # the installer refuses all others
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,14 @@ def write_archive(target: Path, entries: Iterable[Entry], *, top: str = "", fold
 
     With `top` a manifest is added. Raises BundleFailed.
     """
+    entries = sorted(entries, key=lambda entry: entry.path)
+    if odd := [entry.path for entry in entries if not _PLAIN_PATH.fullmatch(entry.path)]:
+        raise BundleFailed(f"{odd[0]!r} is no name that an installer takes: plain letters, digits, and . _ + - alone")
     try:
         with replacing(target) as partial:
             with partial.open("wb") as writing:
                 with tarfile.open(fileobj=writing, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                    _write(archive, sorted(entries, key=lambda entry: entry.path), top, folders)
+                    _write(archive, entries, top, folders)
                 writing.flush()
                 os.fsync(writing.fileno())
             with partial.open("rb") as reading:

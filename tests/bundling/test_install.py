@@ -320,6 +320,14 @@ def test_an_upgrade_keeps_what_is_the_operators_and_leads_to_the_new_version(old
     assert "is installed already" in installed(new, "--upgrade", str(old))
 
 
+def test_a_folder_that_lies_elsewhere_stays_there(old, new, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(old / "status")
+    (old / "status").symlink_to(tmp_path / "elsewhere")
+    installed(new, "--upgrade", str(old))
+    assert (new / "status").readlink() == tmp_path / "elsewhere"
+
+
 def test_a_task_that_the_operator_deleted_stays_deleted(old, new):
     shutil.rmtree(old / "prompts/sentiment")
     assert "left out, as in the old version: prompts/sentiment\n" in installed(new, "--upgrade", str(old))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from qwen_aio.bundling.archive import Entry, write_archive
 from qwen_aio.bundling.top import installer
+from qwen_aio.errors import BundleFailed
 
 FILES = {
     "app.py": b"print()",
@@ -142,6 +145,20 @@ def test_a_damaged_manifest_is_refused(content):
         (folder / "MANIFEST").write_bytes(content)
         with pytest.raises(installer.Refused):
             wrong(folder)
+
+
+@given(path=st.one_of(PATH, st.lists(part, min_size=1, max_size=3).map("/".join)))
+def test_a_name_that_the_archive_takes_is_one_that_the_installer_takes(path):
+    with tempfile.TemporaryDirectory() as place:
+        tar = Path(place, "out.tar")
+        try:
+            write_archive(tar, [Entry(path, b"content")], top="top")
+        except BundleFailed as exc:
+            assert "is no name that an installer takes" in str(exc)
+            return
+        with tarfile.open(tar) as archive:
+            archive.extractall(place, filter="data")
+        assert wrong(Path(place, "top")) == []
 
 
 def test_a_file_that_is_listed_twice_is_refused():

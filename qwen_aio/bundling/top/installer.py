@@ -399,8 +399,11 @@ def carry_over(folder: Path, old: Path) -> None:
     count = 0
     for path in sorted(files_in(old)):
         is_ours = path in was_listed or path in is_listed or path in MARKS or path.split("/")[0] in FOLDERS_OF_FOLDERS
-        if not is_ours and not TEMPORARY.fullmatch(path):
-            count += copy(old / path, folder / path)
+        if is_ours or TEMPORARY.fullmatch(path):
+            continue
+        if (old / path).is_symlink():  # of a folder, perhaps, which is one here
+            replace_folder(folder / path, old / path)
+        count += copy(old / path, folder / path)
     say("carried", old=old, count=count)
     settings = folder / SETTINGS[0]
     if settings.is_file() and str(old) in settings.read_text(encoding="utf-8", errors="replace"):
