@@ -53,13 +53,8 @@ class Bundle:
         licences = self.licences
         entries = [
             *(Entry(name, TOP / "doorway.py") for name in DOORWAYS),
-            Entry(
-                "install.sh", (TOP / "install.sh").read_bytes().replace(b"@PYTHON@", self.target.python.encode()), True
-            ),
-            Entry(
-                "install.ps1",
-                _with_crlf((TOP / "install.ps1").read_bytes().replace(b"@PYTHON@", self.target.python.encode())),
-            ),
+            Entry("install.sh", self._script("install.sh"), is_program=True),
+            Entry("install.ps1", _with_crlf(self._script("install.ps1"))),
             Entry("installer.py", TOP / "installer.py"),
             Entry("status/README.md", TOP / "status.md"),
             Entry("bundle.json", self._described()),
@@ -75,6 +70,10 @@ class Bundle:
     @property
     def _own(self) -> WheelFile:
         return next(wheel for wheel in self.wheels if wheel.name == NAME)
+
+    def _script(self, name: str) -> bytes:
+        """One that looks for the Python of this bundle first."""
+        return (TOP / name).read_bytes().replace(b"@PYTHON@", self.target.python.encode())
 
     def _described(self) -> bytes:
         """What the installer has to know before it asks pip."""

@@ -66,10 +66,10 @@ def repacked(installed: Distribution, into: Path) -> Path:
     path = into / f"qwen_aio-{installed.version}-{described[0]}.whl"
     record = io.StringIO()
     rows = csv.writer(record, lineterminator="\n")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(files):
             content = _content(file)
-            archive.writestr(zipfile.ZipInfo(str(file)), content)
+            archive.writestr(zipfile.ZipInfo(str(file)), content, compress_type=zipfile.ZIP_DEFLATED)
             rows.writerow((str(file), f"sha256={_urlsafe(content)}", len(content)))
         name = f"qwen_aio-{installed.version}.dist-info/RECORD"
         rows.writerow((name, "", ""))
