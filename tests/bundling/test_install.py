@@ -96,7 +96,7 @@ def reset(folder: Path, tar: Path, *, mark: str, content: str) -> Path:
     """As unpacked, with the environment of before, and one mark of the installer."""
     for path in folder.iterdir():
         if path.name != ".venv":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     fresh = unpack(tar, folder.parent, name="fresh")
     for path in fresh.iterdir():
         path.rename(folder / path.name)
