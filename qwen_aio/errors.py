@@ -185,3 +185,7 @@ class StatusUnreadable(SetupError, code="status_unreadable"):
 
 class StatusUnwritable(SetupError, code="status_unwritable"):
     """status.json cannot be written; a running worker counts that, goes on and tries again."""
+
+
+class BundleFailed(SetupError, code="bundle_failed"):
+    """Something that a bundle has to hold is missing or damaged, or pip does not get it."""

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "wire": FLOOR,
     "client": FLOOR | {"wire"},
     "bulk": FLOOR,
+    "bundling": FLOOR | {"doorway", "models"},
     "evaluation": FLOOR | {"bulk", "tasks"},
     "tasks": FLOOR,
     "engine": FLOOR,
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "ui": FLOOR | {"bulk", "client", "evaluation", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
-    | {"bulk", "evaluation", "worker", "balancer", "cluster", "doctor", "tuning", "ui"},
+    | {"bulk", "bundling", "evaluation", "worker", "balancer", "cluster", "doctor", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine/foreign", "engine/model", "engine/quant"}
 TORCH_FILES = {"engine/load.py"}  # sets the number of its threads

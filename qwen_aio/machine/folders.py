@@ -12,14 +12,22 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def home() -> Path:
-    """Parent of status/, models/, state/: $QWEN_AIO_HOME, the checkout or the user's data folder.
+    """Parent of status/, models/, state/: $QWEN_AIO_HOME, the checkout, the bundle, or the user's data folder.
 
     Raises InvalidSettings if there is none of them.
     """
     if from_environment := os.environ.get("QWEN_AIO_HOME"):
         return expanded(from_environment)
     checkout = PACKAGE.parent
-    return checkout if (checkout / "pyproject.toml").is_file() else _user_data_folder() / "qwen_aio"
+    if (checkout / "pyproject.toml").is_file():
+        return checkout
+    return bundle_around(PACKAGE) or _user_data_folder() / "qwen_aio"
+
+
+def bundle_around(package: Path) -> Path | None:
+    """The folder of the bundle that this package was installed from, into `.venv` there; None for another one."""
+    folder = next((place.parent for place in package.parents if place.name == ".venv"), None)
+    return folder if folder is not None and (folder / "bundle.json").is_file() else None
 
 
 def expanded(path: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,11 +62,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise InvalidModel(f"{path} cannot be read: {exc}") from exc
 
 
-def recorded_files(folder: Path) -> dict[str, FileRecord]:
-    """Every file in `folder` as it is now, by name. Raises OSError."""
+def recorded_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, FileRecord]:
+    """Every file in `folder`, or those of `names`, as they are now, by name. Raises OSError."""
     return {
         name: FileRecord(size=(folder / name).stat().st_size, sha256=_sha256(folder / name))
-        for name in sorted(_names(folder))
+        for name in sorted(_names(folder) if names is None else names)
     }
 
 
