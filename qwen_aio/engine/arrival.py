@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from qwen_aio.engine.requests import Generate
 from qwen_aio.engine.scheduling.answer_sequence import AnswerSequence
@@ -31,7 +31,7 @@ def answer_of(
     truncated: Truncated,
     *,
     tokenizer: TokenCodec,
-    answer_ids: frozenset[int],
+    answer_ids: Set[int],
     end_ids: frozenset[int],
     arrived_s: float,
 ) -> AnswerSequence:

@@ -31,6 +31,7 @@ from qwen_aio.engine.scheduling.decision_sequence import DecisionSequence
 from qwen_aio.engine.scheduling.sequence import Sequence as Computed
 from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
+from qwen_aio.engine.text.token_set import TokenSet
 from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
 
@@ -68,7 +69,7 @@ class TransformersEngine:
         self.context = ContextLimits(max_context, answer_tokens=min(max_context // 2, MAX_TOKENS))
         self._end_ids = end_ids
         every = self._tokenizer.text_ids | self._tokenizer.added_ids
-        self._answer_ids = frozenset(token for token in every | end_ids if token < model.vocab_size)
+        self._answer_ids = TokenSet(token for token in every | end_ids if token < model.vocab_size)
         self._grammars = GrammarCompiler(self._tokenizer, end_ids=end_ids)
         self._picker = TokenPicker(Sampler(self._answer_ids, vocab_size=model.vocab_size))
         self._coalescing = Coalescing()

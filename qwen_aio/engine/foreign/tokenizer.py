@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer as RustTokenizer
 
 from qwen_aio.core import Control, Segment, Text
+from qwen_aio.engine.text.token_set import TokenSet
 from qwen_aio.engine.text.tokenizer import LETTER_BYTES, refuse_surrogates
 from qwen_aio.errors import InvalidModel
 from qwen_aio.files import read_text
@@ -45,8 +46,9 @@ class ForeignTokenizer:
         }
         self._special_ids = frozenset(int(token["id"]) for token in self._added if token.get("special"))
         self.added_ids = frozenset(self._names)
-        self.text_ids = frozenset(self._plain.get_vocab(with_added_tokens=True).values()) - self.added_ids
-        self.vocab_size = max(self.text_ids | self.added_ids) + 1
+        text_ids = frozenset(self._plain.get_vocab(with_added_tokens=True).values()) - self.added_ids
+        self.text_ids: Set[int] = TokenSet(text_ids)
+        self.vocab_size = max(text_ids | self.added_ids) + 1
         longest_first = sorted(self._contents, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Protocol
 
 from qwen_aio.core import Segment
@@ -12,7 +12,7 @@ class TokenCodec(Protocol):
     """Immutable; safe in any thread."""
 
     vocab_size: int  # one more than the highest id
-    text_ids: frozenset[int]
+    text_ids: Set[int]
     added_ids: frozenset[int]  # control tokens, which no text becomes
     special_texts: tuple[str, ...]  # written out in an answer, they end it
 

@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from qwen_aio.core import Control, Segment, Text
 from qwen_aio.engine.text.thinking import THINK, answer_opening, read_chat_template
+from qwen_aio.engine.text.token_set import TokenSet
 from qwen_aio.errors import InvalidModel, InvalidRequest
 from qwen_aio.files import read_text
 
@@ -45,10 +46,11 @@ class Tokenizer:
         self._controls = {token.content: token.id for token in added}
         self._control_names = {token.id: token.content for token in added}
         self.added_ids = frozenset(token.id for token in added)
-        self.text_ids = frozenset(vocabulary.values()) - self.added_ids
+        text_ids = frozenset(vocabulary.values()) - self.added_ids
+        self.text_ids: abc.Set[int] = TokenSet(text_ids)
         self.end_ids = frozenset(self._controls[token] for token in END_CONTROLS if token in self._controls)
         self.special_texts = tuple(sorted(token.content for token in added if token.is_special))
-        self.vocab_size = max(self.text_ids | self.added_ids) + 1
+        self.vocab_size = max(text_ids | self.added_ids) + 1
         missing = [token for token in REQUIRED_CONTROLS if token not in self._controls]
         if missing:
             raise InvalidModel(f"the tokenizer has no {' and no '.join(missing)}: not a ChatML model")
