@@ -104,7 +104,7 @@ def tolerance(precision: str, kernel: str) -> float:
     """Of the largest number: a rounding that falls the other way in fp32 moves an int8 input by a level."""
     if precision == "fp32":
         return 1e-5
-    is_coarse = precision == "int8" and takes_two_passes(kernel)
+    is_coarse = precision in ("int8", "int4") and takes_two_passes(kernel)
     return 5e-2 if is_coarse else 1e-3
 
 
