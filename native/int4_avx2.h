@@ -10,7 +10,7 @@
 namespace qwen_aio {
 namespace {
 
-constexpr int MOST_INT4_ROWS = 4;
+constexpr int MOST_INT4_ROWS = 8;
 constexpr int GROUP_LEVELS = INT16_MAX;  // of inputs, on either side of zero
 static_assert(INT32_MAX / (2 * (LEVELS + 1) * GROUP_LEVELS) >= GROUP, "sums of a group fit into 32 bits");
 
@@ -42,6 +42,7 @@ inline void add_two(const GroupInputs* x, int num_groups, int input, int vector,
     __builtin_memcpy(&two, x[row * num_groups].inputs + input, sizeof two);
     const __m256i products = _mm256_madd_epi16(levels, _mm256_set1_epi32(two));
     totals[row][vector] = _mm256_add_epi32(totals[row][vector], products);
+    asm("" : "+x"(totals[row][vector]));  // GCC 12 would first add up products, and run out of registers
   }
 }
 
@@ -94,8 +95,7 @@ void multiply_panel(const GroupInputs* x, const Matrix& matrix, int panel, float
   if constexpr (ROWS <= 2) {
     multiply_columns<ROWS, 4>(x, matrix, panel, 0, sums);
   } else {
-    multiply_columns<ROWS, 2>(x, matrix, panel, 0, sums);
-    multiply_columns<ROWS, 2>(x, matrix, panel, 2, sums);
+    for (int vector = 0; vector < 4; ++vector) multiply_columns<ROWS, 1>(x, matrix, panel, vector, sums);
   }
 }
 

@@ -10,7 +10,7 @@
 namespace qwen_aio {
 namespace {
 
-constexpr int MOST_INT4_ROWS = 12;
+constexpr int MOST_INT4_ROWS = 8;
 constexpr int GROUP_LEVELS = LEVELS;  // of inputs, on either side of zero
 
 struct GroupInputs {
@@ -70,6 +70,7 @@ void multiply_panel(const GroupInputs* x, const Matrix& matrix, int panel, float
                      _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi32(first, 4), half_byte)),
                      _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi32(second, 4), half_byte)), totals);
     }
+    asm volatile("" ::: "memory");  // GCC 12 would move the sums to registers, and those of the group out of them
     const Floats low = load(factors), high = load(factors + 16);
 #pragma GCC unroll 16
     for (int row = 0; row < ROWS; ++row) {

@@ -56,7 +56,7 @@ class PackedModel:
 
 
 class NativePool:
-    """Keys and values of all layers, in fp16 beside int8 and int4 weights, else in fp32: see Memory in native/model.h."""
+    """Keys and values of all layers, in fp16 beside quantised weights, else in fp32: see Memory in native/model.h."""
 
     def __init__(self, config: ModelConfig, num_slots: int, *, is_half: bool) -> None:
         num_slots += -num_slots % SLOTS

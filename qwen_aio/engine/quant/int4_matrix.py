@@ -56,17 +56,18 @@ def _converted(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[
 def _best_steps(groups: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a level is worth in each group, (out, groups): of those tried, the one of least squared error."""
     at = np.abs(groups).argmax(axis=2)[:, :, None]
-    largest = np.take_along_axis(groups, at, axis=2)[:, :, 0]
-    best, best_gain = np.zeros_like(largest), np.zeros_like(largest)
+    largest = np.take_along_axis(groups, at, axis=2)
+    shares = np.divide(groups, largest, out=np.zeros_like(groups), where=largest != 0)  # whose squares are numbers
+    best, best_gain = (np.zeros(groups.shape[:2], np.float32) for _ in range(2))
     for level in TRIED:
-        levels = LEVEL_OF_NUMBER[_nearest(groups, largest / np.float32(level))]
-        products, squares = (np.einsum("rgi,rgi->rg", each, levels) for each in (groups, levels))
+        levels = LEVEL_OF_NUMBER[_nearest(shares, np.full_like(best, 1 / level))]
+        products, squares = (np.einsum("rgi,rgi->rg", each, levels) for each in (shares, levels))
         # The step of least squares for these levels, and by how much it lessens the sum of squares.
         steps = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
         gain = products * steps
         is_better = gain > best_gain
         best, best_gain = np.where(is_better, steps, best), np.where(is_better, gain, best_gain)
-    return best
+    return best * largest[:, :, 0]
 
 
 def _nearest(groups: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray[np.uint8]:
