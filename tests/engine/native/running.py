@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -89,7 +89,7 @@ def native(model: ReferenceModel, kernel: str, *, threads: int = 1, num_position
 
 
 def arrays_of(model: ReferenceModel, kernel: str) -> dict[str, Array]:
-    pack = partial(_packed, together=shared_library().qwen_aio_together(kernel.encode()))
+    pack = partial(packed_matrix, together=shared_library().qwen_aio_together(kernel.encode()))
     arrays = {"norm": model.norm} | pack("output", model.output)
     if not model.config.tied:
         arrays |= pack("embedding", model.embedding)
@@ -109,7 +109,7 @@ def arrays_of(model: ReferenceModel, kernel: str) -> dict[str, Array]:
     return arrays
 
 
-def _packed(name: str, matrix: ReferenceMatrix, *, together: int, order: Any = slice(None)) -> dict[str, Array]:
+def packed_matrix(name: str, matrix: ReferenceMatrix, *, together: int, order: Any = slice(None)) -> dict[str, Array]:
     values = matrix.values[order]
     if matrix.scales is None:
         return {f"{name}.floats": float_panels(values)}
@@ -121,6 +121,20 @@ def _packed(name: str, matrix: ReferenceMatrix, *, together: int, order: Any = s
         arrays[f"{name}.int8s"] = int8_panels(values, together=together)
         arrays[f"{name}.sums"] = padded(values.sum(axis=1, dtype=np.int32))
     return arrays | ({f"{name}.two_pass": np.ones(1, np.int8)} if matrix.two_pass else {})
+
+
+def in_int4(model: PackedModel) -> PackedModel:
+    """One of fp32 with its layers in int4, its output in int8."""
+    together = shared_library().qwen_aio_together(model.kernel.encode())
+    arrays: dict[str, Array] = {}
+    for name, array in model.arrays.items():
+        if name.endswith(".floats"):
+            quantised = ReferenceMatrix.in_int4 if name.startswith("layers.") else ReferenceMatrix.quantised
+            weight = array.transpose(0, 2, 1).reshape(-1, array.shape[1])
+            arrays |= packed_matrix(name.removesuffix(".floats"), quantised(weight, two_pass=False), together=together)
+        else:
+            arrays[name] = array
+    return replace(model, arrays=arrays)
 
 
 def padded(vector: Array) -> Array:
