@@ -14,6 +14,9 @@ from qwen_aio.engine.native.bindings import GROUP
 
 # native/int4_levels.h says where they come from.
 INT4_LEVELS = np.array([-127, -104, -79, -60, -45, -32, -21, -10, 0, 11, 21, 33, 46, 60, 77, 100], np.int8)
+LEVEL_OF_NUMBER: NDArray[np.float32] = INT4_LEVELS.astype(np.float32)
+DISTANCES = np.abs(np.arange(256, dtype=np.uint8).view(np.int8)[:, None] - LEVEL_OF_NUMBER)
+NEAREST: NDArray[np.uint8] = DISTANCES.argmin(axis=1).astype(np.uint8)  # level to each whole number, by its bits
 MOST_LEVEL = 127
 MOST_FACTOR = 127
 # Where a group's largest weight is tried, in levels: beyond the last one, the others are closer.
@@ -39,8 +42,8 @@ class Int4Matrix:
 
     def dense(self) -> NDArray[np.float32]:
         """The weights, (out, in)."""
-        steps = self.scales[:, None] * self.factors
-        return np.repeat(steps, GROUP, axis=1)[:, : self.values.shape[1]] * INT4_LEVELS[self.values]
+        steps = self.scales[:, None] * self.factors.astype(np.float32)
+        return np.repeat(steps, GROUP, axis=1)[:, : self.values.shape[1]] * LEVEL_OF_NUMBER[self.values]
 
 
 def _converted(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.float32]]:
@@ -75,9 +78,3 @@ def _nearest(groups: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray
     inverses = np.divide(1, steps, out=np.zeros_like(steps), where=np.abs(steps) > np.finfo(np.float32).tiny)
     whole = np.rint(groups * inverses[:, :, None]).clip(-MOST_LEVEL, MOST_LEVEL).astype(np.int8)
     return NEAREST[whole.view(np.uint8)]
-
-
-LEVEL_OF_NUMBER = INT4_LEVELS.astype(np.float32)
-# The number of the level nearest to each whole number, by its bits.
-NEAREST = np.abs(np.arange(256, dtype=np.uint8).view(np.int8)[:, None] - INT4_LEVELS.astype(np.int32)).argmin(axis=1)
-NEAREST = NEAREST.astype(np.uint8)
