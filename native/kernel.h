@@ -51,6 +51,25 @@ struct Matrix {
 
   int num_panels() const { return num_columns / PANEL; }
   int num_groups() const { return (num_inputs + GROUP - 1) / GROUP; }
+
+  // Some columns of a matrix without a bias; both numbers are multiples of PANEL.
+  Matrix columns(int first, int count) const {
+    const std::size_t skipped = static_cast<std::size_t>(first) * num_inputs;
+    const std::size_t skipped_groups = static_cast<std::size_t>(first) * num_groups();
+    Matrix result = *this;
+    result.num_columns = count;
+    if (scales != nullptr) result.scales += first;
+    if (floats != nullptr) {
+      result.floats += skipped;
+    } else if (int8s != nullptr) {
+      result.int8s += skipped;
+      result.sums += first;
+    } else {
+      result.int4s += skipped_groups * (GROUP / 2);
+      result.factors += skipped_groups;
+    }
+    return result;
+  }
 };
 
 // The left side: rows in the form that a matrix takes.

@@ -64,6 +64,12 @@ class Settings(BaseModel):
     status_dir: Path | None = _setting(
         None, "folder of status.json and admin.json (status/ in home)", "worker", "balancer"
     )
+    offline: bool = _setting(
+        True,
+        "refuse, and count, what would leave this process for other machines than the configured servers [on]",
+        *EVERY,
+        "cluster",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "how much is logged", *EVERY)
     log_format: Literal["text", "json"] = _setting("text", "how a line of the log is written", *EVERY)
     allowed_hosts: tuple[str, ...] = _setting(

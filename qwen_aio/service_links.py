@@ -7,10 +7,12 @@ them a setting, and QWEN_AIO_PORT=tcp://10.0.0.1:8000. Docker's old --link does 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+SERVICE_VARIABLE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 logger = logging.getLogger(__name__)
 
 
@@ -25,6 +27,11 @@ def drop_service_links(environment: MutableMapping[str, str], variables: Iterabl
                 f"{name}={value} is ignored: it is not a setting but Kubernetes' link to a service named {service}; "
                 "enableServiceLinks: false in the pod's spec turns these off"
             )
+
+
+def is_service_variable(name: str, value: str) -> bool:
+    """Whether this is one of the variables that Kubernetes or Docker makes for a service."""
+    return bool(SERVICE_VARIABLE.fullmatch(name)) or (name.endswith("_PORT") and _is_link(value))
 
 
 def _is_link(value: str) -> bool:

@@ -15,6 +15,9 @@ ROOMS_OF_SERVERS = {"balancer", "serving", "ui", "worker"}
 settings.register_profile("qwen_aio", deadline=None)
 settings.load_profile("qwen_aio")
 os.environ.pop("OMP_NUM_THREADS", None)
+# A command that runs inside a test would guard this process, and all tests after it, for good. Real processes of
+# tests/e2e do not inherit it.
+os.environ["QWEN_AIO_OFFLINE"] = "false"
 
 
 @pytest.fixture(autouse=True)

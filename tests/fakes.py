@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from qwen_aio.core import ContextLimits, ModelIdentity, Prompt, Sampling, Text
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.errors import QwenAioError
 from qwen_aio.result import Completion, LabelScore, SampledToken, Scores, TextDelta, Timings, TokenLogprob, Usage
 
@@ -124,3 +125,15 @@ def user_text(prompt: Prompt) -> str:
     """The user's block of a prompt, without its role."""
     texts = [segment.text for segment in prompt.body if isinstance(segment, Text) and segment.can_cut]
     return texts[0].removeprefix("user\n")
+
+
+class CountingGuard(EgressGuard):
+    """An egress guard that says what a test sets."""
+
+    def __init__(self, refused: int | None) -> None:
+        super().__init__()
+        self.said = refused
+
+    @property
+    def refused(self) -> int | None:
+        return self.said

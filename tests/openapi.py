@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.config import Settings
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.openapi.docs import DOCUMENT_PATH
 from qwen_aio.serving.openapi.document import Document, to_text
@@ -34,7 +35,8 @@ def worker_app() -> FastAPI:
 
 def balancer_app() -> FastAPI:
     gate = AdmissionGate()
-    return create_balancer_app(Balancer(Settings(), gate, status_dir=Path(tempfile.gettempdir())), gate)
+    balancer = Balancer(Settings(), gate, status_dir=Path(tempfile.gettempdir()), egress=EgressGuard())
+    return create_balancer_app(balancer, gate)
 
 
 PROGRAMS: dict[str, Callable[[], FastAPI]] = {"worker": worker_app, "balancer": balancer_app}

@@ -13,7 +13,7 @@ from qwen_aio.cli.parser import COMMANDS
 
 PACKAGE = Path("qwen_aio")
 FLOOR = {
-    *("bounds", "config", "core", "errors", "files", "language", "machine", "next_event"),
+    *("bounds", "config", "core", "egress", "errors", "files", "language", "machine", "next_event"),
     *("result", "routing", "safeguards", "service_links", "status", "visible"),
 }
 MAY_IMPORT = {
@@ -31,14 +31,16 @@ MAY_IMPORT = {
     "worker": FLOOR | {"wire", "tasks", "engine", "models", "serving", "startup"},
     "balancer": FLOOR | {"wire", "client", "serving"},
     "cluster": FLOOR | {"serving", "startup"},
+    "doctor": FLOOR | {"client", "cluster", "engine", "models", "serving", "startup", "tasks", "worker"},
     "tuning": FLOOR | {"client", "cluster", "serving", "startup"},
     "ui": FLOOR | {"bulk", "client", "evaluation", "serving", "startup"},
     "cli": FLOOR
     | {"wire", "client", "tasks", "engine", "models", "serving", "startup"}
-    | {"bulk", "evaluation", "worker", "balancer", "cluster", "tuning", "ui"},
+    | {"bulk", "evaluation", "worker", "balancer", "cluster", "doctor", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine/foreign", "engine/model", "engine/quant"}
-TORCH_FILES = {"engine/load.py"}  # puts the engine and a model of torch together
+TORCH_FILES = {"engine/load.py"}  # sets the number of its threads
+CHECKPOINT_ROOMS = TORCH_ROOMS | {"engine/weights"}
 
 
 def room_of(module: str) -> str:
@@ -87,9 +89,11 @@ def test_the_arrows_of_the_drawing_are_these_rooms(page):
 
 @pytest.mark.parametrize("path", modules(), ids=str)
 def test_torch_lives_in_the_rooms_that_compute_with_it_alone(path):
-    heavy = {name.split(".")[0] for name in imports_of(path)} & {"torch", "transformers", "safetensors"}
+    imported = {name.split(".")[0] for name in imports_of(path)}
     inside = path.relative_to(PACKAGE)
-    assert not heavy or inside.parent.as_posix() in TORCH_ROOMS or inside.as_posix() in TORCH_FILES
+    room = inside.parent.as_posix()
+    assert not imported & {"torch", "transformers"} or room in TORCH_ROOMS or inside.as_posix() in TORCH_FILES
+    assert "safetensors" not in imported or room in CHECKPOINT_ROOMS
 
 
 @pytest.mark.parametrize("path", modules(), ids=str)
@@ -113,6 +117,7 @@ def loaded_by(module: str) -> set[str]:
         ", ".join(f"qwen_aio.cli.{module}" for module in ("main", *COMMANDS.values())),
         "qwen_aio.balancer.app",
         "qwen_aio.engine.engine",
+        "qwen_aio.engine.load",
         "qwen_aio.engine.service",
         "qwen_aio.engine.text.grammar",
     ],

@@ -10,6 +10,7 @@ from qwen_aio.machine import folders
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+    monkeypatch.delenv("QWEN_AIO_OFFLINE")
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_aio.machine.cores import count_cores, usable_cores
+from qwen_aio.machine.cores import count_cores, cpu_quota, usable_cores
 
 CPU = "sys/devices/system/cpu"
 GROUPS = "sys/fs/cgroup"
@@ -76,6 +76,16 @@ def test_a_cpu_that_tells_nothing_or_nonsense_is_a_core_of_its_own(tmp_path):
 )
 def test_a_quota_of_the_own_group_or_of_any_around_it_limits(tmp_path, files, expected):
     assert cores(tmp_path, FOUR_CORES_TWICE | files) == expected
+
+
+def test_the_quota_is_the_smallest_one_and_need_not_be_whole(tmp_path):
+    assert cpu_quota(machine(tmp_path, {f"{GROUPS}/cpu.max": "max 100000\n"})) is None
+    files = {
+        "proc/self/cgroup": "0::/a\n",
+        f"{GROUPS}/a/cpu.max": "50000 100000\n",
+        f"{GROUPS}/cpu.max": "150000 100000\n",
+    }
+    assert cpu_quota(machine(tmp_path, files)) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,11 @@ from qwen_aio.balancer.workers.discovery import Discovery
 from qwen_aio.balancer.workers.monitor import HealthMonitor
 from qwen_aio.balancer.workers.registry import Registry
 from qwen_aio.config import Settings
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.errors import NoWorker, StatusUnwritable
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.health_routes import Health
+from qwen_aio.serving.metrics import EgressMetrics
 from qwen_aio.serving.pipeline import Pipeline
 
 TICK_S = 1.0
@@ -44,21 +46,29 @@ class Balancer:
         gate: AdmissionGate,
         *,
         status_dir: Path,
+        egress: EgressGuard,
         params: Params = PARAMS,
         key: str | Callable[[], str] = "",
         tls_to: Callable[[str], ssl.SSLContext | None] = lambda _: None,
     ) -> None:
-        """`key` and `tls_to` are for workers, as in WorkerClients. Raises InvalidSettings."""
+        """`egress` lets workers through; `key` and `tls_to` are for them, too, as in WorkerClients.
+
+        Raises InvalidSettings.
+        """
         params = replace(params, max_queue=settings.max_queue, slow_ms=settings.slow_ms)
         clock, random = time.monotonic, Random()
         discovery = Discovery.parse(settings.workers)
         self.stats = Stats()
         self.metrics = BalancerMetrics(self.snapshot)
+        self.metrics.registry.register(EgressMetrics(egress))
         self._gate = gate
+        self._egress = egress
         self._policy = settings.policy
         self._admin_file = AdminFile(status_dir)
         self._queue = RequestQueue(params)
-        self._clients = WorkerClients(key=key, tls_to=tls_to)
+        self._clients = WorkerClients(egress.peers, key=key, tls_to=tls_to)
+        for name in discovery.names:
+            egress.peers.add(name.url)
         self._registry = Registry(
             params, clock=clock, wall_clock=time.time, on_event=self.stats.event, asked_for=discovery.named_ids
         )
@@ -107,6 +117,7 @@ class Balancer:
             in_flight=sum(row.in_flight for row in rows),
             requests=self.stats.num_requests,
             failures=self.stats.num_failures,
+            egress_refused=self._egress.refused,
             version=__version__,
             workers=rows,
         )
@@ -133,6 +144,7 @@ class Balancer:
             snapshot.asked_for,
             snapshot.waiting,
             snapshot.policy,
+            snapshot.egress_refused,
             snapshot.version,
             {row.id: row.health if row.admin == "ready" else row.admin for row in snapshot.workers},
         )

@@ -66,6 +66,8 @@ class WorkerRow:
     """Of all its answers, since its last report."""
     rss_mb: float
     """Resident memory."""
+    egress_refused: int | None
+    """Its attempts to reach another machine; null with --no-offline."""
     uptime_s: float | None
     """Since its process started."""
     status_age_s: float | None
@@ -116,6 +118,8 @@ class Snapshot:
     """Since the balancer started."""
     failures: int
     """Those that failed through no fault of the client."""
+    egress_refused: int | None
+    """Attempts of the balancer to reach other machines than its workers; null with --no-offline."""
     version: str
     """The balancer's."""
     workers: tuple[WorkerRow, ...]
@@ -136,6 +140,8 @@ class HealthRecord:
     """Requests in the queue."""
     policy: str
     """How a worker is chosen."""
+    egress_refused: int | None
+    """Attempts of the balancer to reach other machines than its workers; null with --no-offline."""
     version: str
     """The balancer's."""
     workers: dict[str, str]

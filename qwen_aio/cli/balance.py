@@ -16,9 +16,11 @@ from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.workers.admin import AdminFile
 from qwen_aio.config import Settings, settings_of, status_dir
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.transport.server import bind, run_server
 from qwen_aio.startup import event_loop
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.exposure import check_exposure, key_ring, rate_limits, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
@@ -38,8 +40,9 @@ def main(arguments: argparse.Namespace) -> int:
     settings = balancer_settings(arguments)
     check_exposure(settings)
     log_to_stderr(settings)
+    egress = egress_guard(settings)
     with bind(settings.host, settings.port or PORT) as sock, AdminFile(status_dir(settings)).owned():
-        return event_loop.run(_balance(settings, sock))
+        return event_loop.run(_balance(settings, sock, egress))
 
 
 def balancer_settings(arguments: argparse.Namespace) -> Settings:
@@ -52,11 +55,16 @@ def balancer_settings(arguments: argparse.Namespace) -> Settings:
     return settings.model_copy(update={"workers": ()}) if is_number and "workers" not in arguments else settings
 
 
-async def _balance(settings: Settings, sock: socket.socket) -> int:
+async def _balance(settings: Settings, sock: socket.socket, egress: EgressGuard) -> int:
     manager = ServiceManager.of_process(os.environ)
     gate = AdmissionGate(starting="the balancer is just starting; try again in a second", on_state=manager.tell)
     balancer = Balancer(
-        settings, gate, status_dir=status_dir(settings), key=service_key(settings), tls_to=tls_to(settings)
+        settings,
+        gate,
+        status_dir=status_dir(settings),
+        egress=egress,
+        key=service_key(settings),
+        tls_to=tls_to(settings),
     )
     app = create_balancer_app(
         balancer,

@@ -28,6 +28,7 @@ from qwen_aio.config import Settings, prompts_dir, settings_of, status_dir
 from qwen_aio.errors import InvalidSettings, KeyRefused, ServerUnreachable
 from qwen_aio.machine.memory import available_memory
 from qwen_aio.serving.transport.server import bind, caught_signals
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.environment import stated_threads
 from qwen_aio.startup.exposure import check_exposure, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
@@ -58,6 +59,7 @@ def main(arguments: Namespace) -> int:
     settings = settings_from(arguments)
     check_exposure(settings)
     plan = plan_cluster(settings.model_copy(update={"threads": stated_threads(settings)}))
+    egress_guard(settings, plan.page_url, plan.balancer_url)
     prepare_process(plan.workers[0].threads)  # a worker that finds them in its environment says nothing of them
     for host, port, flag in plan.addresses:
         bind(host, port, flag=flag).close()

@@ -16,7 +16,7 @@ from qwen_aio import __version__
 COMMANDS = {
     **{"serve": "serve", "balance": "balance", "cluster": "cluster", "service": "install_service", "keys": "keys"},
     **{"run": "run", "chat": "chat", "classify": "classify", "eval": "evaluate", "calibrate": "calibrate"},
-    **{"tasks": "tasks", "models": "models", "tune": "tune", "completion": "completion"},
+    **{"tasks": "tasks", "models": "models", "tune": "tune", "doctor": "doctor", "completion": "completion"},
 }
 
 

@@ -13,7 +13,10 @@ from qwen_aio.bulk.asking import Asked
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import ModelIdentity, Request, Service, Task
 
-MODEL_SETTINGS = ("model", "engine", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden")
+MODEL_SETTINGS = (
+    *("model", "engine", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden"),
+    *("offline",),
+)
 SERVER_SETTINGS = ("tls_ca",)
 URL_HELP = "ask the server at this address, with the key in QWEN_AIO_KEY, instead of loading a model here"
 
@@ -26,8 +29,10 @@ class AskedService(Asked, Service, Protocol):
 async def service_at(url: str, settings: Settings) -> AsyncIterator[AskedService]:
     """The server at `url`."""
     from qwen_aio.client.async_client import AsyncClient
+    from qwen_aio.startup.egress import egress_guard
     from qwen_aio.startup.tls import tls_to
 
+    egress_guard(settings, url)
     async with AsyncClient(url, key=os.environ.get("QWEN_AIO_KEY", ""), tls=tls_to(settings)(url)) as client:
         yield client
 
@@ -43,12 +48,14 @@ async def service_here(
     from qwen_aio.routing import choose_route
     from qwen_aio.serving.admission import AdmissionGate
     from qwen_aio.serving.pipeline import Pipeline
+    from qwen_aio.startup.egress import egress_guard
     from qwen_aio.startup.environment import stated_threads
     from qwen_aio.tasks.loader import load_tasks
     from qwen_aio.worker.execution.executor import LocalExecutor
     from qwen_aio.worker.loading import choose_model, describe_model, loaded_engine, prepare_process
     from qwen_aio.worker.memory_need import log_memory, sized
 
+    egress_guard(settings)
     threads = prepare_process(stated_threads(settings))
     tasks = load_tasks(prompts_dir(settings))
     tasks |= more(tasks)

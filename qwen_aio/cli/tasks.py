@@ -80,6 +80,7 @@ def _spelled(prompt: Prompt) -> str:
 
 
 async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -> int:
+    from qwen_aio.startup.egress import egress_guard
     from qwen_aio.startup.environment import stated_threads
     from qwen_aio.worker.loading import (
         choose_model,
@@ -91,6 +92,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
     )
     from qwen_aio.worker.memory_need import log_memory, sized
 
+    egress_guard(settings)
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
     print(describe_model(model))

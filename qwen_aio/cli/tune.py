@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from qwen_aio.machine.folders import home
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.interruption import result_unless
 from qwen_aio.serving.transport.server import caught_signals
+from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tuning.candidates import CandidateWorkers
@@ -40,9 +41,9 @@ from qwen_aio.tuning.search import Results, fastest_settings, search
 from qwen_aio.tuning.toml_edit import Value, check_writable, read_settings_file, write_settings_file
 from qwen_aio.worker.loading import choose_model, describe_model, engine_of, records_of
 from qwen_aio.worker.memory_need import log_memory, sized
-from qwen_aio.worker.precision import choose_precision
+from qwen_aio.worker.precision import choose_precision, is_prepared, why_no_int8
 
-SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
+SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden", "offline")
 SHORTEST_S, LONGEST_S = 5.0, 3600.0
 HEADING = """\
 Found by `qwen-aio tune` on this machine; run it again for another machine or model.
@@ -68,6 +69,7 @@ def main(arguments: Namespace) -> int:
     settings = settings_from(arguments)
     if not SHORTEST_S <= arguments.seconds <= LONGEST_S:
         raise InvalidSettings(f"--seconds: {arguments.seconds:g} is not between {SHORTEST_S:g} and {LONGEST_S:g}")
+    egress_guard(settings)
     out: Path = arguments.out or arguments.config or home() / "qwen_aio.toml"
     old = _checked_file(out)
     tasks = load_tasks(prompts_dir(settings))
@@ -98,17 +100,18 @@ def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> t
     Raises InvalidSettings if it is asked for. A precision that `auto` would refuse is left out:
     workers and batch would fit int8, and fp32 would run with them.
     """
-    # Here and not above: importing torch takes seconds, and --help should not.
-    from qwen_aio.engine.model.linear import why_no_int8
-
-    why = why_no_int8()
-    if why and asked == "int8":
+    auto = child_arguments(arguments, "worker", precision="auto")
+    settings = settings_from(auto)
+    records = records_of(settings, model)
+    if asked == "int8" and (why := why_no_int8(records.kernel)):
         raise InvalidSettings(f"--precision int8: {why}", param="precision")
     if asked in ("fp32", "int8"):
         return (asked,)
-    why = why or _why_auto_refuses(arguments, model, why_no_int8)
-    if why:
-        _progress(f"int8 is not tried: {why}")
+    if not is_prepared(settings, records):
+        prepare_int8(auto)
+    record = choose_precision(settings, model, records, threads=1)
+    if record.precision == "fp32":
+        _progress(f"int8 is not tried: {record.why}")
         return ("fp32",)
     return ("int8", "fp32")
 
@@ -133,15 +136,6 @@ def _checked_file(out: Path) -> Mapping[str, object]:
         )
     check_writable(out)
     return old
-
-
-def _why_auto_refuses(arguments: Namespace, model: ModelFolder, why_no_int8: Callable[[], str | None]) -> str | None:
-    """Why `auto` does not take int8, by a comparison now if none is recorded; None if it does."""
-    auto = child_arguments(arguments, "worker", precision="auto")
-    prepare_int8(auto, model)  # leaves a record, but for a small model
-    settings = settings_from(auto)
-    record = choose_precision(settings, model, records_of(settings, model), threads=1, why_no_int8=why_no_int8)
-    return record.why if record.precision == "fp32" else None
 
 
 async def _measure_all(arguments: Namespace, tasks: Mapping[str, Task], candidates: Sequence[Candidate]) -> Results:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 
 from qwen_aio.bounds import MAX_TIMEOUT_S
 from qwen_aio.client.frames import FrameReader
 from qwen_aio.core import Capabilities, EngineRequest, Request
+from qwen_aio.egress.guard import RESOLVED
 from qwen_aio.errors import BadReply, ConnectionLost, ServerUnreachable
 from qwen_aio.result import Answer, Decision, Done, EngineEvent, Event, Result
 from qwen_aio.wire.engine import ENGINE_PATH, TOKENS_PATH, TokensResponse, engine_request_to_json, read_engine_event
@@ -142,7 +146,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
             raise ConnectionLost(f"no answer from {self._url} ({_why(exc)}); {self._check}") from exc
 
     def _new_session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls or True)
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls or True, resolver=AuditedResolver())
         return aiohttp.ClientSession(trust_env=False, connector=connector)
 
     async def _events(
@@ -170,6 +174,21 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     @property
     def _check(self) -> str:
         return f"is that the right address, and does it run? Try: curl {self._url}/health"
+
+
+class AuditedResolver(aiohttp.ThreadedResolver):
+    """The system's look-up of names, which tells the egress guard, if there is one, where a name led.
+
+    aiohttp would else take pycares where that is installed, whose native look-ups no guard sees.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises OSError."""
+        found = await super().resolve(host, port, family)
+        sys.audit(RESOLVED, host, [each["host"] for each in found])
+        return found
 
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:

@@ -30,8 +30,14 @@ def usable_cores() -> int:
 def count_cores(root: Path, *, allowed_cpus: Set[int]) -> int:
     """As usable_cores, where /sys and /proc are below `root`. A damaged file counts as missing."""
     cores = len({_siblings(root / f"sys/devices/system/cpu/cpu{cpu}/topology", cpu) for cpu in allowed_cpus})
+    quota = cpu_quota(root)
     # Half a core more would be a thread that waits half of the time, and makes the others wait.
-    return max(1, min([cores, *map(int, _quotas(root))]))
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """CPU seconds per second that this process may take; None without a limit. /sys and /proc are below `root`."""
+    return min(_quotas(root), default=None)
 
 
 def _siblings(topology: Path, cpu: int) -> frozenset[int]:

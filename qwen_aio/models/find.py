@@ -11,13 +11,14 @@ from pathlib import Path
 from qwen_aio.errors import InvalidModel
 from qwen_aio.models.check import NEEDED, check_folder
 from qwen_aio.models.hub_cache import model_name, snapshot_in
+from qwen_aio.models.known_hashes import KnownHashes
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 FULL_MODEL = "qwen1.5-0.5b-chat"  # folder in home/models that is taken before the bundled one
 FULL_MODEL_AT_HUB = "Qwen/Qwen1.5-0.5B-Chat"
 # Beside weights, config and tokenizer, what decides the answers of a model that brings its own chat template.
 CHAT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
-PIECE = 2**24  # bytes read at once
+NOTHING_KNOWN = KnownHashes()
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,19 @@ def model_folders(home: Path) -> list[Path]:
     return [BUNDLED, *sorted(path for path in there if path.is_dir() and path.name[0] != ".")]
 
 
-def model_sha(folder: Path, *, more: Sequence[str] = ()) -> str:
+def model_sha(folder: Path, *, more: Sequence[str] = (), known: KnownHashes = NOTHING_KNOWN) -> str:
     """Sixteen hex digits over weights, config and tokenizer, which determine the output.
 
-    `more`: names of other files that do; those that are missing count as missing.
+    `more`: names of other files that do; those that are missing count as missing. `known`: spares
+    reading what has been read before.
     """
     digest = hashlib.sha256()
     for name in more:
         path = folder / name
-        digest.update(f"{name}:{path.is_file()};".encode() + (_file_digest(path) if path.is_file() else b""))
+        digest.update(f"{name}:{path.is_file()};".encode() + (known.digest(path) if path.is_file() else b""))
     for path in sorted([*(folder / name for name in NEEDED), *folder.glob("*.safetensors")]):
-        digest.update(f"{path.name}:{path.stat().st_size};".encode() + _file_digest(path))
+        digest.update(f"{path.name}:{path.stat().st_size};".encode() + known.digest(path))
     return digest.hexdigest()[:16]
-
-
-def _file_digest(path: Path) -> bytes:
-    """SHA-256, read in large pieces: a thread waits for the others after each piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.digest()
 
 
 def _checked(folder: Path) -> Path:

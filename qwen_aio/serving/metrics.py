@@ -7,14 +7,18 @@ no request can invent one. Each application has a registry of its own. Owned by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
 from qwen_aio.core import Task
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.openapi.endpoint import Endpoint
 
@@ -71,6 +75,18 @@ class RequestMetrics:
 
     def _counter(self, name: str, description: str, labels: Sequence[str]) -> Counter:
         return Counter(f"{PREFIX}{name}", description, labels, registry=self.registry)
+
+
+class EgressMetrics(Collector):
+    """What the egress guard of this process has refused; nothing with --no-offline."""
+
+    def __init__(self, egress: EgressGuard) -> None:
+        self._egress = egress
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry for every `GET /metrics`."""
+        if (refused := self._egress.refused) is not None:
+            yield CounterMetricFamily(f"{PREFIX}egress_refused", "Attempts to reach another machine, refused", refused)
 
 
 def metrics_route(registry: CollectorRegistry) -> Endpoint:

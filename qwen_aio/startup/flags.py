@@ -19,10 +19,11 @@ def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     group = parser.add_argument_group("settings (also QWEN_AIO_* variables and keys of qwen_aio.toml)")
     for name in names:
         field = Settings.model_fields[name]
-        hint = "" if field.default in (None, False, ()) else f" [{field.default}]"
+        hint = "" if field.default in (None, False, True, ()) else f" [{field.default}]"
         text = f"{field.description}{hint}"
         if field.annotation is bool:
-            group.add_argument(_flag(name), action="store_true", default=argparse.SUPPRESS, help=text)
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            group.add_argument(_flag(name), action=action, default=argparse.SUPPRESS, help=text)
         else:
             metavar = _metavar(name, field.annotation)
             group.add_argument(_flag(name), default=argparse.SUPPRESS, metavar=metavar, help=text)
@@ -46,7 +47,10 @@ def as_flags(arguments: Namespace) -> list[str]:
     """The command line that is parsed to `arguments`."""
     flags: list[str] = []
     for name, value in vars(arguments).items():
-        flags += [_flag(name)] if value is True else [_flag(name), str(value)]
+        if isinstance(value, bool):
+            flags += [_flag(name if value else f"no_{name}")]
+        else:
+            flags += [_flag(name), str(value)]
     return flags
 
 

@@ -80,6 +80,8 @@ class WorkerStatus:
     """Answers whose second draw did not fit either."""
     answers_stopped: int = 0
     """Before a later sentence that did not fit."""
+    egress_refused: int | None = None
+    """Attempts to reach another machine that were refused since its process started; None with --no-offline."""
     golden: dict[str, str] = field(default_factory=dict)
     """Task -> outcome of its golden cases."""
 
@@ -132,6 +134,7 @@ _READERS_BY_TYPE: dict[object, Callable[[Any], Any]] = {
     int: lambda value: int(_amount(value)),
     float: _amount,
     float | None: _number,
+    int | None: lambda value: None if _number(value) is None else int(_amount(value)),
     str: lambda value: value if _is_text(value) else "",
     WorkerState: str,
     tuple[float, ...]: lambda value: tuple(map(_amount, value[-5:])) if isinstance(value, list) else (),

@@ -13,13 +13,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from qwen_aio.core import TaskKind
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Timings
 from qwen_aio.status.file import utc_time
@@ -62,6 +63,7 @@ class WorkerHealth:
     latest: WorkerStatus  # the last record, which /health shows; the first is StatusFile.claimed's
     engine: Callable[[], EngineSnapshot]  # also before it is loaded
     meter: Meter
+    egress: EgressGuard = field(default_factory=EgressGuard)
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
 
@@ -142,6 +144,7 @@ class WorkerHealth:
             cpu_percent=_mean(self._readings) or 0.0,
             cpu_jitter=round(pstdev(self._busy_readings), 1) if self._busy_readings else 0.0,
             rss_mb=round(self.meter.rss_mb(), 1),
+            egress_refused=self.egress.refused,
             wall_time=utc_time(self.wall_clock()),
         )
         self._reported, self._reported_at = engine, now

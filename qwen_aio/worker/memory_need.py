@@ -40,6 +40,12 @@ class MemoryNeed:
         weights = " or ".join(map(str, self.weights.values()))
         return f"up to {totals} (weights {weights}, keys and values {self.kv}, everything else {self.rest})"
 
+    @property
+    def savings(self) -> str:
+        """What to do where that is too much."""
+        smaller = f"--precision {self.smaller}, " if self.smaller else ""
+        return f"{smaller}a smaller --kv-mb, fewer workers or a smaller model need less"
+
     def total(self, precision: Precision) -> int:
         return self.weights[precision] + self.kv + self.rest
 
@@ -120,8 +126,4 @@ def memory_message(need: MemoryNeed, available: AvailableMemory) -> str:
     line = f"memory: needs {need}; {available}"
     if need.fits(available):
         return line
-    smaller = f"--precision {need.smaller}, " if need.smaller else ""
-    return (
-        f"{line}, which is not enough: the system may kill the program without a word; "
-        f"{smaller}a smaller --kv-mb, fewer workers or a smaller model need less"
-    )
+    return f"{line}, which is not enough: the system may kill the program without a word; {need.savings}"

@@ -13,11 +13,12 @@ from fastapi import FastAPI
 
 from qwen_aio.config import Settings, status_dir
 from qwen_aio.core import EngineRequest, ModelIdentity, Task
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.result import Answer, Decision
 from qwen_aio.serving.admission import AdmissionGate
-from qwen_aio.serving.metrics import RequestMetrics
+from qwen_aio.serving.metrics import EgressMetrics, RequestMetrics
 from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.transport.server import run_server
 from qwen_aio.startup.exposure import key_ring, rate_limits
@@ -52,12 +53,14 @@ class WorkerServer:
     load: LoadEngine = loaded_engine
     make_app: MakeApp = create_worker_app
     manager: ServiceManager = field(default_factory=ServiceManager)
+    egress: EgressGuard = field(default_factory=EgressGuard)
     _snapshot: Callable[[], EngineSnapshot] = field(default=EngineSnapshot, init=False)  # later, the engine's
 
     def __post_init__(self) -> None:
         self._metrics = RequestMetrics(
             running=lambda: self._snapshot().running, waiting=lambda: self._snapshot().queue_depth
         )
+        self._metrics.registry.register(EgressMetrics(self.egress))
 
     async def run(self) -> int:
         """Load, serve, end. Raises SetupError for what an operator must mend."""
@@ -66,7 +69,8 @@ class WorkerServer:
         url = own_url(self.settings, port)
         tls = certificate(self.settings)
         with status_file.claimed(self.settings.id or f"qwen-{port}", url=url) as first:
-            health = WorkerHealth(first, engine=lambda: self._snapshot(), meter=ProcessMeter(threads=self.threads))
+            meter = ProcessMeter(threads=self.threads)
+            health = WorkerHealth(first, engine=lambda: self._snapshot(), meter=meter, egress=self.egress)
             gate = AdmissionGate(on_state=self.manager.tell)
             app = self._app(gate, health)
             print(f"{describe_model(self.model)}; open {url}", flush=True)

@@ -13,6 +13,7 @@ from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.balancer.params import PARAMS, Params
 from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import Settings
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.admission import AdmissionGate
 from qwen_aio.serving.app import NO_KEYS
@@ -92,7 +93,7 @@ async def balanced(
         workers = tuple(f"{worker_id}={path.url}" for worker_id, path in paths.items())
         settings = Settings(**{"workers": workers, **more})
         gate = AdmissionGate()
-        balancer = Balancer(settings, gate, status_dir=status_dir, params=params, key=key)
+        balancer = Balancer(settings, gate, status_dir=status_dir, egress=EgressGuard(), params=params, key=key)
         sock = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         app = create_balancer_app(balancer, gate, keys=keys)

@@ -28,6 +28,7 @@ ROW = WorkerRow(
     ttft_ms_mean5=61.0,
     tokens_per_second=24.13,
     rss_mb=812.4,
+    egress_refused=0,
     uptime_s=8000.0,
     status_age_s=0.84,
     completed=1234,
@@ -86,6 +87,7 @@ class FakeView:
             in_flight=sum(row.in_flight for row in self.rows.values()),
             requests=self.stats.num_requests,
             failures=self.stats.num_failures,
+            egress_refused=0,
             version="0.1.0",
             workers=tuple(self.rows.values()),
         )

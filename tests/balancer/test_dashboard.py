@@ -128,6 +128,20 @@ async def test_the_first_paint_is_complete():
         assert shown in page.text
 
 
+@pytest.mark.parametrize(
+    ("refused", "shown"),
+    [
+        ([0], "0"),
+        ([0, 0, 0], "0"),
+        ([1, 0, 2000], "2,001"),
+        ([None, None], "not counted"),
+        ([3, None], "3 + not counted"),
+    ],
+)
+def test_refused_egress_is_added_up_and_what_nobody_counts_is_no_zero(refused, shown):
+    assert cells.egress(refused, STRINGS["en"]) == shown
+
+
 def test_nothing_in_the_page_is_inline():
     assert painted(FakeView()).inline == []
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from qwen_aio.balancer.workers.clients import WorkerClients
 from qwen_aio.balancer.workers.discovery import Discovery, DnsName
 from qwen_aio.balancer.workers.monitor import RESOLVE_PERIOD_S, HealthMonitor, Resolve
+from qwen_aio.egress.peers import Peers
 from qwen_aio.status.record import WorkerStatus
 from tests.balancer.balanced import Service, balanced
 from tests.balancer.world import World
@@ -155,7 +156,7 @@ class Monitoring:
 
     def __init__(self, folder: Path, resolve: Resolve) -> None:
         self.world = World()
-        self.clients = WorkerClients()
+        self.clients = WorkerClients(Peers())
         discovery = Discovery.parse(["dns:workers.local:7861"])
         more = {"clock": self.world.clock, "on_change": lambda: None, "resolve": resolve}
         self.monitor = HealthMonitor(self.world.registry, self.clients, discovery, folder / "status.json", **more)

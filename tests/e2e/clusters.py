@@ -62,15 +62,19 @@ def cluster(
     wait: bool = True,
     environment: Mapping[str, str] = NOTHING,
     before: Callable[[], None] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Cluster]:
-    """Start one; ready when this begins, unless `wait` is false. `before` runs in the process before the program does."""
+    """Start one; ready when this begins, unless `wait` is false. `before` runs in the process before the program does.
+
+    `python` is that of the installation.
+    """
     home.mkdir(exist_ok=True)
     page, balancer, first = free_port(), free_port(), _free_row(num_workers)
     ports = ("--port", str(page), "--balancer-port", str(balancer), "--worker-port", str(first))
     log = home / "cluster.log"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "qwen_aio.cli.main", "cluster", "--workers", str(num_workers), *ports, *flags],
+        [python, "-m", "qwen_aio.cli.main", "cluster", "--workers", str(num_workers), *ports, *flags],
         env=inherited | {"QWEN_AIO_HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(environment),
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,

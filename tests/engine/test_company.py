@@ -20,6 +20,7 @@ from qwen_aio.engine.load import LoadedModel, load_model
 from qwen_aio.engine.load import make_engine as make_from
 from qwen_aio.engine.native.model import PackedModel
 from qwen_aio.engine.requests import Generate, Score, Work
+from qwen_aio.engine.weights.folder import Folder
 from tests.campaign import CAMPAIGN
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.native.running import in_int4
@@ -61,7 +62,9 @@ def precision(request: pytest.FixtureRequest) -> str:
 def loaded(make_checkpoint: MakeCheckpoint, precision: str) -> LoadedModel:
     shape = SMALL if precision == "fp32" and not CAMPAIGN else WIDE
     folder = make_checkpoint(std=0.03, seed=2, dtype=torch.bfloat16, **shape)
-    found = load_model(folder, max_context=256, threads=1, precision="int8" if precision == "int8" else "fp32")
+    found = load_model(
+        Folder.open(folder), max_context=256, threads=1, precision="int8" if precision == "int8" else "fp32"
+    )
     if precision == "int4" and isinstance(found.model, PackedModel):
         return replace(found, model=in_int4(found.model))
     return found

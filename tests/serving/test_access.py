@@ -13,6 +13,7 @@ from starlette.routing import Route
 from qwen_aio.balancer.app import create_balancer_app
 from qwen_aio.balancer.balancer import Balancer
 from qwen_aio.config import Settings
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.keys import ROLES
 from qwen_aio.serving.access.limits import NO_LIMITS, RateLimits, Rates
@@ -33,7 +34,9 @@ def worker_app(keys: KeyRing, _: Path, limits: RateLimits = NO_LIMITS) -> FastAP
 
 def balancer_app(keys: KeyRing, folder: Path, limits: RateLimits = NO_LIMITS) -> FastAPI:
     gate = AdmissionGate()
-    return create_balancer_app(Balancer(Settings(), gate, status_dir=folder), gate, keys=keys, limits=limits)
+    return create_balancer_app(
+        Balancer(Settings(), gate, status_dir=folder, egress=EgressGuard()), gate, keys=keys, limits=limits
+    )
 
 
 @pytest.mark.parametrize("make", [worker_app, balancer_app])

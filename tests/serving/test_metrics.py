@@ -4,14 +4,15 @@ import asyncio
 import re
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from qwen_aio.errors import EngineStopped
 from qwen_aio.result import Answer, Decision, Timings, Usage
-from qwen_aio.serving.metrics import METRICS_PATH, RequestMetrics
+from qwen_aio.serving.metrics import METRICS_PATH, EgressMetrics, RequestMetrics
 from qwen_aio.wire.engine import ENGINE_PATH
 from tests.asking import calling
-from tests.fakes import FakeEngine
+from tests.fakes import CountingGuard, FakeEngine
 from tests.served import TASKS, Worker
 
 DECIDES = {"task": "sentiment", "kind": "decision"}
@@ -140,3 +141,10 @@ def test_two_applications_count_apart():
     one, other = Counted(), Counted()
     one.decision("negative")
     assert other("request_duration_seconds_count", **DECIDES) is None
+
+
+@pytest.mark.parametrize(("refused", "shown"), [(0, 0.0), (3, 3.0), (None, None)])
+def test_what_the_egress_guard_refused_is_a_counter_where_there_is_one(refused, shown):
+    registry = CollectorRegistry()
+    registry.register(EgressMetrics(CountingGuard(refused)))
+    assert registry.get_sample_value("qwen_aio_egress_refused_total") == shown

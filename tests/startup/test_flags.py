@@ -22,7 +22,13 @@ TYPED = {
         "log_format": "json",
         "allowed_hosts": "a.lan,b.lan",
     },
-    **{"root_path": "/qwen", "trusted_proxies": "10.0.0.0/8", "insecure": True, "max_context": "1024"},
+    **{
+        "root_path": "/qwen",
+        "trusted_proxies": "10.0.0.0/8",
+        "insecure": True,
+        "offline": False,
+        "max_context": "1024",
+    },
     **{"kv_mb": "64", "max_batch_tokens": "128", "max_queue": "32", "workers": "2", "policy": "random"},
     **{"slow_ms": "99.5", "balancer_port": "8100", "worker_port": "7200", "share_weights": "on", "golden": "warn"},
     **{"tls_certificate": "/chain.pem", "tls_key": "/key.pem", "tls_ca": "/ca.pem"},
@@ -50,6 +56,7 @@ def parsed(module, flags: list[str]) -> Namespace:
 def typed(tmp_path, monkeypatch) -> Namespace:
     """What is typed for a cluster."""
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
+    monkeypatch.delenv("QWEN_AIO_OFFLINE")
     return parsed(cluster, as_flags(Namespace(**TYPED)))
 
 

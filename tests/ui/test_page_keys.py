@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 from qwen_aio.cli.serve import _app_with_page
 from qwen_aio.client.async_client import AsyncClient
 from qwen_aio.config import load_settings
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.errors import KeyRefused
 from qwen_aio.models.find import ModelFolder
 from qwen_aio.serving.access.key_ring import KeyRing
@@ -73,7 +74,9 @@ async def test_the_page_before_a_server_needs_its_own_keys(tmp_path, monkeypatch
     (tmp_path / "service.key").write_text(SECRETS["service"])
     sock = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    serving = asyncio.ensure_future(run_page(load_settings({}), address="http://127.0.0.1:1", sock=sock, look_s=60))
+    serving = asyncio.ensure_future(
+        run_page(load_settings({}), address="http://127.0.0.1:1", sock=sock, egress=EgressGuard(), look_s=60)
+    )
     try:
         async with AsyncClient(url) as stranger, AsyncClient(url, key=SECRETS["user"]) as known:
             with pytest.raises(KeyRefused):

@@ -9,6 +9,7 @@ import pytest
 
 from qwen_aio.cli.main import main
 from qwen_aio.config import checked_address, load_settings
+from qwen_aio.egress.guard import EgressGuard
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.transport.server import bind
 from qwen_aio.ui.page_server import run_page
@@ -123,7 +124,9 @@ class Asking:
 async def page(address: str) -> AsyncIterator[Asking]:
     """The page in front of `address`, in this process."""
     sock = bind("127.0.0.1", 0)
-    serving = asyncio.ensure_future(run_page(load_settings({}), address=address, sock=sock, look_s=0.01))
+    serving = asyncio.ensure_future(
+        run_page(load_settings({}), address=address, sock=sock, egress=EgressGuard(), look_s=0.01)
+    )
     async with aiohttp.ClientSession() as session:
         try:
             yield Asking(session, f"http://127.0.0.1:{sock.getsockname()[1]}")

@@ -11,6 +11,7 @@ from qwen_aio.engine.requests import EngineSnapshot
 from qwen_aio.result import Timings
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.worker.health import ProcessMeter, WorkerHealth
+from tests.fakes import CountingGuard
 
 FIRST = WorkerStatus(
     id="qwen-1", url="http://127.0.0.1:7861", pid=4242, start_time=1.0, generation=3, seq=1, state="starting"
@@ -68,6 +69,13 @@ def test_a_record_keeps_the_identity_and_counts_on() -> None:
         wall_time="1970-01-01T00:00:00Z",
     )
     assert world.health.latest == status
+
+
+def test_a_record_has_what_the_egress_guard_refused_and_nothing_where_there_is_none() -> None:
+    world = World()
+    assert world.health.status("ready").egress_refused is None
+    world.health.egress = CountingGuard(3)
+    assert world.health.status("ready").egress_refused == 3
 
 
 def test_a_worker_that_is_still_loading_reports_that_it_lives() -> None:

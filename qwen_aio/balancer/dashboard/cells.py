@@ -52,6 +52,7 @@ def summary_cells(snapshot: Snapshot, strings: DashboardStrings) -> Cells:
         "in_flight": number(snapshot.in_flight),
         "requests": number(snapshot.requests),
         "failures": number(snapshot.failures),
+        "egress": egress([snapshot.egress_refused, *(row.egress_refused for row in snapshot.workers)], strings),
         "policy": snapshot.policy,
         "version": snapshot.version,
     }
@@ -83,6 +84,7 @@ def worker_cells(row: WorkerRow, strings: DashboardStrings) -> Cells:
         "first_token": milliseconds(row.ttft_ms_mean5),
         "tokens": number(row.tokens_per_second, 1),
         "memory": f"{number(row.rss_mb)} MB",
+        "egress": egress([row.egress_refused], strings),
         "uptime": span(row.uptime_s),
         "cost": seconds(row.cost.total if row.cost else None),
         "terms": _terms(row, strings),
@@ -125,6 +127,13 @@ def event_cells(row: EventRow, strings: DashboardStrings) -> Cells:
         "change": strings.change_of(row.change),
         **_reason(row.why, strings),
     }
+
+
+def egress(refused: Sequence[int | None], strings: DashboardStrings) -> str:
+    """All together; of processes that do not count, only that there are some."""
+    counted = [value for value in refused if value is not None]
+    uncounted = strings.not_offline if len(counted) < len(refused) else ""
+    return " + ".join(filter(None, [number(sum(counted)) if counted else "", uncounted]))
 
 
 def number(value: float, digits: int = 0) -> str:

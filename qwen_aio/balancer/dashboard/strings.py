@@ -66,6 +66,8 @@ class DashboardStrings(Strings):
     in_flight = Both("In flight", "处理中")
     requests = Both("Requests", "请求")
     failures = Both("Failed", "失败")
+    egress = Both("Refused egress", "已拒绝外连")
+    not_offline = Both("not counted", "未统计")
     policy = Both("Policy", "策略")
     version = Both("Version", "版本")
     workers = Both("Workers", "实例")

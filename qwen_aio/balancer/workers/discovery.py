@@ -25,6 +25,11 @@ class DnsName:
     name: str
     port: int
 
+    @property
+    def url(self) -> str:
+        """Of all its workers together."""
+        return f"http://{self.name}:{self.port}"
+
     def worker(self, address: str) -> tuple[str, str]:
         """Id and url of the worker at `address`."""
         host = f"[{address}]" if ":" in address else address

@@ -147,7 +147,7 @@ def _parsed(specification: str) -> tuple[RustTokenizer, dict[str, int], list[Add
         stated = json.loads(specification)
         # A second library object for added tokens would cost 0.5 s of every start, and 60 MB.
         bare = {**stated, "added_tokens": [], "truncation": None, "padding": None}
-        plain = RustTokenizer.from_str(json.dumps(bare))
+        plain = RustTokenizer.from_str(json.dumps(bare, ensure_ascii=False))
         vocabulary: dict[str, int] = stated["model"]["vocab"]
         added = [AddedToken(str(it["content"]), int(it["id"]), bool(it["special"])) for it in stated["added_tokens"]]
     except Exception as exc:  # the Rust binding raises nothing narrower
