@@ -29,8 +29,8 @@ int qwen_aio_together(const char* kernel) { return qwen_aio::choose_kernel(kerne
 
 const int* qwen_aio_layout() {
   using namespace qwen_aio;
-  static const int layout[] = {PANEL,           SLOTS,        sizeof(Shape), sizeof(Matrix), sizeof(Layer),
-                               sizeof(Weights), sizeof(Span), sizeof(Batch), sizeof(Memory)};
+  static const int layout[] = {PANEL,         SLOTS,           GROUP,        sizeof(Shape), sizeof(Matrix),
+                               sizeof(Layer), sizeof(Weights), sizeof(Span), sizeof(Batch), sizeof(Memory)};
   return layout;
 }
 

@@ -17,6 +17,7 @@ constexpr int PANEL = 32;    // columns of a product that are computed together
 constexpr int SLOTS = 16;    // slots whose keys are stored together
 constexpr int LEVELS = 127;  // of int8 weights, and of inputs in bytes, on either side of zero
 constexpr int FINE = 254;    // parts of a level that a second pass distinguishes
+constexpr int GROUP = 32;    // inputs whose int4 weights share a factor
 
 // The right side of a product, in panels of 32 columns (rows of the weight; zeros after the last).
 //
@@ -27,29 +28,45 @@ constexpr int FINE = 254;    // parts of a level that a second pass distinguishe
 //         one step of int8, n = 4: 128 bytes
 //         column 0         column 1                column 31
 //        | w0 w1 w2 w3    | w0 w1 w2 w3   | ...   | w0 w1 w2 w3 |     w0: of input 4 * step
+//
+// int4:  [panel][group][input / 8][32 columns][4 bytes], each byte the numbers of two levels
+//        (int4_levels.h), with a factor of each group, [panel][group][32 columns], and a scale of each
+//        column; the last group is filled up. A weight is scale * factor * level.
+//
+//         one step of int4: 128 bytes                 w0 w1 w2 w3: of inputs 8 * step and following;
+//         column 0                      column 31     with n = 2 in the order w0 w2 w1 w3, so that the
+//        | w0|w4 w1|w5 w2|w6 w3|w7 | ...             | even and the odd bytes hold neighbours
+//          lower|upper half of a byte
 struct Matrix {
   int num_columns = 0;  // a multiple of PANEL
   int num_inputs = 0;
-  int num_passes = 1;                  // int8: 2 where inputs in bytes are quantised twice
-  const float* floats = nullptr;       // fp32, or
-  const std::int8_t* int8s = nullptr;  // int8 with
-  const float* scales = nullptr;       // (num_columns,)
-  const std::int32_t* sums = nullptr;  // (num_columns,)
-  const float* bias = nullptr;         // (num_columns,) or none
+  int num_passes = 1;                    // int8, int4: 2 where inputs in bytes are quantised twice
+  const float* floats = nullptr;         // fp32, or
+  const std::int8_t* int8s = nullptr;    // int8, or
+  const std::uint8_t* int4s = nullptr;   // int4 with
+  const std::int8_t* factors = nullptr;  // of int4
+  const float* scales = nullptr;         // (num_columns,), of int8 and int4
+  const std::int32_t* sums = nullptr;    // (num_columns,), of int8
+  const float* bias = nullptr;           // (num_columns,) or none
 
   int num_panels() const { return num_columns / PANEL; }
+  int num_groups() const { return (num_inputs + GROUP - 1) / GROUP; }
 
   // Some columns of a matrix without a bias; both numbers are multiples of PANEL.
   Matrix columns(int first, int count) const {
     const std::size_t skipped = static_cast<std::size_t>(first) * num_inputs;
+    const std::size_t skipped_groups = static_cast<std::size_t>(first) * num_groups();
     Matrix result = *this;
     result.num_columns = count;
+    if (scales != nullptr) result.scales += first;
     if (floats != nullptr) {
       result.floats += skipped;
-    } else {
+    } else if (int8s != nullptr) {
       result.int8s += skipped;
-      result.scales += first;
       result.sums += first;
+    } else {
+      result.int4s += skipped_groups * (GROUP / 2);
+      result.factors += skipped_groups;
     }
     return result;
   }
@@ -59,7 +76,7 @@ struct Matrix {
 struct Operand {
   int num_rows = 0;
   const float* floats = nullptr;  // (num_rows, num_inputs), or
-  const void* inputs = nullptr;   // (num_rows, passes, num_inputs), quantised, with
+  const void* inputs = nullptr;   // (num_rows, passes, num_inputs), quantised; for int4 in groups, with
   const float* scales = nullptr;  // (num_rows,)
 };
 
@@ -103,12 +120,14 @@ struct Kernel {
   const char* name;
   int together;     // inputs whose int8 weights are neighbours
   int input_bytes;  // of a quantised input; with two, one pass has to do
+  int group_bytes;  // of the quantised inputs of a group
 
   // y = x / sqrt(mean(x^2) + eps) * weight
   void (*normalise)(const float* x, const float* weight, float eps, int size, float* y);
 
   // inputs = x / scale in `passes` rows: rounded, and what rounding left in FINE parts of a level.
   void (*quantise)(const float* x, int size, int passes, void* inputs, float* scale);
+  void (*quantise_groups)(const float* x, int size, int passes, void* groups, float* scale);  // for int4
 
   // The columns of one panel, of all rows.
   void (*multiply)(const Operand& x, const Matrix& matrix, int panel, Epilogue epilogue, float* y, int stride);

@@ -33,6 +33,13 @@ Matrix adapted(Matrix matrix, const Kernel& kernel) {
   return matrix;
 }
 
+// Of a row in the form that `matrix` takes.
+std::size_t operand_bytes(const Matrix& matrix, const Kernel& kernel) {
+  const std::size_t passes = matrix.num_passes;
+  if (matrix.int4s != nullptr) return passes * matrix.num_groups() * kernel.group_bytes;
+  return matrix.int8s != nullptr ? passes * matrix.num_inputs * kernel.input_bytes : 0;
+}
+
 std::vector<Layer> adapted(const Layer* layers, int count, const Kernel& kernel) {
   std::vector<Layer> result(layers, layers + count);
   for (Layer& layer : result)
@@ -52,6 +59,10 @@ Model::Model(const Weights& weights, const Kernel& kernel, int num_threads)
       team_(num_threads),
       tasks_(num_threads) {
   for (int thread = 0; thread < num_threads; ++thread) workspaces_.push_back(std::make_unique<Workspace>());
+  widest_operand_ = operand_bytes(output_, kernel);
+  for (const Layer& layer : layers_)
+    for (const Matrix* matrix : {&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down})
+      widest_operand_ = std::max(widest_operand_, operand_bytes(*matrix, kernel));
 }
 
 int Model::qkv_size() const {
@@ -108,7 +119,7 @@ void Model::reserve_rows(int num_rows) {
   wide_.reserve(rows * std::max(qkv_size(), shape_.intermediate_size));
   attended_.reserve(rows * heads_size);
   normed_.reserve(rows * widest_input);
-  inputs_.reserve(rows * 2 * widest_input);
+  inputs_.reserve(rows * widest_operand_);
   scales_.reserve(rows);
 }
 
@@ -149,8 +160,9 @@ void Model::embed(const Batch& batch, int thread) {
 
 // The rows as `matrix` takes them, after the norm if there is one.
 Operand Model::prepare(const float* x, const float* norm, const Matrix& matrix, int num_rows, int thread) {
-  const int size = matrix.num_inputs, passes = matrix.num_passes, row_bytes = size * passes * kernel_.input_bytes;
-  const bool is_int8 = matrix.int8s != nullptr;
+  const int size = matrix.num_inputs;
+  const std::size_t row_bytes = operand_bytes(matrix, kernel_);
+  const auto quantise = matrix.int4s != nullptr ? kernel_.quantise_groups : kernel_.quantise;
   if (thread == 0) tasks_.reset(matrix.num_panels());
   for (int row = share_start(num_rows, thread, team_.size()); row < share_start(num_rows, thread + 1, team_.size());
        ++row) {
@@ -160,11 +172,10 @@ Operand Model::prepare(const float* x, const float* norm, const Matrix& matrix, 
       kernel_.normalise(input, norm, shape_.rms_norm_eps, size, normed_.get() + start);
       input = normed_.get() + start;
     }
-    if (is_int8)
-      kernel_.quantise(input, size, passes, inputs_.get() + std::size_t(row) * row_bytes, scales_.get() + row);
+    if (row_bytes > 0) quantise(input, size, matrix.num_passes, inputs_.get() + row * row_bytes, scales_.get() + row);
   }
   team_.barrier();
-  if (is_int8) return {num_rows, nullptr, inputs_.get(), scales_.get()};
+  if (row_bytes > 0) return {num_rows, nullptr, inputs_.get(), scales_.get()};
   return {num_rows, norm != nullptr ? normed_.get() : x, nullptr, nullptr};
 }
 

@@ -61,7 +61,7 @@ struct Memory {
 struct Weights {
   Shape shape;
   const Layer* layers;  // (num_layers,)
-  Matrix embedding;     // in the layout of a product
+  Matrix embedding;     // in the layout of a product, fp32 or int8
   Matrix output;
   const float* norm;     // (hidden_size,)
   const float* cosines;  // (positions, head_dim / 2)
@@ -115,8 +115,9 @@ class Model {
   const Weights weights_;
   const Kernel& kernel_;
   Team team_;
-  Tasks tasks_;       // of the running phase
-  std::mutex mutex_;  // one step at a time
+  std::size_t widest_operand_;  // bytes of a quantised row
+  Tasks tasks_;                 // of the running phase
+  std::mutex mutex_;            // one step at a time
 
   // Of the running step.
   std::vector<AttentionTask> attention_;
@@ -125,7 +126,7 @@ class Model {
   Buffer<float> wide_;                                  // (rows, the widest product)
   Buffer<float> attended_;                              // (rows, num_heads * head_dim)
   Buffer<float> normed_;                                // (rows, the widest input)
-  Buffer<std::int8_t> inputs_;                          // (rows, 2 bytes or passes, the widest input)
+  Buffer<std::int8_t> inputs_;                          // (rows, the widest operand)
   Buffer<float> scales_;                                // (rows,)
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // of each thread
 };

@@ -1,5 +1,5 @@
 // Products of rows with the 32 columns of a panel.
-// Included after a simd_*.h and an int8_*.h, once for every kernel.
+// Included after a simd_*.h, an int8_*.h and an int4_*.h, once for every kernel.
 #pragma once
 
 #include <type_traits>
@@ -52,10 +52,25 @@ void multiply_floats(const float* x, const Matrix& matrix, int panel, Epilogue e
     finish(sums[row][0], sums[row][1], matrix, panel, epilogue, y + static_cast<std::size_t>(row) * stride);
 }
 
-template <int ROWS, int PASSES>
-void multiply_int8s(const Input* x, const float* scales, const Matrix& matrix, int panel, Epilogue epilogue, float* y,
-                    int stride) {
-  alignas(64) std::int32_t sums[ROWS][PANEL];
+// What products of quantised inputs differ in.
+struct Int8 {
+  using Inputs = Input;      // as multiply_panel() takes them
+  using Sum = std::int32_t;  // as it gives them, without scales
+  static constexpr int MOST_ROWS = MOST_INT8_ROWS;
+  static int row_size(const Matrix& matrix) { return matrix.num_inputs; }  // of one pass
+};
+
+struct Int4 {
+  using Inputs = GroupInputs;
+  using Sum = float;
+  static constexpr int MOST_ROWS = MOST_INT4_ROWS;
+  static int row_size(const Matrix& matrix) { return matrix.num_groups(); }
+};
+
+template <class Format, int ROWS, int PASSES>
+void multiply_quantised(const typename Format::Inputs* x, const float* scales, const Matrix& matrix, int panel,
+                        Epilogue epilogue, float* y, int stride) {
+  alignas(64) typename Format::Sum sums[ROWS][PANEL];
   multiply_panel<ROWS>(x, matrix, panel, sums);
   const Floats scale[] = {load(matrix.scales + panel * PANEL), load(matrix.scales + panel * PANEL + STEP)};
   for (int row = 0; row < ROWS / PASSES; ++row) {
@@ -89,27 +104,35 @@ void with_height(int height, Tile tile) {
   if constexpr (ROWS > 1) with_height<ROWS - 1>(height, tile);
 }
 
-void multiply(const Operand& x, const Matrix& matrix, int panel, Epilogue epilogue, float* y, int stride) {
+void multiply_floats(const Operand& x, const Matrix& matrix, int panel, Epilogue epilogue, float* y, int stride) {
   const std::size_t size = matrix.num_inputs, row_stride = stride;
-  if (matrix.floats != nullptr) {
-    in_blocks<MOST_FLOAT_ROWS>(x.num_rows, 1, [&](int row, int height) {
-      with_height<MOST_FLOAT_ROWS>(height, [&](auto rows) {
-        multiply_floats<rows>(x.floats + row * size, matrix, panel, epilogue, y + row * row_stride, stride);
-      });
-    });
-    return;
-  }
-  const int passes = matrix.num_passes;
-  in_blocks<MOST_INT8_ROWS>(x.num_rows * passes, passes, [&](int row, int height) {
-    const Input* inputs = static_cast<const Input*>(x.inputs) + row * size;
-    const float* scales = x.scales + row / passes;
-    float* first = y + row / passes * row_stride;
-    with_height<MOST_INT8_ROWS>(height, [&](auto rows) {
-      if (passes == 1) multiply_int8s<rows, 1>(inputs, scales, matrix, panel, epilogue, first, stride);
-      if constexpr (sizeof(Input) == 1 && rows % 2 == 0)
-        if (passes == 2) multiply_int8s<rows, 2>(inputs, scales, matrix, panel, epilogue, first, stride);
+  in_blocks<MOST_FLOAT_ROWS>(x.num_rows, 1, [&](int row, int height) {
+    with_height<MOST_FLOAT_ROWS>(height, [&](auto rows) {
+      multiply_floats<rows>(x.floats + row * size, matrix, panel, epilogue, y + row * row_stride, stride);
     });
   });
+}
+
+template <class Format>
+void multiply_quantised(const Operand& x, const Matrix& matrix, int panel, Epilogue epilogue, float* y, int stride) {
+  const std::size_t size = Format::row_size(matrix), row_stride = stride;
+  const int passes = matrix.num_passes;
+  in_blocks<Format::MOST_ROWS>(x.num_rows * passes, passes, [&](int row, int height) {
+    const auto* inputs = static_cast<const typename Format::Inputs*>(x.inputs) + row * size;
+    const float* scales = x.scales + row / passes;
+    float* first = y + row / passes * row_stride;
+    with_height<Format::MOST_ROWS>(height, [&](auto rows) {
+      if (passes == 1) multiply_quantised<Format, rows, 1>(inputs, scales, matrix, panel, epilogue, first, stride);
+      if constexpr (sizeof(Input) == 1 && rows % 2 == 0)
+        if (passes == 2) multiply_quantised<Format, rows, 2>(inputs, scales, matrix, panel, epilogue, first, stride);
+    });
+  });
+}
+
+void multiply(const Operand& x, const Matrix& matrix, int panel, Epilogue epilogue, float* y, int stride) {
+  if (matrix.floats != nullptr) return multiply_floats(x, matrix, panel, epilogue, y, stride);
+  if (matrix.int8s != nullptr) return multiply_quantised<Int8>(x, matrix, panel, epilogue, y, stride);
+  multiply_quantised<Int4>(x, matrix, panel, epilogue, y, stride);
 }
 
 }  // namespace

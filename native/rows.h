@@ -37,19 +37,52 @@ void normalise(const float* x, const float* weight, float eps, int size, float* 
   for (int i = 0; i < size; i += STEP) store(y + i, load(x + i) * factor * load(weight + i));
 }
 
+// How a row is rounded to whole numbers of `most_level` levels on either side of zero.
+class Rounding {
+ public:
+  Rounding(const float* x, int size, int most_level) {
+    Floats best = all(0.0F);
+    for (int i = 0; i < size; i += STEP) best = larger_magnitude(best, load(x + i));
+    const float most = largest_magnitude(best), most_float = static_cast<float>(most_level);
+    is_finite_ = most <= std::numeric_limits<float>::max();
+    scale_ = is_finite_ ? most / most_float : std::numeric_limits<float>::quiet_NaN();
+    // Of a row of zeros, or of numbers that are none, all levels are 0.
+    levels_ = is_finite_ && most > 1e-30F ? most_float / most : 0.0F;
+  }
+
+  float scale() const { return scale_; }
+  Floats exact(const float* x) const { return is_finite_ ? load(x) * all(levels_) : all(0.0F); }
+  // What remains of an exact level, in FINE parts.
+  static Floats rest(Floats exact) { return rounded((exact - rounded(exact)) * all(FINE)); }
+
+ private:
+  bool is_finite_;
+  float scale_;
+  float levels_;
+};
+
 void quantise(const float* x, int size, int passes, void* inputs, float* scale) {
   Input* first = static_cast<Input*>(inputs);
-  Floats best = all(0.0F);
-  for (int i = 0; i < size; i += STEP) best = larger_magnitude(best, load(x + i));
-  const float most = largest_magnitude(best), most_level = static_cast<float>(input_levels(size));
-  const bool is_finite = most <= std::numeric_limits<float>::max();
-  *scale = is_finite ? most / most_level : std::numeric_limits<float>::quiet_NaN();
-  // Of a row of zeros, or of numbers that are none, all levels are 0.
-  const Floats levels = all(is_finite && most > 1e-30F ? most_level / most : 0.0F);
+  const Rounding rounding(x, size, input_levels(size));
+  *scale = rounding.scale();
   for (int i = 0; i < size; i += STEP) {
-    const Floats exact = is_finite ? load(x + i) * levels : all(0.0F), level = rounded(exact);
-    store_inputs(first + i, level);
-    if (passes == 2) store_inputs(first + size + i, rounded((exact - level) * all(FINE)));
+    const Floats exact = rounding.exact(x + i);
+    store_inputs(first + i, rounded(exact));
+    if (passes == 2) store_inputs(first + size + i, Rounding::rest(exact));
+  }
+}
+
+// The last group is filled up with zeros.
+void quantise_groups(const float* x, int size, int passes, void* groups, float* scale) {
+  static_assert(GROUP == 2 * STEP);
+  GroupInputs* group = static_cast<GroupInputs*>(groups);
+  const int num_groups = (size + GROUP - 1) / GROUP;
+  const Rounding rounding(x, size, GROUP_LEVELS);
+  *scale = rounding.scale();
+  for (int i = 0; i < size; i += GROUP, ++group) {
+    const Floats first = rounding.exact(x + i), second = i + STEP < size ? rounding.exact(x + i + STEP) : all(0.0F);
+    store_group(group, rounded(first), rounded(second));
+    if (passes == 2) store_group(group + num_groups, Rounding::rest(first), Rounding::rest(second));
   }
 }
 

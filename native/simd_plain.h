@@ -37,6 +37,9 @@ inline Floats load(const half* p) {
 inline Floats load(const std::int32_t* p) {
   return each([&](int lane) { return static_cast<float>(p[lane]); });
 }
+inline Floats load(const std::int8_t* p) {
+  return each([&](int lane) { return static_cast<float>(p[lane]); });
+}
 inline void store(float* p, Floats x) { std::memcpy(p, x.of, sizeof x.of); }
 inline void store(half* p, Floats x) {
   for (int lane = 0; lane < LANES; ++lane) p[lane] = narrow(x.of[lane]);

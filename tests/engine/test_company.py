@@ -1,6 +1,6 @@
 """An answer is the same to the last bit in any company, with any part of its prompt cached, and resumed anywhere.
 
-Random weights, whose likeliest tokens are close together, so that every last bit counts. In int8, four
+Random weights, whose likeliest tokens are close together, so that every last bit counts. In int8 and int4, four
 layers of the width of Qwen1.5-0.5B; all its layers, and its vocabulary, in the campaign. Only the C++ kernels
 promise it.
 """
@@ -8,19 +8,22 @@ promise it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 
-from qwen_aio.core import Precision, Sampling
+from qwen_aio.core import Sampling
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import LoadedModel, load_model
 from qwen_aio.engine.load import make_engine as make_from
+from qwen_aio.engine.native.model import PackedModel
 from qwen_aio.engine.requests import Generate, Score, Work
 from qwen_aio.engine.weights.folder import Folder
 from tests.campaign import CAMPAIGN
 from tests.engine.conftest import MakeCheckpoint
+from tests.engine.native.running import in_int4
 from tests.engine.running import ids_of, logprobs_of, prompt, run, score
 
 TEXTS = (
@@ -49,17 +52,22 @@ WIDE = {
 MakeEngine = Callable[..., Engine]
 
 
-@pytest.fixture(scope="module", params=["int8", "fp32"])
-def precision(request: pytest.FixtureRequest) -> Precision:
-    found: Precision = request.param
+@pytest.fixture(scope="module", params=["int8", "fp32", "int4"])
+def precision(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def loaded(make_checkpoint: MakeCheckpoint, precision: Precision) -> LoadedModel:
-    shape = WIDE if precision == "int8" or CAMPAIGN else SMALL
+def loaded(make_checkpoint: MakeCheckpoint, precision: str) -> LoadedModel:
+    shape = SMALL if precision == "fp32" and not CAMPAIGN else WIDE
     folder = make_checkpoint(std=0.03, seed=2, dtype=torch.bfloat16, **shape)
-    return load_model(Folder.open(folder), max_context=256, threads=1, precision=precision)
+    found = load_model(
+        Folder.open(folder), max_context=256, threads=1, precision="int8" if precision == "int8" else "fp32"
+    )
+    if precision == "int4" and isinstance(found.model, PackedModel):
+        return replace(found, model=in_int4(found.model))
+    return found
 
 
 @pytest.fixture(scope="module")

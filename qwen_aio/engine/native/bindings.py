@@ -21,6 +21,7 @@ VARIABLE = "QWEN_AIO_KERNEL"  # the name of the kernel that is to run
 TORCH = "torch"  # the name of the forward pass without the library
 PANEL = 32  # columns of a product that are computed together
 SLOTS = 16  # slots whose keys are stored together
+GROUP = 32  # inputs whose int4 weights share a factor
 
 
 class CShape(Structure):
@@ -46,6 +47,8 @@ class CMatrix(Structure):
         ("num_passes", c_int),
         ("floats", c_void_p),
         ("int8s", c_void_p),
+        ("int4s", c_void_p),
+        ("factors", c_void_p),
         ("scales", c_void_p),
         ("sums", c_void_p),
         ("bias", c_void_p),
@@ -107,7 +110,7 @@ class CMemory(Structure):
     _fields_ = (("numbers", c_void_p), ("num_slots", c_int), ("is_half", c_bool))
 
 
-LAYOUT = [PANEL, SLOTS, *map(ctypes.sizeof, (CShape, CMatrix, CLayer, CWeights, CSpan, CBatch, CMemory))]
+LAYOUT = [PANEL, SLOTS, GROUP, *map(ctypes.sizeof, (CShape, CMatrix, CLayer, CWeights, CSpan, CBatch, CMemory))]
 
 
 @dataclass(frozen=True)

@@ -43,20 +43,20 @@ class PackedModel:
     num_positions: int
 
     @property
-    def is_int8(self) -> bool:
+    def is_quantised(self) -> bool:
         """Keys and values are in fp16 then."""
-        return "layers.0.qkv.int8s" in self.arrays
+        return not self.arrays.keys().isdisjoint({"layers.0.qkv.int8s", "layers.0.qkv.int4s"})
 
     @property
     def token_bytes(self) -> int:
         """Memory of one cached token: its keys and values, and the cache's own objects."""
         config = self.config
         numbers = config.num_layers * 2 * config.num_kv_heads * config.head_dim
-        return numbers * (2 if self.is_int8 else 4) + CACHED_TOKEN_BYTES
+        return numbers * (2 if self.is_quantised else 4) + CACHED_TOKEN_BYTES
 
 
 class NativePool:
-    """Keys and values of all layers, in fp16 beside int8 weights, else in fp32: see Memory in native/model.h."""
+    """Keys and values of all layers, in fp16 beside quantised weights, else in fp32: see Memory in native/model.h."""
 
     def __init__(self, config: ModelConfig, num_slots: int, *, is_half: bool) -> None:
         num_slots += -num_slots % SLOTS
@@ -91,7 +91,7 @@ class NativeQwen:
 
     def new_pool(self, num_slots: int) -> NativePool:
         """Memory for the keys and values of so many tokens."""
-        return NativePool(self.config, num_slots, is_half=self._packed.is_int8)
+        return NativePool(self.config, num_slots, is_half=self._packed.is_quantised)
 
     def forward(self, spans: Sequence[Span], pool: NativePool) -> NDArray[np.float32]:
         """Final hidden states of the logit rows, (num_logit_rows, hidden). Fills the pool. Raises MemoryError."""
@@ -149,12 +149,12 @@ class NativeQwen:
             config.rms_norm_eps,
         )
         layers = (CLayer * config.num_layers)(*map(self._layer, range(config.num_layers)))
-        output = self._matrix("output")
+        output = self._matrix("output", config.hidden_size)
         cosines, sines = _rotations(config, self._packed.num_positions)
         return CWeights(
             shape,
             layers,
-            output if config.tied else self._matrix("embedding"),
+            output if config.tied else self._matrix("embedding", config.hidden_size),
             output,
             self._vector("norm"),
             self._kept(cosines),
@@ -162,33 +162,30 @@ class NativeQwen:
         )
 
     def _layer(self, number: int) -> CLayer:
-        at = f"layers.{number}."
+        config, at = self.config, f"layers.{number}."
         return CLayer(
             self._vector(f"{at}attention_norm"),
-            self._matrix(f"{at}qkv"),
+            self._matrix(f"{at}qkv", config.hidden_size),
             self._vector(f"{at}query_norm"),
             self._vector(f"{at}key_norm"),
-            self._matrix(f"{at}attention_output"),
+            self._matrix(f"{at}attention_output", config.num_heads * config.head_dim),
             self._vector(f"{at}mlp_norm"),
-            self._matrix(f"{at}gate_up"),
-            self._matrix(f"{at}down"),
+            self._matrix(f"{at}gate_up", config.hidden_size),
+            self._matrix(f"{at}down", config.intermediate_size),
         )
 
-    def _matrix(self, name: str) -> CMatrix:
+    def _matrix(self, name: str, num_inputs: int) -> CMatrix:
         arrays = self._packed.arrays
-        floats, int8s = arrays.get(f"{name}.floats"), arrays.get(f"{name}.int8s")
-        if floats is not None:
-            num_panels, num_inputs, panel = floats.shape
-        else:
-            assert int8s is not None
-            num_panels, num_steps, panel, together = int8s.shape
-            num_inputs = num_steps * together
+        floats, int8s, int4s = (arrays.get(f"{name}.{kind}") for kind in ("floats", "int8s", "int4s"))
+        (weights,) = (each for each in (floats, int8s, int4s) if each is not None)
         return CMatrix(
-            num_panels * panel,
+            len(weights) * PANEL,
             num_inputs,
             2 if f"{name}.two_pass" in arrays else 1,
-            None if floats is None else floats.ctypes.data,
-            None if int8s is None else int8s.ctypes.data,
+            _address(floats),
+            _address(int8s),
+            _address(int4s),
+            _address(arrays.get(f"{name}.factors")),
             self._vector(f"{name}.scales"),
             self._vector(f"{name}.sums"),
             self._vector(f"{name}.bias"),
@@ -201,6 +198,10 @@ class NativeQwen:
     def _kept(self, vector: NDArray[np.float32]) -> int:
         self._vectors.append(np.ascontiguousarray(vector))
         return self._vectors[-1].ctypes.data
+
+
+def _address(array: Array | None) -> int | None:
+    return None if array is None else array.ctypes.data
 
 
 def _row_spans(spans: Sequence[Span]) -> tuple[ctypes.Array[CSpan], list[NDArray[np.int32]]]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.native.bindings import PANEL
+from qwen_aio.engine.native.bindings import GROUP, PANEL
 from qwen_aio.engine.weights.model_weights import Array
 
 HALF_PANEL = PANEL // 2
@@ -22,6 +22,19 @@ def int8_panels(values: Array, *, together: int) -> Array:
     panels = _in_panels(values)
     steps = panels.reshape(len(panels), PANEL, -1, together)
     return np.ascontiguousarray(steps.transpose(0, 2, 1, 3))
+
+
+def int4_panels(values: Array, *, together: int) -> Array:
+    """(out, in), numbers of levels -> (panels, groups, 4, 32, 4), two in a byte; the last group is filled up."""
+    panels = _in_panels(np.pad(values, ((0, 0), (0, -values.shape[1] % GROUP))))
+    steps = panels.reshape(len(panels), PANEL, -1, 4, 2, 4 // together, together)  # of eight inputs, in halves
+    halves = steps.swapaxes(-1, -2).transpose(4, 0, 2, 3, 1, 5, 6)
+    return np.ascontiguousarray((halves[0] | halves[1] << 4).reshape(*halves.shape[1:5], 4))
+
+
+def factor_panels(factors: Array) -> Array:
+    """(out, groups) -> (panels, groups, 32); rows after the last are zeros."""
+    return float_panels(factors)
 
 
 def gate_up_order(intermediate_size: int) -> NDArray[np.intp]:

@@ -27,7 +27,8 @@ class RandomWeights {
  public:
   static constexpr int NUM_POSITIONS = 64, NUM_TOKENS = 40;
 
-  explicit RandomWeights(const Kernel& kernel) : kernel_(kernel), num_passes_(random_int(0, 2)) {
+  explicit RandomWeights(const Kernel& kernel)
+      : kernel_(kernel), num_passes_(random_int(0, 2)), in_int4_(num_passes_ > 0 && random_int(0, 1) == 1) {
     const int num_kv_heads = random_int(1, 2), head_dim = 16 * random_int(1, 5);
     const int num_heads = num_kv_heads * random_int(1, 4);
     const Shape shape{
@@ -35,12 +36,12 @@ class RandomWeights {
     const int qkv_size = (num_heads + 2 * num_kv_heads) * head_dim;
     const bool has_norms = random_int(0, 1) == 1;
     for (int i = 0; i < shape.num_layers; ++i) {
-      Matrix qkv = matrix(qkv_size, shape.hidden_size);
+      Matrix qkv = layer_matrix(qkv_size, shape.hidden_size);
       if (random_int(0, 1) == 1) qkv.bias = floats(qkv.num_columns);
       layers_.push_back({floats(shape.hidden_size), qkv, has_norms ? floats(head_dim) : nullptr,
-                         has_norms ? floats(head_dim) : nullptr, matrix(shape.hidden_size, num_heads * head_dim),
-                         floats(shape.hidden_size), matrix(2 * shape.intermediate_size, shape.hidden_size),
-                         matrix(shape.hidden_size, shape.intermediate_size)});
+                         has_norms ? floats(head_dim) : nullptr, layer_matrix(shape.hidden_size, num_heads * head_dim),
+                         floats(shape.hidden_size), layer_matrix(2 * shape.intermediate_size, shape.hidden_size),
+                         layer_matrix(shape.hidden_size, shape.intermediate_size)});
     }
     const Matrix output = matrix(NUM_TOKENS, shape.hidden_size);
     const int num_angles = NUM_POSITIONS * (head_dim / 2);
@@ -49,7 +50,7 @@ class RandomWeights {
   }
 
   const Weights& weights() const { return weights_; }
-  bool is_int8() const { return num_passes_ > 0; }
+  bool is_quantised() const { return num_passes_ > 0; }
 
  private:
   const float* floats(int count) {
@@ -58,11 +59,27 @@ class RandomWeights {
     return numbers.data();
   }
 
+  Matrix layer_matrix(int num_rows, int num_inputs) {
+    if (!in_int4_) return matrix(num_rows, num_inputs);
+    Matrix result;
+    result.num_columns = (num_rows + PANEL - 1) / PANEL * PANEL;
+    result.num_inputs = num_inputs;
+    result.num_passes = num_passes_;
+    std::vector<std::int8_t>& factors = int8s_.emplace_back(result.num_columns * result.num_groups());
+    std::vector<std::uint8_t>& numbers = int4s_.emplace_back(factors.size() * GROUP / 2);
+    for (std::int8_t& factor : factors) factor = static_cast<std::int8_t>(random_int(-LEVELS, LEVELS));
+    for (std::uint8_t& number : numbers) number = static_cast<std::uint8_t>(random_int(0, 255));
+    result.factors = factors.data();
+    result.int4s = numbers.data();
+    result.scales = floats(result.num_columns);
+    return result;
+  }
+
   Matrix matrix(int num_rows, int num_inputs) {
     Matrix result;
     result.num_columns = (num_rows + PANEL - 1) / PANEL * PANEL;
     result.num_inputs = num_inputs;
-    if (!is_int8()) {
+    if (!is_quantised()) {
       result.floats = floats(result.num_columns * num_inputs);
       return result;
     }
@@ -82,10 +99,12 @@ class RandomWeights {
 
   const Kernel& kernel_;
   const int num_passes_;  // 0: fp32
+  const bool in_int4_;    // the layers
   Weights weights_{};
   std::vector<Layer> layers_;
   std::deque<std::vector<float>> floats_;
   std::deque<std::vector<std::int8_t>> int8s_;
+  std::deque<std::vector<std::uint8_t>> int4s_;
   std::deque<std::vector<std::int32_t>> sums_;
 };
 
@@ -98,7 +117,7 @@ struct Sequence {
 // Keys and values of a model, all NaN until they are stored.
 class Pool {
  public:
-  Pool(const RandomWeights& random, int num_slots) : is_half_(random.is_int8()) {
+  Pool(const RandomWeights& random, int num_slots) : is_half_(random.is_quantised()) {
     num_slots_ = (num_slots + SLOTS - 1) / SLOTS * SLOTS;
     const Shape& shape = random.weights().shape;
     bytes_.assign(

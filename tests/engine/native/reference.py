@@ -1,7 +1,7 @@
 """The forward pass in numpy, a sequence and a head at a time: what native/ is compared with.
 
 Matrices are as in a checkpoint, (out, in). Everything is computed in fp64 but what a kernel rounds on purpose:
-inputs of int8 products, keys and values in fp16.
+inputs of int8 and int4 products, keys and values in fp16.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.native.bindings import GROUP
+from qwen_aio.engine.quant.int4_matrix import INT4_LEVELS, Int4Matrix
 
 Array = NDArray[np.float64]
 LEVELS = 127  # of int8 weights, and of inputs in bytes, on either side of zero
@@ -19,10 +21,10 @@ FINE = 254  # parts of a level that a second pass distinguishes
 MOST_HALF = 65504.0
 
 
-def input_levels(kernel: str, num_inputs: int) -> int:
-    """How finely a kernel rounds the inputs of an int8 product, on either side of zero."""
+def input_levels(kernel: str, num_inputs: int, *, in_groups: bool = False) -> int:
+    """How finely a kernel rounds the inputs of an int8 or int4 product, on either side of zero."""
     if kernel == "avx2":  # inputs of two bytes, as large as sums in 32 bits allow
-        return min(2**15 - 1, (2**31 - 1) // (LEVELS * num_inputs))
+        return 2**15 - 1 if in_groups else min(2**15 - 1, (2**31 - 1) // (LEVELS * num_inputs))
     return LEVELS
 
 
@@ -33,19 +35,28 @@ def takes_two_passes(kernel: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceMatrix:
-    """y = x W^T, with W in fp32, or in int8 with a scale of each row."""
+    """y = x W^T, with W in fp32, or in int8 with a scale of each row, or in int4 with a factor of each group besides."""
 
-    values: NDArray[np.float32] | NDArray[np.int8]  # (out, in)
+    values: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]  # (out, in)
     scales: NDArray[np.float32] | None = None  # (out,)
     two_pass: bool = False
+    factors: NDArray[np.int8] | None = None  # (out, groups)
 
     @classmethod
     def quantised(cls, weight: NDArray[np.float32], *, two_pass: bool) -> ReferenceMatrix:
         scales = np.maximum(np.abs(weight).max(axis=1), np.float32(1e-12)) / np.float32(LEVELS)
         return cls(np.rint(weight / scales[:, None]).astype(np.int8), scales, two_pass)
 
+    @classmethod
+    def in_int4(cls, weight: NDArray[np.float32], *, two_pass: bool) -> ReferenceMatrix:
+        matrix = Int4Matrix.of(weight)
+        return cls(matrix.values, matrix.scales, two_pass, matrix.factors)
+
     def dense(self) -> Array:
         weight = self.values.astype(np.float64)
+        if self.factors is not None:
+            factors = np.repeat(self.factors, GROUP, axis=1)[:, : weight.shape[1]]
+            weight = factors * INT4_LEVELS[self.values].astype(np.float64)
         return weight if self.scales is None else weight * self.scales[:, None]
 
     def product(self, x: Array, kernel: str) -> Array:
@@ -56,7 +67,7 @@ class ReferenceMatrix:
 
     def _rounded(self, x: Array, kernel: str) -> Array:
         """The inputs as the kernel takes them."""
-        levels = input_levels(kernel, x.shape[1])
+        levels = input_levels(kernel, x.shape[1], in_groups=self.factors is not None)
         steps = np.abs(x).max(axis=1, keepdims=True) / levels
         exact = np.divide(x, steps, out=np.zeros_like(x), where=steps > 0)
         level = np.rint(exact)
@@ -87,7 +98,7 @@ class ReferenceModel:
     layers: tuple[ReferenceLayer, ...]
 
     @property
-    def is_int8(self) -> bool:
+    def is_quantised(self) -> bool:
         return self.output.scales is not None
 
     def states(self, ids: list[int], kernel: str) -> Array:
@@ -141,6 +152,6 @@ class ReferenceModel:
 
     def _kept(self, numbers: Array) -> Array:
         """As the pool holds them."""
-        if not self.is_int8:
+        if not self.is_quantised:
             return numbers
         return numbers.clip(-MOST_HALF, MOST_HALF).astype(np.float16).astype(np.float64)

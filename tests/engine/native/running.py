@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import PANEL, PATH, shared_library
 from qwen_aio.engine.native.model import NativePool, NativeQwen, PackedModel
-from qwen_aio.engine.native.panels import Array, float_panels, gate_up_order, int8_panels
+from qwen_aio.engine.native.panels import Array, factor_panels, float_panels, gate_up_order, int4_panels, int8_panels
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from qwen_aio.engine.scheduling.scheduler import Span
 from tests.engine.native.reference import ReferenceLayer, ReferenceMatrix, ReferenceModel
@@ -26,7 +26,7 @@ if not PATH.exists() and shutil.which("g++") is None:
 
 KERNELS = tuple(name for name in ("plain", "avx2", "avx512") if shared_library().qwen_aio_kernel(name.encode()))
 NUM_POSITIONS = 128
-PRECISIONS = ("fp32", "int8", "int8 in two passes")
+PRECISIONS = ("fp32", "int8", "int8 in two passes", "int4", "int4 in two passes")  # of layers; int8 beside int4
 
 
 def a_config(**shape: Any) -> ModelConfig:
@@ -55,11 +55,13 @@ def random_model(config: ModelConfig, precision: str, *, seed: int = 1) -> Refer
     def vector(size: int, *, mean: float = 1.0) -> NDArray[np.float32]:
         return random.normal(mean, 0.3, size).astype(np.float32)
 
-    def matrix(num_columns: int, num_inputs: int) -> ReferenceMatrix:
+    def matrix(num_columns: int, num_inputs: int, *, is_layer: bool = True) -> ReferenceMatrix:
         weight = random.normal(0, num_inputs**-0.5, (num_columns, num_inputs)).astype(np.float32)
         if precision == "fp32":
             return ReferenceMatrix(weight)
-        return ReferenceMatrix.quantised(weight, two_pass=precision == "int8 in two passes")
+        in_int4 = is_layer and precision.startswith("int4")
+        quantised = ReferenceMatrix.in_int4 if in_int4 else ReferenceMatrix.quantised
+        return quantised(weight, two_pass=precision.endswith("in two passes"))
 
     def layer() -> ReferenceLayer:
         heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
@@ -75,8 +77,8 @@ def random_model(config: ModelConfig, precision: str, *, seed: int = 1) -> Refer
             down=matrix(config.hidden_size, config.intermediate_size),
         )
 
-    output = matrix(config.vocab_size, config.hidden_size)
-    embedding = output if config.tied else matrix(config.vocab_size, config.hidden_size)
+    output = matrix(config.vocab_size, config.hidden_size, is_layer=False)
+    embedding = output if config.tied else matrix(config.vocab_size, config.hidden_size, is_layer=False)
     return ReferenceModel(
         config, embedding, output, vector(config.hidden_size), tuple(layer() for _ in range(config.num_layers))
     )
@@ -87,7 +89,7 @@ def native(model: ReferenceModel, kernel: str, *, threads: int = 1, num_position
 
 
 def arrays_of(model: ReferenceModel, kernel: str) -> dict[str, Array]:
-    pack = partial(_packed, together=shared_library().qwen_aio_together(kernel.encode()))
+    pack = partial(packed_matrix, together=shared_library().qwen_aio_together(kernel.encode()))
     arrays = {"norm": model.norm} | pack("output", model.output)
     if not model.config.tied:
         arrays |= pack("embedding", model.embedding)
@@ -107,16 +109,32 @@ def arrays_of(model: ReferenceModel, kernel: str) -> dict[str, Array]:
     return arrays
 
 
-def _packed(name: str, matrix: ReferenceMatrix, *, together: int, order: Any = slice(None)) -> dict[str, Array]:
+def packed_matrix(name: str, matrix: ReferenceMatrix, *, together: int, order: Any = slice(None)) -> dict[str, Array]:
     values = matrix.values[order]
     if matrix.scales is None:
         return {f"{name}.floats": float_panels(values)}
-    arrays: dict[str, Array] = {
-        f"{name}.int8s": int8_panels(values, together=together),
-        f"{name}.scales": padded(matrix.scales[order]),
-        f"{name}.sums": padded(values.sum(axis=1, dtype=np.int32)),
-    }
+    arrays: dict[str, Array] = {f"{name}.scales": padded(matrix.scales[order])}
+    if matrix.factors is not None:
+        arrays[f"{name}.int4s"] = int4_panels(values, together=together)
+        arrays[f"{name}.factors"] = factor_panels(matrix.factors[order])
+    else:
+        arrays[f"{name}.int8s"] = int8_panels(values, together=together)
+        arrays[f"{name}.sums"] = padded(values.sum(axis=1, dtype=np.int32))
     return arrays | ({f"{name}.two_pass": np.ones(1, np.int8)} if matrix.two_pass else {})
+
+
+def in_int4(model: PackedModel) -> PackedModel:
+    """One of fp32 with its layers in int4, its output in int8."""
+    together = shared_library().qwen_aio_together(model.kernel.encode())
+    arrays: dict[str, Array] = {}
+    for name, array in model.arrays.items():
+        if name.endswith(".floats"):
+            quantised = ReferenceMatrix.in_int4 if name.startswith("layers.") else ReferenceMatrix.quantised
+            weight = array.transpose(0, 2, 1).reshape(-1, array.shape[1])
+            arrays |= packed_matrix(name.removesuffix(".floats"), quantised(weight, two_pass=False), together=together)
+        else:
+            arrays[name] = array
+    return replace(model, arrays=arrays)
 
 
 def padded(vector: Array) -> Array:

@@ -84,9 +84,10 @@ def test_any_model_is_close_to_numpy_and_the_same_in_any_company(emulated):
         test_kernels.test_any_model_in_any_company_and_cut_is_close_to_numpy_and_the_same_to_the_last_bit("avx512")
 
 
-def test_int8_sums_are_exact(emulated):
+def test_sums_are_exact(emulated):
     with loaded(emulated):
         test_kernels.test_sums_of_int8_products_are_exact("avx512")
+        test_kernels.test_int4_products_of_a_group_are_exact_and_their_sum_nearly("avx512")
         test_kernels.test_a_second_pass_adds_what_the_first_one_rounded_off("avx512")
 
 
@@ -95,6 +96,13 @@ def test_int8_sums_are_exact(emulated):
 def test_the_largest_int8_sums_do_not_overflow(emulated, weight, sign):
     with loaded(emulated):
         test_kernels.test_the_largest_sums_do_not_overflow("avx512", weight, sign, two_pass=True)
+
+
+@pytest.mark.parametrize("value", [0, 15])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_int4_sums_do_not_overflow(emulated, value, sign):
+    with loaded(emulated):
+        test_kernels.test_the_largest_int4_sums_do_not_overflow("avx512", value, sign, two_pass=True)
 
 
 @pytest.mark.parametrize("precision", test_kernels.PRECISIONS)

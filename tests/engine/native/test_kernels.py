@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.model import NativeQwen
+from qwen_aio.engine.quant.int4_matrix import INT4_LEVELS
 from qwen_aio.engine.scheduling.label_tree import LabelTree
 from tests.campaign import CAMPAIGN, in_campaign
 from tests.engine.native.reference import ReferenceMatrix, ReferenceModel, input_levels, takes_two_passes
@@ -104,7 +105,7 @@ def tolerance(precision: str, kernel: str) -> float:
     """Of the largest number: a rounding that falls the other way in fp32 moves an int8 input by a level."""
     if precision == "fp32":
         return 1e-5
-    is_coarse = precision == "int8" and takes_two_passes(kernel)
+    is_coarse = precision in ("int8", "int4") and takes_two_passes(kernel)
     return 5e-2 if is_coarse else 1e-3
 
 
@@ -151,7 +152,7 @@ def test_rows_of_a_label_tree_see_the_prompt_and_their_ancestors_alone(kernel, p
 
 
 @pytest.mark.parametrize("kernel", [*in_campaign(*KERNELS[:-1]), KERNELS[-1]])
-@pytest.mark.parametrize("precision", ["fp32", "int8", *in_campaign("int8 in two passes")])
+@pytest.mark.parametrize("precision", ["fp32", "int8", *in_campaign("int8 in two passes", "int4")])
 def test_a_context_of_4000_tokens(kernel, precision):
     config = a_config(num_layers=1, head_dim=64, num_heads=2, num_kv_heads=1)
     reference, length = random_model(config, precision), 4000
@@ -184,6 +185,67 @@ def test_sums_of_int8_products_are_exact(kernel, data):
     np.testing.assert_array_equal(found, (inputs @ values.T.astype(np.int64)).astype(np.float32))
 
 
+def one_int4_product(values: NDArray[np.uint8], factors: NDArray[np.int8], *, two_pass: bool = False) -> ReferenceModel:
+    reference = one_product(values.astype(np.int8))
+    output = ReferenceMatrix(values, np.ones(len(values), np.float32), two_pass, factors)
+    return replace(reference, output=output, embedding=output)
+
+
+@kernels
+@settings(max_examples=EXAMPLES)
+@given(st.data())
+def test_int4_products_of_a_group_are_exact_and_their_sum_nearly(kernel, data):
+    num_inputs, num_columns = 32 * data.draw(st.integers(1, 40)), data.draw(st.integers(1, 70))
+    levels = input_levels(kernel, num_inputs, in_groups=True)
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    values = random.integers(0, 16, (num_columns, num_inputs)).astype(np.uint8)
+    factors = random.integers(-127, 128, (num_columns, num_inputs // 32)).astype(np.int8)
+    inputs = random.integers(-levels, levels + 1, (data.draw(st.integers(1, 40)), num_inputs))
+    inputs[:, 0] = levels  # so that an input is rounded to itself
+    dots = np.einsum(
+        "rgi,cgi->rcg",
+        inputs.reshape(len(inputs), -1, 32),
+        INT4_LEVELS[values].astype(np.int64).reshape(num_columns, -1, 32),
+    )
+    found = native(one_int4_product(values, factors), kernel, threads=2).logits(inputs.astype(np.float32))
+    # A group's product is a sum of integers, rounded to fp32 once; each addition rounds once or twice more.
+    parts = dots * factors.astype(np.int64)
+    allowed = (2 + parts.shape[2]) * 2.0**-23 * np.abs(parts).sum(axis=2)
+    assert (np.abs(found - parts.sum(axis=2)) <= allowed).all()
+    only = data.draw(st.integers(0, parts.shape[2] - 1))  # with one group alone, nothing is added
+    factors[:, :only] = factors[:, only + 1 :] = 0
+    factors[:, only] = np.sign(factors[:, only])
+    found = native(one_int4_product(values, factors), kernel).logits(inputs.astype(np.float32))
+    np.testing.assert_array_equal(found, (dots[:, :, only] * factors[:, only]).astype(np.float32))
+
+
+@kernels
+@pytest.mark.parametrize("value", [0, 15])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_the_largest_int4_sums_do_not_overflow(kernel, value, sign, two_pass):
+    values, factors = np.full((40, 8960), value, np.uint8), np.full((40, 280), 127, np.int8)
+    levels = input_levels(kernel, 8960, in_groups=True)
+    model = native(one_int4_product(values, factors, two_pass=two_pass), kernel)
+    for num_rows in (1, 2, 7, 30):
+        inputs = np.full((num_rows, 8960), sign * levels, np.float32)
+        expected = float(sign * levels * 8960 * 127) * float(INT4_LEVELS[value])
+        np.testing.assert_allclose(model.logits(inputs), np.full((num_rows, 40), expected), rtol=1e-5)
+
+
+@kernels
+@pytest.mark.parametrize("num_inputs", [32, 48, 80])
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_a_group_that_is_not_full_computes_no_more_than_it_has(kernel, num_inputs, two_pass):
+    """Of a model's `down`, whose inputs are as many as its intermediate size."""
+    config = a_config(num_layers=1, intermediate_size=num_inputs)
+    reference = random_model(config, "int4 in two passes" if two_pass else "int4")
+    model, ids = native(reference, kernel), list(range(20))
+    states_alone(native(random_model(a_config(intermediate_size=400), "int4"), kernel), ids)  # leaves its numbers
+    found = states_alone(model, ids)
+    assert is_close(found, reference.states(ids, kernel), "int4 in two passes" if two_pass else "int4", kernel)
+
+
 @kernels
 @pytest.mark.parametrize("weight", [127, -127])
 @pytest.mark.parametrize("sign", [1, -1])
@@ -206,6 +268,11 @@ def test_a_second_pass_adds_what_the_first_one_rounded_off(kernel):
     inputs = levels + parts / 254
     found = native(one_product(values, two_pass=True), kernel).logits(inputs.astype(np.float32))
     np.testing.assert_allclose(found, inputs @ values.T.astype(np.float64), rtol=1e-6, atol=1e-2)
+    values = random.integers(0, 16, (33, 320)).astype(np.uint8)
+    factors = random.integers(-127, 128, (33, 10)).astype(np.int8)
+    reference = one_int4_product(values, factors, two_pass=True)
+    found = native(reference, kernel).logits(inputs.astype(np.float32))
+    np.testing.assert_allclose(found, inputs @ reference.output.dense().T, rtol=1e-6, atol=10)
 
 
 @kernels

@@ -37,6 +37,9 @@ inline __m256i emulated_cvtps_ph(__m512 x) {
 inline __m512 emulated_cvtepi32_ps(__m512i x) {
   return emulated_halves(_mm256_cvtepi32_ps(emulated_half(x, 0)), _mm256_cvtepi32_ps(emulated_half(x, 1)));
 }
+inline __m512i emulated_cvtepi8_epi32(__m128i x) {
+  return emulated_halves(_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)));
+}
 inline __m512i emulated_cvtps_epi32(__m512 x) {
   return emulated_halves(_mm256_cvtps_epi32(emulated_half(x, 0)), _mm256_cvtps_epi32(emulated_half(x, 1)));
 }
@@ -48,6 +51,7 @@ inline float emulated_reduce_max_ps(__m512 x) {
 }
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_ph(x, rounding) emulated_cvtps_ph(x)
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_reduce_max_ps emulated_reduce_max_ps
