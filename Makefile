@@ -27,6 +27,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/clang-format -i native/* tests/engine/native/*.cpp tests/engine/native/emulated/*
 
 campaign: $(VENV)/.installed-dev  ## the long versions of the tests
+	scripts/install-arm
 	QWEN_AIO_CAMPAIGN=1 $(BIN)/python -m pytest --timeout 1800
 
 peers:  ## the engines that benchmarks/peers compares with, into build/peers

@@ -5,9 +5,9 @@ Everything else about the package is in pyproject.toml.
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -19,7 +19,8 @@ SOURCES = Path("native")
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 # Each kernel is compiled for its own instruction set, and chosen at run time (native/choose.cpp).
 KERNELS = {"kernel_plain": []}
-if platform.machine().lower() in ("x86_64", "amd64"):
+MACHINE = sysconfig.get_platform().rpartition("-")[2]  # that is built for, also by a cross compiler
+if MACHINE in ("x86_64", "amd64"):
     AVX2 = ["-mavx2", "-mfma", "-mf16c"]
     AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
     # GCC 12 takes its own AVX-512 headers for reads of uninitialised memory (GCC bug 105593).
@@ -27,6 +28,8 @@ if platform.machine().lower() in ("x86_64", "amd64"):
         "kernel_avx2": AVX2,
         "kernel_avx512": [*AVX2, *AVX512, "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
     }
+if MACHINE in ("aarch64", "arm64"):
+    KERNELS["kernel_dotprod"] = ["-march=armv8.2-a+dotprod"]
 COMMON = ["choose", "interface", "model", "team"]
 
 

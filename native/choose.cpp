@@ -1,6 +1,10 @@
 // The one place that decides which kernel runs.
 #include <cstring>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 #include "kernel.h"
 
 namespace qwen_aio {
@@ -11,6 +15,19 @@ struct Candidate {
   bool runs_here;
 };
 
+#if defined(__aarch64__)
+bool has_dot_products() {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return true;  // the compiler takes them for granted
+#elif defined(__linux__)
+  constexpr unsigned long ASIMDDP = 1UL << 20;  // HWCAP_ASIMDDP, which older headers lack
+  return (getauxval(AT_HWCAP) & ASIMDDP) != 0;
+#else
+  return false;
+#endif
+}
+#endif
+
 }  // namespace
 
 const Kernel* choose_kernel(const char* name) {
@@ -20,6 +37,9 @@ const Kernel* choose_kernel(const char* name) {
                           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("f16c")},
       {avx2_kernel, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")},
+#endif
+#if defined(__aarch64__)
+      {dotprod_kernel, has_dot_products()},
 #endif
       {plain_kernel, true},
   };

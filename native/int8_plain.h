@@ -9,7 +9,7 @@ namespace {
 using Input = std::int8_t;
 constexpr int TOGETHER = 4;  // inputs whose weights are neighbours
 constexpr int MOST_INT8_ROWS = 4;
-constexpr int MOST_FLOAT_ROWS = 4;
+constexpr int MOST_FLOAT_ROWS = 2;
 
 inline int input_levels(int) { return LEVELS; }
 

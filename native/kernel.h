@@ -155,6 +155,9 @@ extern const Kernel plain_kernel;
 extern const Kernel avx2_kernel;
 extern const Kernel avx512_kernel;
 #endif
+#if defined(__aarch64__)
+extern const Kernel dotprod_kernel;
+#endif
 
 // The best kernel that this processor runs; the one called `name` if it is not empty. Null if there is none.
 const Kernel* choose_kernel(const char* name);

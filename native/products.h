@@ -48,6 +48,7 @@ void multiply_floats(const float* x, const Matrix& matrix, int panel, Epilogue e
       sums[row][1] = multiply_add(input, second, sums[row][1]);
     }
   }
+#pragma GCC unroll 2  // or GCC keeps the sums of two rows of NEON in memory
   for (int row = 0; row < ROWS; ++row)
     finish(sums[row][0], sums[row][1], matrix, panel, epilogue, y + static_cast<std::size_t>(row) * stride);
 }

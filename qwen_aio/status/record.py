@@ -67,7 +67,7 @@ class WorkerStatus:
     precision: str = ""
     """Of the weights, as Precision; empty while they are being loaded."""
     kernel: str = ""
-    """What computes the model's forward pass: avx512, avx2, plain or torch; empty while it is being loaded."""
+    """What computes the model's forward pass: avx512, avx2, dotprod, plain or torch; empty while it is being loaded."""
     tasks_sha: str = ""
     """The hash of all tasks."""
     wall_time: str = ""

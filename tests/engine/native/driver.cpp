@@ -231,7 +231,7 @@ int main(int, char** arguments) {
   random_bits.seed(static_cast<unsigned>(std::atoi(arguments[2])));
   int num_rounds = 0;
   do {
-    for (const char* name : {"plain", "avx2", "avx512"}) {
+    for (const char* name : {"plain", "avx2", "avx512", "dotprod"}) {
       const Kernel* kernel = choose_kernel(name);
       if (kernel == nullptr) continue;
       for (int num_threads = 1; num_threads <= 4; ++num_threads, ++num_rounds)

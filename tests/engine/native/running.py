@@ -24,7 +24,9 @@ from tests.engine.native.reference import ReferenceLayer, ReferenceMatrix, Refer
 if not PATH.exists() and shutil.which("g++") is None:
     pytest.skip("the library needs g++", allow_module_level=True)
 
-KERNELS = tuple(name for name in ("plain", "avx2", "avx512") if shared_library().qwen_aio_kernel(name.encode()))
+KERNELS = tuple(
+    name for name in ("plain", "avx2", "avx512", "dotprod") if shared_library().qwen_aio_kernel(name.encode())
+)
 NUM_POSITIONS = 128
 PRECISIONS = ("fp32", "int8", "int8 in two passes", "int4", "int4 in two passes")  # of layers; int8 beside int4
 

@@ -1,0 +1,16 @@
+#include "simd_neon.h"
+// clang-format off: each header needs those before it
+#include "int8_dotprod.h"
+#include "rows.h"
+#include "products.h"
+#include "attention.h"
+// clang-format on
+
+namespace qwen_aio {
+
+const Kernel dotprod_kernel = {
+    "dotprod", TOGETHER,          sizeof(Input),    normalise,     quantise,     multiply,
+    rotate,    store_head<float>, store_head<half>, attend<float>, attend<half>,
+};
+
+}  // namespace qwen_aio
