@@ -54,9 +54,10 @@ class Settings(BaseModel):
     engine: Literal["auto", "qwen", "transformers"] = _setting(
         "auto", "what computes the model; auto is qwen for Qwen2 and Qwen3, else transformers, slowly", "worker"
     )
-    precision: Literal["auto", "fp32", "int8", "bf16"] = _setting(
+    precision: Literal["auto", "fp32", "int8", "int4", "bf16"] = _setting(
         "auto", "precision of the weights; auto is int8 where the model answers as it does in fp32", "worker"
     )
+    force_precision: bool = _setting(False, "take int4 even where it is far from fp32", "worker")
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = _setting(
         None, "threads of a worker (OMP_NUM_THREADS, else the cores it may use; a cluster divides them)", "worker"
     )

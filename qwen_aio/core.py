@@ -20,7 +20,8 @@ from qwen_aio.safeguards import Calibration, OpeningCheck, SafetyPolicy
 
 TaskKind = Literal["decision", "generation"]
 Role = Literal["user", "assistant"]
-Precision = Literal["fp32", "int8", "bf16"]  # of weights
+Rounded = Literal["int8", "int4"]  # precisions of the engine for Qwen, besides fp32
+Precision = Literal["fp32", "int8", "int4", "bf16"]  # of weights
 PromptStyle = Literal["task", "chat", "completion"]
 Overflow = Literal["cut", "error"]
 Method = Literal["generate", "extract", "auto"]  # auto: extract with the bundled model

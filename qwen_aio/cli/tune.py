@@ -105,7 +105,7 @@ def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> t
     records = records_of(settings, model)
     if asked == "int8" and (why := why_no_int8(records.kernel)):
         raise InvalidSettings(f"--precision int8: {why}", param="precision")
-    if asked in ("fp32", "int8"):
+    if asked in ("fp32", "int8", "int4"):
         return (asked,)
     if not is_prepared(settings, records):
         prepare_int8(auto)

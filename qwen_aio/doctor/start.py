@@ -94,6 +94,8 @@ class Start:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Those that the model may be computed in."""
+        if self.settings.precision == "int4":
+            return ("int4",)
         return (self.precision.precision,) if self.precision else ("int8", "fp32")
 
     @property

@@ -1,6 +1,6 @@
 """A model folder -> an Engine. The one place that chooses between the two forward passes.
 
-Imports torch only where torch computes, or where int8 weights must still be made.
+Imports torch only where torch computes, or where weights in int8 or int4 must still be made.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_model(
 ) -> LoadedModel:
     """The checkpoint in `folder`, for texts of up to `max_context` tokens. Raises InvalidModel, InvalidSettings.
 
-    Int8 weights are read from `kept`, or made and kept there. With one thread, no thread is
+    Weights in int8 or int4 are read from `kept`, or made and kept there. With one thread, no thread is
     left that a fork would lose.
     """
     kernel = choose_kernel(folder.config)
@@ -93,9 +93,9 @@ def _packed(
     if kept is not None and (arrays := kept.find()) is not None:
         return dict(arrays)
     _set_torch_threads(threads)
-    from qwen_aio.engine.quant.preparing import int8_arrays
+    from qwen_aio.engine.quant.preparing import rounded_arrays
 
-    return dict(int8_arrays(folder, kernel, kept))
+    return dict(rounded_arrays(folder, kernel, kept, "int4" if precision == "int4" else "int8"))
 
 
 def _in_torch(

@@ -18,10 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings
-from qwen_aio.core import Precision, Task
+from qwen_aio.core import Precision, Rounded, Task
 from qwen_aio.engine.choice import EngineChoice, choose_engine, reads_chat_template
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import TORCH, choose_kernel
+from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
@@ -129,7 +130,7 @@ def load_weights(
         if prepare is not None and not is_prepared(settings, records) and records.can_be_kept():
             prepare()
         record = choose_precision(settings, model, records, threads=threads)
-        has_to_quantise = record.precision == "int8" and not records.weights.is_current()
+        has_to_quantise = record.precision != "fp32" and not records.weights.is_current()
         with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
             loaded_model = load_model(
                 folder,
@@ -156,9 +157,12 @@ def records_of(settings: Settings, model: ModelFolder, *, sha: str | None = None
 
     Raises InvalidModel, InvalidSettings, InvalidTask.
     """
-    kernel = choose_kernel(ModelConfig.load(model.path)).name
+    kernel = choose_kernel(ModelConfig.load(model.path))
+    if settings.precision == "int4" and kernel.name == TORCH:
+        raise InvalidSettings(f"--precision int4 is computed by the C++ kernels alone; {kernel}", param="precision")
     sha = sha or sha_of(settings, model)
-    return PrecisionRecords(state_dir() / "int8", sha, kernel, digest_of_questions(settings))
+    rounded: Rounded = "int4" if settings.precision == "int4" else "int8"
+    return PrecisionRecords(state_dir() / "int8", sha, kernel.name, digest_of_questions(settings), rounded)
 
 
 @asynccontextmanager
@@ -211,11 +215,11 @@ def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Pre
 
 
 def _arithmetic(precision: Precision, kernel: str) -> str:
-    """How numbers of `precision` come about: int8 is another one by every kernel."""
+    """How numbers of `precision` come about: int8 and int4 are others by every kernel."""
     if precision == "fp32":
         return "fp32"
     if kernel != TORCH:
-        return f"int8 by {kernel}"
+        return f"{precision} by {kernel}"
     from qwen_aio.engine.model.linear import arithmetic
 
     return arithmetic(precision)

@@ -22,7 +22,12 @@ TRANSFORMERS_MB = 150  # its modules
 FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page
 LEAST_KV_MB, MOST_KV_MB = 8, 512  # unless somebody asks for more
-BYTES: Mapping[Precision, int] = {"int8": 1, "bf16": 2, "fp32": 4}
+BYTES: Mapping[Precision, int] = {
+    "int4": 1,
+    "int8": 1,
+    "bf16": 2,
+    "fp32": 4,
+}  # int4: no embedding is
 logger = logging.getLogger(__name__)
 
 
@@ -102,7 +107,7 @@ def _precisions(settings: Settings, kind: EngineKind) -> tuple[Precision, ...]:
 
 def _smaller(settings: Settings, kind: EngineKind) -> Precision | None:
     least: Precision = "bf16" if kind == "transformers" else "int8"
-    return None if least in _precisions(settings, kind) else least
+    return None if settings.precision == "int4" or least in _precisions(settings, kind) else least
 
 
 def _num_pinned(settings: Settings) -> int:

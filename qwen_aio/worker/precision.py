@@ -2,19 +2,20 @@
 
 `auto` compares fp32 and int8 on the golden cases and some sentences, once for a model file and a
 set of golden cases. It takes int8 where no label changes and the next tokens are all but equally
-likely. A machine without int8 products computes in fp32, whatever was asked for.
+likely. A machine without int8 products computes in fp32, whatever was asked for. int4 is compared in
+the same way when it is asked for, and refused where it is far from fp32.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings, prompts_dir
-from qwen_aio.core import GoldenCase, Task
+from qwen_aio.core import GoldenCase, Rounded, Task
 from qwen_aio.engine.native.bindings import TORCH
 from qwen_aio.engine.requests import Score
 from qwen_aio.errors import InvalidSettings
@@ -28,7 +29,8 @@ from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 if TYPE_CHECKING:
     from qwen_aio.engine.quant.comparison import Comparison
 
-MAX_KL = 0.02  # nats, of int8's next tokens from those of fp32, on average
+# nats, of the next tokens from those of fp32, on average
+MAX_KL: Mapping[Rounded, float] = {"int8": 0.02, "int4": 0.1}
 WhyNot = Callable[[str], str | None]  # of a kernel
 logger = logging.getLogger(__name__)
 
@@ -59,16 +61,19 @@ def choose_precision(
     if record is None:
         with records.alone():
             record = records.read() or _compare(settings, model, records, threads=threads)
+    if record.precision != settings.precision == "int4":
+        record = _forced(record, settings)
     is_denied = record.precision != settings.precision == "int8"
     logger.log(logging.WARNING if is_denied else logging.INFO, "%s", record)
     return record
 
 
 def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
-    """Of the engine over transformers. Raises InvalidSettings for int8, which is ours alone."""
-    if settings.precision == "int8":
+    """Of the engine over transformers. Raises InvalidSettings for int8 and int4, which are ours alone."""
+    if settings.precision in ("int8", "int4"):
         raise InvalidSettings(
-            "--precision int8 goes with the engine for Qwen alone; transformers computes in fp32 or bf16",
+            f"--precision {settings.precision} goes with the engine for Qwen alone; "
+            "transformers computes in fp32 or bf16",
             param="precision",
         )
     record = PrecisionRecord(
@@ -82,17 +87,19 @@ def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
 def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: WhyNot = why_no_int8) -> bool:
     """Whether loading the weights of this precision would compute nothing."""
     record = stated_precision(settings, why_no_int8(records.kernel)) or records.read()
-    return record is not None and (record.precision == "fp32" or records.weights.is_current())
+    if record is None:
+        return False
+    return (record.precision == "fp32" and settings.precision != "int4") or records.weights.is_current()
 
 
 def stated_precision(settings: Settings, why_no_int8: str | None) -> PrecisionRecord | None:
-    """The precision that the setting or the machine dictates; None where `auto` has a choice.
+    """The precision that the setting or the machine dictates; None where it takes a comparison.
 
     Raises InvalidSettings for bf16.
     """
     if settings.precision == "bf16":
         raise InvalidSettings(
-            "--precision bf16 goes with --engine transformers; the engine for Qwen computes in fp32 or int8",
+            "--precision bf16 goes with --engine transformers; the engine for Qwen computes in fp32, int8 or int4",
             param="precision",
         )
     if settings.precision == "fp32":
@@ -112,19 +119,20 @@ def digest_of_questions(settings: Settings) -> str:
 
 
 def _compare(settings: Settings, model: ModelFolder, records: PrecisionRecords, *, threads: int) -> PrecisionRecord:
-    """Compare both precisions. The record and the int8 weights are kept.
+    """Compare both precisions. The record and the rounded weights are kept.
 
-    The weights also when fp32 is chosen: other processes may be reading them, or be set to int8.
+    The weights also when fp32 is chosen: other processes may be reading them, or be set to them.
     """
     # Here and not above: importing torch takes seconds, and a process that finds a record needs none.
     from qwen_aio.engine.quant.preparing import compare_precisions
 
-    logger.info("comparing int8 with fp32; this is done once for a model and its golden cases")
+    rounded = records.rounded
+    logger.info("comparing %s with fp32; this is done once for a model and its golden cases", rounded)
     cases = _cases(settings)
     questions = [_asked(*case) for case in cases]
-    with phase("comparing int8 with fp32"):
-        found = compare_precisions(model.path, questions, threads=threads, kept=records.weights)
-    record = _judged([task for task, _ in cases], found)
+    with phase(f"comparing {rounded} with fp32"):
+        found = compare_precisions(model.path, questions, precision=rounded, threads=threads, kept=records.weights)
+    record = _judged([task for task, _ in cases], found, rounded)
     records.write(record)
     return record
 
@@ -139,14 +147,27 @@ def _asked(task: Task, case: GoldenCase) -> Score:
     return Score(PromptTemplate(task).prompt(case.text), tuple(label.text for label in task.labels))
 
 
-def _judged(tasks: Sequence[Task], found: Comparison) -> PrecisionRecord:
+def _forced(record: PrecisionRecord, settings: Settings) -> PrecisionRecord:
+    """int4 all the same, if that is asked for. Raises InvalidSettings."""
+    if settings.force_precision:
+        return PrecisionRecord("int4", f"{record.why}; far from fp32, but taken by --force-precision")
+    raise InvalidSettings(
+        f"--precision int4 is too far from fp32 for this model: {record.why}; at most KL {MAX_KL['int4']:g} is taken "
+        "without --force-precision",
+        param="precision",
+    )
+
+
+def _judged(tasks: Sequence[Task], found: Comparison, rounded: Rounded) -> PrecisionRecord:
     """`tasks` has the task of each pair of scores."""
     num_changed = sum(
-        decide(task, in_fp32).label != decide(task, in_int8).label
-        for task, (in_fp32, in_int8) in zip(tasks, found.scores, strict=True)
+        decide(task, exact).label != decide(task, other).label
+        for task, (exact, other) in zip(tasks, found.scores, strict=True)
     )
     equal = f"labels of {len(tasks)} golden cases equal"
-    labels = f"{num_changed} of {len(tasks)} golden labels change in int8" if num_changed else equal
+    labels = f"{num_changed} of {len(tasks)} golden labels change in {rounded}" if num_changed else equal
     why = f"{labels}, KL {found.mean_kl:.4f} over {found.num_tokens} tokens (checked {datetime.now(UTC).date()})"
-    is_close = not num_changed and found.mean_kl < MAX_KL  # false for what is not a number
-    return PrecisionRecord("int8" if is_close else "fp32", why)
+    is_close = found.mean_kl < MAX_KL[rounded]  # false for what is not a number
+    if rounded == "int8":  # nobody asked for it
+        is_close = is_close and not num_changed
+    return PrecisionRecord(rounded if is_close else "fp32", why)

@@ -1,4 +1,4 @@
-"""The records of one model file in state/int8: its precision and its int8 weights.
+"""The records of one model file in state/int8: its precision and its weights in int8 or int4.
 
 They may be deleted at any time. Reads and writes; decides nothing.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from qwen_aio.core import Precision
+from qwen_aio.core import Precision, Rounded
 from qwen_aio.files import read_text, replacing
 
 if TYPE_CHECKING:
@@ -48,21 +48,22 @@ class PrecisionRecords:
     model_sha: str
     kernel: str
     questions: str  # a digest
+    rounded: Rounded = "int8"  # what is compared with fp32
 
     @cached_property
     def weights(self) -> ArrayFile:
-        """The file of the int8 weights, which need not exist yet."""
+        """The file of the rounded weights, which need not exist yet."""
         # Here and not above: whoever only starts workers needs no numpy.
-        from qwen_aio.engine.quant.int8_file import int8_file
+        from qwen_aio.engine.quant.kept_weights import kept_weights
 
-        return int8_file(self.folder, self.model_sha, self.kernel)
+        return kept_weights(self.folder, self.model_sha, self.kernel, self.rounded)
 
     def read(self) -> PrecisionRecord | None:
         """The record; None if there is none that is valid here."""
         try:
             content = json.loads(read_text(self._path))
             record, versions = PrecisionRecord(**content["verdict"]), content["versions"]
-            if record.precision not in ("fp32", "int8") or not isinstance(record.why, str):
+            if record.precision not in ("fp32", self.rounded) or not isinstance(record.why, str):
                 raise ValueError(f"precision {record.precision!r}, why {record.why!r}")
         except FileNotFoundError:
             return None
@@ -102,12 +103,12 @@ class PrecisionRecords:
 
     @property
     def _path(self) -> Path:
-        return self.folder / f"{self.model_sha}-{self.questions}-{self.kernel}.json"
+        return self.folder / f"{self.model_sha}-{self.questions}-{self.rounded}-{self.kernel}.json"
 
     @property
     def _versions(self) -> dict[str, str | int]:
         """What a record depends on besides the model, the kernel and the questions."""
-        from qwen_aio.engine.quant.int8_file import VERSION, input_levels, recipe
+        from qwen_aio.engine.quant.kept_weights import VERSION, input_levels, recipe
 
         return {
             "verdict": VERSION,

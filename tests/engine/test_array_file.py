@@ -17,7 +17,7 @@ from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.load import load_model, make_engine
 from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.engine.native.packing import packed
-from qwen_aio.engine.quant.int8_file import int8_file, recipe
+from qwen_aio.engine.quant.kept_weights import kept_weights, recipe
 from qwen_aio.engine.quant.preparing import quantised
 from qwen_aio.engine.weights.array_file import CACHE_LINE, HEADER_BYTES, LENGTH_BYTES, ArrayFile
 from qwen_aio.engine.weights.folder import Folder
@@ -40,7 +40,7 @@ def kernel(request: pytest.FixtureRequest, checkpoint: Path, monkeypatch: pytest
 
 @pytest.fixture
 def place(tmp_path: Path, kernel: str) -> ArrayFile:
-    return int8_file(tmp_path / "state", SHA, kernel)
+    return kept_weights(tmp_path / "state", SHA, kernel, "int8")
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_an_unwritable_place_is_logged_and_the_model_loads(
     checkpoint: Path, tmp_path: Path, kernel: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    place = int8_file(tmp_path / "file" / "state", SHA, kernel)
+    place = kept_weights(tmp_path / "file" / "state", SHA, kernel, "int8")
     load_model(Folder.open(checkpoint), max_context=64, threads=1, precision="int8", kept=place)
     assert "no weights are kept" in caplog.text
 

@@ -14,7 +14,7 @@ from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import embedding_of
 from qwen_aio.engine.native.bindings import TORCH
 from qwen_aio.engine.quant.comparison import RoundedInTorch, compare
-from qwen_aio.engine.quant.int8_file import input_levels
+from qwen_aio.engine.quant.kept_weights import input_levels
 from qwen_aio.engine.quant.layerwise import LayerwisePass, LayerwiseSequence
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from qwen_aio.engine.weights.folder import Folder

@@ -20,7 +20,7 @@ from qwen_aio.engine.model.linear import (
     Int8Linear,
 )
 from qwen_aio.engine.quant.comparison import RoundedInTorch, compare
-from qwen_aio.engine.quant.int8_file import BYTE_LEVELS
+from qwen_aio.engine.quant.kept_weights import BYTE_LEVELS
 from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
 from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.engine.weights.model_weights import Int8Matrix, LayerWeights, ModelWeights

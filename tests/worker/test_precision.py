@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ import pytest
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import TORCH, choose_kernel
+from qwen_aio.engine.quant.comparison import Comparison
+from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import BUNDLED, ModelFolder
 from qwen_aio.worker.loading import load_weights, records_of
-from qwen_aio.worker.precision import choose_precision, digest_of_questions, is_prepared, why_no_int8
+from qwen_aio.worker.precision import _judged, choose_precision, digest_of_questions, is_prepared, why_no_int8
 from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 from tests.engine.outliers import of_mlp, with_outliers
 from tests.logged import WAITING, logged
@@ -131,6 +134,50 @@ def test_a_record_counts_for_the_questions_it_was_found_by_and_no_others(records
 def test_a_record_counts_for_the_kernel_it_was_found_with(records: PrecisionRecords) -> None:
     records.write(PrecisionRecord("fp32", "of the first"))
     assert PrecisionRecords(records.folder, SHA, TORCH, QUESTIONS).read() is None
+
+
+needs_kernels = pytest.mark.skipif(KERNEL == TORCH, reason="int4 is computed by the C++ kernels")
+
+
+@needs_kernels
+def test_int4_is_taken_where_it_is_near_fp32_and_says_how_near(
+    records: PrecisionRecords, own_model: ModelFolder
+) -> None:
+    record = chosen("int4", replace(records, rounded="int4"), own_model)
+    assert record.precision == "int4"
+    assert "of 17 golden" in record.why and "KL 0.0" in record.why
+    assert records.read() is None  # it says nothing of int8
+
+
+@needs_kernels
+def test_int4_that_is_far_from_fp32_is_refused_unless_it_is_forced(
+    records: PrecisionRecords, hopeless: ModelFolder
+) -> None:
+    in_int4 = replace(records, rounded="int4")
+    with pytest.raises(InvalidSettings, match=r"too far from fp32 .* KL .* without --force-precision"):
+        chosen("int4", in_int4, hopeless)
+    forced = load_settings({"precision": "int4", "force_precision": "true"})
+    assert is_prepared(forced, in_int4)  # the refusal has left everything
+    record = choose_precision(forced, hopeless, in_int4, threads=1)
+    assert record.precision == "int4" and "taken by --force-precision" in record.why
+
+
+@needs_kernels
+@pytest.mark.parametrize(("kl", "is_taken"), [(0.0999, True), (0.1, False), (float("nan"), False)])
+def test_int4_is_taken_up_to_a_kl_of_a_tenth(kl: float, is_taken: bool) -> None:
+    record = _judged([], Comparison((), mean_kl=kl, num_tokens=1), "int4")
+    assert (record.precision == "int4") == is_taken
+
+
+def test_int4_takes_the_kernels(own_model: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN_AIO_KERNEL", TORCH)
+    with pytest.raises(InvalidSettings, match=r"int4 is computed by the C\+\+ kernels alone; kernel torch: asked for"):
+        load_weights(settings("int4"), own_model, threads=1)
+
+
+def test_auto_never_takes_int4(records: PrecisionRecords) -> None:
+    replace(records, rounded="int4").write(PrecisionRecord("int4", "found by a test"))
+    assert chosen("auto", records).precision == "int8"
 
 
 def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights from any source, in either precision -> arrays in the layout of the C++ library."""
+"""Weights from any source, in any precision -> arrays in the layout of the C++ library."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import shared_library
-from qwen_aio.engine.native.panels import float_panels, gate_up_order, int8_panels, padded, qkv_order
-from qwen_aio.engine.weights.model_weights import Array, Fp32Array, Int8Matrix, LayerWeights, ModelWeights
+from qwen_aio.engine.native.panels import (
+    factor_panels,
+    float_panels,
+    gate_up_order,
+    int4_panels,
+    int8_panels,
+    padded,
+    qkv_order,
+)
+from qwen_aio.engine.weights.int4_matrix import Int4Matrix
+from qwen_aio.engine.weights.model_weights import AnyMatrix, Array, LayerWeights, WeightsOf
 
 
-def packed(weights: ModelWeights, config: ModelConfig, *, kernel: str) -> Iterator[tuple[str, Array]]:
+def packed(weights: WeightsOf[AnyMatrix], config: ModelConfig, *, kernel: str) -> Iterator[tuple[str, Array]]:
     """All arrays of a model for the kernel of that name, the largest first, while memory is free.
 
     Raises InvalidModel.
@@ -28,9 +37,7 @@ def packed(weights: ModelWeights, config: ModelConfig, *, kernel: str) -> Iterat
             yield f"layers.{number}.{name}", array
 
 
-def _layer(
-    layer: LayerWeights[Fp32Array | Int8Matrix], config: ModelConfig, together: int
-) -> Iterator[tuple[str, Array]]:
+def _layer(layer: LayerWeights[AnyMatrix], config: ModelConfig, together: int) -> Iterator[tuple[str, Array]]:
     heads = qkv_order(config)
     yield "attention_norm", layer.attention_norm
     yield from _matrix("qkv", layer.qkv, together, order=heads)
@@ -47,14 +54,18 @@ def _layer(
 
 
 def _matrix(
-    name: str, matrix: Fp32Array | Int8Matrix, together: int, *, order: NDArray[np.intp] | slice = slice(None)
+    name: str, matrix: AnyMatrix, together: int, *, order: NDArray[np.intp] | slice = slice(None)
 ) -> Iterator[tuple[str, Array]]:
-    if isinstance(matrix, Int8Matrix):
-        values = matrix.values[order]
-        yield f"{name}.int8s", int8_panels(values, together=together)
-        yield f"{name}.scales", padded(matrix.scales[order])
-        yield f"{name}.sums", padded(values.sum(axis=1, dtype=np.int32))
-        if matrix.two_pass:
-            yield f"{name}.two_pass", np.ones(1, np.int8)
-    else:
+    if isinstance(matrix, np.ndarray):
         yield f"{name}.floats", float_panels(matrix[order])
+        return
+    values = matrix.values[order]
+    if isinstance(matrix, Int4Matrix):
+        yield f"{name}.int4s", int4_panels(values, together=together)
+        yield f"{name}.factors", factor_panels(matrix.factors[order])
+    else:
+        yield f"{name}.int8s", int8_panels(values, together=together)
+        yield f"{name}.sums", padded(values.sum(axis=1, dtype=np.int32))
+    yield f"{name}.scales", padded(matrix.scales[order])
+    if matrix.two_pass:
+        yield f"{name}.two_pass", np.ones(1, np.int8)

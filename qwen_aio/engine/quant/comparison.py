@@ -1,7 +1,7 @@
-"""The difference between a model in int8 and in fp32, with fp32 never in memory as a whole.
+"""The difference between a model in int8 or int4 and in fp32, with fp32 never in memory as a whole.
 
 Both compute the same texts; then both their logits, one block of the vocabulary after another. In
-fp32 torch computes, layer by layer; in int8, what will serve. The caller judges the numbers.
+fp32 torch computes, layer by layer; rounded, what will serve. The caller judges the numbers.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from qwen_aio.result import Scores
 class Comparison:
     """The results of both models."""
 
-    scores: tuple[tuple[Scores, Scores], ...]  # of each question: in fp32, in int8
-    mean_kl: float  # nats; KL(fp32 || int8) of the next token, after `num_tokens` tokens
+    scores: tuple[tuple[Scores, Scores], ...]  # of each question: in fp32, rounded
+    mean_kl: float  # nats; KL(fp32 || rounded) of the next token, after `num_tokens` tokens
     num_tokens: int
 
 
-class Rounded(Protocol):
-    """The model in int8."""
+class RoundedModel(Protocol):
+    """The model in int8 or int4."""
 
     def final_states(self, sequences: abc.Sequence[Sequence]) -> Tensor: ...  # (logit rows, hidden); they are new
     def logits(self, states: Tensor, tokens: slice) -> Tensor: ...  # (n, hidden) -> (n, tokens)
 
 
 class RoundedInTorch:
-    """Its weights, computed layer by layer (Rounded)."""
+    """Its weights, computed layer by layer (RoundedModel)."""
 
     def __init__(self, weights: ModelWeights, config: ModelConfig) -> None:
         self._weights = weights
@@ -64,7 +64,7 @@ class RoundedInTorch:
 
 
 class RoundedByKernel:
-    """What the C++ library computes (Rounded)."""
+    """What the C++ library computes (RoundedModel)."""
 
     def __init__(self, model: NativeQwen) -> None:
         self._model = model
@@ -89,16 +89,16 @@ class NextTokens:
 
     @property
     def kl(self) -> Tensor:
-        """KL(fp32 || int8) of each row, (n,)"""
+        """KL(fp32 || rounded) of each row, (n,)"""
         return self._differences - self._lse[0] + self._lse[1]
 
     def logprobs(self, row: int) -> tuple[dict[int, float], dict[int, float]]:
-        """Log probabilities of the wanted tokens after `row`: in fp32, in int8."""
+        """Log probabilities of the wanted tokens after `row`: in fp32, rounded."""
         lse = self._lse[:, row].tolist()
-        in_fp32, in_int8 = (
+        in_fp32, rounded = (
             {token: logits[side] - lse[side] for token, logits in self._logits[row].items()} for side in (0, 1)
         )
-        return in_fp32, in_int8
+        return in_fp32, rounded
 
     def add_block(self, tokens: slice, exact: Tensor, rounded: Tensor) -> None:
         """Take the logits of `tokens`, (n, tokens) each."""
@@ -116,12 +116,12 @@ class NextTokens:
 @torch.inference_mode()
 def compare(
     checkpoint: Checkpoint,
-    rounded: Rounded,
+    rounded: RoundedModel,
     config: ModelConfig,
     tokenizer: Tokenizer,
     questions: abc.Sequence[Score],
 ) -> Comparison:
-    """`rounded` is the model of `checkpoint` in int8.
+    """`rounded` is the model of `checkpoint` in int8 or int4.
 
     Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall.
     """
@@ -137,9 +137,9 @@ def compare(
         next_tokens.add_block(tokens, linear_of(block)(exact), rounded.logits(found, tokens))
     twin_of = dict(zip(*sides, strict=True))
     for index, (sequence, row) in decisions.items():
-        in_fp32, in_int8 = next_tokens.logprobs(index)
+        in_fp32, in_other = next_tokens.logprobs(index)
         sequence.record(row, in_fp32)
-        twin_of[sequence].record(row, in_int8)
+        twin_of[sequence].record(row, in_other)
     kl = [one for index, one in enumerate(next_tokens.kl.tolist()) if index not in decisions]
     scores = tuple((one.scores(now_s=0.0), other.scores(now_s=0.0)) for one, other in twin_of.items())
     return Comparison(scores, mean_kl=sum(kl) / len(kl), num_tokens=len(kl))

@@ -1,4 +1,4 @@
-"""What must be computed once for a model, before it serves in int8: its weights, and how close they are to fp32."""
+"""What must be computed once for a model, before it serves in int8 or int4: weights, and how close they are to fp32."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from pathlib import Path
 
 import torch
 
+from qwen_aio.core import Rounded
 from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.engine.native.model import NativeQwen, PackedModel
 from qwen_aio.engine.native.packing import packed
 from qwen_aio.engine.quant.comparison import Comparison, RoundedByKernel, RoundedInTorch, compare
-from qwen_aio.engine.quant.int8_file import input_levels
-from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
+from qwen_aio.engine.quant.kept_weights import input_levels
+from qwen_aio.engine.quant.quantise import Quantised, QuantisedToInt4, calibration_texts
 from qwen_aio.engine.requests import Score
 from qwen_aio.engine.weights.array_file import ArrayFile
 from qwen_aio.engine.weights.folder import Folder
-from qwen_aio.engine.weights.model_weights import Array, ModelWeights
+from qwen_aio.engine.weights.model_weights import AnyMatrix, Array, ModelWeights, WeightsOf
 from qwen_aio.engine.weights.rows import RowWeights, rows
 
 
-def compare_precisions(model_dir: Path, questions: abc.Sequence[Score], *, threads: int, kept: ArrayFile) -> Comparison:
-    """The checkpoint in `model_dir` in fp32 and in int8; the int8 weights are kept.
+def compare_precisions(
+    model_dir: Path, questions: abc.Sequence[Score], *, precision: Rounded, threads: int, kept: ArrayFile
+) -> Comparison:
+    """The checkpoint in `model_dir` in fp32 and in `precision`, whose weights are kept.
 
     Raises InvalidModel, InvalidSettings, and for questions InvalidRequest, ContextTooSmall.
     """
@@ -31,7 +34,7 @@ def compare_precisions(model_dir: Path, questions: abc.Sequence[Score], *, threa
     if kernel == TORCH:
         rounded: RoundedInTorch | RoundedByKernel = RoundedInTorch(int8_weights(folder, kept), config)
     else:
-        model = PackedModel(config, int8_arrays(folder, kernel, kept), kernel, config.max_positions)
+        model = PackedModel(config, rounded_arrays(folder, kernel, kept, precision), kernel, config.max_positions)
         rounded = RoundedByKernel(NativeQwen(model, threads=threads))
     return compare(folder.checkpoint, rounded, config, folder.tokenizer, questions)
 
@@ -44,11 +47,13 @@ def int8_weights(folder: Folder, kept: ArrayFile | None) -> ModelWeights:
     return RowWeights(arrays) if arrays else quantised(folder, TORCH)
 
 
-def int8_arrays(folder: Folder, kernel: str, kept: ArrayFile | None) -> abc.Mapping[str, Array]:
+def rounded_arrays(folder: Folder, kernel: str, kept: ArrayFile | None, precision: Rounded) -> abc.Mapping[str, Array]:
     """For a kernel of the C++ library: from `kept`, or made, and kept there. Raises InvalidModel."""
 
     def made() -> abc.Iterator[tuple[str, Array]]:
-        return packed(quantised(folder, kernel), folder.config, kernel=kernel)
+        in_int8 = quantised(folder, kernel)
+        weights: WeightsOf[AnyMatrix] = in_int8 if precision == "int8" else QuantisedToInt4(in_int8)
+        return packed(weights, folder.config, kernel=kernel)
 
     if kept is None:
         return dict(made())

@@ -1,4 +1,4 @@
-"""A checkpoint's weights -> int8, layer by layer.
+"""A checkpoint's weights -> int8 or int4, layer by layer.
 
 Calibration finds the matrices that need two passes: some sentences are computed in fp32, and a
 matrix whose one-pass product is too far from the exact one gets two. That finds outliers in its
@@ -19,7 +19,7 @@ from torch.nn import functional
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.building import build_layer
 from qwen_aio.engine.model.linear import NARROW_LEVELS, row_max, tensor_of
-from qwen_aio.engine.quant.int8_file import (
+from qwen_aio.engine.quant.kept_weights import (
     MAX_ERROR,
     NUM_CALIBRATION,
     SENTENCE_TOKENS,
@@ -30,6 +30,7 @@ from qwen_aio.engine.quant.int8_file import (
 from qwen_aio.engine.quant.layerwise import HiddenStates, LayerwisePass, LayerwiseSequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.weights.checkpoint import Checkpoint
+from qwen_aio.engine.weights.int4_matrix import Int4Matrix
 from qwen_aio.engine.weights.model_weights import Fp32Array, Int8Matrix, LayerWeights
 
 
@@ -62,14 +63,22 @@ class Quantised:
     def norm(self) -> Fp32Array:
         return self._checkpoint.norm()
 
-    @torch.inference_mode()
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
+        allowed = SMALL_MAX_ERROR if self._is_small else MAX_ERROR
+        return self._choices(number).converted(lambda choice: choice.in_int8(allowed))
+
+    def layer_in_int4(self, number: int) -> LayerWeights[Int4Matrix]:
+        """Instead of `layer`; with two passes where int8 gets them."""
+        allowed = SMALL_MAX_ERROR if self._is_small else MAX_ERROR
+        return self._choices(number).converted(lambda choice: choice.in_int4(allowed))
+
+    @torch.inference_mode()
+    def _choices(self, number: int) -> LayerWeights[TwoPassChoice]:
         if number == 0:
             self._states = self._layerwise.embed(lambda ids: tensor_of(self._checkpoint.rows(ids.numpy())))
         choices = self._checkpoint.layer(number).converted(partial(TwoPassChoice, levels=self._levels))
         self._layerwise.run_layer(build_layer(choices, self._config, TwoPassChoice.biased), self._states)
-        allowed = SMALL_MAX_ERROR if self._is_small else MAX_ERROR
-        return choices.converted(lambda matrix: matrix.choose(allowed))
+        return choices
 
     @property
     def _is_small(self) -> bool:
@@ -83,6 +92,14 @@ class Quantised:
             matrix = Int8Matrix.of(block)
             values[rows], scales[rows] = matrix.values, matrix.scales
         return Int8Matrix(values, scales, two_pass=self._levels == NARROW_LEVELS)
+
+
+class QuantisedToInt4:
+    """The same with layers in int4 (WeightsOf[Int4Matrix])."""
+
+    def __init__(self, quantised: Quantised) -> None:
+        self.embedding, self.output, self.norm = quantised.embedding, quantised.output, quantised.norm
+        self.layer = quantised.layer_in_int4
 
 
 class TwoPassChoice:
@@ -101,14 +118,20 @@ class TwoPassChoice:
         self._bias = None if bias is None else tensor_of(bias)
         return self
 
-    def choose(self, allowed: float) -> Int8Matrix:
+    def in_int8(self, allowed: float) -> Int8Matrix:
         """The matrix, with two passes if the relative error exceeds `allowed`."""
-        two_pass = self._squared_error > allowed**2 * self._squared_size
-        return replace(self._matrix, two_pass=two_pass)
+        return replace(self._matrix, two_pass=self._needs_two(allowed))
+
+    def in_int4(self, allowed: float) -> Int4Matrix:
+        """The same in int4."""
+        return replace(Int4Matrix.of(self._weight.numpy()), two_pass=self._needs_two(allowed))
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.product(x)
         return y if self._bias is None else y.add_(self._bias)
+
+    def _needs_two(self, allowed: float) -> bool:
+        return self._squared_error > allowed**2 * self._squared_size
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return residual.add_(self.product(x))

@@ -1,4 +1,4 @@
-"""All weights of a model in either precision, from any source."""
+"""All weights of a model in any precision, from any source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qwen_aio.engine.weights.int4_matrix import Int4Matrix
 
 Array = NDArray[Any]
 Fp32Array = NDArray[np.float32]
@@ -66,17 +68,21 @@ class LayerWeights(Generic[Matrix]):
         return LayerWeights(**{**vars(self), **matrices})
 
 
-class ModelWeights(Protocol):
+class WeightsOf(Protocol[Matrix]):
     """A source of weights. Layers are read in order, from the first on.
 
-    A small embedding is in fp32 even where the layers are in int8: it costs little, and a small
-    model depends on its precision.
+    A small embedding is in fp32 even where the layers are not: it costs little, and a small
+    model depends on its precision. A large one is in int8, also beside layers in int4.
     """
 
     def embedding(self) -> Fp32Array | Int8Matrix: ...  # (vocab, hidden)
     def output(self) -> Fp32Array | Int8Matrix: ...  # (vocab, hidden); of a tied model, the embedding
     def norm(self) -> Fp32Array: ...  # the last norm's weight, (hidden,)
-    def layer(self, number: int) -> LayerWeights[Fp32Array | Int8Matrix]: ...
+    def layer(self, number: int) -> LayerWeights[Matrix]: ...
+
+
+AnyMatrix = Fp32Array | Int8Matrix | Int4Matrix
+ModelWeights = WeightsOf[Fp32Array | Int8Matrix]  # what torch computes, too
 
 
 def paired(rows: Array, *, head_dim: int) -> Array:

@@ -1,4 +1,4 @@
-"""Where the int8 weights of a model are kept, and what they depend on."""
+"""Where the weights of a model in int8 or int4 are kept, and what they depend on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 
+from qwen_aio.core import Rounded
 from qwen_aio.engine.native.bindings import TORCH, weights_layout
 from qwen_aio.engine.weights.array_file import ArrayFile
 
-# Raise it whenever int8 weights, their products, their file, or their comparison with fp32 change:
+# Raise it whenever such weights, their products, their file, or their comparison with fp32 change:
 # kept weights and kept choices of precision are then made anew. `recipe` covers the numbers below.
 VERSION = "2"
 SMALL_EMBEDDING = 2**24  # numbers; one with fewer stays in fp32
@@ -24,9 +25,9 @@ SENTENCES = files("qwen_aio.engine") / "sentences.txt"
 BYTE_LEVELS = 127  # of an input in bytes, on either side of zero
 
 
-def int8_file(folder: Path, model_sha: str, kernel: str) -> ArrayFile:
+def kept_weights(folder: Path, model_sha: str, kernel: str, precision: Rounded) -> ArrayFile:
     """The file in `folder` with the weights of the checkpoint of this hash, as `kernel` takes them."""
-    layout = weights_layout(kernel)
+    layout = f"{precision}-{weights_layout(kernel)}"
     identity = {
         "version": VERSION,
         "recipe": recipe(),
