@@ -86,6 +86,7 @@ class Sentences:
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
+        self.printed: dict[str, str] = {}  # in English whatever the language is
         self._modules = [Module.read(path) for path in sorted(PACKAGE.rglob("*.py"))]
         self._open: list[ast.AST] = []  # what is being read: variables and functions may lead to themselves
         for module in self._modules:
@@ -121,6 +122,11 @@ class Sentences:
                 self._add(
                     module, next((each.value for each in node.keywords if each.arg == "description"), None), where
                 )
+            for text in node.args if name == "print" else ():
+                words = [
+                    each for each in self._alternatives(module, text, where) if WORDS.search(" ".join(texts_of(each)))
+                ]
+                self.printed |= dict.fromkeys(words, where)
             for keyword in node.keywords:
                 if keyword.arg in KEYWORDS:
                     value = keyword.value

@@ -49,6 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
         case "list":
             for task in tasks.values():
                 print(_describe(task))
+                if task.safety:
+                    say("    checks every message before it is answered")
         case "render":
             task = _named(tasks, arguments.name)
             print(_spelled(PromptTemplate(task).prompt(arguments.text, feeling=arguments.feeling)))
@@ -71,8 +73,7 @@ def _named(tasks: dict[str, Task], name: str) -> Task:
 def _describe(task: Task) -> str:
     labels = ", ".join(f"{label.emoji} {label.name} = {label.text}" for label in task.labels)
     rules = "".join(f"\n    {rule.priority:3d} {rule.name}" for rule in task.rules)
-    safety = "\n    checks every message before it is answered" if task.safety else ""
-    return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}{safety}"
+    return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}"
 
 
 def _spelled(prompt: Prompt) -> str:

@@ -71,7 +71,7 @@ def translated(message: str) -> str:
 
 
 def in_chinese(message: str) -> str:
-    """The sentence with the most text in common comes first: the others may have the same shape by accident."""
+    """The first sentence of the same shape; what fills its holes is looked up as well."""
     for shape, chinese in _sentences():
         values = shape.values_in(message)
         if values is not None:
@@ -81,8 +81,12 @@ def in_chinese(message: str) -> str:
 
 @cache
 def _sentences() -> list[tuple[Shape, str]]:
+    """Those that begin with a word of their own come first, then those with more of them.
+
+    Others may have the shape of a message by accident: because of what stands in it.
+    """
     found = [(Shape.of(english), chinese) for english, chinese in read_table().items()]
-    return sorted(found, key=lambda pair: -len("".join(pair[0].texts)))
+    return sorted(found, key=lambda pair: (not pair[0].texts[0], -len("".join(pair[0].texts))))
 
 
 def read_table() -> dict[str, str]:

@@ -57,6 +57,10 @@ def test_every_sentence_has_a_translation() -> None:
     assert not missing, f"add to {TABLE}, with names that tell what stands there:\n" + "\n".join(missing)
 
 
+def test_what_is_printed_is_said_in_the_operators_language() -> None:
+    assert not sentences().printed, "`say` it, or print what `translated` gives"
+
+
 def test_no_translation_is_left_of_a_sentence_that_is_gone() -> None:
     ours = {english for english in table() if Shape.of(english).texts not in sentences_of_libraries()}
     found = [Shape.of(template) for template in sentences().found]
@@ -113,6 +117,8 @@ def sentences_of_libraries() -> set[tuple[str, ...]]:
 def test_a_value_that_is_a_sentence_is_looked_up_too() -> None:
     refused = "port: Input should be less than or equal to 65535 (from flags, QWEN_AIO_* variables or /etc/qwen.toml)"
     assert translated(refused) == "port：不能大于 65535（来自参数、QWEN_AIO_* 环境变量或 /etc/qwen.toml）"
+    memory = "memory: needs up to 9 MB in int8 (weights 1, keys and values 3, everything else 5); 7 MB are available on this machine"
+    assert translated(memory) == "内存：需要最多 9 MB（int8；权重 1，键和值 3，其余 5）；本机可用 7 MB"
     failed = "/srv/status.json cannot be read: [Errno 13] Permission denied: '/srv/status.json'; choose another"
     assert translated(failed) == "无法读取 /srv/status.json：权限不足：'/srv/status.json'（Errno 13）；请换一个"
 
