@@ -20,6 +20,7 @@ from unicodedata import east_asian_width
 from qwen_aio.startup.language import operators_language
 
 WIDE = "WF"  # two columns of a terminal
+MOST_LEVELS = 8  # of sentences in sentences; what a stranger sent may have any number
 TABLE = Path(__file__).with_name("messages.zh.toml")
 
 
@@ -70,12 +71,12 @@ def translated(message: str) -> str:
     return in_chinese(message) if operators_language() == "zh" else message
 
 
-def in_chinese(message: str) -> str:
-    """The first sentence of the same shape; what fills its holes is looked up as well."""
-    for shape, chinese in _sentences():
+def in_chinese(message: str, *, levels: int = MOST_LEVELS) -> str:
+    """The first sentence of the same shape; what fills its holes is looked up as well, down to `levels` of them."""
+    for shape, chinese in _sentences() if levels else ():
         values = shape.values_in(message)
         if values is not None:
-            return chinese.format(**{name: in_chinese(value) for name, value in values.items()})
+            return chinese.format(**{name: in_chinese(value, levels=levels - 1) for name, value in values.items()})
     return message
 
 

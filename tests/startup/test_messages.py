@@ -138,5 +138,10 @@ def test_what_is_not_in_the_table_stays_as_it_is() -> None:
     assert translated("nobody has written this yet") == "nobody has written this yet"
 
 
+def test_a_sentence_of_sentences_without_end_is_no_trouble() -> None:
+    endless = "argument a: " * 100_000
+    assert translated(endless).startswith("参数 a：参数 a：")
+
+
 def test_a_chinese_letter_takes_two_columns() -> None:
     assert columns("正在加载 torch") == 8 + 6
