@@ -32,6 +32,7 @@ from qwen_aio.engine.model.attention import BLOCK_ROWS
 from qwen_aio.engine.model.forward import Qwen2
 from qwen_aio.engine.model.linear import Linear
 from qwen_aio.engine.requests import Generate
+from qwen_aio.engine.weights.folder import Folder
 
 CHUNK = 256  # rows of one step
 LONG = 512  # tokens of a long prompt
@@ -194,7 +195,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     os.environ["QWEN_AIO_KERNEL"] = "torch"
-    loaded = load_model(arguments.model, max_context=2048, threads=arguments.threads, precision=arguments.precision)
+    loaded = load_model(
+        Folder.open(arguments.model), max_context=2048, threads=arguments.threads, precision=arguments.precision
+    )
     limits = EngineLimits(max_batch_tokens=CHUNK, max_draft_rows=0)
     engine = make_engine(loaded, limits, threads=arguments.threads)
     assert isinstance(loaded.model, Qwen2)

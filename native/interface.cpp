@@ -48,6 +48,7 @@ bool qwen_aio_forward(qwen_aio::Model* model, const qwen_aio::Batch* batch, cons
   return succeeds([&] { model->forward(*batch, *memory, states); });
 }
 
-bool qwen_aio_logits(qwen_aio::Model* model, const float* states, int num_rows, float* logits) {
-  return succeeds([&] { model->logits(states, num_rows, logits); });
+bool qwen_aio_logits(qwen_aio::Model* model, const float* states, int num_rows, int first_column, int num_columns,
+                     float* logits) {
+  return succeeds([&] { model->logits(states, num_rows, first_column, num_columns, logits); });
 }

@@ -27,4 +27,5 @@ QWEN_AIO_EXPORT void qwen_aio_delete(qwen_aio::Model* model);
 // See Model::forward and Model::logits.
 QWEN_AIO_EXPORT bool qwen_aio_forward(qwen_aio::Model* model, const qwen_aio::Batch* batch,
                                       const qwen_aio::Memory* memory, float* states);
-QWEN_AIO_EXPORT bool qwen_aio_logits(qwen_aio::Model* model, const float* states, int num_rows, float* logits);
+QWEN_AIO_EXPORT bool qwen_aio_logits(qwen_aio::Model* model, const float* states, int num_rows, int first_column,
+                                     int num_columns, float* logits);

@@ -38,6 +38,21 @@ struct Matrix {
   const float* bias = nullptr;         // (num_columns,) or none
 
   int num_panels() const { return num_columns / PANEL; }
+
+  // Some columns of a matrix without a bias; both numbers are multiples of PANEL.
+  Matrix columns(int first, int count) const {
+    const std::size_t skipped = static_cast<std::size_t>(first) * num_inputs;
+    Matrix result = *this;
+    result.num_columns = count;
+    if (floats != nullptr) {
+      result.floats += skipped;
+    } else {
+      result.int8s += skipped;
+      result.scales += first;
+      result.sums += first;
+    }
+    return result;
+  }
 };
 
 // The left side: rows in the form that a matrix takes.

@@ -75,12 +75,13 @@ void Model::forward(const Batch& batch, Memory memory, float* states) {
   });
 }
 
-void Model::logits(const float* states, int num_rows, float* logits) {
+void Model::logits(const float* states, int num_rows, int first_column, int num_columns, float* logits) {
   const std::lock_guard<std::mutex> lock(mutex_);
   reserve_rows(num_rows);
+  const Matrix columns = output_.columns(first_column, num_columns);
   team_.run([&](int thread) {
-    const Operand x = prepare(states, nullptr, output_, num_rows, thread);
-    multiply(x, output_, Epilogue::store, logits, output_.num_columns, thread);
+    const Operand x = prepare(states, nullptr, columns, num_rows, thread);
+    multiply(x, columns, Epilogue::store, logits, num_columns, thread);
   });
 }
 

@@ -75,8 +75,8 @@ class Model {
   // Final states of the wanted rows, (num_wanted, hidden_size). Fills the slots of all rows.
   void forward(const Batch& batch, Memory memory, float* states);
 
-  // (num_rows, hidden_size) -> (num_rows, output.num_columns)
-  void logits(const float* states, int num_rows, float* logits);
+  // (num_rows, hidden_size) -> (num_rows, num_columns): some columns of the output, in whole panels.
+  void logits(const float* states, int num_rows, int first_column, int num_columns, float* logits);
 
  private:
   // The queries of some rows of a span, of all heads that share keys and values.

@@ -38,7 +38,8 @@ MAY_IMPORT = {
     | {"bulk", "evaluation", "worker", "balancer", "cluster", "tuning", "ui"},
 }
 TORCH_ROOMS = {"engine/foreign", "engine/model", "engine/quant"}
-TORCH_FILES = {"engine/load.py"}  # puts the engine and a model of torch together
+TORCH_FILES = {"engine/load.py"}  # sets the number of its threads
+CHECKPOINT_ROOMS = TORCH_ROOMS | {"engine/weights"}
 
 
 def room_of(module: str) -> str:
@@ -87,9 +88,11 @@ def test_the_arrows_of_the_drawing_are_these_rooms(page):
 
 @pytest.mark.parametrize("path", modules(), ids=str)
 def test_torch_lives_in_the_rooms_that_compute_with_it_alone(path):
-    heavy = {name.split(".")[0] for name in imports_of(path)} & {"torch", "transformers", "safetensors"}
+    imported = {name.split(".")[0] for name in imports_of(path)}
     inside = path.relative_to(PACKAGE)
-    assert not heavy or inside.parent.as_posix() in TORCH_ROOMS or inside.as_posix() in TORCH_FILES
+    room = inside.parent.as_posix()
+    assert not imported & {"torch", "transformers"} or room in TORCH_ROOMS or inside.as_posix() in TORCH_FILES
+    assert "safetensors" not in imported or room in CHECKPOINT_ROOMS
 
 
 @pytest.mark.parametrize("path", modules(), ids=str)
@@ -113,6 +116,7 @@ def loaded_by(module: str) -> set[str]:
         ", ".join(f"qwen_aio.cli.{module}" for module in ("main", *COMMANDS.values())),
         "qwen_aio.balancer.app",
         "qwen_aio.engine.engine",
+        "qwen_aio.engine.load",
         "qwen_aio.engine.service",
         "qwen_aio.engine.text.grammar",
     ],

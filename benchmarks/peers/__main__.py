@@ -38,6 +38,7 @@ MEASURES = {
     "quoting": in_process.quoting,
     "busy": over_http.busy,
     "memory": over_http.memory,
+    "start": over_http.start,
 }
 NOTES = {
     "decisions": "Whole decisions over HTTP, texts of about 15 tokens behind the prompt of our sentiment task. "
@@ -49,6 +50,7 @@ NOTES = {
     "that are what the model must say.",
     "busy": "A decision over HTTP alone, and while eight readers stream answers shaped by the Azure trace.",
     "memory": "An idle server after its first decision.",
+    "start": "A server from its command on; the model's files, and what it keeps of them, are in the system's cache.",
 }
 FULL_ROUNDS, FULL_SECONDS = 5, 3.0  # about twenty minutes in all
 SHORT_ROUNDS, SHORT_SECONDS = 1, 1.5

@@ -15,7 +15,7 @@ from benchmarks.peers.process import LONGEST_S, Process, SideFailed, started
 from benchmarks.peers.servers import Api, Ask
 from benchmarks.servers import free_port
 
-LOOK_S = 0.2
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True)

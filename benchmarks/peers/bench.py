@@ -59,6 +59,12 @@ class Bench:
         self, stack: AsyncExitStack, measure: str, *, slots: int, is_chat: bool = False
     ) -> dict[str, Server]:
         """All chosen sides that serve HTTP; for chats those that are asked for them."""
+        apis = await self.apis(stack, slots=slots)
+        wanted = {side: api for side, api in apis.items() if api.chat or not is_chat}
+        return {side: await self.serving(stack, measure, side, api) for side, api in wanted.items()}
+
+    async def apis(self, stack: AsyncExitStack, *, slots: int) -> dict[str, Api]:
+        """All chosen sides that serve HTTP; none is started."""
         plain = self.models.plain
         apis: dict[str, Api] = {}
         for side in self.chosen(*OURS):
@@ -70,8 +76,7 @@ class Bench:
             apis[side] = llama_server(self.peers, plain.gguf(QUANTISATIONS[side]), self.texts, slots=slots)
         for side in self.chosen("serve"):
             apis[side] = transformers_serve(self.peers, plain.hf, self.texts)
-        wanted = {side: api for side, api in apis.items() if api.chat or not is_chat}
-        return {side: await self.serving(stack, measure, side, api) for side, api in wanted.items()}
+        return apis
 
     async def serving(self, stack: AsyncExitStack, measure: str, side: str, api: Api) -> Server:
         """The server of `api`."""

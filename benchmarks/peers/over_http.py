@@ -1,4 +1,4 @@
-"""What people see who ask a server over HTTP: decisions, decisions among streams, memory.
+"""What people see who ask a server over HTTP: decisions, decisions among streams, memory, its start.
 
 Each measure starts the sides it needs and gives back what each side does in one round.
 """
@@ -16,6 +16,7 @@ from benchmarks.peers.asking import Server, ask, ask_for
 from benchmarks.peers.bench import Bench, Contestant
 from benchmarks.peers.figures import Round
 from benchmarks.peers.process import THREADS, Process
+from benchmarks.peers.servers import Api
 
 CLIENTS, STREAMS = 8, 8
 GENERATED = 16  # tokens that the published way writes for a decision
@@ -42,6 +43,30 @@ async def memory(bench: Bench, stack: AsyncExitStack) -> Mapping[str, Contestant
     """What an idle server takes that has answered one decision."""
     servers = await bench.servers(stack, "memory", slots=CLIENTS)
     return {side: _memory(bench, server) for side, server in servers.items()}
+
+
+async def start(bench: Bench, stack: AsyncExitStack) -> Mapping[str, Contestant]:
+    """From the command to the first decision, everything once made of a model being there."""
+    apis = await bench.apis(stack, slots=CLIENTS)
+    for side, api in apis.items():
+        async with AsyncExitStack() as once:
+            await bench.serving(once, "start", side, api)
+    return {side: _start(bench, side, api) for side, api in apis.items()}
+
+
+def _start(bench: Bench, side: str, api: Api) -> Contestant:
+    asks = bench.decisions(api)
+
+    async def one_round(_number: int) -> Round:
+        async with AsyncExitStack() as stack:
+            began_s = time.perf_counter()
+            server = await bench.serving(stack, "start", side, api)
+            ready_s = time.perf_counter()
+            async with server.turn() as session:
+                await ask(session, next(asks))
+            return {"until ready, s": ready_s - began_s, "until the first decision, s": time.perf_counter() - began_s}
+
+    return one_round
 
 
 def _decisions(bench: Bench, server: Server) -> Contestant:

@@ -5,7 +5,7 @@ Started by `cluster`, not by people.
     python -m qwen_aio.cli.forkserver --control FILE [settings]
 
 It must not start a thread that computes (cluster/forkserver.py): torch gets one thread here, and
-only the comparison of a small model runs in it (prepare_int8.py). The workers run the golden cases,
+what must be made once for a model is made elsewhere (prepare_int8.py). The workers run the golden cases,
 with all the threads they get. They outlive this process (cluster/forkserver_client.py), and one
 that fails harms no other.
 """
@@ -47,8 +47,8 @@ def main() -> int:
     log_to_stderr(settings)
     prepare_process(threads=1)
     model = choose_model(settings)
-    prepare_int8(arguments, model)
-    load = partial(loaded_engine, weights=load_weights(settings, model, threads=1))
+    weights = load_weights(settings, model, threads=1, prepare=partial(prepare_int8, arguments))
+    load = partial(loaded_engine, weights=weights)
     with socket.socket(fileno=arguments.control) as control:
         return ForkServer(control, become=partial(_be_worker, arguments, model, load)).run()
 

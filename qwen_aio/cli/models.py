@@ -164,7 +164,7 @@ def _describe_new(folder: Path) -> None:
 
 def _verify_folder(folder: Path) -> None:
     """Raises InvalidModel for a folder that no engine loads."""
-    from qwen_aio.engine.load import Folder
+    from qwen_aio.engine.weights.folder import Folder
 
     if _check_config(folder) == "qwen":
         Folder.open(folder).tokenizer  # noqa: B018  read to be checked

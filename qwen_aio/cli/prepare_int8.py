@@ -1,12 +1,12 @@
-"""The process that compares and quantises before the fork server loads.
+"""The process that makes what int8 needs once for a model: the comparison with fp32 and the weights.
 
-Started by it, not by people.
+Started by a server, not by people.
 
     python -m qwen_aio.cli.prepare_int8 [settings]
 
-Both take long and need all threads, and a process that has started threads cannot be forked. What
-is found and made stays in state/int8. A small model is not worth a process; one that is prepared
-needs none.
+It imports torch and takes all threads, which a server that answers with the C++ library would keep
+for the rest of its life, and which a process that is forked later must not have. What is found and
+made stays in state/int8.
 """
 
 from __future__ import annotations
@@ -20,32 +20,21 @@ from contextlib import closing
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.config import settings_of
-from qwen_aio.models.find import ModelFolder
 from qwen_aio.startup.arguments import ArgumentParser
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
 from qwen_aio.startup.log import log_to_stderr
+from qwen_aio.startup.phases import phase
 from qwen_aio.startup.process import run_process
-from qwen_aio.worker.loading import choose_model, engine_of, load_weights, prepare_process, records_of
-from qwen_aio.worker.precision import is_prepared, is_small
+from qwen_aio.worker.loading import choose_model, load_weights, prepare_process
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_int8(arguments: Namespace, model: ModelFolder) -> None:
-    """Leave nothing to compute for the process that loads `model` next.
-
-    Where that fails, the loader computes.
-    """
-    # Here and not above: importing torch takes seconds, and it must follow the threads.
-    from qwen_aio.engine.model.linear import why_no_int8
-
-    settings = settings_from(arguments)
-    if engine_of(settings, model).kind == "transformers":
-        return
-    if is_small(model) or is_prepared(settings, records_of(settings, model), why_no_int8=why_no_int8):
-        return
+def prepare_int8(arguments: Namespace) -> None:
+    """Leave nothing to compute for the process that loads the model of `arguments`; a failure is only logged."""
     command = [sys.executable, "-m", "qwen_aio.cli.prepare_int8", *as_flags(child_arguments(arguments, "worker"))]
-    with closing(Lifeline()) as own:  # the cluster waits for every process that has the fork server's output open
+    # A lifeline of its own: this process may be at the end of another one.
+    with phase("comparing int8 with fp32, once for a model"), closing(Lifeline()) as own:
         ended = subprocess.run(command, check=False, stdin=own.standard_input, env=own.environment())
     if ended.returncode:
         status = ended.returncode

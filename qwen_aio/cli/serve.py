@@ -18,6 +18,7 @@ from typing import Any, Literal
 from fastapi import FastAPI
 
 from qwen_aio import __version__
+from qwen_aio.cli.prepare_int8 import prepare_int8
 from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.folders import state_dir
@@ -34,7 +35,6 @@ from qwen_aio.startup.phases import phase
 from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.status.record import WorkerStatus
 from qwen_aio.tasks.loader import load_tasks
-from qwen_aio.ui.page_server import SERVER_URL, serve_page
 from qwen_aio.worker.app import create_worker_app
 from qwen_aio.worker.loading import choose_model, loaded_engine, prepare_process
 from qwen_aio.worker.memory_need import log_memory, sized
@@ -61,6 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
     check_exposure(settings)
     log_to_stderr(settings)
     if arguments.mode == "ui":
+        from qwen_aio.ui.page_server import SERVER_URL, serve_page  # here and not above: a worker has no page
+
         return serve_page(settings, url=arguments.url or SERVER_URL)
     if arguments.url:
         raise InvalidSettings("--url is the server that the page asks: it goes with --mode ui alone", param="url")
@@ -68,10 +70,11 @@ def main(arguments: argparse.Namespace) -> int:
     model = choose_model(settings)
     settings = sized(settings, model)
     log_memory(settings, model)
-    return serve(settings, model, mode=arguments.mode, threads=threads)
+    load = partial(loaded_engine, prepare=partial(prepare_int8, arguments))
+    return serve(settings, model, mode=arguments.mode, threads=threads, load=load)
 
 
-def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: LoadEngine = loaded_engine) -> int:
+def serve(settings: Settings, model: ModelFolder, *, mode: Mode, threads: int, load: LoadEngine) -> int:
     """Be one worker until a signal; the exit status. Raises SetupError."""
     tasks = load_tasks(prompts_dir(settings))
     with _listening(settings, mode) as sock:

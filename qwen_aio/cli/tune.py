@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from qwen_aio.tuning.search import Results, fastest_settings, search
 from qwen_aio.tuning.toml_edit import Value, check_writable, read_settings_file, write_settings_file
 from qwen_aio.worker.loading import choose_model, describe_model, engine_of, records_of
 from qwen_aio.worker.memory_need import log_memory, sized
-from qwen_aio.worker.precision import choose_precision
+from qwen_aio.worker.precision import choose_precision, is_prepared, why_no_int8
 
 SETTINGS = ("model", "engine", "precision", "prompts_dir", "max_context", "kv_mb", "golden")
 SHORTEST_S, LONGEST_S = 5.0, 3600.0
@@ -99,17 +99,18 @@ def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> t
     Raises InvalidSettings if it is asked for. A precision that `auto` would refuse is left out:
     workers and batch would fit int8, and fp32 would run with them.
     """
-    # Here and not above: importing torch takes seconds, and --help should not.
-    from qwen_aio.engine.model.linear import why_no_int8
-
-    why = why_no_int8()
-    if why and asked == "int8":
+    auto = child_arguments(arguments, "worker", precision="auto")
+    settings = settings_from(auto)
+    records = records_of(settings, model)
+    if asked == "int8" and (why := why_no_int8(records.kernel)):
         raise InvalidSettings(f"--precision int8: {why}", param="precision")
     if asked in ("fp32", "int8"):
         return (asked,)
-    why = why or _why_auto_refuses(arguments, model, why_no_int8)
-    if why:
-        _progress(f"int8 is not tried: {why}")
+    if not is_prepared(settings, records):
+        prepare_int8(auto)
+    record = choose_precision(settings, model, records, threads=1)
+    if record.precision == "fp32":
+        _progress(f"int8 is not tried: {record.why}")
         return ("fp32",)
     return ("int8", "fp32")
 
@@ -134,15 +135,6 @@ def _checked_file(out: Path) -> Mapping[str, object]:
         )
     check_writable(out)
     return old
-
-
-def _why_auto_refuses(arguments: Namespace, model: ModelFolder, why_no_int8: Callable[[], str | None]) -> str | None:
-    """Why `auto` does not take int8, by a comparison now if none is recorded; None if it does."""
-    auto = child_arguments(arguments, "worker", precision="auto")
-    prepare_int8(auto, model)  # leaves a record, but for a small model
-    settings = settings_from(auto)
-    record = choose_precision(settings, model, records_of(settings, model), threads=1, why_no_int8=why_no_int8)
-    return record.why if record.precision == "fp32" else None
 
 
 async def _measure_all(arguments: Namespace, tasks: Mapping[str, Task], candidates: Sequence[Candidate]) -> Results:

@@ -1,6 +1,6 @@
-"""A model folder -> an Engine, or a Comparison of its two precisions.
+"""A model folder -> an Engine. The one place that chooses between the two forward passes.
 
-The one place that chooses between the two forward passes, and that sets the number of torch's threads.
+Imports torch only where torch computes, or where int8 weights must still be made.
 """
 
 from __future__ import annotations
@@ -8,31 +8,26 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections import abc
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from qwen_aio.core import Precision
-from qwen_aio.engine.config import EngineLimits, ModelConfig
+from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.forward_model import ForwardModel
-from qwen_aio.engine.model.checkpoint import Checkpoint
-from qwen_aio.engine.model.forward import Qwen2
-from qwen_aio.engine.model.weights import ModelWeights, load_qwen2
 from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.engine.native.model import NativeQwen, PackedModel
-from qwen_aio.engine.quant.comparison import Comparison, compare
-from qwen_aio.engine.quant.int8_copy import CopyPlace
-from qwen_aio.engine.quant.packing import packed
-from qwen_aio.engine.quant.quantise import Quantised, calibration_texts
-from qwen_aio.engine.requests import Score
+from qwen_aio.engine.native.packing import packed
 from qwen_aio.engine.text.tokenizer import Tokenizer
-from qwen_aio.errors import InvalidModel
+from qwen_aio.engine.weights.array_file import ArrayFile
+from qwen_aio.engine.weights.folder import Folder
+from qwen_aio.engine.weights.model_weights import Array
+
+if TYPE_CHECKING:
+    from qwen_aio.engine.model.forward import Qwen2
 
 logger = logging.getLogger(__name__)
 
@@ -53,79 +48,31 @@ class LoadedModel:
         """The forward pass in so many threads."""
         if isinstance(self.model, PackedModel):
             return NativeQwen(self.model, threads=threads)
-        torch.set_num_threads(threads)
+        _set_torch_threads(threads)
         return self.model
 
 
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """A checked model folder; its weights are not read yet."""
-
-    path: Path
-    config: ModelConfig
-    checkpoint: Checkpoint
-
-    @classmethod
-    def open(cls, path: Path) -> Folder:
-        """Raises InvalidModel."""
-        if not path.is_dir():
-            raise InvalidModel(f"no model folder at {path}")
-        config = ModelConfig.load(path)
-        return cls(path, config, Checkpoint(path, config))
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Read on first use. Raises InvalidModel."""
-        tokenizer, most = Tokenizer.load(self.path), self.config.vocab_size
-        if tokenizer.vocab_size > most:
-            raise InvalidModel(f"{self.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {most}")
-        return tokenizer
-
-    def int8_weights(self, place: CopyPlace | None) -> ModelWeights:
-        """The weights in the copy at `place`, which is made if missing. Raises InvalidModel."""
-        if place is None:
-            return self._quantised()
-        if (copy := place.find()) is None:
-            place.keep(self._quantised(), self.config)
-            copy = place.find()
-        return copy or self._quantised()
-
-    def _quantised(self) -> ModelWeights:
-        return Quantised(self.checkpoint, self.config, calibration_texts(self.tokenizer, self.config))
-
-
 def load_model(
-    model_dir: Path, *, max_context: int, threads: int, precision: Precision = "fp32", place: CopyPlace | None = None
+    folder: Folder, *, max_context: int, threads: int, precision: Precision = "fp32", kept: ArrayFile | None = None
 ) -> LoadedModel:
-    """The checkpoint in `model_dir`, for texts of up to `max_context` tokens. Raises InvalidModel, InvalidSettings.
+    """The checkpoint in `folder`, for texts of up to `max_context` tokens. Raises InvalidModel, InvalidSettings.
 
-    Int8 weights are read from the copy at `place`, or kept there. With one thread, no thread is
+    Int8 weights are read from `kept`, or made and kept there. With one thread, no thread is
     left that a fork would lose.
     """
-    torch.set_num_threads(threads)
-    folder = Folder.open(model_dir)
     kernel = choose_kernel(folder.config)
     logger.info("%s", kernel)
     num_positions = min(max_context, folder.config.max_positions)
     with ThreadPoolExecutor(max_workers=1) as beside:  # packing leaves a core to the tokenizer
         tokenizer = beside.submit(lambda: folder.tokenizer)
-        weights = folder.checkpoint if precision == "fp32" else folder.int8_weights(place)
-        model = _model(weights, folder.config, kernel=kernel.name, num_positions=num_positions)
+        model: Qwen2 | PackedModel
+        if kernel.name == TORCH:
+            model = _in_torch(folder, precision, kept, num_positions=num_positions, threads=threads)
+        else:
+            arrays = _packed(folder, precision, kept, kernel=kernel.name, threads=threads)
+            model = PackedModel(folder.config, arrays, kernel.name, num_positions)
     _trim_heap()
     return LoadedModel(model, tokenizer.result())
-
-
-def compare_precisions(
-    model_dir: Path, questions: abc.Sequence[Score], *, threads: int, place: CopyPlace
-) -> Comparison:
-    """The checkpoint in `model_dir` in fp32 and in int8; the int8 weights are kept at `place`.
-
-    Raises InvalidModel, and for questions InvalidRequest, ContextTooSmall.
-    """
-    torch.set_num_threads(threads)
-    folder = Folder.open(model_dir)
-    weights = folder.int8_weights(place)
-    return compare(folder.checkpoint, weights, folder.config, folder.tokenizer, questions)
 
 
 def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> Engine:
@@ -135,15 +82,40 @@ def make_engine(loaded: LoadedModel, limits: EngineLimits, *, threads: int) -> E
 
 def load_engine(model_dir: Path, limits: EngineLimits, *, threads: int, precision: Precision = "fp32") -> Engine:
     """The engine over the checkpoint in `model_dir`. Raises InvalidModel, InvalidSettings."""
-    loaded = load_model(model_dir, max_context=limits.max_context, threads=threads, precision=precision)
+    loaded = load_model(Folder.open(model_dir), max_context=limits.max_context, threads=threads, precision=precision)
     return make_engine(loaded, limits, threads=threads)
 
 
-def _model(weights: ModelWeights, config: ModelConfig, *, kernel: str, num_positions: int) -> Qwen2 | PackedModel:
+def _packed(
+    folder: Folder, precision: Precision, kept: ArrayFile | None, *, kernel: str, threads: int
+) -> Mapping[str, Array]:
     """Raises InvalidModel."""
-    if kernel == TORCH:
-        return load_qwen2(weights, config, num_positions=num_positions)
-    return PackedModel(config, packed(weights, config, kernel=kernel), kernel, num_positions)
+    if precision == "fp32":
+        return dict(packed(folder.checkpoint, folder.config, kernel=kernel))
+    if kept is not None and (arrays := kept.find()) is not None:
+        return dict(arrays)
+    _set_torch_threads(threads)
+    from qwen_aio.engine.quant.preparing import int8_arrays
+
+    return dict(int8_arrays(folder, kernel, kept))
+
+
+def _in_torch(
+    folder: Folder, precision: Precision, kept: ArrayFile | None, *, num_positions: int, threads: int
+) -> Qwen2:
+    """Raises InvalidModel."""
+    _set_torch_threads(threads)
+    from qwen_aio.engine.model.building import build_qwen2
+    from qwen_aio.engine.quant.preparing import int8_weights
+
+    weights = folder.checkpoint if precision == "fp32" else int8_weights(folder, kept)
+    return build_qwen2(weights, folder.config, num_positions=num_positions)
+
+
+def _set_torch_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _trim_heap() -> None:

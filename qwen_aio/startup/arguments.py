@@ -63,9 +63,10 @@ def wrapped(text: str, width: int) -> list[str]:
     lines: list[str] = []
     line = ""
     for piece in PIECE.findall(" ".join(text.split())):
-        if line and piece not in NOT_FIRST and columns(line + piece.rstrip()) > width:
+        may_begin = not piece.isspace() and piece not in NOT_FIRST
+        if line and may_begin and columns(line + piece) > width:
             lines.append(line.rstrip())
-            line = piece.lstrip()
+            line = piece
         else:
             line += piece
     return [*lines, line]

@@ -1,7 +1,8 @@
 """Settings -> a loaded, warmed and checked engine.
 
 The order matters: threads are set before torch is imported, prefixes are pinned before the golden
-cases use them, and the golden cases hold before any request is served.
+cases use them, and the golden cases hold before any request is served. Where the C++ library computes,
+and what must be made once for a model is there, torch is not imported at all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING
 from qwen_aio.config import Settings
 from qwen_aio.core import Precision, Task
 from qwen_aio.engine.choice import EngineChoice, choose_engine, reads_chat_template
-from qwen_aio.engine.native.bindings import TORCH
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.machine.cores import usable_cores
 from qwen_aio.machine.folders import home, state_dir
 from qwen_aio.models.find import CHAT_FILES, ModelFolder, find_model, model_sha
@@ -28,7 +30,7 @@ from qwen_aio.tasks.lint import Encoder
 from qwen_aio.tasks.template import PromptTemplate
 from qwen_aio.worker.golden import check_golden
 from qwen_aio.worker.golden_book import GoldenBook
-from qwen_aio.worker.precision import choose_foreign_precision, choose_precision, copy_place, digest_of_questions
+from qwen_aio.worker.precision import choose_foreign_precision, choose_precision, digest_of_questions, is_prepared
 from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 
 if TYPE_CHECKING:
@@ -100,33 +102,40 @@ def prepare_process(threads: int | None) -> int:
     return count
 
 
-def load_weights(settings: Settings, model: ModelFolder, *, threads: int) -> Weights:
+def load_weights(
+    settings: Settings, model: ModelFolder, *, threads: int, prepare: Callable[[], None] | None = None
+) -> Weights:
     """The weights of `model` in the chosen precision. Raises InvalidModel, InvalidSettings, InvalidTask.
 
-    With one thread, it starts none that a fork would lose, except for transformers.
+    `prepare` makes in another process what must be made once for a model; without it, or where
+    that fails, it is made here. With one thread, this starts none that a fork would lose, except
+    for transformers.
     """
     choice = engine_of(settings, model)
     if choice.kind == "transformers":
         logger.warning("%s", choice)
         return _load_foreign_weights(settings, model, threads=threads)
-    # Hashing the files takes about as long as importing torch.
-    with phase("loading torch, hashing the model's files"), ThreadPoolExecutor(max_workers=1) as beside:
-        hashing = beside.submit(records_of, settings, model)
-        # Here and not above: importing torch takes seconds, and --help should not.
-        from qwen_aio.engine.load import load_model
-        from qwen_aio.engine.model.linear import why_no_int8
+    # Here and not above: --help needs none of it.
+    from qwen_aio.engine.load import load_model
+    from qwen_aio.engine.weights.folder import Folder
 
-    records = hashing.result()
-    place = copy_place(records)
-    record = choose_precision(settings, model, records, threads=threads, why_no_int8=why_no_int8)
-    has_to_quantise = record.precision == "int8" and not place.is_current()
+    folder = Folder.open(model.path)
+    # The tokenizer takes about as long as the hash.
+    with phase("reading the model's files"), ThreadPoolExecutor(max_workers=1) as beside:
+        tokenizer = beside.submit(lambda: folder.tokenizer)
+        records = records_of(settings, model)
+    tokenizer.result()
+    if prepare is not None and not is_prepared(settings, records) and records.can_be_kept():
+        prepare()
+    record = choose_precision(settings, model, records, threads=threads)
+    has_to_quantise = record.precision == "int8" and not records.weights.is_current()
     with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
         loaded_model = load_model(
-            model.path,
+            folder,
             max_context=settings.max_context,
             threads=threads,
             precision=record.precision,
-            place=place,
+            kept=records.weights,
         )
     return Weights(loaded_model, records.model_sha, record)
 
@@ -142,8 +151,9 @@ def _load_foreign_weights(settings: Settings, model: ModelFolder, *, threads: in
 
 
 def records_of(settings: Settings, model: ModelFolder) -> PrecisionRecords:
-    """The records of `model` with the golden cases of now. Raises InvalidModel, InvalidTask."""
-    return PrecisionRecords(state_dir() / "int8", sha_of(settings, model), digest_of_questions(settings))
+    """The records of `model`, which is one of ours. Raises InvalidModel, InvalidSettings, InvalidTask."""
+    kernel = choose_kernel(ModelConfig.load(model.path)).name
+    return PrecisionRecords(state_dir() / "int8", sha_of(settings, model), kernel, digest_of_questions(settings))
 
 
 @asynccontextmanager
@@ -154,10 +164,12 @@ async def loaded_engine(
     *,
     threads: int,
     weights: Weights | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> AsyncIterator[LoadedEngine]:
     """The engine of `model`, ready to serve `tasks`; it ends with the context.
 
-    `weights`: those already in memory. Raises InvalidModel, InvalidSettings, GoldenMismatch.
+    `weights`: those already in memory. `prepare`: see load_weights.
+    Raises InvalidModel, InvalidSettings, GoldenMismatch.
     """
     # A thread that has computed keeps helpers as long as it lives, and OpenMP lets helpers spin
     # only while there are no more of them than cores. So the loading thread must be gone before
@@ -166,7 +178,7 @@ async def loaded_engine(
     try:
         run = asyncio.get_running_loop().run_in_executor
         if weights is None:
-            weights = await run(loader, partial(load_weights, settings, model, threads=threads))
+            weights = await run(loader, partial(load_weights, settings, model, threads=threads, prepare=prepare))
         engine = await run(loader, _make_engine, settings, weights, threads)
         loader.shutdown()  # returns at once: nothing is left to do
     finally:
@@ -195,7 +207,9 @@ def golden_book(settings: Settings, model: ModelFolder, sha: str, precision: Pre
 
 def _arithmetic(precision: Precision, kernel: str) -> str:
     """How numbers of `precision` come about: int8 is another one by every kernel."""
-    if precision == "int8" and kernel != TORCH:
+    if precision == "fp32":
+        return "fp32"
+    if kernel != TORCH:
         return f"int8 by {kernel}"
     from qwen_aio.engine.model.linear import arithmetic
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import GoldenCase, Task
+from qwen_aio.engine.native.bindings import TORCH
 from qwen_aio.engine.requests import Score
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import ModelFolder
@@ -26,11 +27,20 @@ from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 
 if TYPE_CHECKING:
     from qwen_aio.engine.quant.comparison import Comparison
-    from qwen_aio.engine.quant.int8_copy import CopyPlace
 
 MAX_KL = 0.02  # nats, of int8's next tokens from those of fp32, on average
-SMALL_BYTES = 2**26  # of a model that one thread compares in a second
+WhyNot = Callable[[str], str | None]  # of a kernel
 logger = logging.getLogger(__name__)
+
+
+def why_no_int8(kernel: str) -> str | None:
+    """Why `kernel` cannot compute in int8 here; None where it can."""
+    if kernel != TORCH:
+        return None
+    # Here and not above: importing torch takes seconds.
+    from qwen_aio.engine.model.linear import why_no_fbgemm
+
+    return why_no_fbgemm()
 
 
 def choose_precision(
@@ -39,16 +49,16 @@ def choose_precision(
     records: PrecisionRecords,
     *,
     threads: int,
-    why_no_int8: Callable[[], str | None],
+    why_no_int8: WhyNot = why_no_int8,
 ) -> PrecisionRecord:
     """By the setting, for this model on this machine; logs which and why.
 
     Raises InvalidModel, InvalidSettings, InvalidTask.
     """
-    record = _without_comparison(settings, why_no_int8)
+    record = _without_comparison(settings, why_no_int8(records.kernel))
     if record is None:
         with records.alone():
-            record = records.read() or _compare(settings, model, records, threads=1 if is_small(model) else threads)
+            record = records.read() or _compare(settings, model, records, threads=threads)
     is_denied = record.precision != settings.precision == "int8"
     logger.log(logging.WARNING if is_denied else logging.INFO, "%s", record)
     return record
@@ -69,13 +79,13 @@ def choose_foreign_precision(settings: Settings) -> PrecisionRecord:
     return record
 
 
-def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: Callable[[], str | None]) -> bool:
+def is_prepared(settings: Settings, records: PrecisionRecords, *, why_no_int8: WhyNot = why_no_int8) -> bool:
     """Whether loading the weights of this precision would compute nothing."""
-    record = _without_comparison(settings, why_no_int8) or records.read()
-    return record is not None and (record.precision == "fp32" or copy_place(records).is_current())
+    record = _without_comparison(settings, why_no_int8(records.kernel)) or records.read()
+    return record is not None and (record.precision == "fp32" or records.weights.is_current())
 
 
-def _without_comparison(settings: Settings, why_no_int8: Callable[[], str | None]) -> PrecisionRecord | None:
+def _without_comparison(settings: Settings, why_no_int8: str | None) -> PrecisionRecord | None:
     """The precision that the setting or the machine dictates; None where `auto` has a choice.
 
     Raises InvalidSettings for bf16.
@@ -87,8 +97,8 @@ def _without_comparison(settings: Settings, why_no_int8: Callable[[], str | None
         )
     if settings.precision == "fp32":
         return PrecisionRecord("fp32", "asked for")
-    if (why := why_no_int8()) is not None:
-        return PrecisionRecord("fp32", f"int8 cannot be had, {why}")
+    if why_no_int8 is not None:
+        return PrecisionRecord("fp32", f"int8 cannot be had, {why_no_int8}")
     return PrecisionRecord("int8", "asked for, not compared with fp32") if settings.precision == "int8" else None
 
 
@@ -101,31 +111,19 @@ def digest_of_questions(settings: Settings) -> str:
     return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
 
 
-def copy_place(records: PrecisionRecords) -> CopyPlace:
-    """The place of the int8 weights, which need not exist yet."""
-    # Here and not above: importing torch takes seconds, and --help should not.
-    from qwen_aio.engine.quant.int8_copy import CopyPlace
-
-    return CopyPlace(records.copy_path, records.model_sha)
-
-
-def is_small(model: ModelFolder) -> bool:
-    """Whether a comparison takes no longer than the start of a process for it."""
-    return sum(path.stat().st_size for path in model.path.glob("*.safetensors")) < SMALL_BYTES
-
-
 def _compare(settings: Settings, model: ModelFolder, records: PrecisionRecords, *, threads: int) -> PrecisionRecord:
     """Compare both precisions. The record and the int8 weights are kept.
 
     The weights also when fp32 is chosen: other processes may be reading them, or be set to int8.
     """
-    from qwen_aio.engine.load import compare_precisions
+    # Here and not above: importing torch takes seconds, and a process that finds a record needs none.
+    from qwen_aio.engine.quant.preparing import compare_precisions
 
     logger.info("comparing int8 with fp32; this is done once for a model and its golden cases")
     cases = _cases(settings)
     questions = [_asked(*case) for case in cases]
     with phase("comparing int8 with fp32"):
-        found = compare_precisions(model.path, questions, threads=threads, place=copy_place(records))
+        found = compare_precisions(model.path, questions, threads=threads, kept=records.weights)
     record = _judged([task for task, _ in cases], found)
     records.write(record)
     return record

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from qwen_aio.core import Precision
 from qwen_aio.files import read_text, replacing
+
+if TYPE_CHECKING:
+    from qwen_aio.engine.weights.array_file import ArrayFile
 
 MOMENT_S = 1.0  # a wait that is not logged
 PATIENCE_S = 120.0  # with a process that compares or quantises for several
@@ -36,16 +42,20 @@ class PrecisionRecord:
 
 @dataclass(frozen=True)
 class PrecisionRecords:
-    """Of the model whose files have this hash, compared by these questions."""
+    """Of the model whose files have this hash, computed by this kernel, compared by these questions."""
 
     folder: Path
     model_sha: str
+    kernel: str
     questions: str  # a digest
 
-    @property
-    def copy_path(self) -> Path:
+    @cached_property
+    def weights(self) -> ArrayFile:
         """The file of the int8 weights, which need not exist yet."""
-        return self.folder / f"{self.model_sha}.safetensors"
+        # Here and not above: whoever only starts workers needs no numpy.
+        from qwen_aio.engine.quant.int8_file import int8_file
+
+        return int8_file(self.folder, self.model_sha, self.kernel)
 
     def read(self) -> PrecisionRecord | None:
         """The record; None if there is none that is valid here."""
@@ -59,11 +69,11 @@ class PrecisionRecords:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
             logger.warning("the precision record %s cannot be used and will be made anew: %s", self._path, exc)
             return None
-        return record if versions == _versions() else None
+        return record if versions == self._versions else None
 
     def write(self, record: PrecisionRecord) -> None:
         """Keep `record`; logs a warning where the folder cannot be written to."""
-        content = {"verdict": asdict(record), "versions": _versions()}
+        content = {"verdict": asdict(record), "versions": self._versions}
         try:
             with replacing(self._path) as partial:
                 partial.write_text(f"{json.dumps(content, ensure_ascii=False, indent=1)}\n", encoding="utf-8")
@@ -84,9 +94,27 @@ class PrecisionRecords:
         finally:
             lock.release()  # if it was taken
 
+    def can_be_kept(self) -> bool:
+        """Whether another process could leave something here."""
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return os.access(self.folder, os.W_OK)
+
     @property
     def _path(self) -> Path:
-        return self.folder / f"{self.model_sha}-{self.questions}.json"
+        return self.folder / f"{self.model_sha}-{self.questions}-{self.kernel}.json"
+
+    @property
+    def _versions(self) -> dict[str, str | int]:
+        """What a record depends on besides the model, the kernel and the questions."""
+        from qwen_aio.engine.quant.int8_file import VERSION, input_levels, recipe
+
+        return {
+            "verdict": VERSION,
+            "torch": version("torch"),
+            "levels": input_levels(self.kernel),
+            "recipe": recipe(),
+        }
 
 
 def _take(lock: FileLock) -> None:
@@ -96,12 +124,3 @@ def _take(lock: FileLock) -> None:
     except Timeout:
         logger.info("waiting for another process, which compares or quantises this model; for %g s at most", PATIENCE_S)
         lock.acquire(timeout=PATIENCE_S)
-
-
-def _versions() -> dict[str, str | int]:
-    """What a record depends on besides the model and the questions."""
-    # Here and not above: importing torch takes seconds.
-    from qwen_aio.engine.model.linear import activation_levels
-    from qwen_aio.engine.quant.quantise import VERSION, recipe
-
-    return {"verdict": VERSION, "torch": version("torch"), "levels": activation_levels(), "recipe": recipe()}

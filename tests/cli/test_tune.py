@@ -9,15 +9,11 @@ import pytest
 from qwen_aio.cli.main import main
 from qwen_aio.cli.tune import describe_change, precisions
 from qwen_aio.config import load_settings
-from qwen_aio.engine.model.linear import why_no_int8
-from qwen_aio.errors import InvalidSettings
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.startup.flags import settings_from
 from qwen_aio.worker.loading import choose_model, records_of
 from qwen_aio.worker.precision_record import PrecisionRecord
 from tests.engine.outliers import of_mlp, with_outliers
-
-has_int8 = pytest.mark.skipif(why_no_int8() is not None, reason="this machine has no int8 products")
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +27,12 @@ def tried(asked: str | None, **flags: str) -> tuple[str, ...]:
     return precisions(asked, arguments, choose_model(settings_from(arguments)))
 
 
-@has_int8
 def test_both_precisions_are_tried_unless_one_is_asked_for():
     assert tried(None) == tried("auto") == ("int8", "fp32")
     assert tried("int8") == ("int8",)
     assert tried("fp32") == ("fp32",)
 
 
-@has_int8
 def test_int8_is_not_tried_after_a_record_against_it_unless_it_is_asked_for(capsys):
     settings = load_settings({})
     records_of(settings, choose_model(settings)).write(PrecisionRecord("fp32", "3 of 12 golden labels change in int8"))
@@ -47,21 +41,12 @@ def test_int8_is_not_tried_after_a_record_against_it_unless_it_is_asked_for(caps
     assert tried("int8") == ("int8",)
 
 
-@has_int8
 @pytest.mark.parametrize("in_the_file", ["auto", "fp32", "int8"])
 def test_int8_that_auto_would_refuse_is_not_tried_even_before_a_comparison(tmp_path, capsys, in_the_file):
     hopeless = with_outliers(BUNDLED, tmp_path / "hopeless", of_mlp, factor=1e-4)
     (tmp_path / "qwen_aio.toml").write_text(f'precision = "{in_the_file}"')
     assert tried(None, model=str(hopeless)) == ("fp32",)
     assert "int8 is not tried: " in capsys.readouterr().err
-
-
-@pytest.mark.skipif(why_no_int8() is None, reason="this machine has int8 products")
-def test_without_int8_products_fp32_alone_is_tried(capsys):
-    assert tried(None) == ("fp32",)
-    assert "int8 is not tried: " in capsys.readouterr().err
-    with pytest.raises(InvalidSettings, match="--precision int8"):
-        tried("int8")
 
 
 def test_the_help_says_how_many_are_asked(capsys):

@@ -193,7 +193,7 @@ async def test_a_fork_server_that_is_killed_takes_along_the_process_that_prepare
         finally:
             server.kill()
         await server.ended()
-        assert not records.copy_path.exists()
+        assert not records.weights.path.exists()
         wait_gone([preparing])
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from qwen_aio.core import Control, Prompt, Sampling, Segments, Text
 from qwen_aio.engine.engine import Engine
-from qwen_aio.engine.model.linear import Int8Matrix
 from qwen_aio.engine.requests import Generate, Output, Score, Work
+from qwen_aio.engine.weights.model_weights import Int8Matrix
 from qwen_aio.result import Completion, Scores, TextDelta
 
 START, END = Control("<|im_start|>"), Control("<|im_end|>")
@@ -82,4 +83,4 @@ def logprobs_of(outputs: list[Output]) -> list[float]:
 
 def dense(matrix: Int8Matrix) -> Tensor:
     """(out, in) in fp32"""
-    return matrix.values * matrix.scales.unsqueeze(1)
+    return torch.from_numpy(matrix.dense())

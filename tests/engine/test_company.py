@@ -18,6 +18,7 @@ from qwen_aio.engine.engine import Engine
 from qwen_aio.engine.load import LoadedModel, load_model
 from qwen_aio.engine.load import make_engine as make_from
 from qwen_aio.engine.requests import Generate, Score, Work
+from qwen_aio.engine.weights.folder import Folder
 from tests.campaign import CAMPAIGN
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import ids_of, logprobs_of, prompt, run, score
@@ -58,7 +59,7 @@ def precision(request: pytest.FixtureRequest) -> Precision:
 def loaded(make_checkpoint: MakeCheckpoint, precision: Precision) -> LoadedModel:
     shape = WIDE if precision == "int8" or CAMPAIGN else SMALL
     folder = make_checkpoint(std=0.03, seed=2, dtype=torch.bfloat16, **shape)
-    return load_model(folder, max_context=256, threads=1, precision=precision)
+    return load_model(Folder.open(folder), max_context=256, threads=1, precision=precision)
 
 
 @pytest.fixture(scope="module")

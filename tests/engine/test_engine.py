@@ -16,6 +16,7 @@ from qwen_aio.engine.load import load_engine, load_model
 from qwen_aio.engine.load import make_engine as make_from
 from qwen_aio.engine.requests import Generate, Pin, Pinned, Score, Work
 from qwen_aio.engine.text.tokenizer import Tokenizer
+from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.errors import InvalidSettings
 from tests.engine.conftest import MakeCheckpoint
 from tests.engine.running import (
@@ -67,7 +68,7 @@ def assert_same(outputs: dict, expected: dict, name: str) -> None:
 @pytest.fixture(scope="module", params=["fp32", "int8"])
 def in_either(request: pytest.FixtureRequest, checkpoint: Path) -> MakeEngine:
     """A fresh engine over the common checkpoint in one precision and then in the other."""
-    loaded = load_model(checkpoint, max_context=256, threads=1, precision=request.param)
+    loaded = load_model(Folder.open(checkpoint), max_context=256, threads=1, precision=request.param)
 
     def make(**limits: int) -> Engine:
         return make_from(loaded, EngineLimits(**({"max_context": 256, "kv_mb": 1} | limits)), threads=1)

@@ -12,12 +12,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Co
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.kv.radix_cache import RadixCache
-from qwen_aio.engine.model.checkpoint import SINGLE, Checkpoint
+from qwen_aio.engine.model.building import build_qwen2
 from qwen_aio.engine.model.forward import Qwen2
-from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear, Int8Matrix
-from qwen_aio.engine.model.weights import LayerWeights, load_qwen2
+from qwen_aio.engine.model.linear import Fp32Embedding, Fp32Linear
 from qwen_aio.engine.scheduling.scheduler import Span, in_batch_order
 from qwen_aio.engine.scheduling.sequence import Sequence
+from qwen_aio.engine.weights.checkpoint import SINGLE, Checkpoint
+from qwen_aio.engine.weights.model_weights import Int8Matrix, LayerWeights
 from qwen_aio.result import Truncation
 from tests.engine.conftest import MakeCheckpoint, load_oracle
 from tests.engine.running import dense
@@ -48,7 +49,7 @@ class EveryRow(Sequence):
 
 def load(folder: Path) -> Qwen2:
     config = ModelConfig.load(folder)
-    return load_qwen2(Checkpoint(folder, config), config, num_positions=128)
+    return build_qwen2(Checkpoint(folder, config), config, num_positions=128)
 
 
 def logits(model: Qwen2, prompts: list[list[int]], *, chunk: int) -> list[torch.Tensor]:
@@ -108,7 +109,7 @@ def test_a_qwen2_without_biases_has_biases_of_zero(make_checkpoint: MakeCheckpoi
 def test_tied_embedding_and_output_are_one_tensor(make_checkpoint: MakeCheckpoint) -> None:
     model = load(make_checkpoint(tie_word_embeddings=True))
     assert isinstance(model.embedding, Fp32Embedding) and isinstance(model.output, Fp32Linear)
-    assert model.output.weight is model.embedding.weight
+    assert model.output.weight.data_ptr() == model.embedding.weight.data_ptr()
 
 
 class Fine:
@@ -129,7 +130,7 @@ def rounded_(oracle: PreTrainedModel) -> PreTrainedModel:
     """`oracle`, its matrices replaced by what int8 makes of them."""
     for name, parameter in oracle.named_parameters():
         if "proj.weight" in name or name == "lm_head.weight":
-            parameter.data = dense(Int8Matrix.of(parameter.data))
+            parameter.data = dense(Int8Matrix.of(parameter.data.numpy()))
     return oracle
 
 
@@ -141,7 +142,7 @@ def test_int8_is_transformers_with_rounded_weights(
 ) -> None:
     folder = make_checkpoint(config=architecture, num_key_value_heads=heads, head_dim=24, tie_word_embeddings=False)
     config = ModelConfig.load(folder)
-    model, oracle = load_qwen2(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
+    model, oracle = build_qwen2(Fine(folder, config), config, num_positions=128), rounded_(load_oracle(folder))
     prompts = [[(7 * i + 3 * n) % 500 for i in range(length)] for n, length in enumerate((5, 33, 18))]
     for ids, ours in zip(prompts, logits(model, prompts, chunk=7), strict=True):
         theirs = oracle(torch.tensor([ids])).logits[0]

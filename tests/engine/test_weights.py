@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from qwen_aio.engine.config import EngineLimits
 from qwen_aio.engine.load import load_engine, load_model
+from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.errors import InvalidModel
 from tests.engine.conftest import MakeCheckpoint
 
@@ -56,7 +57,7 @@ def test_tensors_that_do_not_fit_are_named(copy: Path, edit: Callable[[Tensors],
 def test_tensors_without_a_part_in_the_computation_are_passed_over(copy: Path, checkpoint: Path) -> None:
     change(copy, lambda t: t.update({"lm_head.weight": torch.zeros_like(t["model.embed_tokens.weight"])}))
     with_it, without = (
-        load_model(folder, max_context=128, threads=1).with_threads(1).logits(np.ones((1, 64), np.float32))
+        load_model(Folder.open(folder), max_context=128, threads=1).with_threads(1).logits(np.ones((1, 64), np.float32))
         for folder in (copy, checkpoint)
     )
     assert np.array_equal(with_it, without)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwen_aio.cli.main import main
-from qwen_aio.engine.load import Folder
+from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.errors import InvalidModel
 from qwen_aio.models.find import BUNDLED, find_model
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qwen_aio.engine.load import Folder
 from qwen_aio.engine.model.pickled import convert_pickle
+from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.errors import InvalidModel
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.models.importing import import_model

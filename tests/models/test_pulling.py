@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from qwen_aio.cli.main import main
 from qwen_aio.engine.choice import choose_engine, size_of
-from qwen_aio.engine.load import Folder
+from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.errors import ConnectionLost, HubRefused, InvalidModel, InvalidSettings, ServerUnreachable
 from qwen_aio.models.hub import MAX_FAILURES, Hub
 from qwen_aio.models.listing import HubFile, Listing

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from qwen_aio.config import Settings, load_settings
-from qwen_aio.engine.model.linear import why_no_int8
+from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.models.find import BUNDLED, ModelFolder
 from qwen_aio.worker.loading import load_weights, records_of
-from qwen_aio.worker.precision import choose_precision, copy_place, digest_of_questions, is_prepared
+from qwen_aio.worker.precision import choose_precision, digest_of_questions, is_prepared, why_no_int8
 from qwen_aio.worker.precision_record import PrecisionRecord, PrecisionRecords
 from tests.engine.outliers import of_mlp, with_outliers
 from tests.logged import WAITING, logged
@@ -22,6 +23,7 @@ from tests.logged import WAITING, logged
 GOOD = ModelFolder(BUNDLED, "bundled", True, "asked for")
 SHA = "0123456789abcdef"
 QUESTIONS = "ba9876543210"
+KERNEL = choose_kernel(ModelConfig.load(BUNDLED)).name
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def records(tmp_path: Path) -> PrecisionRecords:
-    return PrecisionRecords(tmp_path / "int8", SHA, QUESTIONS)
+    return PrecisionRecords(tmp_path / "int8", SHA, KERNEL, QUESTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +50,12 @@ def settings(precision: str) -> Settings:
 def chosen(
     precision: str, records: PrecisionRecords, model: ModelFolder = GOOD, *, lack: str | None = None
 ) -> PrecisionRecord:
-    why = why_no_int8 if lack is None else lambda: lack
+    why = why_no_int8 if lack is None else lambda _: lack
     return choose_precision(settings(precision), model, records, threads=1, why_no_int8=why)
 
 
 def is_known(precision: str, records: PrecisionRecords) -> bool:
-    return is_prepared(settings(precision), records, why_no_int8=why_no_int8)
+    return is_prepared(settings(precision), records)
 
 
 @pytest.fixture
@@ -118,12 +120,17 @@ def test_a_record_found_in_another_way_does_not_count(records: PrecisionRecords,
 
 
 def test_a_record_counts_for_the_questions_it_was_found_by_and_no_others(records: PrecisionRecords) -> None:
-    first, second = records, PrecisionRecords(records.folder, SHA, "0" * 12)
+    first, second = records, PrecisionRecords(records.folder, SHA, KERNEL, "0" * 12)
     first.write(PrecisionRecord("fp32", "of the first"))
     assert second.read() is None
     second.write(PrecisionRecord("int8", "of the second"))
     assert first.read() == PrecisionRecord("fp32", "of the first")
     assert second.read() == PrecisionRecord("int8", "of the second")
+
+
+def test_a_record_counts_for_the_kernel_it_was_found_with(records: PrecisionRecords) -> None:
+    records.write(PrecisionRecord("fp32", "of the first"))
+    assert PrecisionRecords(records.folder, SHA, TORCH, QUESTIONS).read() is None
 
 
 def test_the_digest_follows_what_is_asked_and_how_it_is_judged(tmp_path: Path) -> None:
@@ -188,7 +195,7 @@ def test_a_machine_without_int8_computes_in_fp32_and_says_so(
         record = chosen(precision, records, lack="its processor is too old")
     assert record == PrecisionRecord("fp32", "int8 cannot be had, its processor is too old")
     assert (level, str(record)) in [(line.levelno, line.getMessage()) for line in caplog.records]
-    assert is_prepared(settings(precision), records, why_no_int8=lambda: "its processor is too old")
+    assert is_prepared(settings(precision), records, why_no_int8=lambda _: "its processor is too old")
     assert not records.folder.exists()
 
 
@@ -196,7 +203,7 @@ def test_a_folder_that_cannot_be_written_to_costs_only_the_memory_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    records = PrecisionRecords(tmp_path / "file" / "int8", SHA, QUESTIONS)
+    records = PrecisionRecords(tmp_path / "file" / "int8", SHA, KERNEL, QUESTIONS)
     assert chosen("auto", records).precision == "int8"
     assert "the precision record is not kept" in caplog.text
     assert not is_known("auto", records)
@@ -211,11 +218,11 @@ def test_int8_is_prepared_when_weights_that_can_be_used_are_kept(
     load_weights(settings("int8"), own_model, threads=1)
     made = records_of(settings("int8"), own_model)
     assert is_known("int8", made)
-    shutil.copy(made.copy_path, records.copy_path)
+    shutil.copy(made.weights.path, records.weights.path)
     assert not is_known("auto", records)  # it is another model's
-    content = made.copy_path.read_bytes()
+    content = made.weights.path.read_bytes()
     for damaged in (content[:-1], b"rubbish", b""):
-        made.copy_path.write_bytes(damaged)
+        made.weights.path.write_bytes(damaged)
         assert not is_known("int8", made)
 
 
@@ -226,9 +233,9 @@ def test_the_weights_come_with_what_was_chosen_and_the_second_time_from_the_copy
         == second.precision_record
         == PrecisionRecord("int8", "asked for, not compared with fp32")
     )
-    place = copy_place(records_of(settings("int8"), own_model))
-    assert place.path.name == f"{first.sha}.safetensors"
-    assert place.find() is not None
+    weights = records_of(settings("int8"), own_model).weights
+    assert weights.path.name.startswith(first.sha)
+    assert weights.find() is not None
 
 
 def test_one_of_many_quantises_and_the_others_wait_for_its_copy(own_model: ModelFolder) -> None:
@@ -237,9 +244,9 @@ def test_one_of_many_quantises_and_the_others_wait_for_its_copy(own_model: Model
         with records.alone():
             loading = other.submit(load_weights, settings("int8"), own_model, threads=1)
             assert waiting.wait(60)
-            assert not records.copy_path.exists()
+            assert not records.weights.path.exists()
         assert loading.result().precision_record.precision == "int8"
-        assert records.copy_path.exists()
+        assert records.weights.path.exists()
 
 
 def test_a_process_that_finds_a_copy_does_not_wait(own_model: ModelFolder) -> None:

@@ -1,7 +1,7 @@
 """The forward pass of Qwen2 and Qwen3, over the rows of many sequences at once.
 
 Every matrix is multiplied once per step, with the concatenated rows of all sequences: (n, hidden).
-Only attention.py knows sequences, and only linear.py number formats. weights.py makes the parts.
+Only attention.py knows sequences, and only linear.py number formats. building.py makes the parts.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Layer:
         qkv = self.qkv(self.attention_norm(x)).view(len(x), num_all, -1)
         if self.qk_norm is not None:
             qkv[:, :num_rotated] = self.qk_norm(qkv[:, :num_rotated])
-        # The numbers of a rotary pair are neighbours (see `paired`): one complex product rotates.
+        # The numbers of a rotary pair are neighbours (`paired` in weights/model_weights.py): a complex product rotates.
         pairs = torch.view_as_complex(qkv.view(len(x), num_all, -1, 2))
         pairs[:, :num_rotated].mul_(rotation)
         return attend(qkv, batch, pool, layer=layer, num_heads=num_heads)
@@ -114,11 +114,3 @@ def rotations(config: ModelConfig, num_positions: int) -> Tensor:
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), 1.0 / config.rope_theta**exponents)
     return torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
-
-
-def paired(rows: Tensor, *, head_dim: int) -> Tensor:
-    """Rows of q or k (of a weight, a bias or a norm), reordered within each head: 0, d/2, 1, d/2 + 1, ...
-
-    Qwen rotates the pairs (i, i + d/2). q and k are reordered alike, so their product is the same.
-    """
-    return rows.view(-1, 2, head_dim // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)

@@ -8,47 +8,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from qwen_aio.core import Precision
+from qwen_aio.engine.weights.model_weights import SMALLEST, Array, Fp32Array, Int8Matrix
 
-WEIGHT_LEVELS = 127
 # Levels of activations on either side of zero. On AVX2, fbgemm adds pairs of products in 16 bits,
 # which 2 * 127 * 127 just fits; processors with VNNI add in 32 bits.
 NARROW_LEVELS, WIDE_LEVELS = 63, 127
-SMALLEST = 1e-30  # the divisor of a row of zeros
 
 Embedding = Callable[[Tensor], Tensor]  # ids (n,) -> their rows (n, hidden), a new tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Int8Matrix:
-    """Stored weights: int8 values (out, in), and the scale of each row, (out,).
-
-    `two_pass`: inputs are quantised twice, the second time for the remainder of the first, which
-    gives 13 bits instead of 7 or 8. For matrices whose inputs have outliers: twice the arithmetic,
-    while the weights are read once.
-    """
-
-    values: Tensor
-    scales: Tensor
-    two_pass: bool = False
-
-    @classmethod
-    def of(cls, weight: Tensor, *, two_pass: bool = False) -> Int8Matrix:
-        """The int8 matrix nearest to `weight` (out, in), each row scaled by its maximum."""
-        scales = _row_max(weight).div_(WEIGHT_LEVELS)
-        return cls((weight / scales).round_().to(torch.int8), scales.squeeze(1), two_pass)
-
-    def __getitem__(self, rows: slice | Tensor) -> Int8Matrix:
-        """The matrix of these rows."""
-        return replace(self, values=self.values[rows], scales=self.scales[rows])
 
 
 class Linear(Protocol):
@@ -88,13 +63,13 @@ class Int8Linear:
         self._multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
     def __call__(self, x: Tensor) -> Tensor:
-        row_max = _row_max(x)
-        y = self.product(x / row_max)
-        return y.mul_(row_max) if self._bias is None else torch.addcmul(self._bias, y, row_max, out=y)
+        most = row_max(x)
+        y = self.product(x / most)
+        return y.mul_(most) if self._bias is None else torch.addcmul(self._bias, y, most, out=y)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        row_max = _row_max(x)
-        return residual.addcmul_(self.product(x / row_max), row_max)
+        most = row_max(x)
+        return residual.addcmul_(self.product(x / most), most)
 
     def product(self, x: Tensor) -> Tensor:
         if not self._two_pass:
@@ -124,23 +99,31 @@ class Int8Embedding:
     """Rows kept in int8."""
 
     def __init__(self, matrix: Int8Matrix) -> None:
-        self._matrix = matrix
+        self._values, self._scales = tensor_of(matrix.values), tensor_of(matrix.scales)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        return self._matrix.values[ids] * self._matrix.scales[ids].unsqueeze(1)
+        return self._values[ids] * self._scales[ids].unsqueeze(1)
 
 
-def linear_of(matrix: Tensor | Int8Matrix, bias: Tensor | None = None) -> Linear:
+def linear_of(matrix: Fp32Array | Int8Matrix, bias: Fp32Array | None = None) -> Linear:
     """The product with this matrix."""
-    return Fp32Linear(matrix, bias) if isinstance(matrix, Tensor) else Int8Linear(matrix, bias)
+    offset = None if bias is None else tensor_of(bias)
+    return Int8Linear(matrix, offset) if isinstance(matrix, Int8Matrix) else Fp32Linear(tensor_of(matrix), offset)
 
 
-def embedding_of(matrix: Tensor | Int8Matrix) -> Embedding:
+def embedding_of(matrix: Fp32Array | Int8Matrix) -> Embedding:
     """The embedding with these rows."""
-    return Fp32Embedding(matrix) if isinstance(matrix, Tensor) else Int8Embedding(matrix)
+    return Int8Embedding(matrix) if isinstance(matrix, Int8Matrix) else Fp32Embedding(tensor_of(matrix))
 
 
-def why_no_int8() -> str | None:
+def tensor_of(array: Array) -> Tensor:
+    """The same memory as torch sees it; never written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def why_no_fbgemm() -> str | None:
     """Why int8 products are unavailable here; None where they are available."""
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return "this processor or this torch has no fbgemm (it takes AVX2)"
@@ -168,11 +151,11 @@ def _sums_exactly(levels: int) -> bool:
     sign = torch.tensor([1.0, -1.0]).repeat(64)
     weight = torch.stack((torch.ones(128), sign, -torch.ones(128)))
     x = torch.stack((torch.ones(128), sign, -sign))
-    found = Int8Linear(Int8Matrix.of(weight), levels=levels)(x)
+    found = Int8Linear(Int8Matrix.of(weight.numpy()), levels=levels)(x)
     return torch.allclose(found, x @ weight.t(), rtol=1e-4, atol=1e-3)
 
 
-def _row_max(x: Tensor) -> Tensor:
+def row_max(x: Tensor) -> Tensor:
     """The largest magnitude of each row, (n, 1)."""
     return x.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
 
@@ -180,11 +163,12 @@ def _row_max(x: Tensor) -> Tensor:
 def _packed(matrix: Int8Matrix) -> torch.ScriptObject:
     """`matrix` in fbgemm's layout."""
     torch.backends.quantized.engine = "fbgemm"
-    values, zeros = matrix.values, torch.zeros(len(matrix.scales), dtype=torch.long)
+    values, scales = tensor_of(matrix.values), tensor_of(matrix.scales)
+    zeros = torch.zeros(len(scales), dtype=torch.long)
     with warnings.catch_warnings():  # the tensor type is deprecated, the operators are not; torch is pinned
         warnings.simplefilter("ignore", UserWarning)
         quantized = torch._empty_per_channel_affine_quantized(
-            values.shape, scales=matrix.scales.double(), zero_points=zeros, axis=0, dtype=torch.qint8
+            values.shape, scales=scales.double(), zero_points=zeros, axis=0, dtype=torch.qint8
         )
         # The same numbers, not a copy: it would take as much memory again.
         quantized.set_(values.untyped_storage(), values.storage_offset(), values.size(), values.stride())

@@ -139,6 +139,11 @@ def choose_kernel(config: ModelConfig) -> KernelChoice:
     return KernelChoice(name.decode(), f"asked for by {VARIABLE}" if asked else "the best of this processor")
 
 
+def weights_layout(kernel: str) -> str:
+    """The name of the order in which a kernel, or torch, takes int8 weights."""
+    return "rows" if kernel == TORCH else f"panels{shared_library().qwen_aio_together(kernel.encode())}"
+
+
 @cache
 def shared_library() -> ctypes.CDLL:
     """Raises OSError where it was not built, cannot be loaded, or is of another version."""
@@ -162,7 +167,7 @@ def _declare(loaded: ctypes.CDLL) -> None:
         "qwen_aio_new": (c_void_p, [POINTER(CWeights), c_char_p, c_int]),
         "qwen_aio_delete": (None, [c_void_p]),
         "qwen_aio_forward": (c_bool, [c_void_p, POINTER(CBatch), POINTER(CMemory), c_void_p]),
-        "qwen_aio_logits": (c_bool, [c_void_p, c_void_p, c_int, c_void_p]),
+        "qwen_aio_logits": (c_bool, [c_void_p, c_void_p, c_int, c_int, c_int, c_void_p]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qwen_aio.engine.config import CACHED_TOKEN_BYTES, ModelConfig
 from qwen_aio.engine.kv.lazy_memory import lazy_zeros
 from qwen_aio.engine.native.bindings import (
+    PANEL,
     SLOTS,
     CBatch,
     CLayer,
@@ -28,8 +29,8 @@ from qwen_aio.engine.native.bindings import (
     CWeights,
     shared_library,
 )
-from qwen_aio.engine.native.panels import Arrays
 from qwen_aio.engine.scheduling.scheduler import Span
+from qwen_aio.engine.weights.model_weights import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class PackedModel:
     """Weights in the kernel's layout. Read only: processes forked after loading share one copy."""
 
     config: ModelConfig
-    arrays: Arrays
+    arrays: Mapping[str, Array]  # "norm", "layers.0.qkv.int8s", "layers.0.qkv.scales", ...
     kernel: str
     num_positions: int
 
@@ -110,11 +111,18 @@ class NativeQwen:
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, hidden) -> (n, vocab), a new array. Raises MemoryError."""
+        return self.logits_of(hidden, slice(0, self.config.vocab_size))
+
+    def logits_of(self, hidden: NDArray[np.float32], tokens: slice) -> NDArray[np.float32]:
+        """(n, hidden) -> (n, len(tokens)), a new array; `tokens` begin at a multiple of PANEL. Raises MemoryError."""
         hidden = np.ascontiguousarray(hidden)
-        logits = np.empty((len(hidden), self._weights.output.num_columns), np.float32)
-        if not shared_library().qwen_aio_logits(self._model(), hidden.ctypes.data, len(hidden), logits.ctypes.data):
+        num_tokens = tokens.stop - tokens.start
+        num_columns = num_tokens + -num_tokens % PANEL
+        logits = np.empty((len(hidden), num_columns), np.float32)
+        arguments = (hidden.ctypes.data, len(hidden), tokens.start, num_columns, logits.ctypes.data)
+        if not shared_library().qwen_aio_logits(self._model(), *arguments):
             raise MemoryError(f"no memory for the logits of {len(hidden)} rows")
-        return logits[:, : self.config.vocab_size]
+        return logits[:, :num_tokens]
 
     def _model(self) -> int:
         """The library's model, made by the process that computes: a fork has no threads."""

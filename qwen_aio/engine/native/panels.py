@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import PANEL
+from qwen_aio.engine.weights.model_weights import Array
 
-Array = NDArray[Any]
-Arrays = Mapping[str, Array]  # "norm", "layers.0.qkv.int8s", "layers.0.qkv.scales", ...
 HALF_PANEL = PANEL // 2
 
 
@@ -35,7 +31,7 @@ def gate_up_order(intermediate_size: int) -> NDArray[np.intp]:
 
 
 def qkv_order(config: ModelConfig) -> NDArray[np.intp]:
-    """Rows of [q | k | v], q and k `paired` (model/forward.py), in the checkpoint's order: i and i + head_dim / 2."""
+    """Rows of [q | k | v], q and k `paired` (weights/model_weights.py), as they were before: i, i + head_dim / 2."""
     num_all, num_paired = config.num_heads + 2 * config.num_kv_heads, config.num_heads + config.num_kv_heads
     order = np.arange(num_all * config.head_dim).reshape(num_all, -1, 2)
     paired = order[:num_paired].transpose(0, 2, 1)

@@ -17,7 +17,7 @@ from qwen_aio.engine.model.attention import ForwardBatch, forward_batch
 from qwen_aio.engine.model.forward import Layer, RmsNorm, rotations
 from qwen_aio.engine.model.linear import Embedding
 from qwen_aio.engine.model.pool import KvPool
-from qwen_aio.engine.scheduling.scheduler import Scheduler, in_batch_order
+from qwen_aio.engine.scheduling.scheduler import Scheduler, Span, in_batch_order
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.result import Truncation
 
@@ -46,10 +46,12 @@ class LayerwisePass:
 
     def __init__(self, sequences: abc.Sequence[Sequence], config: ModelConfig) -> None:
         """`sequences` must be new; they are finished afterwards."""
-        num_slots = 2 * sum(sequence.num_rows for sequence in sequences)  # always enough; unused slots take no memory
-        self._kv_pool = KvPool(replace(config, num_layers=1), num_slots)
+        self._kv_pool = KvPool(replace(config, num_layers=1), num_slots_of(sequences))
         self.logit_rows: list[tuple[Sequence, int]] = []  # sequence and row of each of `final_states`
-        self._batches = list(self._batches_of(sequences, num_slots))
+        self._batches: list[ForwardBatch] = []
+        for spans in steps_of(sequences):
+            self.logit_rows.extend((span.sequence, row) for span in spans for row in span.logit_rows)
+            self._batches.append(forward_batch(spans, self._kv_pool))
         table = rotations(config, max(len(sequence.ids) for sequence in sequences))
         self._rotations = [table[batch.positions] for batch in self._batches]
 
@@ -66,17 +68,24 @@ class LayerwisePass:
         """Final hidden states, (len(logit_rows), hidden)."""
         return torch.cat([norm(x[batch.logit_rows]) for x, batch in zip(states, self._batches, strict=True)])
 
-    def _batches_of(self, sequences: abc.Sequence[Sequence], num_slots: int) -> abc.Iterator[ForwardBatch]:
-        limits = EngineLimits(max_context=num_slots, max_running=MAX_RUNNING, max_batch_tokens=BATCH_ROWS)
-        scheduler = Scheduler(RadixCache(num_slots), limits)
-        for sequence in sequences:
-            scheduler.add(sequence)
-        while scheduler.has_work:
-            scheduler.admit(now_s=0.0)
-            spans = in_batch_order(scheduler.next_batch())
-            self.logit_rows.extend((span.sequence, row) for span in spans for row in span.logit_rows)
-            yield forward_batch(spans, self._kv_pool)
-            for span in spans:
-                span.sequence.advance(span.end)
-                if span.sequence.is_finished:
-                    scheduler.retire(span.sequence)
+
+def num_slots_of(sequences: abc.Sequence[Sequence]) -> int:
+    """Always enough; unused slots take no memory."""
+    return 2 * sum(sequence.num_rows for sequence in sequences)
+
+
+def steps_of(sequences: abc.Sequence[Sequence]) -> abc.Iterator[list[Span]]:
+    """The steps in which an engine would compute the sequences; each is computed before the next is asked for."""
+    num_slots = num_slots_of(sequences)
+    limits = EngineLimits(max_context=num_slots, max_running=MAX_RUNNING, max_batch_tokens=BATCH_ROWS)
+    scheduler = Scheduler(RadixCache(num_slots), limits)
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while scheduler.has_work:
+        scheduler.admit(now_s=0.0)
+        spans = in_batch_order(scheduler.next_batch())
+        yield spans
+        for span in spans:
+            span.sequence.advance(span.end)
+            if span.sequence.is_finished:
+                scheduler.retire(span.sequence)

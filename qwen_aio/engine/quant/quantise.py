@@ -7,40 +7,30 @@ input, whatever their cause.
 
 from __future__ import annotations
 
-import hashlib
 from collections import abc
 from dataclasses import replace
-from importlib.resources import files
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.model.checkpoint import Checkpoint
-from qwen_aio.engine.model.linear import NARROW_LEVELS, Int8Linear, Int8Matrix, activation_levels
-from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.model.building import build_layer
+from qwen_aio.engine.model.linear import NARROW_LEVELS, row_max, tensor_of
+from qwen_aio.engine.quant.int8_file import (
+    MAX_ERROR,
+    NUM_CALIBRATION,
+    SENTENCE_TOKENS,
+    SENTENCES,
+    SMALL_EMBEDDING,
+    SMALL_MAX_ERROR,
+)
 from qwen_aio.engine.quant.layerwise import HiddenStates, LayerwisePass, LayerwiseSequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
-
-# Raise it whenever int8 weights, their products, their file, or their comparison with fp32 change:
-# kept copies and kept choices of precision are then made anew. `recipe` covers the numbers below.
-VERSION = "1"
-SMALL_EMBEDDING = 2**24  # numbers; one with fewer stays in fp32
-# Relative error of a matrix's products from which it gets two passes. Rounding the weights and a
-# plain input make 0.011 (0.018 where activations have 63 levels), the heavy-tailed input of a down
-# projection 0.025 (0.05). That hardly moves a large model's next token (KL 0.0015 on the shape of
-# 0.5B); a small one, with fewer features, changes too many labels (benchmarks/LOG.md).
-MAX_ERROR, SMALL_MAX_ERROR = 0.060, 0.012
-NUM_CALIBRATION = 12  # sentences; each matrix sees some hundred rows
-SENTENCE_TOKENS = 64  # a tokenizer without words makes many of one sentence
-SENTENCES = files("qwen_aio.engine") / "sentences.txt"
-
-
-def recipe() -> str:
-    """A short hash that changes with the sentences and the numbers above."""
-    numbers = (SMALL_EMBEDDING, MAX_ERROR, SMALL_MAX_ERROR, NUM_CALIBRATION, SENTENCE_TOKENS)
-    return hashlib.sha256(SENTENCES.read_bytes() + repr(numbers).encode()).hexdigest()[:8]
+from qwen_aio.engine.weights.checkpoint import Checkpoint
+from qwen_aio.engine.weights.model_weights import Fp32Array, Int8Matrix, LayerWeights
 
 
 def calibration_texts(tokenizer: Tokenizer, config: ModelConfig) -> list[LayerwiseSequence]:
@@ -53,27 +43,31 @@ def calibration_texts(tokenizer: Tokenizer, config: ModelConfig) -> list[Layerwi
 class Quantised:
     """The weights of a checkpoint in int8, made on demand (ModelWeights)."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, sentences: abc.Sequence[LayerwiseSequence]) -> None:
-        """`sentences` must be new; the first NUM_CALIBRATION are used."""
+    def __init__(
+        self, checkpoint: Checkpoint, config: ModelConfig, sentences: abc.Sequence[LayerwiseSequence], *, levels: int
+    ) -> None:
+        """`sentences` must be new; the first NUM_CALIBRATION are used. `levels` of inputs on either side of zero."""
         self._checkpoint = checkpoint
         self._config = config
+        self._levels = levels
         self._layerwise = LayerwisePass(sentences[:NUM_CALIBRATION], config)
         self._states: HiddenStates = []  # before the next layer
 
-    def embedding(self) -> Tensor | Int8Matrix:
+    def embedding(self) -> Fp32Array | Int8Matrix:
         return self._checkpoint.embedding() if self._is_small else self._rows(is_output=False)
 
-    def output(self) -> Tensor | Int8Matrix:
+    def output(self) -> Fp32Array | Int8Matrix:
         return self._checkpoint.output() if self._is_small else self._rows(is_output=True)
 
-    def norm(self) -> Tensor:
+    def norm(self) -> Fp32Array:
         return self._checkpoint.norm()
 
+    @torch.inference_mode()
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
         if number == 0:
-            self._states = self._layerwise.embed(self._checkpoint.rows)
-        choices = self._checkpoint.layer(number).converted(TwoPassChoice)
-        self._layerwise.run_layer(choices.layer(self._config, TwoPassChoice.biased), self._states)
+            self._states = self._layerwise.embed(lambda ids: tensor_of(self._checkpoint.rows(ids.numpy())))
+        choices = self._checkpoint.layer(number).converted(partial(TwoPassChoice, levels=self._levels))
+        self._layerwise.run_layer(build_layer(choices, self._config, TwoPassChoice.biased), self._states)
         allowed = SMALL_MAX_ERROR if self._is_small else MAX_ERROR
         return choices.converted(lambda matrix: matrix.choose(allowed))
 
@@ -83,27 +77,28 @@ class Quantised:
 
     def _rows(self, *, is_output: bool) -> Int8Matrix:
         """Converted in blocks: in fp32 this is by far the largest matrix."""
-        values = torch.empty(self._config.vocab_size, self._config.hidden_size, dtype=torch.int8)
-        scales = torch.empty(self._config.vocab_size)
+        values = np.empty((self._config.vocab_size, self._config.hidden_size), np.int8)
+        scales = np.empty(self._config.vocab_size, np.float32)
         for rows, block in self._checkpoint.blocks(is_output=is_output):
             matrix = Int8Matrix.of(block)
             values[rows], scales[rows] = matrix.values, matrix.scales
-        return Int8Matrix(values, scales, two_pass=activation_levels() == NARROW_LEVELS)
+        return Int8Matrix(values, scales, two_pass=self._levels == NARROW_LEVELS)
 
 
 class TwoPassChoice:
     """A Linear that multiplies exactly and measures the error of the one-pass int8 product."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
+    def __init__(self, weight: Fp32Array, *, levels: int) -> None:
+        self._weight = tensor_of(weight)
         self._matrix = Int8Matrix.of(weight)
-        self._one_pass = Int8Linear(self._matrix)
+        self._rounded = tensor_of(self._matrix.dense())
+        self._levels = levels
         self._bias: Tensor | None = None
         self._squared_error = self._squared_size = 0.0
 
-    def biased(self, bias: Tensor | None) -> TwoPassChoice:
+    def biased(self, bias: Fp32Array | None) -> TwoPassChoice:
         """Itself with this bias, which is exact and takes no part in the choice."""
-        self._bias = bias
+        self._bias = None if bias is None else tensor_of(bias)
         return self
 
     def choose(self, allowed: float) -> Int8Matrix:
@@ -120,6 +115,8 @@ class TwoPassChoice:
 
     def product(self, x: Tensor) -> Tensor:
         y = functional.linear(x, self._weight)
-        self._squared_error += float((self._one_pass(x) - y).square_().sum())
+        step = row_max(x) / self._levels
+        one_pass = functional.linear((x / step).round_().mul_(step), self._rounded)
+        self._squared_error += float((one_pass - y).square_().sum())
         self._squared_size += float(y.square().sum())
         return y

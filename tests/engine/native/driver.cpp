@@ -149,7 +149,7 @@ void step(Model& model, const Shape& shape, Pool& pool, std::vector<Sequence>& s
 std::vector<float> logits(Model& model, const Weights& weights, const std::vector<float>& states) {
   const int num_rows = static_cast<int>(states.size()) / weights.shape.hidden_size;
   std::vector<float> result(std::size_t(num_rows) * weights.output.num_columns);
-  model.logits(states.data(), num_rows, result.data());
+  model.logits(states.data(), num_rows, 0, weights.output.num_columns, result.data());
   return result;
 }
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import ml_dtypes  # noqa: F401  numpy learns bfloat16 from it
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from qwen_aio.engine.config import UNPACKED, ModelConfig
-from qwen_aio.engine.model.forward import paired
-from qwen_aio.engine.model.weights import LayerWeights
+from qwen_aio.engine.weights.model_weights import Fp32Array, LayerWeights, paired
 from qwen_aio.errors import InvalidModel
 from qwen_aio.files import read_text
 
@@ -44,33 +44,32 @@ class Checkpoint:
         if missing:
             raise InvalidModel(f"{folder}: the checkpoint lacks {_names(missing)}")
 
-    def norm(self) -> Tensor:
+    def norm(self) -> Fp32Array:
         return self._read("model.norm.weight")
 
-    def embedding(self) -> Tensor:
+    def embedding(self) -> Fp32Array:
         return self._read("model.embed_tokens.weight")
 
-    def output(self) -> Tensor:
+    def output(self) -> Fp32Array:
         return self._read(self._vocabulary(is_output=True))
 
-    def rows(self, ids: Tensor, *, is_output: bool = False) -> Tensor:
+    def rows(self, ids: NDArray[np.integer[Any]], *, is_output: bool = False) -> Fp32Array:
         """Rows of the embedding or the output matrix, (n,) -> (n, hidden); reads no other rows."""
         name = self._vocabulary(is_output=is_output)
         with _opened(self._file_of[name]) as file:
             stored = file.get_slice(name)
-            rows: list[Tensor] = [stored[token : token + 1].float() for token in ids.tolist()]
-        return torch.cat(rows)
+            return np.concatenate([_fp32(stored[token : token + 1]) for token in ids.tolist()])
 
-    def blocks(self, *, is_output: bool) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, *, is_output: bool) -> Iterator[tuple[slice, Fp32Array]]:
         """The embedding or the output matrix in blocks: the numbers of the rows, the rows."""
         name = self._vocabulary(is_output=is_output)
         for start in range(0, self._config.vocab_size, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
+            rows = slice(start, min(start + BLOCK_ROWS, self._config.vocab_size))
             with _opened(self._file_of[name]) as file:
-                block: Tensor = file.get_slice(name)[rows].float()
+                block = _fp32(file.get_slice(name)[rows])
             yield rows, block
 
-    def layer(self, number: int) -> LayerWeights[Tensor]:
+    def layer(self, number: int) -> LayerWeights[Fp32Array]:
         at = f"model.layers.{number}."
         return LayerWeights(
             attention_norm=self._read(f"{at}input_layernorm.weight"),
@@ -79,27 +78,26 @@ class Checkpoint:
             qk_norm=self._qk_norm(f"{at}self_attn.{{}}_norm.weight") if self._config.has_qk_norm else None,
             attention_output=self._read(f"{at}self_attn.o_proj.weight"),
             mlp_norm=self._read(f"{at}post_attention_layernorm.weight"),
-            gate_up=torch.cat([self._read(f"{at}mlp.{name}_proj.weight") for name in ("gate", "up")]),
+            gate_up=np.concatenate([self._read(f"{at}mlp.{name}_proj.weight") for name in ("gate", "up")]),
             down=self._read(f"{at}mlp.down_proj.weight"),
         )
 
-    def _qkv(self, name: str) -> Tensor:
+    def _qkv(self, name: str) -> Fp32Array:
         """Of all heads one after another; `name` has a place for q, k and v."""
         q, k, v = (self._read(name.format(letter)) for letter in "qkv")
-        return torch.cat((paired(q, head_dim=self._config.head_dim), paired(k, head_dim=self._config.head_dim), v))
+        return np.concatenate((paired(q, head_dim=self._config.head_dim), paired(k, head_dim=self._config.head_dim), v))
 
-    def _qk_norm(self, name: str) -> Tensor:
+    def _qk_norm(self, name: str) -> Fp32Array:
         """Of every head of q and k, (heads + kv heads, head_dim)."""
         q, k = (paired(self._read(name.format(letter)), head_dim=self._config.head_dim) for letter in "qk")
-        return torch.cat((q.repeat(self._config.num_heads, 1), k.repeat(self._config.num_kv_heads, 1)))
+        return np.concatenate((np.tile(q, (self._config.num_heads, 1)), np.tile(k, (self._config.num_kv_heads, 1))))
 
     def _vocabulary(self, *, is_output: bool) -> str:
         return "lm_head.weight" if is_output and not self._config.tied else "model.embed_tokens.weight"
 
-    def _read(self, name: str) -> Tensor:
+    def _read(self, name: str) -> Fp32Array:
         with _opened(self._file_of[name]) as file:
-            stored: Tensor = file.get_tensor(name)
-            return stored.to(torch.float32, copy=True)  # never a view of the file
+            return _fp32(file.get_tensor(name))
 
     def _check(self, path: Path, file: Any, expected: dict[str, tuple[int, ...]]) -> None:
         names = [name for name in file.keys() if not _is_idle(name, tied=self._config.tied)]  # noqa: SIM118  no mapping
@@ -173,10 +171,15 @@ def _shards(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:  # safetensors has no types
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             yield file
     except (SafetensorError, OSError) as exc:
         raise InvalidModel(f"{path} is damaged: {exc}; copy or download it again") from exc
+
+
+def _fp32(stored: NDArray[Any]) -> Fp32Array:
+    """A new array, never a view of the file."""
+    return np.array(stored, np.float32)
 
 
 def _is_idle(name: str, *, tied: bool) -> bool:
