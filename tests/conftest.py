@@ -15,6 +15,8 @@ ROOMS_OF_SERVERS = {"balancer", "serving", "ui", "worker"}
 settings.register_profile("qwen_aio", deadline=None)
 settings.load_profile("qwen_aio")
 os.environ.pop("OMP_NUM_THREADS", None)
+os.environ.pop("QWEN_AIO_LANG", None)
+os.environ["LC_ALL"] = "C.UTF-8"  # English, whatever the locale of the machine
 
 
 @pytest.fixture(autouse=True)
