@@ -18,6 +18,8 @@ os.environ.pop("OMP_NUM_THREADS", None)
 # A command that runs inside a test would guard this process, and all tests after it, for good. Real processes of
 # tests/e2e do not inherit it.
 os.environ["QWEN_AIO_OFFLINE"] = "false"
+os.environ.pop("QWEN_AIO_LANG", None)
+os.environ["LC_ALL"] = "C.UTF-8"  # English, whatever the locale of the machine
 
 
 @pytest.fixture(autouse=True)

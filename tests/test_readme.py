@@ -1,6 +1,5 @@
 """What README and docs show works, in both languages."""
 
-import argparse
 import re
 import shlex
 from importlib.util import find_spec
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_aio.cli.parser import module_of
+from qwen_aio.cli.parser import parser_of
 from qwen_aio.config import Settings
 from qwen_aio.doorway import OWN_LINE, TORCH_LINE
 from qwen_aio.routing import choose_route
@@ -80,8 +79,7 @@ def test_both_languages_show_the_same_commands(page):
 def test_every_command_is_understood(page, line):
     program = next(name for name in PROGRAMS if line.startswith(name))
     command, *arguments = PROGRAMS[program] + shlex.split(line.removeprefix(program))
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    module_of(command).add_arguments(parser)
+    parser = parser_of(command, program=program)
     assert parser.parse_args(arguments)
 
 

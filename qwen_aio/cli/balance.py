@@ -25,6 +25,7 @@ from qwen_aio.startup.exposure import check_exposure, key_ring, rate_limits, ser
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
 from qwen_aio.startup.log import log_to_stderr
+from qwen_aio.startup.messages import say
 from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.startup.tls import certificate, tls_to
 
@@ -75,5 +76,5 @@ async def _balance(settings: Settings, sock: socket.socket, egress: EgressGuard)
         proxy=proxy_settings(settings),
         allow_system_messages=settings.allow_system_messages,
     )
-    print(f"balancer, policy {settings.policy}; open {own_url(settings, sock.getsockname()[1])}", flush=True)
+    say(f"balancer, policy {settings.policy}", f"open {own_url(settings, sock.getsockname()[1])}")
     return await run_server(app, sock=sock, gate=gate, life=balancer.live, certificate=certificate(settings))

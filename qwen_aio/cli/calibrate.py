@@ -21,6 +21,7 @@ from qwen_aio.errors import InvalidSettings
 from qwen_aio.evaluation.calibrating import calibration_lines, recalibrate, uncalibrated, uncalibrated_name
 from qwen_aio.evaluation.judging import Judge
 from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.startup.messages import say
 from qwen_aio.tasks.calibration_file import write_calibration
 from qwen_aio.tasks.loader import load_task, load_tasks
 from qwen_aio.tasks.parse import UNCALIBRATED
@@ -55,12 +56,12 @@ async def _calibrate(arguments: argparse.Namespace, settings: Settings) -> int:
         found = await recalibrate(source, judge, task, in_use)
     print("\n".join(calibration_lines(found, task)))
     if found.calibration is None:
-        print("nothing was written", file=sys.stderr)
+        say("nothing was written", file=sys.stderr)
         return 1
     try:
         known = load_task(folder / task.name).calibration  # as it stands now: another run may have written meanwhile
         path = write_calibration(folder / task.name, sha, found.calibration, known=known)
     except OSError as exc:
         raise InvalidSettings(f"{folder / task.name} cannot be written: {exc.strerror}") from exc
-    print(f"written to {path} for the model {sha}; it holds from the next start on")
+    say(f"written to {path} for the model {sha}; it holds from the next start on")
     return 0

@@ -27,6 +27,7 @@ from qwen_aio.errors import QwenAioError
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.language import operators_language
 from qwen_aio.startup.log import one_line
+from qwen_aio.startup.messages import say
 
 Run = Callable[[Coroutine[Any, Any, None]], None]  # until its end; Ctrl-C cancels it and raises KeyboardInterrupt
 
@@ -75,7 +76,7 @@ def _talk(chat: TerminalChat, run: Run, *, is_person: bool) -> bool:
         try:
             run(chat.say(text))
         except QwenAioError as exc:
-            print(one_line(exc.message), file=sys.stderr)
+            say(one_line(exc.message), file=sys.stderr)
             is_fine = False
         except KeyboardInterrupt:
             if not is_person:

@@ -30,6 +30,7 @@ from qwen_aio.core import Request, SamplingWish
 from qwen_aio.errors import InvalidSettings, UnknownTask
 from qwen_aio.evaluation.share import Share
 from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.startup.messages import say
 
 FAILED, ANSWERED = "error", "answered"  # outcomes that are no label
 
@@ -55,7 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.column not in table.columns:
             raise InvalidSettings(f"there is no column {arguments.column!r}; there are: {', '.join(table.columns)}")
         total = sum(1 for _ in table.rows())
-        print(f"{arguments.file}: {table}, {total} rows", file=sys.stderr)
+        say(f"{arguments.file}: {table}, {total} rows", file=sys.stderr)
 
         async def work() -> Mapping[str, int]:
             url = arguments.url
@@ -66,7 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
             outcomes = asyncio.run(work())
         except BaseException as exc:
             if not isinstance(exc, InvalidSettings) and journal_of(arguments.output).exists():
-                print(f"stopped; the same command goes on with {arguments.output}", file=sys.stderr)
+                say(f"stopped; the same command goes on with {arguments.output}", file=sys.stderr)
             raise
     if arguments.summary:
         _print_summary(outcomes)

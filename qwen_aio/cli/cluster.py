@@ -33,6 +33,7 @@ from qwen_aio.startup.environment import stated_threads
 from qwen_aio.startup.exposure import check_exposure, service_key
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
+from qwen_aio.startup.messages import say
 from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.startup.tls import TlsTo, tls_to
 from qwen_aio.tasks.loader import load_tasks
@@ -71,7 +72,8 @@ def main(arguments: Namespace) -> int:
     settings = sized(settings, model, num_workers=len(plan.workers))
     arguments.kv_mb = settings.kv_mb  # its workers would not know of one another
     need = need_of(settings, model, num_workers=len(plan.workers), shares_weights=plan.shares_weights)
-    print(f"{describe_model(model)}; {plan}", memory_message(need, available_memory()), sep="\n", flush=True)
+    say(describe_model(model), str(plan))
+    say(memory_message(need, available_memory()))
     client_of = partial(_client_of, service_key(settings), tls_to(settings))
     return asyncio.run(_run(plan, arguments, need, client_of))
 
@@ -86,7 +88,7 @@ def _without_sharing(plan: ClusterPlan, settings: Settings) -> ClusterPlan:
 async def _run(plan: ClusterPlan, arguments: Namespace, need: MemoryNeed, client_of: ClientOf) -> int:
     supervisor = Supervisor(
         _stages(plan, arguments, Lifeline(), client_of),
-        report=partial(print, flush=True),
+        report=say,
         on_output=partial(print, file=sys.stderr, flush=True),
         memory=lambda: f"the cluster needs {need}, {available_memory()}",
         on_state=ServiceManager.of_process(os.environ).tell,

@@ -17,6 +17,7 @@ from qwen_aio.errors import InvalidSettings
 from qwen_aio.evaluation.drafting import NO_EXAMPLES, choice_lines, choose, drafts, golden_texts, material
 from qwen_aio.evaluation.judging import Judge, Source
 from qwen_aio.startup.flags import add_settings_flags
+from qwen_aio.startup.messages import say
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.task_file import NAME
 
@@ -62,12 +63,12 @@ async def _draft(arguments: argparse.Namespace, settings: Settings, folder: Path
         choice = choose(found, judged)
         print("\n".join(choice_lines(found, choice)))
         for prompt in dict.fromkeys((NO_EXAMPLES, choice.best)):
-            print(f"{prompt}: {await _cost(asked, names[prompt], found.pool[0].text)}")
+            say(f"{prompt}: {await _cost(asked, names[prompt], found.pool[0].text)}")
     try:
         made[choice.best].write(folder, golden_texts(found, judged[choice.best]))
     except OSError as exc:
         raise InvalidSettings(f"{folder} cannot be written: {exc.strerror}") from exc
-    print(f"written to {folder}; a server has it from its next start on")
+    say(f"written to {folder}; a server has it from its next start on")
     return 0
 
 

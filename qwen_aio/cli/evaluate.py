@@ -30,6 +30,7 @@ from qwen_aio.evaluation.metrics import compare_judged, metrics_of
 from qwen_aio.evaluation.threshold import find_threshold
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.language import operators_language
+from qwen_aio.startup.messages import say
 
 SWITCHED = ("model", "precision", "prompts_dir")  # settings that a second subject may have of its own
 
@@ -73,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
         _write(arguments.json, evaluation_to_json(found))
     missed = [(name, least) for name, least in gates if found.value(name) < least]
     for name, least in missed:
-        print(f"{name} {found.value(name):.4f} is under {least:g}", file=sys.stderr)
+        say(f"{name} {found.value(name):.4f} is under {least:g}", file=sys.stderr)
     return 1 if missed else 0
 
 

@@ -24,6 +24,7 @@ from qwen_aio.cluster.forkserver import ForkServer
 from qwen_aio.cluster.protocol import WorkerSpec
 from qwen_aio.config import settings_of
 from qwen_aio.models.find import ModelFolder
+from qwen_aio.startup.arguments import ArgumentParser
 from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
 from qwen_aio.startup.log import log_to_stderr
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main() -> int:
     """Load, then fork until the cluster is gone; the exit status."""
-    parser = argparse.ArgumentParser(prog="forkserver", description=__doc__)
+    parser = ArgumentParser(prog="forkserver", description=__doc__)
     add_arguments(parser)
     arguments = parser.parse_args()
     settings = settings_from(arguments)

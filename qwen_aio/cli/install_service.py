@@ -22,7 +22,9 @@ from qwen_aio.config import Settings
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.files import read_text, replacing
 from qwen_aio.machine.folders import PACKAGE, expanded, home
+from qwen_aio.startup.arguments import ArgumentParser
 from qwen_aio.startup.flags import settings_from
+from qwen_aio.startup.messages import say
 
 PROGRAMS = {"cluster": cluster, "worker": serve, "balancer": balance}
 PATHS = ("config", "model", *(name for name, field in Settings.model_fields.items() if field.annotation == Path | None))
@@ -60,15 +62,15 @@ def main(arguments: Namespace) -> int:
         check_reachable((Path(sys.prefix), Path(sys.base_prefix), PACKAGE))
     unit = ServiceUnit(arguments.program, tuple(arguments.flags), home=home().absolute() if arguments.user else None)
     folder = arguments.dir or (_own_folder() if arguments.user else SYSTEM_FOLDER)
-    print(_write(folder / f"{unit.name}.service", str(unit), may_replace=arguments.force))
+    say(_write(folder / f"{unit.name}.service", str(unit), may_replace=arguments.force))
     text = NEXT_OF_USER if arguments.user else NEXT_OF_SYSTEM
-    print(text.format(name=unit.name, user=USER, python=unit.python))
+    say(text.format(name=unit.name, user=USER, python=unit.python))
     return 0
 
 
 def _check_flags(arguments: Namespace) -> None:
     """What no start would take shows now. Raises InvalidSettings."""
-    parser = argparse.ArgumentParser(prog="qwen-aio service install --", add_help=False)
+    parser = ArgumentParser(prog="qwen-aio service install --", add_help=False)
     PROGRAMS[arguments.program].add_arguments(parser)
     flags = [*COMMANDS[arguments.program][1:], *arguments.flags]
     parsed = parser.parse_args(flags)
@@ -97,4 +99,4 @@ def _write(path: Path, text: str, *, may_replace: bool) -> str:
             partial.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise InvalidSettings(f"{path} cannot be written: {exc.strerror}; use sudo, --user or --dir") from exc
-    return f"{path} is {'written' if before is None else 'replaced'}"
+    return f"{path} is written" if before is None else f"{path} is replaced"

@@ -17,6 +17,7 @@ from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.access.keys import SERVICE, KeyFile, KeyRole, new_secret, write_private
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.listening import url_of
+from qwen_aio.startup.messages import say
 
 ELSEWHERE = "192.0.2.1"  # an address for documentation; nothing is sent to it
 CURL = (
@@ -58,13 +59,13 @@ def main(arguments: argparse.Namespace) -> int:
     match arguments.action:
         case "add":
             role: KeyRole = "admin" if arguments.admin else "user"
-            print(describe_key(_add(file, arguments.name, role), settings, name=arguments.name, role=role))
+            say(describe_key(_add(file, arguments.name, role), settings, name=arguments.name, role=role))
         case "list":
             for key in file.read():
                 print(f"{key.name}  {key.role}  {key.created}")
         case "revoke":
             file.revoke(arguments.name)
-            print(f"{arguments.name} is revoked; running servers know it already")
+            say(f"{arguments.name} is revoked; running servers know it already")
     return 0
 
 

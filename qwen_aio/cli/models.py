@@ -27,6 +27,7 @@ from qwen_aio.models.manifest import Manifest, differences, read_manifest
 from qwen_aio.models.pulling import staged
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.log import one_line
+from qwen_aio.startup.messages import say, translated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,19 +66,19 @@ def _list(settings: Settings) -> None:
     try:
         chosen = find_model(settings.model, home=home())
     except InvalidModel as exc:
-        print(f"no model is taken: {exc.message}")
+        say(f"no model is taken: {exc.message}")
         chosen = None
     folders = model_folders(home())
     if chosen and not any(chosen.path.is_relative_to(folder) for folder in folders):
         folders.append(chosen.path)
     for folder in folders:
-        print(_describe_folder(folder, chosen, asked=settings.engine))
+        _say_folder(folder, chosen, asked=settings.engine)
     for listing, num_there in staged(home() / "models"):
         there = f"{num_there / 1e6:.0f} of {listing.num_bytes / 1e6:.0f} MB"
-        print(f"  {listing.hub_name}: not finished, {there} are here; the same pull goes on")
+        say(f"  {listing.hub_name}: not finished, {there} are here; the same pull goes on")
 
 
-def _describe_folder(folder: Path, chosen: ModelFolder | None, *, asked: str) -> str:
+def _say_folder(folder: Path, chosen: ModelFolder | None, *, asked: str) -> None:
     """A line with the name, and what is known below it; the model that is taken has a star."""
     is_chosen = chosen is not None and chosen.path.is_relative_to(folder)
     name = f"* {folder.name}: taken, {chosen.chosen_by}" if chosen and is_chosen else f"  {folder.name}"
@@ -86,7 +87,9 @@ def _describe_folder(folder: Path, chosen: ModelFolder | None, *, asked: str) ->
         about = [_describe_engine(path, asked=asked), _describe_origin(path)]
     except InvalidModel as exc:
         about = [exc.message]
-    return "\n    ".join(map(one_line, [name, str(folder), *about]))
+    say(one_line(name))
+    for line in (str(folder), *about):
+        say(f"    {translated(one_line(line))}")
 
 
 def _describe_engine(folder: Path, *, asked: str) -> str:
@@ -118,16 +121,20 @@ def _verify(name: str | None) -> int:
         return 0 if _is_right(folder, manifest) else 1
     known = [(folder, manifest) for folder in model_folders(home())[1:] if (manifest := read_manifest(folder))]
     if not known:
-        print(f"no model in {home() / 'models'} has recorded hashes")
+        say(f"no model in {home() / 'models'} has recorded hashes")
     right = [_is_right(folder, manifest) for folder, manifest in known]
     return 0 if all(right) else 1
 
 
 def _is_right(folder: Path, manifest: Manifest) -> bool:
     wrong = differences(folder, manifest)
-    found = "".join(f"\n    {line}" for line in wrong) or f" {len(manifest.files)} files are as recorded"
-    print(f"{folder}:{found}")
-    return not wrong
+    if not wrong:
+        say(f"{folder}: {len(manifest.files)} files are as recorded")
+        return True
+    say(f"{folder}:")
+    for line in wrong:
+        say(f"    {translated(line)}")
+    return False
 
 
 def _pull(address: str, name: str | None) -> None:
@@ -149,9 +156,10 @@ def _describe_new(folder: Path) -> None:
     size = sum(path.stat().st_size for path in folder.iterdir())
     choice = choose_engine(folder, asked="auto")
     sha = model_sha(folder, more=CHAT_FILES if reads_chat_template(folder, choice.kind) else ())
-    print(f"{folder}: {size / 1e6:.0f} MB, hash {sha}", choice, sep="\n")
+    say(f"{folder}: {size / 1e6:.0f} MB, hash {sha}")
+    say(str(choice))
     chosen = "" if folder.name == FULL_MODEL else f" --model {folder}"
-    print(f"start with it: qwen-aio serve{chosen}")
+    say(f"start with it: qwen-aio serve{chosen}")
 
 
 def _verify_folder(folder: Path) -> None:

@@ -5,12 +5,12 @@ A command's module is imported when its flags are needed: all together take two 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
 from qwen_aio import __version__
+from qwen_aio.startup.arguments import ArgumentParser
 
 # Name -> module of this folder, which has `add_arguments` and `main`; its docstring is the help.
 COMMANDS = {
@@ -26,14 +26,14 @@ def module_of(command: str) -> ModuleType:
     return importlib.import_module(f"qwen_aio.cli.{COMMANDS[command]}")
 
 
-def parser_of(command: str, *, program: str) -> argparse.ArgumentParser:
+def parser_of(command: str, *, program: str) -> ArgumentParser:
     """For a program that is one command."""
-    return _filled(argparse.ArgumentParser(prog=program, description=module_of(command).__doc__), command)
+    return _filled(ArgumentParser(prog=program, description=module_of(command).__doc__), command)
 
 
-def parser_with(commands: Iterable[str], *, program: str) -> argparse.ArgumentParser:
+def parser_with(commands: Iterable[str], *, program: str) -> ArgumentParser:
     """For a program whose first argument is one of `commands`."""
-    parser = argparse.ArgumentParser(prog=program, description="One small model on the CPU, many tasks at once.")
+    parser = ArgumentParser(prog=program, description="One small model on the CPU, many tasks at once.")
     _add_version(parser)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in commands:
@@ -42,13 +42,12 @@ def parser_with(commands: Iterable[str], *, program: str) -> argparse.ArgumentPa
     return parser
 
 
-def _filled(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def _filled(parser: ArgumentParser, command: str) -> ArgumentParser:
     module_of(command).add_arguments(parser)
     _add_version(parser)
     parser.set_defaults(command=command)
     return parser
 
 
-def _add_version(parser: argparse.ArgumentParser) -> None:
+def _add_version(parser: ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"qwen_aio {__version__}")

@@ -11,7 +11,6 @@ made stays in state/int8.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from contextlib import closing
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.lifeline import Lifeline
 from qwen_aio.config import settings_of
+from qwen_aio.startup.arguments import ArgumentParser
 from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, as_flags, child_arguments, settings_from
 from qwen_aio.startup.log import log_to_stderr
@@ -45,7 +45,7 @@ def prepare_int8(arguments: Namespace) -> None:
 def main() -> int:
     """Prepare what the fork server will load; the exit status."""
     lifeline.hold_if_given()
-    parser = argparse.ArgumentParser(prog="prepare_int8", description=__doc__)
+    parser = ArgumentParser(prog="prepare_int8", description=__doc__)
     add_settings_flags(parser, *settings_of("worker"))
     settings = settings_from(parser.parse_args())
     log_to_stderr(settings)

@@ -13,6 +13,7 @@ from qwen_aio.models.hub import Hub
 from qwen_aio.models.importing import folder_name
 from qwen_aio.models.listing import HubFile, Listing
 from qwen_aio.models.pulling import Check, HubAddress, check_pulled, pull_model
+from qwen_aio.startup.messages import say, translated
 
 ENDPOINT = "https://huggingface.co"
 RESEARCH_LICENCE = "tongyi-qianwen-research"
@@ -29,11 +30,11 @@ class ShownProgress:
 
     def begin(self, listing: Listing, target: Path, *, num_there: int) -> None:
         page = f"{self._endpoint}/{listing.hub_name}"
-        size = f"{listing.num_bytes / 1e6:.0f} MB in {len(listing.files)} files"
         there = f", of which {num_there / 1e6:.0f} MB are here already" if num_there else ""
-        print(f"{listing.hub_name}: {size}{there}", _describe_licence(listing, page), sep="\n")
-        print(f"from {page}, commit {listing.commit} ({listing.revision})")
-        print(f"to {target}; Ctrl-C stops, and the same command goes on", flush=True)
+        say(f"{listing.hub_name}: {listing.num_bytes / 1e6:.0f} MB in {len(listing.files)} files{there}")
+        say(_describe_licence(listing, page))
+        say(f"from {page}, commit {listing.commit} ({listing.revision})")
+        say(f"to {target}", "Ctrl-C stops, and the same command goes on")
         self._bar = tqdm(total=listing.num_bytes, initial=num_there, unit="B", unit_scale=True, disable=None)
         self._num_bytes, self._total = num_there, listing.num_bytes
 
@@ -42,10 +43,10 @@ class ShownProgress:
         assert self._bar is not None, "begin comes first"
         self._bar.update(num_bytes)
         if self._bar.disable and self._step(before) != self._step(self._num_bytes):
-            print(f"{self._num_bytes / max(self._total, 1):.0%} of {self._total / 1e6:.0f} MB", flush=True)
+            say(f"{self._num_bytes / max(self._total, 1):.0%} of {self._total / 1e6:.0f} MB")
 
     def end_file(self, file: HubFile) -> None:
-        tqdm.write(f"{file.name}: {file.size} bytes, as listed")
+        tqdm.write(translated(f"{file.name}: {file.size} bytes, as listed"))
 
     def close(self) -> None:
         if self._bar is not None:
@@ -64,7 +65,7 @@ def pull(address: str, models: Path, *, name: str | None, check_small: Check, ve
     target = models / folder_name(name or asked.hub_name)
     if target.exists():
         manifest = check_pulled(target, asked)
-        print(f"{asked.hub_name} is here, commit {manifest.commit}: {len(manifest.files)} files are as recorded")
+        say(f"{asked.hub_name} is here, commit {manifest.commit}: {len(manifest.files)} files are as recorded")
         return target
     return asyncio.run(_fetch(asked, target, check_small, verify))
 
@@ -75,7 +76,7 @@ async def _fetch(asked: HubAddress, target: Path, check_small: Check, verify: Ch
         try:
             await pull_model(hub, asked, target, progress=progress, check_small=check_small, verify=verify)
         except asyncio.CancelledError:
-            print("stopped; the same command goes on", file=sys.stderr)
+            say("stopped; the same command goes on", file=sys.stderr)
             raise
         finally:
             progress.close()

@@ -12,6 +12,7 @@ from typing import Protocol
 from qwen_aio.bulk.asking import Asked
 from qwen_aio.config import Settings, prompts_dir
 from qwen_aio.core import ModelIdentity, Request, Service, Task
+from qwen_aio.startup.messages import say
 
 MODEL_SETTINGS = (
     *("model", "engine", "precision", "threads", "prompts_dir", "max_context", "kv_mb", "golden"),
@@ -66,7 +67,7 @@ async def service_here(
     started = time.monotonic()
     async with loaded_engine(settings, tasks, model, threads=threads) as ready:
         seconds = time.monotonic() - started
-        print(f"{describe_model(model)}; {ready.precision_record}; ready after {seconds:.1f} s", file=sys.stderr)
+        say(describe_model(model), str(ready.precision_record), f"ready after {seconds:.1f} s", file=sys.stderr)
         gate = AdmissionGate()
         identity = ModelIdentity(model.name, ready.sha, model.is_bundled)
         executor = LocalExecutor(

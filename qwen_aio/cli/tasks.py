@@ -14,6 +14,7 @@ from qwen_aio.core import Control, Prompt, Task
 from qwen_aio.errors import GoldenMismatch, InvalidSettings, UnknownTask
 from qwen_aio.result import Decision
 from qwen_aio.startup.flags import add_settings_flags, settings_from
+from qwen_aio.startup.messages import say, translated
 from qwen_aio.tasks.lint import LintReport, lint
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
@@ -48,6 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
         case "list":
             for task in tasks.values():
                 print(_describe(task))
+                if task.safety:
+                    say("    checks every message before it is answered")
         case "render":
             task = _named(tasks, arguments.name)
             print(_spelled(PromptTemplate(task).prompt(arguments.text, feeling=arguments.feeling)))
@@ -70,8 +73,7 @@ def _named(tasks: dict[str, Task], name: str) -> Task:
 def _describe(task: Task) -> str:
     labels = ", ".join(f"{label.emoji} {label.name} = {label.text}" for label in task.labels)
     rules = "".join(f"\n    {rule.priority:3d} {rule.name}" for rule in task.rules)
-    safety = "\n    checks every message before it is answered" if task.safety else ""
-    return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}{safety}"
+    return f"{task.name} ({task.kind}, {task.hash}){f': {labels}' if labels else ''}{rules}"
 
 
 def _spelled(prompt: Prompt) -> str:
@@ -95,7 +97,7 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
     egress_guard(settings)
     threads = prepare_process(stated_threads(settings))
     model = choose_model(settings)
-    print(describe_model(model))
+    say(describe_model(model))
     settings = sized(settings, model)
     log_memory(settings, model)
     encoder = encoder_of(settings, model)
@@ -104,10 +106,10 @@ async def _lint(settings: Settings, chosen: dict[str, Task], *, accepts: bool) -
         _print_report(report)
     is_fine = not any(report.problems for report in reports)
     if settings.golden == "off":
-        print("golden cases: off")
+        say("golden cases: off")
         return 0 if is_fine else 1
     async with loaded_engine(settings.model_copy(update={"golden": "off"}), chosen, model, threads=threads) as ready:
-        print(ready.precision_record)
+        say(str(ready.precision_record))
         book = golden_book(settings, model, ready.sha, ready.precision_record.precision, kernel=ready.kernel)
         for task in chosen.values():
             is_fine &= await _check_golden(ready.engine, task, book, accepts=accepts) or settings.golden == "warn"
@@ -120,17 +122,17 @@ async def _check_golden(engine: EngineClient, task: Task, book: GoldenBook, *, a
     try:
         outcome = await examine(engine, task, book)
     except GoldenMismatch as exc:
-        print(f"golden cases of {task.name}: {exc.message}")
+        say(f"golden cases of {task.name}: {exc.message}")
         return False
-    print(f"golden cases of {task.name}: {outcome.head}")
+    say(f"golden cases of {task.name}: {outcome.head}")
     for line in outcome.differing:
-        print(f"  {line}")
+        say(f"  {translated(line)}")
     if outcome.cause is not None and not (accepts and outcome.cause != "shipped"):
-        print(f"  {remedy(task, outcome)}")
+        say(f"  {translated(remedy(task, outcome))}")
         return False
     book.keep(task, outcome.answers)
     if outcome.cause is not None:
-        print("  accepted: this is what is right from now on")
+        say("  accepted: this is what is right from now on")
     return True
 
 
@@ -139,13 +141,13 @@ def _print_focus(effects: Sequence[FocusEffect]) -> None:
     if not effects:
         return
     forms = "  ".join(f"[{number}] {form.format('...')}" for number, form in enumerate(SENTENCES, 1))
-    print(f"  focus words change nothing in texts without them; how far they move a label's probability in\n  {forms}")
+    say(f"  focus words change nothing in texts without them; how far they move a label's probability in\n  {forms}")
     for word, of_word in groupby(effects, key=lambda effect: effect.word):
         listed = list(of_word)
         print(f"    {word}:", *(f"[{number}] {effect.shift:.2f}" for number, effect in enumerate(listed, 1)), sep="  ")
         for effect in listed:
             if effect.is_flip:
-                print(f"      flips {effect.sentence}  {_label(effect.without)} -> {_label(effect.with_it)}")
+                say(f"      flips {effect.sentence}  {_label(effect.without)} -> {_label(effect.with_it)}")
 
 
 def _label(decision: Decision) -> str:
@@ -154,8 +156,8 @@ def _label(decision: Decision) -> str:
 
 
 def _print_report(report: LintReport) -> None:
-    print(f"{report.task}: {report.prefix_tokens} fixed tokens (computed once), {report.tail_tokens} after the text")
+    say(f"{report.task}: {report.prefix_tokens} fixed tokens (computed once), {report.tail_tokens} after the text")
     for problem in report.problems:
-        print(f"  problem: {problem}")
+        say(f"  problem: {problem}")
     for hint in report.hints:
-        print(f"  hint: {hint}")
+        say(f"  hint: {hint}")

@@ -33,6 +33,7 @@ from qwen_aio.serving.interruption import result_unless
 from qwen_aio.serving.transport.server import caught_signals
 from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.flags import add_settings_flags, child_arguments, settings_from
+from qwen_aio.startup.messages import say
 from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tuning.candidates import CandidateWorkers
 from qwen_aio.tuning.halving import Candidate, Trial, grid
@@ -74,7 +75,7 @@ def main(arguments: Namespace) -> int:
     old = _checked_file(out)
     tasks = load_tasks(prompts_dir(settings))
     model = choose_model(settings)
-    print(describe_model(model))
+    say(describe_model(model))
     log_memory(sized(settings, model), model)
     asked: str | None = getattr(arguments, "precision", os.environ.get("QWEN_AIO_PRECISION"))
     if engine_of(settings, model).kind == "transformers":
@@ -88,9 +89,9 @@ def main(arguments: Namespace) -> int:
     values = fastest_settings(results.best, asked_precision=asked, has_threads="threads" in old)
     print(*results.lines(), sep="\n")
     write_settings_file(out, values, heading=HEADING)
-    print(f"{out}: {', '.join(describe_change(name, old.get(name), value) for name, value in values.items())}")
+    say(f"{out}: {', '.join(describe_change(name, old.get(name), value) for name, value in values.items())}")
     for line in _overruling({"threads": results.best.threads, **values}, writes_threads="threads" in values):
-        print(line)
+        say(line)
     return 0
 
 
@@ -163,4 +164,4 @@ def _overruling(values: Mapping[str, Value], *, writes_threads: bool) -> Iterato
 
 def _progress(line: str) -> None:
     """Results alone go to standard output."""
-    print(line, file=sys.stderr, flush=True)
+    say(line, file=sys.stderr)

@@ -116,5 +116,5 @@ def _check_file(path: Path) -> None:
 
 
 def some_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
+    first = ", ".join(names[:NUM_NAMED])
+    return f"{first} and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else first

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from qwen_aio.config import MAX_THREADS, Settings
 from qwen_aio.errors import SetupError
+from qwen_aio.startup.messages import say
 
 
 def ignore_proxies(environ: MutableMapping[str, str]) -> None:
@@ -64,12 +65,12 @@ def stated_threads(settings: Settings) -> int | None:
     number = stated.partition(",")[0].strip()  # the others are for threads inside threads
     if settings.threads is not None:
         if stated and number != str(settings.threads):
-            print(f"threads: {settings.threads}; the setting wins over OMP_NUM_THREADS={stated}", file=sys.stderr)
+            say(f"threads: {settings.threads}; the setting wins over OMP_NUM_THREADS={stated}", file=sys.stderr)
         return settings.threads
     if not stated:
         return None
     if not number.isdecimal() or not 1 <= int(number) <= MAX_THREADS:
-        print(f"OMP_NUM_THREADS={stated} is ignored: not a number from 1 to {MAX_THREADS}", file=sys.stderr)
+        say(f"OMP_NUM_THREADS={stated} is ignored: not a number from 1 to {MAX_THREADS}", file=sys.stderr)
         return None
-    print(f"threads: {number}, from OMP_NUM_THREADS={stated}; --threads would win over it", file=sys.stderr)
+    say(f"threads: {number}, from OMP_NUM_THREADS={stated}; --threads would win over it", file=sys.stderr)
     return int(number)

@@ -11,6 +11,7 @@ from qwen_aio.files import read_text
 from qwen_aio.serving.access.key_ring import KeyRing
 from qwen_aio.serving.access.limits import RateLimits, Rates
 from qwen_aio.serving.access.rules import MAX_KEY_CHARS
+from qwen_aio.startup.messages import say
 
 GIVEN_UP = (
     "warning: --insecure and no keys: everybody who reaches {host} may ask, read what the dashboard shows, and take "
@@ -29,7 +30,7 @@ def check_exposure(settings: Settings) -> None:
             "with `qwen-aio keys add NAME`, or add --insecure, which lets everybody who reaches it use all of it. "
             "Also add --allowed-hosts with the name that people will type"
         )
-    print(GIVEN_UP.format(host=settings.host), file=sys.stderr, flush=True)
+    say(GIVEN_UP.format(host=settings.host), file=sys.stderr)
 
 
 def key_ring(settings: Settings) -> KeyRing:

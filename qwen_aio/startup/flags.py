@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from qwen_aio.config import Reader, Settings, load_settings, settings_of
+from qwen_aio.startup.messages import translated
 
 
 def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -20,7 +21,7 @@ def add_settings_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     for name in names:
         field = Settings.model_fields[name]
         hint = "" if field.default in (None, False, True, ()) else f" [{field.default}]"
-        text = f"{field.description}{hint}"
+        text = f"{translated(field.description or '')}{hint}"
         if field.annotation is bool:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
             group.add_argument(_flag(name), action=action, default=argparse.SUPPRESS, help=text)

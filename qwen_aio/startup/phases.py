@@ -1,6 +1,6 @@
 """What a start is doing now: one line on a terminal, gone when it is done. Nowhere else: a log has its own lines.
 
-Imports only the standard library: the first phase is to import the rest. Uses no escape codes, so
+Imports nothing heavy: the first phase is to import the rest. Uses no escape codes, so
 that every console understands it: a line of the log, which is longer, simply covers it.
 """
 
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qwen_aio.startup.messages import columns, translated
+
 
 @contextmanager
 def phase(doing: str) -> Iterator[None]:
@@ -17,11 +19,12 @@ def phase(doing: str) -> Iterator[None]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    _overwrite(doing)
+    shown = translated(doing)
+    _overwrite(shown)
     try:
         yield
     finally:
-        _overwrite(" " * len(doing))
+        _overwrite(" " * columns(shown))
 
 
 def _overwrite(line: str) -> None:

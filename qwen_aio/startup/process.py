@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable
 
 from qwen_aio.errors import QwenAioError
+from qwen_aio.startup.language import settle_language
+from qwen_aio.startup.messages import translated
 from qwen_aio.startup.streams import secure_streams, status_after
 
 
 def run_process(run: Callable[[], int], *, program: str) -> int:
     """Let `run` be the whole of this process; the exit status, see `exit_status`."""
+    settle_language(sys.argv[1:])
     output = secure_streams()
     try:
         status = exit_status(program, run)
@@ -24,7 +27,7 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except QwenAioError as exc:
-        print(f"{program}: {exc.message}", file=sys.stderr)
+        print(f"{program}: {translated(exc.message)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

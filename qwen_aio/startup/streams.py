@@ -11,6 +11,8 @@ import io
 import sys
 from typing import Any
 
+from qwen_aio.startup.messages import say
+
 CLOSED_STATUS = 141  # as of a program that SIGPIPE has ended
 FULL_STATUS = 74  # EX_IOERR
 
@@ -65,7 +67,7 @@ def status_after(output: ForgivingFile | None, status: int, *, program: str) -> 
         return status
     if output.lost.errno == errno.EPIPE:
         return CLOSED_STATUS
-    print(f"{program}: not everything could be printed: {output.lost.strerror}", file=sys.stderr)
+    say(f"{program}: not everything could be printed: {output.lost.strerror}", file=sys.stderr)
     return FULL_STATUS
 
 

@@ -28,6 +28,7 @@ from qwen_aio.startup.egress import egress_guard
 from qwen_aio.startup.environment import prepare_gradio
 from qwen_aio.startup.exposure import key_ring, rate_limits, service_key
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
+from qwen_aio.startup.messages import say
 from qwen_aio.startup.phases import phase
 from qwen_aio.startup.tls import certificate, tls_to
 from qwen_aio.ui.remote_service import RemoteService
@@ -55,7 +56,7 @@ async def run_page(
     async with AsyncClient(address, key=service_key(settings), tls=tls_to(settings)(address)) as client:
         service = RemoteService(client, url=address, version=__version__)
         app = _app(settings, gate, service, egress)
-        print(f"page for {address}; open {own_url(settings, sock.getsockname()[1])}", flush=True)
+        say(f"page for {address}", f"open {own_url(settings, sock.getsockname()[1])}")
         life = partial(_live, gate, service, look_s)
         return await run_server(app, sock=sock, gate=gate, life=life, certificate=certificate(settings))
 
@@ -87,12 +88,8 @@ async def _live(gate: AdmissionGate, service: RemoteService, look_s: float) -> N
     """Open the gate whether or not the server answers, then keep checking."""
     await service.look()
     if service.failure is not None:
-        print(
-            f"{service.url} does not serve yet: {service.failure.message}\n"
-            "the page is there meanwhile, says so, and goes on by itself once it does",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{service.url} does not serve yet: {service.failure.message}", file=sys.stderr)
+        say("the page is there meanwhile, says so, and goes on by itself once it does", file=sys.stderr)
     gate.open(service)
     while True:
         await asyncio.sleep(look_s)

@@ -97,7 +97,7 @@ def _compare_same(task: Task, record: GoldenRecord, pairs: Pairs, *, model_sha: 
         return GoldenOutcome(f"ok {len(pairs)} cases{_come_and_gone(record, pairs)}", kept)
     head = f"{len(differing)} of {len(pairs)} golden cases of task {task.name} changed"
     if record.model_sha != model_sha:
-        head += f", the model files (hash {model_sha}) are not those that shipped ({record.model_sha})"
+        head = f"{head}, the model files (hash {model_sha}) are not those that shipped ({record.model_sha})"
     answers = tuple(new for _, new in pairs)
     return GoldenOutcome(head, answers, differing, cause="shipped" if record.is_shipped else "moved")
 

@@ -23,6 +23,7 @@ from qwen_aio.serving.pipeline import Pipeline
 from qwen_aio.serving.transport.server import run_server
 from qwen_aio.startup.exposure import key_ring, rate_limits
 from qwen_aio.startup.listening import allowed_hosts, own_url, proxy_settings
+from qwen_aio.startup.messages import say
 from qwen_aio.startup.service_manager import ServiceManager
 from qwen_aio.startup.tls import certificate
 from qwen_aio.status.file import StatusFile
@@ -73,7 +74,7 @@ class WorkerServer:
             health = WorkerHealth(first, engine=lambda: self._snapshot(), meter=meter, egress=self.egress)
             gate = AdmissionGate(on_state=self.manager.tell)
             app = self._app(gate, health)
-            print(f"{describe_model(self.model)}; open {url}", flush=True)
+            say(describe_model(self.model), f"open {url}")
             heartbeat = Heartbeat(health, write=status_file.write, state=lambda: gate.state)
             async with heartbeat.beating():
                 life = partial(self._live, gate, health)

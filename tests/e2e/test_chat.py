@@ -42,7 +42,7 @@ def test_a_conversation_with_the_bundled_model(tmp_path):
         QWEN_AIO_HOME=str(tmp_path),
         LC_ALL="zh_CN.UTF-8",
     ) as there:
-        for phase in ("loading torch", "loading the weights", "checking the golden cases", "ready after", "/quit"):
+        for phase in ("正在读取模型文件", "正在加载权重", "正在检查黄金用例", "秒后就绪", "/quit"):
             there.wait_for(phase)
         there.wait_for(PROMPT)
         there.type("快递太慢了，差评\r")
