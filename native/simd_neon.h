@@ -9,6 +9,8 @@
 namespace qwen_aio {
 namespace {
 
+constexpr int LANES = 16;
+
 struct Floats {
   float32x4_t of[4];
 };
@@ -31,6 +33,12 @@ inline Floats load(const half* p) {
 }
 inline Floats load(const std::int32_t* p) {
   return each([&](int i) { return vcvtq_f32_s32(vld1q_s32(p + 4 * i)); });
+}
+inline Floats load(const std::int8_t* p) {
+  return each([&](int i) {
+    const int16x8_t eight = vmovl_s8(vld1_s8(p + i / 2 * 8));
+    return vcvtq_f32_s32(vmovl_s16(i % 2 == 0 ? vget_low_s16(eight) : vget_high_s16(eight)));
+  });
 }
 inline void store(float* p, Floats x) {
   for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.of[i]);

@@ -90,11 +90,11 @@ class Remote {
     return true;
   }
 
-  bool logits(Address states_address, int num_rows, Address logits_address) {
+  bool logits(Address states_address, int num_rows, int first_column, int num_columns, Address logits_address) {
     const std::vector<float> states =
         copied(reinterpret_cast<const float*>(states_address), std::size_t(num_rows) * weights_.shape.hidden_size);
-    std::vector<float> result(std::size_t(num_rows) * weights_.output.num_columns);
-    if (!qwen_aio_logits(model_, states.data(), num_rows, result.data())) return false;
+    std::vector<float> result(std::size_t(num_rows) * num_columns);
+    if (!qwen_aio_logits(model_, states.data(), num_rows, first_column, num_columns, result.data())) return false;
     write(result.data(), result.size(), reinterpret_cast<float*>(logits_address));
     return true;
   }
@@ -113,6 +113,9 @@ class Remote {
     const std::size_t size = static_cast<std::size_t>(matrix.num_columns) * matrix.num_inputs;
     fetch(matrix.floats, size);
     fetch(matrix.int8s, size);
+    const std::size_t num_factors = static_cast<std::size_t>(matrix.num_columns) * matrix.num_groups();
+    fetch(matrix.int4s, num_factors * GROUP / 2);
+    fetch(matrix.factors, num_factors);
     fetch(matrix.scales, matrix.num_columns);
     fetch(matrix.sums, matrix.num_columns);
     fetch(matrix.bias, matrix.num_columns);
@@ -147,10 +150,17 @@ std::string call(const std::string& line) {
     words >> first >> kernel >> second;
     return std::to_string(reinterpret_cast<Address>(new Remote(first, kernel, static_cast<int>(second))));
   }
-  words >> first >> second >> third >> fourth;
+  words >> first;
   Remote* remote = reinterpret_cast<Remote*>(first);
-  if (function == "forward") return std::to_string(remote->forward(second, third, fourth));
-  if (function == "logits") return std::to_string(remote->logits(second, static_cast<int>(third), fourth));
+  if (function == "forward") {
+    words >> second >> third >> fourth;
+    return std::to_string(remote->forward(second, third, fourth));
+  }
+  if (function == "logits") {
+    int num_rows = 0, first_column = 0, num_columns = 0;
+    words >> second >> num_rows >> first_column >> num_columns >> third;
+    return std::to_string(remote->logits(second, num_rows, first_column, num_columns, third));
+  }
   delete remote;
   return "0";
 }

@@ -40,8 +40,10 @@ class RemoteLibrary:
     def qwen_aio_forward(self, handle: int, batch: Any, memory: Any, states: int) -> bool:
         return bool(int(self._call("forward", handle, _address(batch), _address(memory), states)))
 
-    def qwen_aio_logits(self, handle: int, states: int, num_rows: int, logits: int) -> bool:
-        return bool(int(self._call("logits", handle, states, num_rows, logits)))
+    def qwen_aio_logits(
+        self, handle: int, states: int, num_rows: int, first_column: int, num_columns: int, logits: int
+    ) -> bool:
+        return bool(int(self._call("logits", handle, states, num_rows, first_column, num_columns, logits)))
 
     def _call(self, function: str, *arguments: object) -> bytes:
         while self._deleted and function != "delete":

@@ -144,6 +144,16 @@ def test_int8_sums_are_exact(kernel):
     test_kernels.test_a_second_pass_adds_what_the_first_one_rounded_off(kernel)
 
 
+def test_int4_products_of_a_group_are_exact(kernel):
+    test_kernels.test_int4_products_of_a_group_are_exact_and_their_sum_nearly(kernel)
+
+
+@pytest.mark.parametrize("value", [0, 15])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_int4_sums_do_not_overflow(kernel, value, sign):
+    test_kernels.test_the_largest_int4_sums_do_not_overflow(kernel, value, sign, two_pass=True)
+
+
 @pytest.mark.parametrize("weight", [127, -127])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_int8_sums_do_not_overflow(kernel, weight, sign):
@@ -186,8 +196,8 @@ def test_fp32_is_that_of_x86_to_the_last_bit(program, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("precision", ["int8", "int8 in two passes"])
-def test_int8_of_both_kernels_is_the_same_and_that_of_avx512_to_the_last_bit(program, shape, precision):
+@pytest.mark.parametrize("precision", [precision for precision in test_kernels.PRECISIONS if precision != "fp32"])
+def test_int8_and_int4_of_both_kernels_are_the_same_and_those_of_avx512_to_the_last_bit(program, shape, precision):
     reference = random_model(a_config(**shape), precision)
     found = same_on_both(reference, program)
     if "avx512" in KERNELS:
