@@ -26,6 +26,7 @@ TYPED = {
         "root_path": "/qwen",
         "trusted_proxies": "10.0.0.0/8",
         "insecure": True,
+        "force_precision": True,
         "offline": False,
         "max_context": "1024",
     },
