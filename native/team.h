@@ -41,10 +41,12 @@ class Team {
  private:
   void serve(int thread);
   void end();
+  void leave_the_callers_core();  // before a run: no helper is woken where the caller computes
 
   const int size_;
   const std::function<void(int)>* work_ = nullptr;
   bool is_ending_ = false;
+  int callers_core_ = -1;  // which helpers keep off
   alignas(64) Signal started_;
   alignas(64) Signal arrived_;
   alignas(64) std::atomic<int> num_arrived_{0};
