@@ -30,6 +30,7 @@ class Ours:
 
 OURS = {
     "ours-int8": Ours("int8"),
+    "ours-int4": Ours("int4"),
     "ours-fp32": Ours("fp32"),
     "ours-torch": Ours("int8", ("env", "QWEN_AIO_KERNEL=torch")),  # the forward pass without the C++ kernels
 }

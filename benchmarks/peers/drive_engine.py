@@ -28,7 +28,8 @@ class Drive:
         from qwen_aio.engine.load import LoadedModel, make_engine
         from qwen_aio.engine.service import EngineService
 
-        settings = load_settings({"model": model_dir, "engine": "qwen", "precision": precision})
+        asked = {"model": model_dir, "engine": "qwen", "precision": precision, "force_precision": "true"}
+        settings = load_settings(asked)
         with ThreadPoolExecutor(max_workers=1) as passing:  # see qwen_aio/worker/loading.py
             weights = passing.submit(load_weights, settings, choose_model(settings), threads=threads).result()
         assert weights.precision_record.precision == precision, weights.precision_record

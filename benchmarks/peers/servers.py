@@ -42,9 +42,10 @@ async def worker(model_dir: Path, *, precision: str, prefix: tuple[str, ...]) ->
     """Our worker, its command behind `prefix`; its status goes to a folder of its own."""
     with tempfile.TemporaryDirectory() as status_dir:
         flags = ("--model", model_dir, "--precision", precision, "--threads", str(THREADS), "--kv-mb", str(KV_MB))
+        forced = ("--force-precision",) if precision == "int4" else ()  # random weights say nothing of it
         quiet = ("--golden", "off", "--status-dir", status_dir, "--log-level", "warning")
         yield Api(
-            (*prefix, sys.executable, ROOT / "app.py", "--mode", "worker", *flags, *quiet),
+            (*prefix, sys.executable, ROOT / "app.py", "--mode", "worker", *flags, *forced, *quiet),
             "/readyz",
             lambda text: ("/v1/run", {"text": text, "mode": "sentiment"}),
             lambda chat: (

@@ -91,7 +91,7 @@ def _packed(
     if precision == "fp32":
         return dict(packed(folder.checkpoint, folder.config, kernel=kernel))
     if kept is not None and (arrays := kept.find()) is not None:
-        return dict(arrays)
+        return arrays.together()
     _set_torch_threads(threads)
     from qwen_aio.engine.quant.preparing import rounded_arrays
 

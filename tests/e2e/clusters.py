@@ -17,6 +17,7 @@ import psutil
 from qwen_aio.cluster.plan import PORT_STEP
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.serving.transport.server import bind
+from tests.e2e.prepared import put_prepared_weights
 from tests.e2e.processes import NOTHING, App, free_port
 
 END_WITHIN_S = 60.0
@@ -69,6 +70,7 @@ def cluster(
     `python` is that of the installation.
     """
     home.mkdir(exist_ok=True)
+    put_prepared_weights(home)
     page, balancer, first = free_port(), free_port(), _free_row(num_workers)
     ports = ("--port", str(page), "--balancer-port", str(balancer), "--worker-port", str(first))
     log = home / "cluster.log"

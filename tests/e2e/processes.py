@@ -19,6 +19,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from tests.e2e.prepared import put_prepared_weights
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 90.0
 ANY_PORT = 0
@@ -112,6 +114,7 @@ def start(
     if port is not None:
         flags = (*flags, "--port", str(port or free_port()))
     home.mkdir(exist_ok=True)
+    put_prepared_weights(home)
     log = home / f"{len(list(home.glob('*.log')))}.log"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("QWEN_AIO_")}
     process = subprocess.Popen(

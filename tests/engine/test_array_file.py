@@ -19,7 +19,7 @@ from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.engine.native.packing import packed
 from qwen_aio.engine.quant.kept_weights import kept_weights, recipe
 from qwen_aio.engine.quant.preparing import quantised
-from qwen_aio.engine.weights.array_file import CACHE_LINE, HEADER_BYTES, LENGTH_BYTES, ArrayFile
+from qwen_aio.engine.weights.array_file import CACHE_LINE, HEADER_BYTES, LENGTH_BYTES, ArrayFile, StoredArrays
 from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.engine.weights.model_weights import Array
 from qwen_aio.engine.weights.rows import RowWeights, rows
@@ -55,7 +55,7 @@ def arrays_of(folder: Path, kernel: str) -> Iterator[tuple[str, Array]]:
     return rows(weights, opened.config) if kernel == TORCH else packed(weights, opened.config, kernel=kernel)
 
 
-def found(place: ArrayFile) -> Mapping[str, Array]:
+def found(place: ArrayFile) -> StoredArrays:
     arrays = place.find()
     assert arrays is not None
     return arrays
@@ -97,8 +97,16 @@ def test_others_can_read_it(kept: ArrayFile) -> None:
     assert same(load_file(kept.path), found(kept))
 
 
+def test_one_mapping_holds_the_same_arrays_and_one_open_file(kept: ArrayFile) -> None:
+    arrays = found(kept)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    together = arrays.together()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    assert same(together, arrays)
+
+
 def test_arrays_begin_at_a_cache_line_and_cannot_be_written_to(kept: ArrayFile) -> None:
-    for array in found(kept).values():
+    for array in found(kept).together().values():
         assert array.nbytes % CACHE_LINE or array.ctypes.data % CACHE_LINE == 0
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0

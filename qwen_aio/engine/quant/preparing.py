@@ -15,7 +15,7 @@ from qwen_aio.engine.quant.comparison import Comparison, RoundedByKernel, Rounde
 from qwen_aio.engine.quant.kept_weights import input_levels
 from qwen_aio.engine.quant.quantise import Quantised, QuantisedToInt4, calibration_texts
 from qwen_aio.engine.requests import Score
-from qwen_aio.engine.weights.array_file import ArrayFile
+from qwen_aio.engine.weights.array_file import ArrayFile, StoredArrays
 from qwen_aio.engine.weights.folder import Folder
 from qwen_aio.engine.weights.model_weights import AnyMatrix, Array, ModelWeights, WeightsOf
 from qwen_aio.engine.weights.rows import RowWeights, rows
@@ -57,7 +57,8 @@ def rounded_arrays(folder: Folder, kernel: str, kept: ArrayFile | None, precisio
 
     if kept is None:
         return dict(made())
-    return dict(kept.find() or _found_after(kept, made()) or made())
+    found = kept.find() or _found_after(kept, made())
+    return dict(made()) if found is None else found.together()
 
 
 def quantised(folder: Folder, kernel: str) -> Quantised:
@@ -66,6 +67,6 @@ def quantised(folder: Folder, kernel: str) -> Quantised:
     return Quantised(folder.checkpoint, folder.config, texts, levels=input_levels(kernel))
 
 
-def _found_after(kept: ArrayFile, arrays: abc.Iterator[tuple[str, Array]]) -> abc.Mapping[str, Array] | None:
+def _found_after(kept: ArrayFile, arrays: abc.Iterator[tuple[str, Array]]) -> StoredArrays | None:
     kept.keep(arrays)
     return kept.find()

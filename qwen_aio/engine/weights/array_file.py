@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qwen_aio.engine.weights.model_weights import Array
 from qwen_aio.files import replacing
@@ -43,10 +44,21 @@ class StoredArrays(Mapping[str, Array]):
         self._places = {name: place for name, place in header.items() if name != METADATA}
 
     def __getitem__(self, name: str) -> Array:
-        """A mapping of its own, released with the array; processes that map the same file share its memory."""
+        """A mapping of its own, released with the array."""
         place = self._places[name]
         start = LENGTH_BYTES + HEADER_BYTES + place["data_offsets"][0]
         return np.memmap(self._file, TYPES[place["dtype"]], mode="r", offset=start, shape=tuple(place["shape"]))
+
+    def together(self) -> dict[str, Array]:
+        """All in one mapping, which holds one open file; processes that map the same file share its memory."""
+        content = np.memmap(self._file, np.uint8, mode="r", offset=LENGTH_BYTES + HEADER_BYTES)
+        return {name: self._view(content, place) for name, place in self._places.items()}
+
+    @staticmethod
+    def _view(content: NDArray[np.uint8], place: Mapping[str, Any]) -> Array:
+        start, end = place["data_offsets"]
+        array: Array = content[start:end].view(TYPES[place["dtype"]]).reshape(place["shape"])
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -75,7 +87,7 @@ class Writer:
 
     def finish(self, identity: Mapping[str, str]) -> None:
         """Write the header, after all arrays. Raises OSError."""
-        for name, array in self._short:
+        for name, array in sorted(self._short, key=lambda each: -each[1].itemsize):  # so that numbers are aligned
             self._write(name, array)
         metadata = dict(identity)
         header: dict[str, Any] = {METADATA: metadata, **self._places}
