@@ -23,7 +23,18 @@ ERRORS = {name: each for name, each in vars(errors).items() if isinstance(each, 
 SETUP_ERRORS = {name for name, each in ERRORS.items() if issubclass(each, errors.SetupError)}
 # Where errors of any kind are printed. Others reach clients, in a language of their own.
 PRINTED = ("cli/", "client/async_client.py", "routing.py", "startup/", "visible.py")
-SAID = {"say", "phase", "report", "_report", "_progress", "translated", "add_argument_group"}
+SAID = {
+    "say",
+    "phase",
+    "report",
+    "_report",
+    "_progress",
+    "translated",
+    "line_of",
+    "warn",
+    "_note",
+    "add_argument_group",
+}
 REPORTS_ELSEWHERE = ("balancer/", "worker/")  # to other programs
 KEYWORDS = {"help", "announce", "memory"}
 PASSED_ON = {"one_line", "str", "translated"}  # return what they are given
@@ -41,18 +52,24 @@ LISTS = {
     "_judged",
     "find_model",
     "choose_kernel",
-    "choose_engine",
-    "choose_foreign_precision",
-    "_without_comparison",
     "why_foreign",
     "_check",
     "_token_hint",
     "_describe_engine",
     "_describe_origin",
     "best",
+    "savings",
+    "described_server",
+    "_owner",
+    "_why_unwritable",
+    "hash_findings",
 }
+# What is printed, and which field is its first text.
+RECORDS = {"EngineChoice": 1, "Finding": 1, "HashState": 0, "KernelChoice": 1, "PrecisionRecord": 1}
+# The installer of a bundle runs before this package is there, so its sentences, in both languages, lie in itself.
+STAND_ALONE = PACKAGE / "bundling/top"
 STRINGS_OF_REPLIES = {"bounds.py"}  # whose __str__ is for the messages of requests
-NO_SENTENCES = ("http{", "curl ", "--host")  # what is the same in every language
+NO_SENTENCES = ("http{", "curl ", "--host", "chmod ", "export ", "torch {")  # what is the same in every language
 WORDS = re.compile(r"[a-z]{3,}")
 SEVERAL_WORDS = re.compile(r"[A-Za-z]{2,} [a-z]{2,}|[a-z]{2,} [A-Za-z]{2,}")
 
@@ -87,7 +104,7 @@ class Sentences:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
         self.printed: dict[str, str] = {}  # in English whatever the language is
-        self._modules = [Module.read(path) for path in sorted(PACKAGE.rglob("*.py"))]
+        self._modules = [Module.read(path) for path in sorted(PACKAGE.rglob("*.py")) if STAND_ALONE not in path.parents]
         self._open: list[ast.AST] = []  # what is being read: variables and functions may lead to themselves
         for module in self._modules:
             for node in ast.walk(module.tree):
@@ -117,6 +134,8 @@ class Sentences:
             is_said = name in SAID and not ("report" in name and place.startswith(REPORTS_ELSEWHERE))
             is_ours = is_said or is_raised or (name == "ValueError" and place == "config.py")
             for text in node.args if name == "say" and is_said else node.args[:1] if is_ours else ():
+                self._add(module, text, where)
+            for text in node.args[RECORDS[name] :] if name in RECORDS else ():
                 self._add(module, text, where)
             if name == "ArgumentParser":
                 self._add(
@@ -180,7 +199,7 @@ class Sentences:
             case ast.Await(value=value):
                 return self._alternatives(module, value, where)
             case ast.Name(id=name):
-                found = _assigned(module.function_around(node) or module.tree, name) or self._constants(name)
+                found = _assigned(module.function_around(node) or module.tree, name) or self._constants(module, name)
                 return [each for value in found for each in self._alternatives(module, value, where)]
             case ast.Call():
                 return self._of_call(module, node, where)
@@ -210,11 +229,12 @@ class Sentences:
     def _add_inner(self, module: Module, node: ast.expr, where: str) -> None:
         self._add(module, node, where, needs=SEVERAL_WORDS)
 
-    def _constants(self, name: str) -> list[ast.expr]:
-        """What a name of a module stands for; it is unique in the package."""
+    def _constants(self, module: Module, name: str) -> list[ast.expr]:
+        """What a name of a module stands for: of this one, or of another that it may come from."""
         if not name.isupper():
             return []
-        return [value for module in self._modules for value in _assigned(module.tree, name, is_deep=False)]
+        own = _assigned(module.tree, name, is_deep=False)
+        return own or [value for each in self._modules for value in _assigned(each.tree, name, is_deep=False)]
 
 
 def texts_of(template: str) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def write_archive(target: Path, entries: Iterable[Entry], *, top: str = "", fold
             with partial.open("rb") as reading:
                 return hashlib.file_digest(reading, "sha256").hexdigest()
     except OSError as exc:
-        raise BundleFailed(f"{target} cannot be written: {exc.filename or ''} {exc.strerror or exc}") from exc
+        raise BundleFailed(f"{target} cannot be written: {exc}") from exc
 
 
 def _write(archive: tarfile.TarFile, entries: list[Entry], top: str, folders: Iterable[str]) -> None:

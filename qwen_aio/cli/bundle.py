@@ -27,6 +27,7 @@ from qwen_aio.bundling.target import Target
 from qwen_aio.bundling.wheels import TORCH_INDEX, collect_wheels
 from qwen_aio.errors import BundleFailed, InvalidSettings
 from qwen_aio.machine.folders import home, state_dir
+from qwen_aio.startup.messages import say
 
 BUNDLED = "bundled"
 
@@ -66,7 +67,7 @@ def _write_models(arguments: argparse.Namespace, models: tuple[BundledFolder, ..
         )
     path = arguments.output or Path(f"qwen-aio-{__version__}-models.tar")
     _describe(path, write_models(path, models))
-    print(f"there, in the folder of the installation: tar -xf {path.name} && .venv/bin/qwen-aio models verify")
+    say(f"there, in the folder of the installation: tar -xf {path.name} && .venv/bin/qwen-aio models verify")
     return 0
 
 
@@ -74,18 +75,18 @@ def _write_bundle(
     arguments: argparse.Namespace, target: Target, models: tuple[BundledFolder, ...], folder: Path
 ) -> int:
     own = own_wheel(arguments.wheel, target, _made(folder / "own"))
-    wheels = collect_wheels(own, target, _made(folder / "wheels"), torch_index=arguments.torch_index, warn=_warn)
+    wheels = collect_wheels(own, target, _made(folder / "wheels"), torch_index=arguments.torch_index, warn=_note)
     bundle = Bundle(target, tuple(wheels), models)
     if not bundle.has_library:
-        _warn(f"{own.path.name} has no native library; there, the slower forward pass in torch will be used")
+        _note(f"{own.path.name} has no native library; there, the slower forward pass in torch will be used")
     path = arguments.output or Path(f"{bundle.folder}.tar")
     sha256 = bundle.write(path)
     named = ", ".join(("bundled", *(model.name for model in models)))
-    print(f"for {target}: {len(wheels)} packages; models: {named}")
+    say(f"for {target}: {len(wheels)} packages; models: {named}")
     if unknown := [licence.subject for licence in bundle.licences if not licence.is_known]:
-        print(f"no licence information came with {', '.join(unknown)}; licenses/SUMMARY.txt says so, too")
+        say(f"no licence information came with {', '.join(unknown)}; licenses/SUMMARY.txt says so, too")
     _describe(path, sha256)
-    print(f"there: tar -xf {path.name} && sh {bundle.folder}/install.sh")
+    say(f"there: tar -xf {path.name} && sh {bundle.folder}/install.sh")
     return 0
 
 
@@ -116,5 +117,5 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _warn(message: str) -> None:
-    print(f"qwen-aio bundle: {message}", file=sys.stderr)
+def _note(message: str) -> None:
+    say(f"qwen-aio bundle: {message}", file=sys.stderr)

@@ -11,20 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from qwen_aio import __version__
 from qwen_aio.config import Settings, settings_of
 from qwen_aio.doctor.examination import Checks, checks_of_machine, checks_of_start, findings_of
-from qwen_aio.doctor.finding import Finding
+from qwen_aio.doctor.finding import Finding, Mark
 from qwen_aio.doctor.start import Start
 from qwen_aio.errors import SetupError
 from qwen_aio.startup.environment import stated_threads
 from qwen_aio.startup.flags import add_settings_flags, settings_from
 from qwen_aio.startup.log import one_line
+from qwen_aio.startup.messages import line_of, say, translated
 
-MARK_WIDTH = len("problem")
+# With the space behind them: a word alone could be a name in what is found, and has no translation.
+MARKS: Mapping[Mark, str] = {"ok": "ok       ", "note": "note     ", "problem": "problem  "}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +67,10 @@ def _print_lines(found: Iterable[tuple[str, Finding]], *, width: int) -> Counter
     """Each as soon as it is known; how many there are of each mark."""
     marks: Counter[str] = Counter()
     for name, finding in found:
-        print(f"{finding.mark:{MARK_WIDTH}}  {name:{width}}  {one_line(str(finding))}", flush=True)
+        text = line_of(*filter(None, (finding.found, finding.remedy)))
+        print(f"{translated(MARKS[finding.mark])}{name:{width}}  {one_line(text)}", flush=True)
         marks[finding.mark] += 1
-    print(f"problems: {marks['problem']}, notes: {marks['note']}")
+    say(f"problems: {marks['problem']}, notes: {marks['note']}")
     return marks
 
 

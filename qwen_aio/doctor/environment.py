@@ -10,10 +10,13 @@ from qwen_aio.config import Settings
 from qwen_aio.doctor.finding import Finding
 from qwen_aio.engine.native import bindings
 from qwen_aio.service_links import is_service_variable
+from qwen_aio.startup import language
 
 PREFIX = "QWEN_AIO_"
 SETTINGS = frozenset(PREFIX + name.upper() for name in Settings.model_fields)  # in any letters
-OTHERS = frozenset({f"{PREFIX}HOME", f"{PREFIX}KEY", bindings.VARIABLE, lifeline.VARIABLE})  # in these alone
+OTHERS = frozenset(  # in these alone
+    {f"{PREFIX}HOME", f"{PREFIX}KEY", bindings.VARIABLE, language.VARIABLE, lifeline.VARIABLE}
+)
 PROXIES = ("http_proxy", "all_proxy")  # that plain HTTP to this machine would go through
 LOOPBACK = ("localhost", "127.0.0.1")
 CLOSE = 0.7  # how alike two names are, from 0 to 1, without our prefix

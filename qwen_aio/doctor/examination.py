@@ -25,7 +25,7 @@ from qwen_aio.doctor.installation import (
     read_torch,
     torch_findings,
 )
-from qwen_aio.doctor.model import hash_findings, model_findings, precision_findings, read_hashes
+from qwen_aio.doctor.model import engine_findings, hash_findings, model_findings, precision_findings, read_hashes
 from qwen_aio.doctor.ports import ClientAt, port_findings, read_ports
 from qwen_aio.doctor.processor import core_findings, kernel_findings, memory_findings
 from qwen_aio.doctor.start import Start
@@ -62,7 +62,8 @@ def checks_of_start(start: Start) -> Checks:
     settings = start.settings
     return {
         "settings": lambda: _settings_findings(start),
-        "model": lambda: model_findings(start.model, start.engine),
+        "model": lambda: model_findings(start.model),
+        "engine": lambda: engine_findings(start.engine),
         "tasks": lambda: task_findings(start.tasks, _lint_reports(start), folder=prompts_dir(settings)),
         "kernel": lambda: kernel_findings(start.kernel, cpu_flags(), is_built=bindings.PATH.exists()),
         "torch": lambda: torch_findings(

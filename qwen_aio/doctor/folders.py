@@ -55,10 +55,10 @@ def read_folder(path: Path) -> FolderState:
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     is_open = os.name == "posix" and path.is_dir() and bool(path.stat().st_mode & stat.S_IWOTH)
     free_mb = shutil.disk_usage(nearest).free // MIB
-    return FolderState(path, free_mb, _refusal(nearest), is_open)
+    return FolderState(path, free_mb, _why_unwritable(nearest), is_open)
 
 
-def _refusal(folder: Path) -> str:
+def _why_unwritable(folder: Path) -> str:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as exc:

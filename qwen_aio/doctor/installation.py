@@ -54,8 +54,8 @@ def package_findings(requirements: Iterable[Requirement] | None, *, recorded_ver
     untested = [each for each in needed if each.installed and not each.is_met]
     found = [Finding("problem", f"missing: {', '.join(missing)}", AGAIN)] if missing else []
     if untested:
-        named = ", ".join(f"{each.name} {each.installed} (tested: {each.wanted})" for each in untested)
-        found.append(Finding("note", f"other versions than the tested ones: {named}", AGAIN))
+        named = ", ".join(f"{each.name} {each.installed} ({each.wanted})" for each in untested)
+        found.append(Finding("note", f"other versions than the tested ones in brackets: {named}", AGAIN))
     return found or [Finding("ok", f"qwen_aio {__version__} and {len(needed)} packages in the tested versions")]
 
 

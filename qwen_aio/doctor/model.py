@@ -28,10 +28,15 @@ class HashState:
     remedy: str = ""
 
 
-def model_findings(model: ModelFolder, engine: EngineChoice) -> list[Finding]:
-    """Which model, and what computes it."""
+def model_findings(model: ModelFolder) -> list[Finding]:
+    """Which one, and why."""
+    return [Finding("ok", describe_model(model))]
+
+
+def engine_findings(engine: EngineChoice) -> list[Finding]:
+    """What computes the model, and why."""
     mark: Mark = "note" if engine.kind == "transformers" else "ok"
-    return [Finding(mark, f"{describe_model(model)}; {engine}")]
+    return [Finding(mark, str(engine))]
 
 
 def precision_findings(record: PrecisionRecord | None) -> list[Finding]:

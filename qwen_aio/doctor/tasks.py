@@ -20,7 +20,7 @@ def task_findings(tasks: Mapping[str, Task], reports: Iterable[LintReport], *, f
         for report in reports
         for problem in report.problems
     ]
-    return problems or [Finding("ok", f"{', '.join(tasks)} in {folder}")]
+    return problems or [Finding("ok", f"{len(tasks)} tasks in {folder}: {', '.join(tasks)}")]
 
 
 def golden_findings(tasks: Mapping[str, Task], records: Records, *, model_sha: str) -> list[Finding]:
@@ -40,8 +40,10 @@ def golden_findings(tasks: Mapping[str, Task], records: Records, *, model_sha: s
         return _missing([task for task in with_cases if task.name not in exact[best]], records[best], precision=best)
     complete = [precision for precision, names in exact.items() if len(names) == len(with_cases)]
     others = [precision for precision in exact if precision not in complete]
-    then = f"; a start in {' or '.join(others)} compares labels alone, or records its own" if others else ""
-    return [Finding("ok", f"recorded for this model in {' and '.join(complete)}{then}")]
+    found = f"recorded for this model in {' and '.join(complete)}"
+    if not others:
+        return [Finding("ok", found)]
+    return [Finding("ok", f"{found}; a start in {' or '.join(others)} compares labels alone, or records its own")]
 
 
 def _is_exact(record: GoldenRecord | None, task: Task, precision: str) -> bool:

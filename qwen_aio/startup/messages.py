@@ -62,8 +62,12 @@ class Shape:
 
 def say(*sentences: str, file: TextIO | None = None) -> None:
     """Print one line of sentences in the operator's language, at once; to standard output, if no `file` is named."""
-    separator = {"en": "; ", "zh": "；"}[operators_language()]
-    print(*map(translated, sentences), sep=separator, file=file or sys.stdout, flush=True)
+    print(line_of(*sentences), file=file or sys.stdout, flush=True)
+
+
+def line_of(*sentences: str) -> str:
+    """A line of sentences in the operator's language."""
+    return {"en": "; ", "zh": "；"}[operators_language()].join(map(translated, sentences))
 
 
 def translated(message: str) -> str:

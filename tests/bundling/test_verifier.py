@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import json
 import re
 import tarfile
@@ -10,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Formatter
 
 import pytest
 from hypothesis import assume, given
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from qwen_aio.bundling.archive import Entry, write_archive
 from qwen_aio.bundling.top import installer
 from qwen_aio.errors import BundleFailed
+from qwen_aio.startup.language import operators_language
 
 FILES = {
     "app.py": b"print()",
@@ -207,3 +211,44 @@ def test_a_record_of_any_shape_is_refused_in_words(record):
     with bundle() as folder:
         with_model(folder, record)
         assert wrong(folder)
+
+
+@pytest.mark.parametrize("name", installer.MESSAGES)
+def test_every_message_says_the_same_in_both_languages(name):
+    english, chinese = installer.MESSAGES[name]
+    assert not re.search("[\u4e00-\u9fff]", english) and re.search("[\u4e00-\u9fff]", chinese)
+    assert holes_of(english) == holes_of(chinese)
+
+
+def holes_of(message: str) -> set[str]:
+    return {hole for _, hole, _, _ in Formatter().parse(message) if hole}
+
+
+def test_every_message_is_there_and_used():
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(installer))) if isinstance(node, ast.Call)]
+    named = [call.args[0] for call in calls if getattr(call.func, "id", "") in ("text", "tell")]
+    words = [node.value for each in named for node in ast.walk(each) if isinstance(node, ast.Constant)]
+    assert set(words) == set(installer.MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_chinese"),
+    [
+        ({"LC_ALL": "zh_CN.UTF-8"}, True),
+        ({"LC_ALL": "en_GB.UTF-8", "LANG": "zh_CN.UTF-8"}, False),
+        ({"LC_ALL": "", "LC_MESSAGES": "", "LANG": "zh_TW"}, True),
+        ({"LC_ALL": "zh_CN.UTF-8", "QWEN_AIO_LANG": "en"}, False),
+        ({"QWEN_AIO_LANG": "zh"}, True),
+    ],
+)
+def test_the_language_is_the_one_that_the_program_takes(monkeypatch, environment, is_chinese):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (installer.text("next") == "接下来：") == is_chinese == (operators_language() == "zh")
+
+
+def test_a_flag_settles_the_language(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(installer, "__file__", str(tmp_path / "installer.py"))
+    monkeypatch.setenv("QWEN_AIO_LANG", "en")  # so that it is put back
+    assert installer.main(["--lang", "zh"]) == 1
+    assert capsys.readouterr().err == f"install.sh: 无法读取 {tmp_path.resolve()}/MANIFEST：请重新解压安装包\n"

@@ -18,7 +18,7 @@ from qwen_aio.models.find import BUNDLED
 
 NAMES = [
     *("python", "packages", "extras", "clock", "proxies", "variables"),
-    *("settings", "model", "tasks", "kernel", "torch", "hashes", "precision", "golden"),
+    *("settings", "model", "engine", "tasks", "kernel", "torch", "hashes", "precision", "golden"),
     *("cores", "memory", "ports", "status", "state"),
 ]
 LINE = re.compile(r"(ok {5}|note {3}|problem)  ([a-z]+) +(.+)")
@@ -133,6 +133,31 @@ def test_a_port_of_somebody_else_is_a_problem(capsys):
         taken.settimeout(0)
         found = asked(capsys, "--port", port, status=1)
     assert found["ports"][0] == "problem" and "it is in use" in found["ports"][1]
+
+
+def test_lines_are_in_the_operators_language_and_json_is_english(capsys, port, monkeypatch, tmp_path):
+    model = tmp_path / "中文"
+    shutil.copytree(BUNDLED, model)
+    monkeypatch.setenv("QWEN_AIO_PROT", "1")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    flags = ["--port", port, "--workers", "2", "--threads", "250", "--golden", "off", "--model", str(model)]
+    monkeypatch.setenv("QWEN_AIO_LANG", "zh")
+    assert main(["doctor", *flags]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"问题 [1-9] 个，提示 [1-9] 个", last)
+    of_check = {}
+    for line in lines:
+        mark, check, found = re.fullmatch(r"(正常|提示|问题)  ([a-z]+) +(.+)", line).groups()
+        of_check[check] = (mark, found)
+        assert not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", found), line
+    assert list(of_check) == NAMES
+    assert of_check["variables"] == ("问题", "没有任何程序读取 QWEN_AIO_PROT；是否应为 QWEN_AIO_PORT？")
+    assert of_check["golden"] == ("提示", "已关闭：模型或任务损坏时无法察觉；请去掉 --golden off")
+    assert of_check["settings"][1].startswith("如同 qwen-aio cluster，2 个实例；主目录 ")
+    assert main(["doctor", *flags, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    (unread,) = [each for each in report["findings"] if each["check"] == "variables"]
+    assert (unread["mark"], unread["found"]) == ("problem", "nothing reads QWEN_AIO_PROT")
 
 
 def test_a_flag_that_is_none_is_status_2(capsys):

@@ -42,7 +42,7 @@ def test_missing_packages_are_a_problem_and_other_versions_a_note():
     needed = [AIOHTTP, replace(AIOHTTP, name="a", installed="2"), replace(AIOHTTP, name="b", installed=None)]
     missing, other = package_findings(needed, recorded_version=__version__)
     assert (missing.mark, missing.found) == ("problem", "missing: b")
-    assert (other.mark, other.found) == ("note", "other versions than the tested ones: a 2 (tested: 3.14.5)")
+    assert (other.mark, other.found) == ("note", "other versions than the tested ones in brackets: a 2 (3.14.5)")
     assert "install qwen-aio again" in missing.remedy
 
 

@@ -77,7 +77,7 @@ def test_a_mistake_in_a_task_is_a_problem():
     reports = [LintReport("chat", 1, 1, ("no golden cases",), ("a hint",)), LintReport("sentiment", 1, 1, (), ())]
     (found,) = task_findings(BOTH, reports, folder=Path("prompts"))
     assert (found.mark, found.found) == ("problem", "task chat: no golden cases")
-    assert task_findings(BOTH, reports[1:], folder=Path("prompts"))[0].found == "chat, sentiment in prompts"
+    assert task_findings(BOTH, reports[1:], folder=Path("prompts"))[0].found == "2 tasks in prompts: chat, sentiment"
 
 
 def test_every_wrong_file_is_a_line_up_to_some():

@@ -33,9 +33,17 @@ FOLDERS_OF_FOLDERS = ("prompts", "models")
 RECORD_OF_A_MODEL = "manifest.json"
 TEMPORARY = re.compile(r".*\.(lock|tmp)|status/status\.json|(.*/)?__pycache__/.*")
 PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"  # of a path: no way out of the folder, nothing hidden
+LANGUAGE, LOCALE = "QWEN_AIO_LANG", ("LC_ALL", "LC_MESSAGES", "LANG")
 LINE = re.compile(rf"([0-9a-f]{{64}})  ({PART}(?:/{PART})*)")
 
-MESSAGES = {
+MESSAGES = {  # name -> English, Chinese
+    "about": ("Verifies, installs, upgrades and rolls back this bundle.", "校验、安装、升级、回退这个安装包。"),
+    "upgrade": ("take settings, keys, prompts, state from this folder", "沿用这个文件夹里的设置、密钥、任务和状态"),
+    "rollback": ("go back to the folder that the upgrade came from", "回退到升级之前的文件夹"),
+    "language": (
+        "language of messages (QWEN_AIO_LANG, else that of the locale)",
+        "提示的语言（默认取 QWEN_AIO_LANG，其次取区域设置）",
+    ),
     "no_manifest": ("{path} cannot be read: unpack the bundle again", "无法读取 {path}：请重新解压安装包"),
     "bad_manifest": (
         "line {number} of {path} is damaged, or names a file outside of this folder: {line!r}; copy the bundle again",
@@ -128,13 +136,14 @@ class Refused(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(prog="install.sh", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="install.sh", description=text("about"))
     either = parser.add_mutually_exclusive_group()
-    either.add_argument(
-        "--upgrade", type=Path, metavar="OLD", help="take settings, keys, prompts, state from this folder"
-    )
-    either.add_argument("--rollback", action="store_true", help="go back to the folder that the upgrade came from")
+    either.add_argument("--upgrade", type=Path, metavar="OLD", help=text("upgrade"))
+    either.add_argument("--rollback", action="store_true", help=text("rollback"))
+    parser.add_argument("--lang", choices=("zh", "en"), help=text("language"))
     parsed = parser.parse_args(arguments)
+    if parsed.lang:
+        os.environ[LANGUAGE] = parsed.lang  # also for the doctor
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # no console ends it by its encoding
     folder = Path(__file__).resolve().parent
@@ -157,7 +166,7 @@ def install(folder: Path) -> int:
     if not is_used and (folder / CARRYING).exists():
         raise Refused(text("begun", old=read(folder / CARRYING)))
     if is_used and program_of(folder).exists():
-        say("installed", folder=folder)
+        tell("installed", folder=folder)
     else:
         prepare(folder, is_used=is_used)
     if not is_used:
@@ -173,12 +182,12 @@ def upgrade(folder: Path, given: Path) -> int:
     if (folder / INSTALLED).exists():  # the link may be all that is missing
         if installation(folder).get("previous") != str(old):
             raise Refused(text("other", folder=folder, old=old))
-        say("installed", folder=folder)
+        tell("installed", folder=folder)
     else:
         take_over(folder, old, link)
     (folder / CARRYING).unlink(missing_ok=True)
     leads = lead(link, folder, instead_of=old)
-    say("restart", old=old)
+    tell("restart", old=old)
     return finish(folder, link, leads=leads)
 
 
@@ -210,21 +219,21 @@ def roll_back(folder: Path) -> int:
     for name in KEYS:  # a key that was revoked since stays revoked
         if (folder / name).is_file() and (not (old / name).is_file() or not is_same(folder / name, old / name)):
             copy(folder / name, old / name)
-            say("keys_back", old=old)
+            tell("keys_back", old=old)
     leads = lead(link, old, instead_of=folder)
     write(folder / CARRYING, str(old))  # a second upgrade takes all over anew
     (folder / INSTALLED).unlink()
-    say("rolled_back", old=old, folder=folder)
-    say("restart", old=folder)
+    tell("rolled_back", old=old, folder=folder)
+    tell("restart", old=folder)
     return finish(old, link, leads=leads)
 
 
 def finish(folder: Path, link: Path, *, leads: bool) -> int:
     """What is found on this machine, and the next command; the exit status."""
-    say("link" if leads else "no_link", link=link, folder=folder)
+    tell("link" if leads else "no_link", link=link, folder=folder)
     status = call_doctor(folder)
     place = str(link if leads else folder)
-    say("next")
+    tell("next")
     print(f"  cd {shlex.quote(place) if os.name != 'nt' else place}")
     model = json.loads(read(folder / ABOUT)).get("model")
     flag = f" --model {model}" if model else ""
@@ -245,7 +254,7 @@ def prepare(folder: Path, *, is_used: bool = False) -> None:
         listed = {path: known for path, known in listed.items() if not path.startswith("prompts/")}
     if wrong := wrong_files(folder, listed, may_have_more=is_used):
         raise Refused("\n".join((text("wrong", count=len(wrong)), *(f"  {line}" for line in wrong))))
-    say("verified", count=len(listed))
+    tell("verified", count=len(listed))
     make_environment(folder, json.loads(read(folder / ABOUT)))
     check_starts(folder)
 
@@ -339,7 +348,7 @@ def make_environment(folder: Path, about: Mapping[str, str]) -> None:
     if here != wanted:
         raise Refused(text("platform", wanted=" ".join(wanted), found=" ".join(here)))
     venv = folder / ENVIRONMENT
-    say("installing", path=venv)
+    tell("installing", path=venv)
     if venv.exists():  # of an installation that was broken off
         shutil.rmtree(venv)
     if run_program(sys.executable, "-I", "-m", "venv", venv):
@@ -404,10 +413,10 @@ def carry_over(folder: Path, old: Path) -> None:
         if (old / path).is_symlink():  # of a folder, perhaps, which is one here
             replace_folder(folder / path, old / path)
         count += copy(old / path, folder / path)
-    say("carried", old=old, count=count)
+    tell("carried", old=old, count=count)
     settings = folder / SETTINGS[0]
     if settings.is_file() and str(old) in settings.read_text(encoding="utf-8", errors="replace"):
-        say("old_path", file=settings, old=old)
+        tell("old_path", file=settings, old=old)
 
 
 def carry_folder(
@@ -424,13 +433,13 @@ def carry_folder(
     if there == brought:
         is_same_again = all(is_listed.get(path) == known for path, known in brought.items())
         if not is_same_again:
-            say("updated" if is_new else "gone", name=name)
+            tell("updated" if is_new else "gone", name=name)
     elif there:
         replace_folder(folder / name, old / name)
-        say("kept", name=name)
+        tell("kept", name=name)
     elif not is_model:
         replace_folder(folder / name, old / name)
-        say("left_out", name=name)
+        tell("left_out", name=name)
 
 
 def hashes_of(folder: Path, name: str) -> dict[str, str]:
@@ -562,12 +571,12 @@ def write(path: Path, content: str) -> None:
 
 
 def text(name: str, /, **values: object) -> str:
-    """A message in the operator's language, by the locale of the process."""
-    locale = next((value for each in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(each))), "")
-    return MESSAGES[name][locale.lower().startswith("zh")].format(**values)
+    """A message in the operator's language, by the same rule as what is installed (startup/language.py)."""
+    stated = next((value for each in (LANGUAGE, *LOCALE) if (value := os.environ.get(each))), "")
+    return MESSAGES[name][stated.lower().startswith("zh")].format(**values)
 
 
-def say(name: str, /, **values: object) -> None:
+def tell(name: str, /, **values: object) -> None:
     print(text(name, **values), flush=True)
 
 
