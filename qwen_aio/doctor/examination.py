@@ -70,7 +70,7 @@ def checks_of_start(start: Start) -> Checks:
             read_torch(_requirements()), kernel=start.kernel.name, may_be_int8=settings.precision != "fp32"
         ),
         "hashes": lambda: hash_findings(read_hashes(start), folder=start.model.path),
-        "precision": lambda: precision_findings(start.precision),
+        "precision": lambda: precision_findings(start.precision, settings),
         "golden": lambda: _golden_findings(start),
         "cores": lambda: core_findings(
             usable_cores(),

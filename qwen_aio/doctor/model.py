@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwen_aio.config import Settings
 from qwen_aio.doctor.finding import Finding, Mark
 from qwen_aio.doctor.start import Start
 from qwen_aio.engine.choice import EngineChoice
@@ -39,8 +40,12 @@ def engine_findings(engine: EngineChoice) -> list[Finding]:
     return [Finding(mark, str(engine))]
 
 
-def precision_findings(record: PrecisionRecord | None) -> list[Finding]:
+def precision_findings(record: PrecisionRecord | None, settings: Settings) -> list[Finding]:
     """`record`: what is stated, or was chosen before."""
+    if settings.precision == "int4" and (record is None or record.precision != "int4"):
+        if record is not None and not settings.force_precision:
+            return [Finding("problem", f"int4 is too far from fp32: {record.why}", "take int8, or --force-precision")]
+        return [Finding("ok", "int4: a start compares it with fp32, once, and refuses it where it is far from it")]
     if record is not None:
         return [Finding("ok", str(record))]
     return [Finding("ok", "auto: a start compares int8 with fp32, once for a model and its golden cases")]
