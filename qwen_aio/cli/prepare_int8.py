@@ -15,7 +15,9 @@ import logging
 import subprocess
 import sys
 from argparse import Namespace
+from concurrent.futures import CancelledError
 from contextlib import closing
+from threading import Event
 
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.lifeline import Lifeline
@@ -28,17 +30,25 @@ from qwen_aio.startup.phases import phase
 from qwen_aio.startup.process import run_process
 from qwen_aio.worker.loading import choose_model, load_weights, prepare_process
 
+LOOK_S = 0.05
 logger = logging.getLogger(__name__)
 
 
-def prepare_int8(arguments: Namespace) -> None:
-    """Leave nothing to compute for the process that loads the model of `arguments`; a failure is only logged."""
+def prepare_int8(arguments: Namespace, given_up: Event) -> None:
+    """Leave nothing to compute for the process that loads the model of `arguments`; a failure is only logged.
+
+    Raises CancelledError soon after `given_up` is set.
+    """
     command = [sys.executable, "-m", "qwen_aio.cli.prepare_int8", *as_flags(child_arguments(arguments, "worker"))]
     # A lifeline of its own: this process may be at the end of another one.
     with phase("comparing int8 with fp32, once for a model"), closing(Lifeline()) as own:
-        ended = subprocess.run(command, check=False, stdin=own.standard_input, env=own.environment())
-    if ended.returncode:
-        status = ended.returncode
+        process = subprocess.Popen(command, stdin=own.standard_input, env=own.environment())
+        while (status := process.poll()) is None:
+            if given_up.wait(LOOK_S):
+                process.kill()  # it writes files whole or not at all
+                process.wait()
+                raise CancelledError
+    if status:
         logger.warning("the process that prepares int8 weights ended with status %d; going on without", status)
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING
 
 from qwen_aio.config import Settings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from qwen_aio.engine.load import LoadedModel
     from qwen_aio.engine.service import EngineService
 
+Prepare = Callable[[Event], None]  # raises CancelledError once the event is set
 logger = logging.getLogger(__name__)
 
 
@@ -106,13 +108,18 @@ def prepare_process(threads: int | None) -> int:
 
 
 def load_weights(
-    settings: Settings, model: ModelFolder, *, threads: int, prepare: Callable[[], None] | None = None
+    settings: Settings,
+    model: ModelFolder,
+    *,
+    threads: int,
+    prepare: Prepare | None = None,
+    given_up: Event | None = None,
 ) -> Weights:
     """The weights of `model` in the chosen precision. Raises InvalidModel, InvalidSettings, InvalidTask.
 
     `prepare` makes in another process what must be made once for a model; without it, or where
-    that fails, it is made here. With one thread, this starts none that a fork would lose, except
-    for transformers.
+    that fails, it is made here. It ends early, and with it this, once `given_up` is set. With one
+    thread, this starts none that a fork would lose, except for transformers.
     """
     choice = engine_of(settings, model)
     if choice.kind == "transformers":
@@ -128,7 +135,7 @@ def load_weights(
         with phase("reading the model's files"):
             records = records_of(settings, model)
         if prepare is not None and not is_prepared(settings, records) and records.can_be_kept():
-            prepare()
+            prepare(given_up or Event())
         record = choose_precision(settings, model, records, threads=threads)
         has_to_quantise = record.precision != "fp32" and not records.weights.is_current()
         with phase("loading the weights"), records.alone() if has_to_quantise else nullcontext():
@@ -173,7 +180,7 @@ async def loaded_engine(
     *,
     threads: int,
     weights: Weights | None = None,
-    prepare: Callable[[], None] | None = None,
+    prepare: Prepare | None = None,
 ) -> AsyncIterator[LoadedEngine]:
     """The engine of `model`, ready to serve `tasks`; it ends with the context.
 
@@ -184,13 +191,16 @@ async def loaded_engine(
     # only while there are no more of them than cores. So the loading thread must be gone before
     # the engine's thread computes.
     loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loading")
+    given_up = Event()
     try:
         run = asyncio.get_running_loop().run_in_executor
         if weights is None:
-            weights = await run(loader, partial(load_weights, settings, model, threads=threads, prepare=prepare))
+            load = partial(load_weights, settings, model, threads=threads, prepare=prepare, given_up=given_up)
+            weights = await run(loader, load)
         engine = await run(loader, _make_engine, settings, weights, threads)
         loader.shutdown()  # returns at once: nothing is left to do
     finally:
+        given_up.set()
         loader.shutdown(wait=False)  # a load cannot be cancelled, but the event loop need not wait for its end
     engine.start()
     try:
