@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qwen_aio.balancer.metrics import BalancerMetrics
 from qwen_aio.core import Request
+from qwen_aio.serving.metrics import EgressMetrics
 from tests.balancer.balanced import Service, balanced
 from tests.balancer.chaos import Fault
 from tests.balancer.fake_view import FakeView
@@ -85,7 +87,9 @@ def cells_of(panel: dict[str, Any]) -> Iterator[tuple[int, int]]:
 def test_the_page_lists_every_metric_and_no_other(page: str) -> None:
     tables = re.findall(r"^\| (`[a-z_`、, ]+`) \|", Path(page).read_text(encoding="utf-8"), flags=re.MULTILINE)
     listed = [name for cell in tables for name in re.findall(r"\w+", cell)]
-    metrics = BalancerMetrics(FakeView().snapshot).registry.collect()
+    balancer = BalancerMetrics(FakeView().snapshot)
+    balancer.registry.register(EgressMetrics(SimpleNamespace(refused=0)))
+    metrics = balancer.registry.collect()
     names = [f"{metric.name}{'_total' if metric.type == 'counter' else ''}" for metric in metrics]
     assert sorted(listed) == sorted(name.removeprefix("qwen_aio_") for name in names)
 
