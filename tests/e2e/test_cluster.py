@@ -101,7 +101,7 @@ def test_sigterm_lets_a_stream_end_and_leaves_nobody(tmp_path):
         with _open_stream(running.url) as stream:
             content = _read_until(stream, b"event: token")
             running.process.send_signal(signal.SIGTERM)
-            content += _read_until(stream, b"event: done")
+            content = _read_until(stream, b"event: done", content)
         assert b"event: error" not in content
         assert running.process.wait(timeout=60) == 0
         wait_gone(processes)
@@ -201,7 +201,8 @@ def _answers(url: str) -> bool:
 
 def _open_stream(url: str) -> socket.socket:
     """A connection over which a long answer is coming."""
-    body = json.dumps({"text": "你好", "mode": "chat", "stream": True, "seed": 1}).encode()
+    long = {"max_tokens": 1000, "temperature": 5, "top_p": 1, "top_k": 0}  # any token may come, so hardly the last
+    body = json.dumps({"text": "你好", "mode": "chat", "stream": True, "seed": 1, **long}).encode()
     parts = urlsplit(url)
     request = Request(url + "/v1/run", body)
     head = f"POST {request.selector} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
@@ -210,8 +211,8 @@ def _open_stream(url: str) -> socket.socket:
     return stream
 
 
-def _read_until(stream: socket.socket, mark: bytes) -> bytes:
-    content = b""
+def _read_until(stream: socket.socket, mark: bytes, content: bytes = b"") -> bytes:
+    """`content` is what was read before."""
     while mark not in content:
         chunk = stream.recv(65536)
         assert chunk, f"hung up before {mark!r}: {content!r}"
