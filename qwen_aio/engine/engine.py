@@ -31,6 +31,7 @@ from qwen_aio.engine.scheduling.scheduler import Scheduler, Span, in_batch_order
 from qwen_aio.engine.scheduling.sequence import Sequence
 from qwen_aio.engine.text.detokenizer import Detokenizer
 from qwen_aio.engine.text.grammar import Grammar, GrammarCompiler
+from qwen_aio.engine.text.token_set import TokenSet
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.text.truncation import truncate
 from qwen_aio.errors import InvalidRequest, InvalidSettings, QwenAioError, RequestFailed
@@ -68,7 +69,7 @@ class Engine:
         self._forward = partial(model.forward, pool=model.new_pool(num_slots))
         self._logits = model.logits
         self._end_ids = tokenizer.end_ids | frozenset(model.config.eos_ids)
-        self._answer_ids = tokenizer.text_ids | self._end_ids
+        self._answer_ids = TokenSet((*tokenizer.text_ids, *self._end_ids))
         self._grammars = GrammarCompiler(tokenizer, end_ids=self._end_ids)
         self._picker = TokenPicker(Sampler(self._answer_ids, vocab_size=model.config.vocab_size))
         self._outputs: list[Output] = []  # of the running step, and of answers finished on arrival

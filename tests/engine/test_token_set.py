@@ -16,6 +16,7 @@ def test_it_is_the_set_of_its_ids(some: set[int], others: set[int]) -> None:
     assert sorted(tokens) == sorted(some) and len(tokens) == len(some)
     assert all((token in tokens) == (token in some) for token in range(-2, 502))
     assert set(tokens | others) == some | others
+    assert {-5, 10**30, *others} - tokens == {-5, 10**30, *others} - some
     assert tokens == some
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from qwen_aio.config import Settings, load_settings
 from qwen_aio.core import Prompt, Text
+from qwen_aio.engine.native.bindings import PATH
 from qwen_aio.models.find import BUNDLED
 from qwen_aio.worker.loading import choose_model, load_weights, loaded_engine, records_of, sha_of
 from tests.engine.thinking_folder import HYBRID, NEVER, thinking_folder
@@ -37,6 +40,23 @@ async def test_the_tokens_of_a_step_reach_the_engine() -> None:
     many = await steps_of_a_long_prompt(settings(precision="fp32", max_batch_tokens="16"))
     few = await steps_of_a_long_prompt(settings(precision="fp32", max_batch_tokens="512"))
     assert many > few
+
+
+@pytest.mark.skipif(not PATH.exists(), reason="torch computes here")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_worker_imports_no_torch_once_its_weights_are_prepared(precision: str) -> None:
+    own = settings(precision=precision)
+    load_weights(own, choose_model(own), threads=1)
+    code = f"""
+import sys
+import qwen_aio.cli.serve
+from qwen_aio.config import load_settings
+from qwen_aio.worker.loading import choose_model, load_weights
+own = load_settings({{"model": "bundled", "precision": {precision!r}}})
+load_weights(own, choose_model(own), threads=1)
+print("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 async def test_the_loading_thread_is_gone_before_any_request_is_served() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 class TokenSet(Set[int]):
@@ -15,6 +18,11 @@ class TokenSet(Set[int]):
         self._flags = np.zeros(int(members.max(initial=-1)) + 1, bool)
         self._flags[members] = True
         self._count = int(self._flags.sum())
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[T]) -> Set[T]:
+        """What `-`, `|` and the like give: of ids that may be anything."""
+        return frozenset(it)
 
     def __contains__(self, token: object) -> bool:
         return isinstance(token, int) and 0 <= token < len(self._flags) and bool(self._flags[token])

@@ -21,8 +21,10 @@ FieldWords = dict[str, str]  # field -> what it is
 def words_of_fields(names: Collection[str]) -> dict[str, FieldWords]:
     """Class name -> the words below its fields, inherited ones too, for classes of the package among `names`."""
     own: dict[type, FieldWords] = {}
-    for module in [module for name, module in sys.modules.items() if name.startswith("qwen_aio.")]:
-        own |= _own_words(module)
+    ours = [module for name, module in sys.modules.items() if name.startswith("qwen_aio.")]
+    for module in ours:
+        if getattr(module, "__file__", None):  # not a folder that holds no package, such as bundling/top
+            own |= _own_words(module)
     return {
         kind.__name__: {
             _name_on_the_wire(kind, field): text
