@@ -4,7 +4,7 @@
 // five drawn from a normal distribution and one from Student's t with 5 degrees of freedom, each group
 // turned so that its largest weight is at -127. At equal bytes, this leaves 7.4 % of normal weights as
 // error where equal steps leave 8.1 %, and 8.3 % of those from Student's t where equal steps leave 10.2 %.
-// weights/int4_matrix.py has them, too.
+// native/int4_matrix.py has them, too.
 #pragma once
 
 #include <cstdint>

@@ -108,6 +108,11 @@ def loaded_by(module: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.parametrize("module", ["qwen_aio.cli.cluster", "qwen_aio.cli.balance"])
+def test_who_computes_nothing_loads_no_numpy(module):
+    assert "numpy" not in loaded_by(module)
+
+
 @pytest.mark.parametrize(
     "module",
     [

@@ -3,7 +3,7 @@
 qwen-aio doctor                                for qwen-aio serve, or python app.py
 qwen-aio doctor --workers 4 --port 8080        for qwen-aio cluster with the same flags
 
-Loads no model, and reads its files once or twice to hash them. The exit status is 1 if there is a problem.
+Loads no model; compares its files with their hashes, where it has any. The exit status is 1 if there is a problem.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Started by `cluster`, not by people.
     python -m qwen_aio.cli.forkserver --control FILE [settings]
 
 It must not start a thread that computes (cluster/forkserver.py): torch gets one thread here, and
-what must be made once for a model is made elsewhere (prepare_int8.py). The workers run the golden cases,
+what must be made once for a model is made elsewhere (prepare_weights.py). The workers run the golden cases,
 with all the threads they get. They outlive this process (cluster/forkserver_client.py), and one
 that fails harms no other.
 """
@@ -17,7 +17,7 @@ import socket
 from argparse import Namespace
 from functools import partial
 
-from qwen_aio.cli.prepare_int8 import prepare_int8
+from qwen_aio.cli.prepare_weights import prepare_weights
 from qwen_aio.cli.serve import serve
 from qwen_aio.cluster import lifeline
 from qwen_aio.cluster.forkserver import ForkServer
@@ -49,7 +49,7 @@ def main() -> int:
     egress_guard(settings)
     prepare_process(threads=1)
     model = choose_model(settings)
-    weights = load_weights(settings, model, threads=1, prepare=partial(prepare_int8, arguments))
+    weights = load_weights(settings, model, threads=1, prepare=partial(prepare_weights, arguments))
     load = partial(loaded_engine, weights=weights)
     with socket.socket(fileno=arguments.control) as control:
         return ForkServer(control, become=partial(_be_worker, arguments, model, load)).run()

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from fastapi import FastAPI
 
 from qwen_aio import __version__
-from qwen_aio.cli.prepare_int8 import prepare_int8
+from qwen_aio.cli.prepare_weights import prepare_weights
 from qwen_aio.config import PAGE_PORT, Settings, prompts_dir, settings_of
 from qwen_aio.errors import InvalidSettings
 from qwen_aio.machine.folders import state_dir
@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
     model = choose_model(settings)
     settings = sized(settings, model)
     log_memory(settings, model)
-    load = partial(loaded_engine, prepare=partial(prepare_int8, arguments))
+    load = partial(loaded_engine, prepare=partial(prepare_weights, arguments))
     return serve(settings, model, mode=arguments.mode, threads=threads, load=load)
 
 

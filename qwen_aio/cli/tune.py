@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from qwen_aio.cli.prepare_int8 import prepare_int8
+from qwen_aio.cli.prepare_weights import prepare_weights
 from qwen_aio.cluster.plan import can_fork
 from qwen_aio.config import prompts_dir
 from qwen_aio.core import Task
@@ -110,7 +110,7 @@ def precisions(asked: str | None, arguments: Namespace, model: ModelFolder) -> t
     if asked in ("fp32", "int8", "int4"):
         return (asked,)
     if not is_prepared(settings, records):
-        prepare_int8(auto, Event())
+        prepare_weights(auto, Event())
     record = choose_precision(settings, model, records, threads=1)
     if record.precision == "fp32":
         _progress(f"int8 is not tried: {record.why}")

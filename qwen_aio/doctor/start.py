@@ -77,7 +77,7 @@ class Start:
 
     @cached_property
     def model_sha(self) -> str:
-        """Reads all weights."""
+        """Reads the weights, unless an earlier start has."""
         with phase("hashing the model's files"):
             return sha_of(self.settings, self.model)
 

@@ -9,7 +9,7 @@ from typing import Literal
 from qwen_aio.engine.config import ModelConfig, read_config, why_foreign
 from qwen_aio.engine.foreign.size import ForeignSize
 from qwen_aio.engine.text.thinking import THINK
-from qwen_aio.engine.text.tokenizer import REQUIRED_CONTROLS
+from qwen_aio.engine.text.token_codec import REQUIRED_CONTROLS
 from qwen_aio.errors import InvalidModel
 
 EngineKind = Literal["qwen", "transformers"]

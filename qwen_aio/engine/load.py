@@ -93,9 +93,9 @@ def _packed(
     if kept is not None and (arrays := kept.find()) is not None:
         return arrays.together()
     _set_torch_threads(threads)
-    from qwen_aio.engine.quant.preparing import rounded_arrays
+    from qwen_aio.engine.quant.preparing import made_arrays
 
-    return dict(rounded_arrays(folder, kernel, kept, "int4" if precision == "int4" else "int8"))
+    return made_arrays(folder, kernel, kept, "int4" if precision == "int4" else "int8")
 
 
 def _in_torch(

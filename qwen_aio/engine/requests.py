@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qwen_aio.core import Prompt, Sampling, Segments
-from qwen_aio.engine.text.grammar import Grammar
 from qwen_aio.errors import QwenAioError
 from qwen_aio.result import Completion, Scores, TextDelta
+
+if TYPE_CHECKING:  # whoever only starts workers needs no numpy
+    from qwen_aio.engine.text.grammar import Grammar
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def records_of(settings: Settings, model: ModelFolder, *, sha: str | None = None
         raise InvalidSettings(f"--precision int4 is computed by the C++ kernels alone; {kernel}", param="precision")
     sha = sha or sha_of(settings, model)
     rounded: Rounded = "int4" if settings.precision == "int4" else "int8"
-    return PrecisionRecords(state_dir() / "int8", sha, kernel.name, digest_of_questions(settings), rounded)
+    return PrecisionRecords(state_dir() / "weights", sha, kernel.name, digest_of_questions(settings), rounded)
 
 
 @asynccontextmanager

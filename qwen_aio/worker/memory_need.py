@@ -17,7 +17,7 @@ from qwen_aio.tasks.loader import load_tasks
 from qwen_aio.tasks.template import PromptTemplate
 
 # MB, measured (benchmarks/LOG.md, "Memory"), and rounded up.
-PROCESS_MB = 400  # Python, torch, the tokenizer, one step; half of it by the C++ kernels
+PROCESS_MB = 400  # Python, the tokenizer, one step, and torch where it computes
 TRANSFORMERS_MB = 150  # its modules
 FORK_MB = 150  # that a forked worker writes to, without its keys and values
 LIGHT_MB = 300  # a cluster's balancer and page

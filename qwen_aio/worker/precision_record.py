@@ -1,4 +1,4 @@
-"""The records of one model file in state/int8: its precision and its weights in int8 or int4.
+"""The records of one model file in state/weights: its precision and its weights in int8 or int4.
 
 They may be deleted at any time. Reads and writes; decides nothing.
 """

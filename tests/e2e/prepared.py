@@ -16,8 +16,8 @@ from qwen_aio.engine.native.bindings import VARIABLE
 
 def put_prepared_weights(home: Path) -> None:
     """Into a home that has none; with other tasks or another model, a start computes its own all the same."""
-    if not (home / "state" / "int8").exists():
-        shutil.copytree(_prepared(os.environ.get(VARIABLE)), home / "state" / "int8")
+    if not (home / "state" / "weights").exists():
+        shutil.copytree(_prepared(os.environ.get(VARIABLE)), home / "state" / "weights")
 
 
 @cache
@@ -25,10 +25,10 @@ def _prepared(_kernel: str | None) -> Path:
     home = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     subprocess.run(
-        [sys.executable, "-m", "qwen_aio.cli.prepare_int8"],
+        [sys.executable, "-m", "qwen_aio.cli.prepare_weights"],
         env=os.environ | {"QWEN_AIO_HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,
     )
-    return home / "state" / "int8"
+    return home / "state" / "weights"

@@ -189,7 +189,7 @@ async def test_a_fork_server_that_is_killed_takes_along_the_process_that_prepare
         try:
             await waits.wait()
             children = psutil.Process().children(recursive=True)
-            [preparing] = [child for child in children if "qwen_aio.cli.prepare_int8" in child.cmdline()]
+            [preparing] = [child for child in children if "qwen_aio.cli.prepare_weights" in child.cmdline()]
         finally:
             server.kill()
         await server.ended()

@@ -242,11 +242,11 @@ def test_bare_worker_mode_takes_the_first_free_port_and_names_itself(tmp_path):
 def test_a_worker_that_is_told_to_end_does_not_wait_for_the_process_that_prepares_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("QWEN_AIO_HOME", str(tmp_path))
     settings = load_settings({})
-    (tmp_path / "state" / "int8").mkdir(parents=True)  # empty, so that there is something to prepare
+    (tmp_path / "state" / "weights").mkdir(parents=True)  # empty, so that there is something to prepare
     with records_of(settings, choose_model(settings)).alone():  # so that it does not come to an end by itself
         app = start(tmp_path, "--mode", "worker", wait=False)
         app.wait_until("preparing", lambda: "waiting for another process" in app.log.read_text())
         [preparing] = psutil.Process(app.process.pid).children()
-        assert "qwen_aio.cli.prepare_int8" in preparing.cmdline()
+        assert "qwen_aio.cli.prepare_weights" in preparing.cmdline()
         assert app.stop() == 0
         wait_gone([preparing])

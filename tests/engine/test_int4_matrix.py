@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qwen_aio.engine.native.bindings import GROUP
+from qwen_aio.engine.native.int4_matrix import INT4_LEVELS, Int4Matrix
 from qwen_aio.engine.native.panels import factor_panels, int4_panels
-from qwen_aio.engine.weights.int4_matrix import INT4_LEVELS, Int4Matrix
 
 
 def relative_error(weight: NDArray[np.float32], found: NDArray[np.float32]) -> float:

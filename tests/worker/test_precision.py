@@ -36,7 +36,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def records(tmp_path: Path) -> PrecisionRecords:
-    return PrecisionRecords(tmp_path / "int8", SHA, KERNEL, QUESTIONS)
+    return PrecisionRecords(tmp_path / "weights", SHA, KERNEL, QUESTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_written_to_costs_only_the_memory_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    records = PrecisionRecords(tmp_path / "file" / "int8", SHA, KERNEL, QUESTIONS)
+    records = PrecisionRecords(tmp_path / "file" / "weights", SHA, KERNEL, QUESTIONS)
     assert chosen("auto", records).precision == "int8"
     assert "the precision record is not kept" in caplog.text
     assert not is_known("auto", records)

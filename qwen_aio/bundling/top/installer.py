@@ -98,7 +98,10 @@ MESSAGES = {  # name -> English, Chinese
         "{folder} 已在使用，不再沿用 {old} 的内容；请在别处重新解压安装包",
     ),
     "carried": ("taken over from {old}: {count} files", "从 {old} 沿用了 {count} 个文件"),
-    "kept": ("kept as in the old version, since it is yours: {name}", "保留旧版本里的内容，因为它是您自己的：{name}"),
+    "kept": (
+        "kept as in the old version, since it is yours: {name}",
+        "保留旧版本里的内容，因为你改过或自己添加了它：{name}",
+    ),
     "updated": ("new in this version: {name}", "更新为新版本：{name}"),
     "gone": ("no longer part of this version: {name}", "新版本不再包含：{name}"),
     "left_out": ("left out, as in the old version: {name}", "和旧版本一样不包含：{name}"),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.weights.int4_matrix import GROUP
 from qwen_aio.errors import InvalidSettings
 
 PATH = Path(__file__).with_name("libqwen_aio.so")
@@ -22,6 +21,7 @@ VARIABLE = "QWEN_AIO_KERNEL"  # the name of the kernel that is to run
 TORCH = "torch"  # the name of the forward pass without the library
 PANEL = 32  # columns of a product that are computed together
 SLOTS = 16  # slots whose keys are stored together
+GROUP = 32  # inputs whose int4 weights share a factor
 
 
 class CShape(Structure):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import shared_library
+from qwen_aio.engine.native.int4_matrix import Int4Matrix
 from qwen_aio.engine.native.panels import (
     factor_panels,
     float_panels,
@@ -18,8 +19,9 @@ from qwen_aio.engine.native.panels import (
     padded,
     qkv_order,
 )
-from qwen_aio.engine.weights.int4_matrix import Int4Matrix
-from qwen_aio.engine.weights.model_weights import AnyMatrix, Array, LayerWeights, WeightsOf
+from qwen_aio.engine.weights.model_weights import Array, Fp32Array, Int8Matrix, LayerWeights, WeightsOf
+
+AnyMatrix = Fp32Array | Int8Matrix | Int4Matrix
 
 
 def packed(weights: WeightsOf[AnyMatrix], config: ModelConfig, *, kernel: str) -> Iterator[tuple[str, Array]]:

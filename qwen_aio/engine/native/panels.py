@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
-from qwen_aio.engine.native.bindings import PANEL
-from qwen_aio.engine.weights.int4_matrix import GROUP
+from qwen_aio.engine.native.bindings import GROUP, PANEL
 from qwen_aio.engine.weights.model_weights import Array
 
 HALF_PANEL = PANEL // 2

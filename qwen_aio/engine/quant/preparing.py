@@ -10,14 +10,14 @@ import torch
 from qwen_aio.core import Rounded
 from qwen_aio.engine.native.bindings import TORCH, choose_kernel
 from qwen_aio.engine.native.model import NativeQwen, PackedModel
-from qwen_aio.engine.native.packing import packed
-from qwen_aio.engine.quant.comparison import Comparison, RoundedByKernel, RoundedInTorch, compare
+from qwen_aio.engine.native.packing import AnyMatrix, packed
+from qwen_aio.engine.quant.comparison import Comparison, RoundedByKernel, RoundedInTorch, RoundedModel, compare
 from qwen_aio.engine.quant.kept_weights import input_levels
 from qwen_aio.engine.quant.quantise import Quantised, QuantisedToInt4, calibration_texts
 from qwen_aio.engine.requests import Score
 from qwen_aio.engine.weights.array_file import ArrayFile, StoredArrays
 from qwen_aio.engine.weights.folder import Folder
-from qwen_aio.engine.weights.model_weights import AnyMatrix, Array, ModelWeights, WeightsOf
+from qwen_aio.engine.weights.model_weights import Array, ModelWeights, WeightsOf
 from qwen_aio.engine.weights.rows import RowWeights, rows
 
 
@@ -31,10 +31,13 @@ def compare_precisions(
     torch.set_num_threads(threads)
     folder = Folder.open(model_dir)
     config, kernel = folder.config, choose_kernel(folder.config).name
+    rounded: RoundedModel
     if kernel == TORCH:
-        rounded: RoundedInTorch | RoundedByKernel = RoundedInTorch(int8_weights(folder, kept), config)
+        rounded = RoundedInTorch(int8_weights(folder, kept), config)
     else:
-        model = PackedModel(config, rounded_arrays(folder, kernel, kept, precision), kernel, config.max_positions)
+        found = kept.find()
+        arrays = made_arrays(folder, kernel, kept, precision) if found is None else found.together()
+        model = PackedModel(config, arrays, kernel, config.max_positions)
         rounded = RoundedByKernel(NativeQwen(model, threads=threads))
     return compare(folder.checkpoint, rounded, config, folder.tokenizer, questions)
 
@@ -47,17 +50,15 @@ def int8_weights(folder: Folder, kept: ArrayFile | None) -> ModelWeights:
     return RowWeights(arrays) if arrays else quantised(folder, TORCH)
 
 
-def rounded_arrays(folder: Folder, kernel: str, kept: ArrayFile | None, precision: Rounded) -> abc.Mapping[str, Array]:
-    """For a kernel of the C++ library: from `kept`, or made, and kept there. Raises InvalidModel."""
+def made_arrays(folder: Folder, kernel: str, kept: ArrayFile | None, precision: Rounded) -> abc.Mapping[str, Array]:
+    """For a kernel of the C++ library: made, and kept in `kept`. Raises InvalidModel."""
 
     def made() -> abc.Iterator[tuple[str, Array]]:
         in_int8 = quantised(folder, kernel)
         weights: WeightsOf[AnyMatrix] = in_int8 if precision == "int8" else QuantisedToInt4(in_int8)
         return packed(weights, folder.config, kernel=kernel)
 
-    if kept is None:
-        return dict(made())
-    found = kept.find() or _found_after(kept, made())
+    found = None if kept is None else _found_after(kept, made())
     return dict(made()) if found is None else found.together()
 
 

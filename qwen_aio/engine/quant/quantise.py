@@ -19,6 +19,7 @@ from torch.nn import functional
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.model.building import build_layer
 from qwen_aio.engine.model.linear import NARROW_LEVELS, row_max, tensor_of
+from qwen_aio.engine.native.int4_matrix import Int4Matrix
 from qwen_aio.engine.quant.kept_weights import (
     MAX_ERROR,
     NUM_CALIBRATION,
@@ -30,7 +31,6 @@ from qwen_aio.engine.quant.kept_weights import (
 from qwen_aio.engine.quant.layerwise import HiddenStates, LayerwisePass, LayerwiseSequence
 from qwen_aio.engine.text.tokenizer import Tokenizer
 from qwen_aio.engine.weights.checkpoint import Checkpoint
-from qwen_aio.engine.weights.int4_matrix import Int4Matrix
 from qwen_aio.engine.weights.model_weights import Fp32Array, Int8Matrix, LayerWeights
 
 
@@ -64,13 +64,11 @@ class Quantised:
         return self._checkpoint.norm()
 
     def layer(self, number: int) -> LayerWeights[Int8Matrix]:
-        allowed = SMALL_MAX_ERROR if self._is_small else MAX_ERROR
-        return self._choices(number).converted(lambda choice: choice.in_int8(allowed))
+        return self._choices(number).converted(lambda choice: choice.in_int8(self._allowed))
 
     def layer_in_int4(self, number: int) -> LayerWeights[Int4Matrix]:
         """Instead of `layer`; with two passes where int8 gets them."""
-        allowed = SMALL_MAX_ERROR if self._is_small else MAX_ERROR
-        return self._choices(number).converted(lambda choice: choice.in_int4(allowed))
+        return self._choices(number).converted(lambda choice: choice.in_int4(self._allowed))
 
     @torch.inference_mode()
     def _choices(self, number: int) -> LayerWeights[TwoPassChoice]:
@@ -79,6 +77,11 @@ class Quantised:
         choices = self._checkpoint.layer(number).converted(partial(TwoPassChoice, levels=self._levels))
         self._layerwise.run_layer(build_layer(choices, self._config, TwoPassChoice.biased), self._states)
         return choices
+
+    @property
+    def _allowed(self) -> float:
+        """The relative error of a product from which it gets two passes."""
+        return SMALL_MAX_ERROR if self._is_small else MAX_ERROR
 
     @property
     def _is_small(self) -> bool:
@@ -130,9 +133,6 @@ class TwoPassChoice:
         y = self.product(x)
         return y if self._bias is None else y.add_(self._bias)
 
-    def _needs_two(self, allowed: float) -> bool:
-        return self._squared_error > allowed**2 * self._squared_size
-
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return residual.add_(self.product(x))
 
@@ -143,3 +143,6 @@ class TwoPassChoice:
         self._squared_error += float((one_pass - y).square_().sum())
         self._squared_size += float(y.square().sum())
         return y
+
+    def _needs_two(self, allowed: float) -> bool:
+        return self._squared_error > allowed**2 * self._squared_size

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from qwen_aio.core import Segment
 
+REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")  # of ChatML, which our own engine speaks
+
 
 class TokenCodec(Protocol):
     """Immutable; safe in any thread."""

@@ -16,11 +16,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from qwen_aio.core import Control, Segment, Text
 from qwen_aio.engine.text.thinking import THINK, answer_opening, read_chat_template
+from qwen_aio.engine.text.token_codec import REQUIRED_CONTROLS
 from qwen_aio.engine.text.token_set import TokenSet
 from qwen_aio.errors import InvalidModel, InvalidRequest
 from qwen_aio.files import read_text
 
-REQUIRED_CONTROLS = ("<|im_start|>", "<|im_end|>")
 END_CONTROLS = ("<|im_end|>", "<|endoftext|>")
 ANSWER_ROLE = "assistant\n"
 

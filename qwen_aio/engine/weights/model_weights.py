@@ -9,8 +9,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen_aio.engine.weights.int4_matrix import Int4Matrix
-
 Array = NDArray[Any]
 Fp32Array = NDArray[np.float32]
 Matrix = TypeVar("Matrix", covariant=True)
@@ -81,7 +79,6 @@ class WeightsOf(Protocol[Matrix]):
     def layer(self, number: int) -> LayerWeights[Matrix]: ...
 
 
-AnyMatrix = Fp32Array | Int8Matrix | Int4Matrix
 ModelWeights = WeightsOf[Fp32Array | Int8Matrix]  # what torch computes, too
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
 from qwen_aio.engine.native.bindings import GROUP
-from qwen_aio.engine.weights.int4_matrix import INT4_LEVELS, Int4Matrix
+from qwen_aio.engine.native.int4_matrix import INT4_LEVELS, Int4Matrix
 
 Array = NDArray[np.float64]
 LEVELS = 127  # of int8 weights, and of inputs in bytes, on either side of zero

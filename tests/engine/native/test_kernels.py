@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qwen_aio.engine.config import ModelConfig
+from qwen_aio.engine.native.int4_matrix import INT4_LEVELS
 from qwen_aio.engine.native.model import NativeQwen
 from qwen_aio.engine.scheduling.label_tree import LabelTree
-from qwen_aio.engine.weights.int4_matrix import INT4_LEVELS
 from tests.campaign import CAMPAIGN, in_campaign
 from tests.engine.native.reference import ReferenceMatrix, ReferenceModel, input_levels, takes_two_passes
 from tests.engine.native.running import (

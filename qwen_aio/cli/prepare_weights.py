@@ -1,12 +1,12 @@
-"""The process that makes what int8 needs once for a model: the comparison with fp32 and the weights.
+"""The process that makes what int8 or int4 needs once for a model: the comparison with fp32 and the weights.
 
 Started by a server, not by people.
 
-    python -m qwen_aio.cli.prepare_int8 [settings]
+    python -m qwen_aio.cli.prepare_weights [settings]
 
 It imports torch and takes all threads, which a server that answers with the C++ library would keep
 for the rest of its life, and which a process that is forked later must not have. What is found and
-made stays in state/int8.
+made stays in state/weights.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ LOOK_S = 0.05
 logger = logging.getLogger(__name__)
 
 
-def prepare_int8(arguments: Namespace, given_up: Event) -> None:
+def prepare_weights(arguments: Namespace, given_up: Event) -> None:
     """Leave nothing to compute for the process that loads the model of `arguments`; a failure is only logged.
 
     Raises CancelledError soon after `given_up` is set.
     """
-    command = [sys.executable, "-m", "qwen_aio.cli.prepare_int8", *as_flags(child_arguments(arguments, "worker"))]
+    command = [sys.executable, "-m", "qwen_aio.cli.prepare_weights", *as_flags(child_arguments(arguments, "worker"))]
     # A lifeline of its own: this process may be at the end of another one.
-    with phase("comparing int8 with fp32, once for a model"), closing(Lifeline()) as own:
+    with phase("comparing with fp32, once for a model"), closing(Lifeline()) as own:
         process = subprocess.Popen(command, stdin=own.standard_input, env=own.environment())
         while (status := process.poll()) is None:
             if given_up.wait(LOOK_S):
@@ -49,13 +49,13 @@ def prepare_int8(arguments: Namespace, given_up: Event) -> None:
                 process.wait()
                 raise CancelledError
     if status:
-        logger.warning("the process that prepares int8 weights ended with status %d; going on without", status)
+        logger.warning("the process that prepares weights ended with status %d; going on without", status)
 
 
 def main() -> int:
     """Prepare what the fork server will load; the exit status."""
     lifeline.hold_if_given()
-    parser = ArgumentParser(prog="prepare_int8", description=__doc__)
+    parser = ArgumentParser(prog="prepare_weights", description=__doc__)
     add_settings_flags(parser, *settings_of("worker"))
     settings = settings_from(parser.parse_args())
     log_to_stderr(settings)
@@ -66,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_process(main, program="prepare_int8"))
+    raise SystemExit(run_process(main, program="prepare_weights"))

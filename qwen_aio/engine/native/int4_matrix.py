@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-GROUP = 32  # inputs whose weights share a factor
+from qwen_aio.engine.native.bindings import GROUP
+
 # native/int4_levels.h says where they come from.
 INT4_LEVELS = np.array([-127, -104, -79, -60, -45, -32, -21, -10, 0, 11, 21, 33, 46, 60, 77, 100], np.int8)
 LEVEL_OF_NUMBER: NDArray[np.float32] = INT4_LEVELS.astype(np.float32)
