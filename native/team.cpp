@@ -80,8 +80,8 @@ void Team::barrier() {
   }
 }
 
-// Linux likes to wake a thread where its waker runs. There the two would take turns, each spinning until
-// the other gets the core: a step of one row takes four times as long, and stays so for seconds.
+// Linux likes to wake a thread where its waker runs. There the two take turns, each spinning until the
+// other gets the core: with a busy program on one of two cores, a step of one row took 45 ms instead of 29.
 void Team::leave_the_callers_core() {
 #if defined(__linux__)
   const int core = sched_getcpu();
